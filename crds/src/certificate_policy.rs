@@ -1,0 +1,244 @@
+//! `CertificatePolicy`: lifetimes, keys, and which kubelet certificates are approved.
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+use kube::{CustomResource, KubeSchema};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+/// How certificates are issued, and which kubelet serving certificates are approved, for the ClusterSpecs that refer
+/// to it. The defaults are kubeadm's.
+#[derive(CustomResource, Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
+#[kube(
+    group = "keyplane.io",
+    version = "v1alpha1",
+    kind = "CertificatePolicy",
+    plural = "certificatepolicies",
+    shortname = "kcertpol",
+    category = "keyplane",
+    namespaced,
+    status = "CertificatePolicyStatus",
+    derive = "PartialEq",
+    printcolumn(name = "Authority", type_ = "string", json_path = ".spec.authority.validity"),
+    printcolumn(name = "Leaf", type_ = "string", json_path = ".spec.leaf.validity"),
+    printcolumn(name = "Renew-Before", type_ = "string", json_path = ".spec.leaf.renewBefore"),
+    printcolumn(name = "Ready", type_ = "string", json_path = ".status.conditions[?(@.type==\"Ready\")].status"),
+    printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp")
+)]
+#[serde(rename_all = "camelCase")]
+#[x_kube(validation = Rule::new(
+    "!self.leaf.validity.matches('^([0-9]+h)?([0-9]+m)?([0-9]+s)?$') || !self.authority.validity.matches('^([0-9]+h)?([0-9]+m)?([0-9]+s)?$') || duration(self.leaf.validity) <= duration(self.authority.validity)"
+).message("spec.leaf.validity is longer than spec.authority.validity: no certificate outlives its authority; write a shorter leaf.validity or a longer authority.validity"))]
+#[x_kube(validation = Rule::new(
+    "!has(self.overrides) || self.overrides.all(o, !has(o.validity) || duration(o.validity) <= duration(self.authority.validity))"
+).message("spec.overrides[].validity is longer than spec.authority.validity: no certificate outlives its authority; write a shorter one"))]
+pub struct CertificatePolicySpec {
+    /// The three authorities. What changes here holds for authorities that are made later.
+    #[serde(default)]
+    pub authority: AuthorityPolicy,
+
+    /// All other certificates. What changes here holds for certificates that are issued later.
+    #[serde(default)]
+    pub leaf: LeafPolicy,
+
+    /// Other values for single certificates.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 32))]
+    #[x_kube(merge_strategy = ListMerge::Map(vec!["certificate".into()]))]
+    pub overrides: Vec<LeafOverride>,
+
+    /// Which kubelet serving certificates are approved in the target clusters.
+    #[serde(default)]
+    pub kubelet_serving: KubeletServingPolicy,
+}
+
+/// The key of a certificate, named as in kubeadm's `encryptionAlgorithm`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+pub enum KeyAlgorithm {
+    /// RSA with 2048 bits, kubeadm's default.
+    #[default]
+    #[serde(rename = "RSA-2048")]
+    Rsa2048,
+    /// RSA with 3072 bits.
+    #[serde(rename = "RSA-3072")]
+    Rsa3072,
+    /// RSA with 4096 bits.
+    #[serde(rename = "RSA-4096")]
+    Rsa4096,
+    /// ECDSA on the curve P-256.
+    #[serde(rename = "ECDSA-P256")]
+    EcdsaP256,
+    /// ECDSA on the curve P-384.
+    #[serde(rename = "ECDSA-P384")]
+    EcdsaP384,
+}
+
+/// How authorities are made.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct AuthorityPolicy {
+    /// How long an authority is valid.
+    #[serde(default = "AuthorityPolicy::default_validity")]
+    #[schemars(length(min = 1, max = 32))]
+    #[x_kube(validation = Rule::new("self.matches('^([0-9]+h)?([0-9]+m)?([0-9]+s)?$') && duration(self) >= duration('1h')")
+        .message("spec.authority.validity must be a duration of hours, minutes and seconds of at least 1h, for example 87600h (ten years)"))]
+    pub validity: String,
+
+    /// The key of an authority.
+    #[serde(default)]
+    pub key_algorithm: KeyAlgorithm,
+}
+
+impl AuthorityPolicy {
+    /// kubeadm's `caCertificateValidityPeriod`.
+    fn default_validity() -> String {
+        "87600h".to_owned()
+    }
+}
+
+impl Default for AuthorityPolicy {
+    fn default() -> Self {
+        Self { validity: Self::default_validity(), key_algorithm: KeyAlgorithm::default() }
+    }
+}
+
+/// How certificates below an authority are issued.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+#[x_kube(validation = Rule::new(
+    "self.renewBefore.endsWith('%') || !self.renewBefore.matches('^([0-9]+h)?([0-9]+m)?([0-9]+s)?$') || !self.validity.matches('^([0-9]+h)?([0-9]+m)?([0-9]+s)?$') || duration(self.renewBefore) < duration(self.validity)"
+).message("spec.leaf.renewBefore must be shorter than spec.leaf.validity: a certificate would be due before it begins"))]
+pub struct LeafPolicy {
+    /// How long a certificate is valid, at most until the end of its authority.
+    #[serde(default = "LeafPolicy::default_validity")]
+    #[schemars(length(min = 1, max = 32))]
+    #[x_kube(validation = Rule::new("self.matches('^([0-9]+h)?([0-9]+m)?([0-9]+s)?$') && duration(self) >= duration('10m')")
+        .message("spec.leaf.validity must be a duration of hours, minutes and seconds of at least 10m, for example 8760h (one year)"))]
+    pub validity: String,
+
+    /// How long before its end a certificate is due for renewal: a duration, or a percentage of its lifetime.
+    #[serde(default = "LeafPolicy::default_renew_before")]
+    #[schemars(length(min = 1, max = 32))]
+    #[x_kube(validation = Rule::new("self.matches('^[1-9][0-9]?%$') || (self.size() > 0 && self.matches('^([0-9]+h)?([0-9]+m)?([0-9]+s)?$'))")
+        .message("spec.leaf.renewBefore must be a duration or a percentage from 1% to 99%, for example 720h or 30%"))]
+    pub renew_before: String,
+
+    /// The key of a certificate, and of the service-account pair.
+    #[serde(default)]
+    pub key_algorithm: KeyAlgorithm,
+}
+
+impl LeafPolicy {
+    /// kubeadm's `certificateValidityPeriod`.
+    fn default_validity() -> String {
+        "8760h".to_owned()
+    }
+
+    /// The latest point at which a kubelet renews its own certificates is 90 % of their life and the earliest is 70 %
+    /// (client-go, `certificate_manager.go`): the earlier one leaves a year-long certificate 110 days for trouble.
+    fn default_renew_before() -> String {
+        "30%".to_owned()
+    }
+}
+
+impl Default for LeafPolicy {
+    fn default() -> Self {
+        Self {
+            validity: Self::default_validity(),
+            renew_before: Self::default_renew_before(),
+            key_algorithm: KeyAlgorithm::default(),
+        }
+    }
+}
+
+/// Other values for one certificate.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct LeafOverride {
+    /// The certificate's name, as the status of a ClusterSpec lists it.
+    #[schemars(length(max = 64))]
+    #[x_kube(validation = Rule::new("self in ['apiserver', 'apiserver-kubelet-client', 'apiserver-etcd-client', 'front-proxy-client', 'etcd-server', 'etcd-peer', 'etcd-healthcheck-client', 'admin.conf', 'super-admin.conf', 'controller-manager.conf', 'scheduler.conf', 'kubelet.conf', 'kubeconfig']")
+        .message("spec.overrides[].certificate must be apiserver, apiserver-kubelet-client, apiserver-etcd-client, front-proxy-client, etcd-server, etcd-peer, etcd-healthcheck-client, admin.conf, super-admin.conf, controller-manager.conf, scheduler.conf, kubelet.conf or kubeconfig"))]
+    pub certificate: String,
+
+    /// As `leaf.validity`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 32))]
+    #[x_kube(validation = Rule::new("self.matches('^([0-9]+h)?([0-9]+m)?([0-9]+s)?$') && duration(self) >= duration('10m')")
+        .message("spec.overrides[].validity must be a duration of at least 10m, for example 2160h"))]
+    pub validity: Option<String>,
+
+    /// As `leaf.renewBefore`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 32))]
+    #[x_kube(validation = Rule::new("self.matches('^[1-9][0-9]?%$') || (self.size() > 0 && self.matches('^([0-9]+h)?([0-9]+m)?([0-9]+s)?$'))")
+        .message("spec.overrides[].renewBefore must be a duration or a percentage from 1% to 99%, for example 720h or 30%"))]
+    pub renew_before: Option<String>,
+
+    /// As `leaf.keyAlgorithm`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub key_algorithm: Option<KeyAlgorithm>,
+}
+
+/// Which kubelet serving certificates are approved.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct KubeletServingPolicy {
+    /// Whether Keyplane judges requests of the signer `kubernetes.io/kubelet-serving` at all.
+    #[serde(default = "KubeletServingPolicy::default_enabled")]
+    pub enabled: bool,
+
+    /// What becomes of a request that can never be right: `Deny` ends it, `Ignore` leaves it for another approver or a
+    /// person.
+    #[serde(default)]
+    pub on_violation: OnViolation,
+
+    /// The longest lifetime, in seconds, that a request may ask for. 31708800 is 367 days, a leap year and a day.
+    #[serde(default = "KubeletServingPolicy::default_max_expiration_seconds")]
+    #[schemars(range(min = 600, max = 31_708_800))]
+    pub max_expiration_seconds: i32,
+}
+
+impl KubeletServingPolicy {
+    fn default_enabled() -> bool {
+        true
+    }
+
+    /// 367 days: what the most used approver takes as its maximum.
+    fn default_max_expiration_seconds() -> i32 {
+        31_708_800
+    }
+}
+
+impl Default for KubeletServingPolicy {
+    fn default() -> Self {
+        Self {
+            enabled: Self::default_enabled(),
+            on_violation: OnViolation::default(),
+            max_expiration_seconds: Self::default_max_expiration_seconds(),
+        }
+    }
+}
+
+/// What becomes of a request that can never be right.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum OnViolation {
+    /// It is denied, with the reason.
+    #[default]
+    Deny,
+    /// It is left pending, and an Event has the reason.
+    Ignore,
+}
+
+/// What Keyplane makes of the policy.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct CertificatePolicyStatus {
+    /// The generation of the spec that this status is about.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub observed_generation: Option<i64>,
+
+    /// Ready: the policy could be read.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[x_kube(merge_strategy = ListMerge::Map(vec!["type".into()]))]
+    pub conditions: Vec<Condition>,
+}

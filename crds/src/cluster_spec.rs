@@ -1,0 +1,173 @@
+//! `ClusterSpec`: one target cluster.
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
+use kube::{CustomResource, KubeSchema};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::{ControlPlane, ControlPlaneEndpoint, Etcd, Images, Network};
+
+/// One target cluster, whose keys and control-plane configuration Keyplane holds.
+#[derive(CustomResource, Clone, Debug, PartialEq, Serialize, Deserialize, KubeSchema)]
+#[kube(
+    group = "keyplane.io",
+    version = "v1alpha1",
+    kind = "ClusterSpec",
+    plural = "clusterspecs",
+    shortname = "kcs",
+    category = "keyplane",
+    namespaced,
+    status = "ClusterSpecStatus",
+    derive = "PartialEq",
+    validation = Rule::new("self.metadata.name.size() <= 50 && !format.dns1123Label().validate(self.metadata.name).hasValue()")
+        .message("metadata.name must be a DNS label of at most 50 characters: it begins the names of the cluster's Secrets"),
+    printcolumn(name = "Version", type_ = "string", json_path = ".spec.kubernetesVersion"),
+    printcolumn(name = "Endpoint", type_ = "string", json_path = ".status.endpoint"),
+    printcolumn(name = "Ready", type_ = "string", json_path = ".status.conditions[?(@.type==\"Ready\")].status"),
+    printcolumn(name = "Reason", type_ = "string", json_path = ".status.conditions[?(@.type==\"Ready\")].reason"),
+    printcolumn(name = "Nodes", type_ = "string", json_path = ".status.nodesReady"),
+    printcolumn(name = "Certs-Expire", type_ = "date", json_path = ".status.certificatesExpire"),
+    printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"),
+)]
+#[serde(rename_all = "camelCase")]
+#[x_kube(validation = Rule::new(
+    "self.controlPlane.nodes.all(n, n.addresses.all(a, !isIP(a) || (self.network.serviceCIDRs + self.network.podCIDRs).all(c, !isCIDR(c) || !cidr(c).containsIP(a))))"
+).message("spec.controlPlane.nodes[].addresses: an address lies in serviceCIDRs or podCIDRs: these ranges are the cluster's own, choose others"))]
+#[x_kube(validation = Rule::new(
+    "!isIP(self.controlPlaneEndpoint.host) || (self.network.serviceCIDRs + self.network.podCIDRs).all(c, !isCIDR(c) || !cidr(c).containsIP(self.controlPlaneEndpoint.host))"
+).message("spec.controlPlaneEndpoint.host lies in serviceCIDRs or podCIDRs, where machines can't reach it: choose an address outside"))]
+pub struct ClusterSpecSpec {
+    /// The version of the control plane, for example `v1.37.2`. It may go up by one minor version at a time, never down.
+    #[schemars(length(max = 32))]
+    #[x_kube(validation = Rule::new("self.matches('^v1[.](36|37)[.](0|[1-9][0-9]?)$')")
+        .message("spec.kubernetesVersion must be a version that Keyplane knows: v1.36.x or v1.37.x, for example v1.37.2"))]
+    #[x_kube(validation = Rule::new(
+        "!self.matches('^v1[.][0-9]+[.][0-9]+$') || !oldSelf.matches('^v1[.][0-9]+[.][0-9]+$') || int(self.split('.')[1]) > int(oldSelf.split('.')[1]) || (self.split('.')[1] == oldSelf.split('.')[1] && int(self.split('.')[2]) >= int(oldSelf.split('.')[2]))"
+    ).message("spec.kubernetesVersion can't go down: Kubernetes has no downgrade; write the old version back"))]
+    #[x_kube(validation = Rule::new(
+        "!self.matches('^v1[.][0-9]+[.][0-9]+$') || !oldSelf.matches('^v1[.][0-9]+[.][0-9]+$') || int(self.split('.')[1]) <= int(oldSelf.split('.')[1]) + 1"
+    ).message("spec.kubernetesVersion can go up by one minor version at a time: write the next one first"))]
+    pub kubernetes_version: String,
+
+    /// Whether Keyplane leaves this cluster alone: nothing is written or approved while it is true.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub paused: bool,
+
+    /// Keyplane leaves this cluster alone until this time (RFC 3339, for example `2026-12-24T00:00:00Z`).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub paused_until: Option<Time>,
+
+    /// Where clients reach the API servers.
+    pub control_plane_endpoint: ControlPlaneEndpoint,
+
+    /// The machines of the control plane and its components.
+    pub control_plane: ControlPlane,
+
+    /// The registry and path before the images' names.
+    #[serde(default = "ClusterSpecSpec::default_image_repository")]
+    #[schemars(length(min = 1, max = 256))]
+    #[x_kube(validation = Rule::new("!self.contains('://') && !self.endsWith('/')")
+        .message("spec.imageRepository is a registry and a path, without https:// and without a slash at its end, for example registry.k8s.io"))]
+    pub image_repository: String,
+
+    /// Single images in place of the ones that `imageRepository` gives.
+    #[serde(default)]
+    pub images: Images,
+
+    /// The cluster's networks.
+    #[serde(default)]
+    pub network: Network,
+
+    /// The cluster's etcd.
+    #[serde(default)]
+    pub etcd: Etcd,
+
+    /// The CertificatePolicy in the same namespace. Not set means kubeadm's lifetimes and key algorithm, and serving
+    /// certificates approved by the default rules.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub certificate_policy_ref: Option<LocalReference>,
+
+    /// What happens to the cluster's Secrets and ConfigMaps when this object is deleted.
+    #[serde(default)]
+    pub deletion_policy: DeletionPolicy,
+}
+
+impl ClusterSpecSpec {
+    /// kubeadm's default.
+    fn default_image_repository() -> String {
+        "registry.k8s.io".to_owned()
+    }
+}
+
+/// An object in the same namespace.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct LocalReference {
+    /// Its name.
+    #[schemars(length(min = 1, max = 253))]
+    pub name: String,
+}
+
+/// What happens to the cluster's Secrets and ConfigMaps when the ClusterSpec is deleted.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum DeletionPolicy {
+    /// They stay, so that a mistaken deletion loses no key: a ClusterSpec of the same name takes them up again.
+    #[default]
+    Retain,
+    /// They are deleted, once the annotation `keyplane.io/confirm-deletion: <name of the ClusterSpec>` is there.
+    Delete,
+}
+
+/// What Keyplane has seen and done.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct ClusterSpecStatus {
+    /// The generation of the spec that this status is about.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub observed_generation: Option<i64>,
+
+    /// `host:port` of the API servers.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub endpoint: Option<String>,
+
+    /// Control-plane Nodes that are Ready in the target, of those declared, for example `1/1`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub nodes_ready: Option<String>,
+
+    /// The earliest end of any certificate.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub certificates_expire: Option<Time>,
+
+    /// Every certificate that Keyplane holds for this cluster.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub certificates: Vec<CertificateStatus>,
+
+    /// Rendered, ControlPlaneAvailable, CertificatesValid, Ready, Reconciling, Stalled.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[x_kube(merge_strategy = ListMerge::Map(vec!["type".into()]))]
+    pub conditions: Vec<Condition>,
+}
+
+/// One certificate.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct CertificateStatus {
+    /// Its name, as `kubeadm certs check-expiration` has it, for example `apiserver` or `admin.conf`.
+    pub name: String,
+
+    /// The node that it belongs to; not set for the authorities and the cluster's own kubeconfig.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub node: Option<String>,
+
+    /// The authority that signed it: `ca`, `etcd-ca` or `front-proxy-ca`.
+    pub issuer: String,
+
+    /// The serial number in lower-case hexadecimal, as openssl prints it.
+    pub serial: String,
+
+    /// The end of its validity.
+    pub not_after: Time,
+
+    /// When it is due for renewal.
+    pub renewal_time: Time,
+}

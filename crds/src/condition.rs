@@ -1,0 +1,92 @@
+//! Conditions: their types, and how one is set without touching what did not change.
+
+pub use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use k8s_openapi::jiff::Timestamp;
+
+/// The conditions of a `ClusterSpec`. All are positive: `True` is the good state.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum ClusterCondition {
+    /// Everything that belongs on the machines is written to Secrets and ConfigMaps.
+    Rendered,
+    /// The target cluster's API server answers, and what Keyplane needs in it is there.
+    ControlPlaneAvailable,
+    /// No certificate has ended or is past its renewal time.
+    CertificatesValid,
+    /// All of the others. The condition that kstatus, and so most GitOps tools, waits for.
+    Ready,
+    /// Work is going on. kstatus reads `True` as "in progress".
+    Reconciling,
+    /// Nothing will change until a person acts: the message says what to do. kstatus reads `True` as "failed".
+    Stalled,
+}
+
+impl ClusterCondition {
+    /// The condition's `type`.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Rendered => "Rendered",
+            Self::ControlPlaneAvailable => "ControlPlaneAvailable",
+            Self::CertificatesValid => "CertificatesValid",
+            Self::Ready => "Ready",
+            Self::Reconciling => "Reconciling",
+            Self::Stalled => "Stalled",
+        }
+    }
+}
+
+/// The condition of that type, if it is there.
+#[must_use]
+pub fn condition_of<'a>(conditions: &'a [Condition], name: &str) -> Option<&'a Condition> {
+    conditions.iter().find(|condition| condition.type_ == name)
+}
+
+/// Sets a condition. `lastTransitionTime` moves only if the status does, so that an unchanged state is an unchanged
+/// object and no write.
+pub fn set_condition(
+    conditions: &mut Vec<Condition>,
+    name: &str,
+    status: bool,
+    reason: &str,
+    message: &str,
+    generation: Option<i64>,
+    now: Timestamp,
+) {
+    let status = if status { "True" } else { "False" };
+    let last_transition_time = match condition_of(conditions, name) {
+        Some(old) if old.status == status => old.last_transition_time.clone(),
+        // A condition's time has whole seconds in JSON; a finer one would never compare equal to what comes back.
+        _ => Time(Timestamp::from_second(now.as_second()).unwrap_or(now)),
+    };
+    let condition = Condition {
+        type_: name.to_owned(),
+        status: status.to_owned(),
+        reason: reason.to_owned(),
+        message: message.to_owned(),
+        observed_generation: generation,
+        last_transition_time,
+    };
+    match conditions.iter_mut().find(|old| old.type_ == name) {
+        Some(old) => *old = condition,
+        None => conditions.push(condition),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_transition_time_moves_only_with_the_status() {
+        let mut conditions = vec![];
+        let (t0, t1) = (Timestamp::from_second(1000).unwrap(), Timestamp::from_second(2000).unwrap());
+        set_condition(&mut conditions, "Ready", false, "A", "a", Some(1), t0);
+        set_condition(&mut conditions, "Ready", false, "B", "b", Some(2), t1);
+        assert_eq!(conditions[0].last_transition_time, Time(t0));
+        assert_eq!((conditions[0].reason.as_str(), conditions[0].observed_generation), ("B", Some(2)));
+        set_condition(&mut conditions, "Ready", true, "C", "c", Some(2), t1);
+        assert_eq!(conditions[0].last_transition_time, Time(t1));
+        assert_eq!(conditions.len(), 1);
+    }
+}

@@ -1,0 +1,326 @@
+//! The control plane of a target cluster: its endpoint, nodes, components and etcd.
+
+use k8s_openapi::api::core::v1::ResourceRequirements;
+use kube::KubeSchema;
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+
+/// Where clients reach the target's API servers: a load balancer's, a virtual or the only node's address.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct ControlPlaneEndpoint {
+    /// A DNS name or an IP address, without brackets.
+    #[schemars(length(min = 1, max = 253))]
+    #[x_kube(validation = Rule::new("isIP(self) || !format.dns1123Subdomain().validate(self).hasValue()")
+        .message("spec.controlPlaneEndpoint.host must be an IP address or a lower-case DNS name, for example api.demo.example"))]
+    pub host: String,
+
+    /// The port at which the endpoint answers.
+    #[serde(default = "ControlPlaneEndpoint::default_port")]
+    #[schemars(range(min = 1, max = 65535))]
+    pub port: i32,
+}
+
+impl ControlPlaneEndpoint {
+    /// kube-apiserver's own port.
+    fn default_port() -> i32 {
+        6443
+    }
+}
+
+/// The machines of the control plane and the components on them.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+#[x_kube(validation = Rule::new(
+    "self.nodes.all(a, self.nodes.exists_one(b, b.addresses.exists(y, y in a.addresses)))"
+).message("spec.controlPlane.nodes: an address is listed for two nodes: each address belongs to one machine"))]
+#[x_kube(validation = Rule::new(
+    "self.nodes.size() == oldSelf.nodes.size() && self.nodes.all(n, oldSelf.nodes.exists(o, o.name == n.name))"
+).message("spec.controlPlane.nodes: nodes can't be added, removed or renamed while the cluster exists: this version does not change etcd's membership"))]
+pub struct ControlPlane {
+    /// The machines, in the order in which they were made. The first one has super-admin.conf, as with `kubeadm init`.
+    #[schemars(length(min = 1, max = 9))]
+    #[x_kube(merge_strategy = ListMerge::Map(vec!["name".into()]))]
+    pub nodes: Vec<ControlPlaneNode>,
+
+    /// Settings of the kubelets on these machines: a part of a KubeletConfiguration, merged over the one that kubeadm
+    /// would write. `staticPodPath`, `rotateCertificates`, `serverTLSBootstrap`, `authentication.x509.clientCAFile`
+    /// and `containerRuntimeEndpoint` are Keyplane's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "partial_kubelet_configuration")]
+    #[x_kube(validation = Rule::new("!has(self.apiVersion) && !has(self.kind)")
+        .message("spec.controlPlane.kubelet is a part of a KubeletConfiguration: leave apiVersion and kind out"))]
+    #[x_kube(validation = Rule::new("!has(self.staticPodPath) && !has(self.rotateCertificates) && !has(self.serverTLSBootstrap) && !has(self.containerRuntimeEndpoint)")
+        .message("spec.controlPlane.kubelet: staticPodPath, rotateCertificates, serverTLSBootstrap and containerRuntimeEndpoint are set by Keyplane: leave them out"))]
+    pub kubelet: Option<Map<String, Value>>,
+
+    /// The taints of the control-plane Nodes. Not set means kubeadm's one, `node-role.kubernetes.io/control-plane:NoSchedule`;
+    /// an empty list means none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 16))]
+    pub taints: Option<Vec<Taint>>,
+
+    /// kube-apiserver.
+    #[serde(default)]
+    pub api_server: ApiServer,
+
+    /// kube-controller-manager.
+    #[serde(default)]
+    pub controller_manager: Component,
+
+    /// kube-scheduler.
+    #[serde(default)]
+    pub scheduler: Component,
+}
+
+/// One machine of the control plane.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+#[x_kube(validation = Rule::new("!has(self.nodeIP) || self.addresses.exists(a, a == self.nodeIP)")
+    .message("spec.controlPlane.nodes[].nodeIP must be one of the node's addresses"))]
+pub struct ControlPlaneNode {
+    /// The Node's name, which is also the machine's identity in certificates and in etcd.
+    #[schemars(length(min = 1, max = 63))]
+    #[x_kube(validation = Rule::new("!format.dns1123Subdomain().validate(self).hasValue()")
+        .message("spec.controlPlane.nodes[].name must be a lower-case DNS name, for example cp1"))]
+    pub name: String,
+
+    /// The machine's IP addresses. A kubelet's serving certificate may name these and no others.
+    #[schemars(length(min = 1, max = 8), inner(length(max = 39)))]
+    #[x_kube(merge_strategy = ListMerge::Set)]
+    #[x_kube(validation = Rule::new("self.all(a, isIP(a) && ip.isCanonical(a))")
+        .message("spec.controlPlane.nodes[].addresses: each must be an IP address in its canonical form, for example 10.0.0.11 or fd00::b"))]
+    #[x_kube(validation = Rule::new("self.all(a, !isIP(a) || !(ip(a).isLoopback() || ip(a).isLinkLocalUnicast() || ip(a).isLinkLocalMulticast() || ip(a).isUnspecified()))")
+        .message("spec.controlPlane.nodes[].addresses: loopback, link-local, multicast and unspecified addresses can't be a machine's address"))]
+    pub addresses: Vec<String>,
+
+    /// The address that the API server advertises, etcd listens on and the kubelet reports: one of `addresses`. Not set
+    /// means the first.
+    #[serde(rename = "nodeIP", default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 64))]
+    pub node_ip: Option<String>,
+}
+
+impl ControlPlaneNode {
+    /// The address that the API server advertises: `nodeIP`, or the first address.
+    #[must_use]
+    pub fn primary_address(&self) -> Option<&str> {
+        self.node_ip.as_deref().or(self.addresses.first().map(String::as_str))
+    }
+}
+
+/// kube-apiserver: what every component has, and the names that its certificate holds.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct ApiServer {
+    /// More DNS names and IP addresses for the serving certificate.
+    #[serde(rename = "certSANs", default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 64), inner(length(min = 1, max = 253)))]
+    #[x_kube(validation = Rule::new("self.all(s, isIP(s) || !format.dns1123Subdomain().validate(s.startsWith('*.') ? s.substring(2) : s).hasValue())")
+        .message("spec.controlPlane.apiServer.certSANs: each must be an IP address or a lower-case DNS name"))]
+    pub cert_sans: Vec<String>,
+
+    /// More flags, or other values for flags that are there.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 128))]
+    pub extra_args: Vec<Argument>,
+
+    /// More directories or files of the machine, mounted into the container.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 64))]
+    #[x_kube(merge_strategy = ListMerge::Map(vec!["name".into()]))]
+    pub extra_volumes: Vec<HostPathMount>,
+
+    /// The container's resources in place of kubeadm's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub resources: Option<ResourceRequirements>,
+}
+
+/// kube-controller-manager or kube-scheduler.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Component {
+    /// More flags, or other values for flags that are there.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 128))]
+    pub extra_args: Vec<Argument>,
+
+    /// More directories or files of the machine, mounted into the container.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 64))]
+    #[x_kube(merge_strategy = ListMerge::Map(vec!["name".into()]))]
+    pub extra_volumes: Vec<HostPathMount>,
+
+    /// The container's resources in place of kubeadm's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub resources: Option<ResourceRequirements>,
+}
+
+/// One flag of a component. A name may come more than once, for flags that take several values.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Argument {
+    /// The flag's name without dashes before it, for example `audit-log-path`.
+    #[schemars(length(min = 1, max = 128))]
+    #[x_kube(validation = Rule::new("self.matches('^[a-z0-9][a-zA-Z0-9-]*$')")
+        .message("extraArgs[].name is the flag without dashes before it and without a value, for example audit-log-path"))]
+    pub name: String,
+
+    /// The flag's value.
+    #[schemars(length(max = 4096))]
+    #[x_kube(validation = Rule::new("!self.contains('\\n')").message("extraArgs[].value must be one line"))]
+    pub value: String,
+}
+
+/// A directory or file of the machine in a component's container, as kubeadm's `extraVolumes`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct HostPathMount {
+    /// The volume's name in the pod.
+    #[schemars(length(min = 1, max = 63))]
+    #[x_kube(validation = Rule::new("!format.dns1123Label().validate(self).hasValue()")
+        .message("extraVolumes[].name must be a lower-case DNS label, for example audit-policy"))]
+    pub name: String,
+
+    /// The path on the machine.
+    #[schemars(length(min = 1, max = 1024))]
+    #[x_kube(validation = Rule::new("self.startsWith('/')").message("extraVolumes[].hostPath must be absolute"))]
+    pub host_path: String,
+
+    /// The path in the container.
+    #[schemars(length(min = 1, max = 1024))]
+    #[x_kube(validation = Rule::new("self.startsWith('/')").message("extraVolumes[].mountPath must be absolute"))]
+    pub mount_path: String,
+
+    /// Whether the container may only read.
+    #[serde(default)]
+    pub read_only: bool,
+
+    /// The hostPath type of the Kubernetes API, for example `DirectoryOrCreate`. Not set means no check.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    #[schemars(length(max = 32))]
+    #[x_kube(validation = Rule::new("self in ['', 'DirectoryOrCreate', 'Directory', 'FileOrCreate', 'File', 'Socket', 'CharDevice', 'BlockDevice']")
+        .message("extraVolumes[].pathType must be DirectoryOrCreate, Directory, FileOrCreate, File, Socket, CharDevice or BlockDevice"))]
+    pub path_type: String,
+}
+
+/// A taint of a Node.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Taint {
+    /// The taint's key.
+    #[schemars(length(min = 1, max = 253))]
+    pub key: String,
+
+    /// The taint's value.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    #[schemars(length(max = 63))]
+    pub value: String,
+
+    /// `NoSchedule`, `PreferNoSchedule` or `NoExecute`.
+    #[schemars(length(max = 32))]
+    #[x_kube(validation = Rule::new("self in ['NoSchedule', 'PreferNoSchedule', 'NoExecute']")
+        .message("taints[].effect must be NoSchedule, PreferNoSchedule or NoExecute"))]
+    pub effect: String,
+}
+
+/// The target's etcd.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Etcd {
+    /// etcd as a static pod on every control-plane node.
+    #[serde(default)]
+    pub stacked: StackedEtcd,
+}
+
+/// etcd beside the API servers.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+#[x_kube(validation = Rule::new("self.dataDir == oldSelf.dataDir")
+    .message("spec.etcd.stacked.dataDir can't be changed while the cluster exists: etcd would start empty; write the old value back"))]
+pub struct StackedEtcd {
+    /// Where etcd keeps its data on the machine.
+    #[serde(default = "StackedEtcd::default_data_dir")]
+    #[schemars(length(min = 2, max = 1024))]
+    #[x_kube(validation = Rule::new("self.startsWith('/')").message("spec.etcd.stacked.dataDir must be absolute"))]
+    pub data_dir: String,
+
+    /// More flags, or other values for flags that are there.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 128))]
+    pub extra_args: Vec<Argument>,
+
+    /// More DNS names and IP addresses for etcd's serving certificate.
+    #[serde(rename = "serverCertSANs", default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 64), inner(length(min = 1, max = 253)))]
+    #[x_kube(validation = Rule::new("self.all(s, isIP(s) || !format.dns1123Subdomain().validate(s.startsWith('*.') ? s.substring(2) : s).hasValue())")
+        .message("spec.etcd.stacked.serverCertSANs: each must be an IP address or a lower-case DNS name"))]
+    pub server_cert_sans: Vec<String>,
+
+    /// More DNS names and IP addresses for etcd's peer certificate.
+    #[serde(rename = "peerCertSANs", default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 64), inner(length(min = 1, max = 253)))]
+    #[x_kube(validation = Rule::new("self.all(s, isIP(s) || !format.dns1123Subdomain().validate(s.startsWith('*.') ? s.substring(2) : s).hasValue())")
+        .message("spec.etcd.stacked.peerCertSANs: each must be an IP address or a lower-case DNS name"))]
+    pub peer_cert_sans: Vec<String>,
+}
+
+impl StackedEtcd {
+    /// kubeadm's default.
+    fn default_data_dir() -> String {
+        "/var/lib/etcd".to_owned()
+    }
+}
+
+impl Default for StackedEtcd {
+    fn default() -> Self {
+        Self {
+            data_dir: Self::default_data_dir(),
+            extra_args: vec![],
+            server_cert_sans: vec![],
+            peer_cert_sans: vec![],
+        }
+    }
+}
+
+/// Images in place of the ones that `imageRepository` and the versions give: whole references with a tag or digest.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Images {
+    /// kube-apiserver's image.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 512))]
+    pub api_server: Option<String>,
+
+    /// kube-controller-manager's image.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 512))]
+    pub controller_manager: Option<String>,
+
+    /// kube-scheduler's image.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 512))]
+    pub scheduler: Option<String>,
+
+    /// etcd's image.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 512))]
+    pub etcd: Option<String>,
+}
+
+/// A part of a KubeletConfiguration: the API server keeps all fields. The ones that are named are those that a rule
+/// speaks of, which CEL knows only if the schema does.
+fn partial_kubelet_configuration(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
+    schemars::json_schema!({
+        "type": "object",
+        "x-kubernetes-preserve-unknown-fields": true,
+        "properties": {
+            "apiVersion": {"type": "string"},
+            "kind": {"type": "string"},
+            "staticPodPath": {"type": "string"},
+            "rotateCertificates": {"type": "boolean"},
+            "serverTLSBootstrap": {"type": "boolean"},
+            "containerRuntimeEndpoint": {"type": "string"},
+        },
+    })
+}

@@ -1,0 +1,52 @@
+//! The API that Keyplane promises: `ClusterSpec`, `NodePool` and `CertificatePolicy` of `keyplane.io/v1alpha1`.
+//!
+//! Types, validation rules and the generated schema, nothing else: no client, no clock, no decision. What a field
+//! means is told in its documentation, which is also what `kubectl explain` shows.
+
+mod certificate_policy;
+mod cluster_spec;
+mod condition;
+mod control_plane;
+mod duration;
+mod network;
+mod node_pool;
+
+pub use certificate_policy::{
+    AuthorityPolicy, CertificatePolicy, CertificatePolicySpec, CertificatePolicyStatus, KeyAlgorithm,
+    KubeletServingPolicy, LeafOverride, LeafPolicy, OnViolation,
+};
+pub use cluster_spec::{
+    CertificateStatus, ClusterSpec, ClusterSpecSpec, ClusterSpecStatus, DeletionPolicy, LocalReference,
+};
+pub use condition::{ClusterCondition, Condition, condition_of, set_condition};
+pub use control_plane::{
+    ApiServer, Argument, Component, ControlPlane, ControlPlaneEndpoint, ControlPlaneNode, Etcd, HostPathMount, Images,
+    StackedEtcd, Taint,
+};
+pub use duration::{DurationError, RenewBefore, parse_duration};
+pub use network::Network;
+pub use node_pool::{Machine, MachineSelector, NodePool, NodePoolRole, NodePoolSpec, NodePoolStatus};
+
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
+use kube::CustomResourceExt;
+
+/// The API group of every kind here, and the prefix of Keyplane's labels and annotations.
+pub const GROUP: &str = "keyplane.io";
+
+/// Label on every object that Keyplane writes: the name of the `ClusterSpec` it belongs to, in the same namespace.
+pub const CLUSTER_LABEL: &str = "keyplane.io/cluster";
+
+/// Label on every object that is about one machine: the name of the node.
+pub const NODE_LABEL: &str = "keyplane.io/node";
+
+/// The label by which Cluster API finds a cluster's Secrets.
+pub const CLUSTER_API_LABEL: &str = "cluster.x-k8s.io/cluster-name";
+
+/// Annotation that confirms the deletion of a cluster's keys: its value is the name of the `ClusterSpec`.
+pub const CONFIRM_DELETION_ANNOTATION: &str = "keyplane.io/confirm-deletion";
+
+/// The definitions of the three kinds, in the order in which `keyplane crds` prints them.
+#[must_use]
+pub fn definitions() -> Vec<CustomResourceDefinition> {
+    vec![ClusterSpec::crd(), NodePool::crd(), CertificatePolicy::crd()]
+}

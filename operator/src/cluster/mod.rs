@@ -1,0 +1,347 @@
+//! A target cluster as Keyplane understands it: a `ClusterSpec` and its `CertificatePolicy`, parsed.
+//!
+//! The API types hold text; everything behind this room works with addresses, ranges and durations. Whoever has a
+//! [`Cluster`] knows that it makes sense: what admission refuses is refused here too, with the same words, because
+//! `keyplane render` reads files that no API server has seen.
+
+mod policy;
+mod version;
+
+use std::fmt;
+use std::net::IpAddr;
+
+use ipnet::IpNet;
+use keyplane_crds::{ClusterSpecSpec, ControlPlaneNode};
+
+pub use policy::{LeafTerms, Policy};
+pub use version::Version;
+
+/// A field that makes no sense, and what to write instead.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{field}: {message}")]
+pub struct FieldError {
+    /// The field's path, for example `spec.network.serviceCIDRs`.
+    pub field: String,
+    /// What is wrong with it, and the cure.
+    pub message: String,
+}
+
+impl FieldError {
+    pub(crate) fn new(field: impl Into<String>, message: impl Into<String>) -> Self {
+        Self { field: field.into(), message: message.into() }
+    }
+}
+
+/// The host part of the API servers' endpoint.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Host {
+    /// An address.
+    Address(IpAddr),
+    /// A DNS name.
+    Name(String),
+}
+
+impl fmt::Display for Host {
+    /// As in a URL: an IPv6 address has brackets.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Address(IpAddr::V6(address)) => write!(f, "[{address}]"),
+            Self::Address(address) => write!(f, "{address}"),
+            Self::Name(name) => f.write_str(name),
+        }
+    }
+}
+
+/// Where an API server answers.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Endpoint {
+    /// The host.
+    pub host: Host,
+    /// The port.
+    pub port: u16,
+}
+
+impl fmt::Display for Endpoint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}", self.host, self.port)
+    }
+}
+
+/// The port of every API server on its own machine, as kubeadm's `localAPIEndpoint.bindPort`.
+pub const API_SERVER_PORT: u16 = 6443;
+
+/// A machine of the control plane.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Node {
+    /// The Node's name.
+    pub name: String,
+    /// Every address of the machine.
+    pub addresses: Vec<IpAddr>,
+    /// The one that its API server advertises and its etcd listens on.
+    pub advertise_address: IpAddr,
+}
+
+impl Node {
+    /// The machine's own API server.
+    #[must_use]
+    pub fn local_endpoint(&self) -> Endpoint {
+        Endpoint { host: Host::Address(self.advertise_address), port: API_SERVER_PORT }
+    }
+
+    /// The loopback address of the family that the machine advertises.
+    #[must_use]
+    pub fn loopback(&self) -> &'static str {
+        if self.advertise_address.is_ipv6() { "::1" } else { "127.0.0.1" }
+    }
+}
+
+/// A target cluster.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Cluster {
+    /// The ClusterSpec's name.
+    pub name: String,
+    /// The ClusterSpec's namespace.
+    pub namespace: String,
+    /// The control plane's version.
+    pub version: Version,
+    /// Where clients reach the API servers.
+    pub endpoint: Endpoint,
+    /// The machines of the control plane, the first made first.
+    pub nodes: Vec<Node>,
+    /// Ranges of Service addresses; at least one.
+    pub service_cidrs: Vec<IpNet>,
+    /// Ranges of Pod addresses.
+    pub pod_cidrs: Vec<IpNet>,
+    /// Lifetimes and keys.
+    pub policy: Policy,
+    /// The rest of the spec, which needs no parsing.
+    pub spec: ClusterSpecSpec,
+}
+
+impl Cluster {
+    /// Reads a cluster.
+    ///
+    /// # Errors
+    /// The first field that makes no sense.
+    pub fn parse(name: &str, namespace: &str, spec: &ClusterSpecSpec, policy: Policy) -> Result<Self, FieldError> {
+        let version = Version::parse(&spec.kubernetes_version)?;
+        let endpoint = parse_endpoint(spec)?;
+        let service_cidrs = parse_cidrs("spec.network.serviceCIDRs", &spec.network.service_cidrs)?;
+        let pod_cidrs = parse_cidrs("spec.network.podCIDRs", &spec.network.pod_cidrs)?;
+        if service_cidrs.is_empty() {
+            return Err(FieldError::new(
+                "spec.network.serviceCIDRs",
+                "is empty: write a range, for example 10.96.0.0/12",
+            ));
+        }
+        refuse_overlaps(&service_cidrs, &pod_cidrs)?;
+        let nodes = parse_nodes(&spec.control_plane.nodes)?;
+        for node in &nodes {
+            for address in &node.addresses {
+                if let Some(range) = service_cidrs.iter().chain(&pod_cidrs).find(|range| range.contains(address)) {
+                    return Err(FieldError::new(
+                        "spec.controlPlane.nodes[].addresses",
+                        format!(
+                            "{address} of {} lies in {range}, which is the cluster's own: choose another",
+                            node.name
+                        ),
+                    ));
+                }
+            }
+        }
+        Ok(Self {
+            name: name.to_owned(),
+            namespace: namespace.to_owned(),
+            version,
+            endpoint,
+            nodes,
+            service_cidrs,
+            pod_cidrs,
+            policy,
+            spec: spec.clone(),
+        })
+    }
+
+    /// The address of the Service `kubernetes`: the first of the first range, as the API server itself takes it.
+    #[must_use]
+    pub fn api_server_service_address(&self) -> Option<IpAddr> {
+        nth_address(self.service_cidrs.first()?, 1)
+    }
+
+    /// The address of the cluster's DNS: the tenth of the first range, kubeadm's convention.
+    #[must_use]
+    pub fn dns_service_address(&self) -> Option<IpAddr> {
+        nth_address(self.service_cidrs.first()?, 10)
+    }
+
+    /// Whether the node is the first, on which `kubeadm init` would have run.
+    #[must_use]
+    pub fn is_first(&self, node: &Node) -> bool {
+        self.nodes.first().is_some_and(|first| first.name == node.name)
+    }
+}
+
+/// Ranges as a flag takes them: joined by commas.
+#[must_use]
+pub fn joined(cidrs: &[IpNet]) -> String {
+    cidrs.iter().map(ToString::to_string).collect::<Vec<_>>().join(",")
+}
+
+fn nth_address(range: &IpNet, n: u32) -> Option<IpAddr> {
+    let address = match range.network() {
+        IpAddr::V4(network) => IpAddr::V4(u32::from(network).checked_add(n)?.into()),
+        IpAddr::V6(network) => IpAddr::V6(u128::from(network).checked_add(u128::from(n))?.into()),
+    };
+    range.contains(&address).then_some(address)
+}
+
+fn parse_endpoint(spec: &ClusterSpecSpec) -> Result<Endpoint, FieldError> {
+    let written = &spec.control_plane_endpoint;
+    let host = match written.host.parse::<IpAddr>() {
+        Ok(address) => Host::Address(address),
+        Err(_) if is_dns_name(&written.host) => Host::Name(written.host.clone()),
+        Err(_) => {
+            return Err(FieldError::new(
+                "spec.controlPlaneEndpoint.host",
+                format!("{:?} is neither an IP address nor a lower-case DNS name", written.host),
+            ));
+        }
+    };
+    let port = u16::try_from(written.port).ok().filter(|port| *port > 0).ok_or_else(|| {
+        FieldError::new("spec.controlPlaneEndpoint.port", format!("{} is no port: write 1 to 65535", written.port))
+    })?;
+    Ok(Endpoint { host, port })
+}
+
+fn parse_cidrs(field: &str, written: &[String]) -> Result<Vec<IpNet>, FieldError> {
+    let ranges = written
+        .iter()
+        .map(|text| match text.parse::<IpNet>() {
+            Ok(range) if range.trunc() == range => Ok(range),
+            Ok(range) => Err(FieldError::new(field, format!("{text} has host bits: write {}", range.trunc()))),
+            Err(_) => Err(FieldError::new(field, format!("{text:?} is no range: write one like 10.96.0.0/12"))),
+        })
+        .collect::<Result<Vec<_>, _>>()?;
+    match ranges.as_slice() {
+        [] | [_] => Ok(ranges),
+        [a, b] if a.addr().is_ipv4() != b.addr().is_ipv4() => Ok(ranges),
+        _ => Err(FieldError::new(field, "two ranges mean dual stack: write one IPv4 and one IPv6 range")),
+    }
+}
+
+fn refuse_overlaps(service_cidrs: &[IpNet], pod_cidrs: &[IpNet]) -> Result<(), FieldError> {
+    for service in service_cidrs {
+        for pod in pod_cidrs {
+            if service.contains(pod) || pod.contains(service) {
+                return Err(FieldError::new(
+                    "spec.network",
+                    format!("serviceCIDRs {service} and podCIDRs {pod} overlap: choose ranges apart from each other"),
+                ));
+            }
+        }
+    }
+    Ok(())
+}
+
+fn parse_nodes(written: &[ControlPlaneNode]) -> Result<Vec<Node>, FieldError> {
+    const FIELD: &str = "spec.controlPlane.nodes";
+    if written.is_empty() {
+        return Err(FieldError::new(FIELD, "is empty: write at least one machine"));
+    }
+    let mut nodes: Vec<Node> = vec![];
+    for node in written {
+        let name = node.name.clone();
+        if !is_dns_name(&name) {
+            return Err(FieldError::new(FIELD, format!("{name:?} is no lower-case DNS name, for example cp1")));
+        }
+        let parse = |text: &String| {
+            text.parse::<IpAddr>().map_err(|_| {
+                FieldError::new(format!("{FIELD}[{name}].addresses"), format!("{text:?} is no IP address"))
+            })
+        };
+        let addresses = node.addresses.iter().map(parse).collect::<Result<Vec<_>, _>>()?;
+        let advertise_address = match &node.node_ip {
+            None => addresses.first().copied(),
+            Some(text) => Some(parse(text)?).filter(|address| addresses.contains(address)),
+        };
+        let Some(advertise_address) = advertise_address else {
+            return Err(FieldError::new(
+                format!("{FIELD}[{name}]"),
+                "addresses must have at least one address, and nodeIP must be one of them",
+            ));
+        };
+        for other in &nodes {
+            if other.name == name {
+                return Err(FieldError::new(FIELD, format!("the name {name} is there twice")));
+            }
+            if let Some(address) = addresses.iter().find(|address| other.addresses.contains(address)) {
+                return Err(FieldError::new(FIELD, format!("{address} is listed for {} and for {name}", other.name)));
+            }
+        }
+        nodes.push(Node { name, addresses, advertise_address });
+    }
+    Ok(nodes)
+}
+
+/// RFC 1123 subdomain, as Kubernetes checks names.
+pub(crate) fn is_dns_name(name: &str) -> bool {
+    !name.is_empty()
+        && name.len() <= 253
+        && name.split('.').all(|label| {
+            !label.is_empty()
+                && !label.starts_with('-')
+                && !label.ends_with('-')
+                && label.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
+        })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn spec(yaml: &str) -> ClusterSpecSpec {
+        serde_saphyr::from_str(yaml).unwrap()
+    }
+
+    fn parse(yaml: &str) -> Result<Cluster, FieldError> {
+        Cluster::parse("demo", "default", &spec(yaml), Policy::default())
+    }
+
+    const GOOD: &str = "
+kubernetesVersion: v1.37.2
+controlPlaneEndpoint: {host: api.demo.example}
+controlPlane: {nodes: [{name: cp1, addresses: [10.0.0.11, 10.1.0.11], nodeIP: 10.1.0.11}]}
+network: {podCIDRs: [10.244.0.0/16]}
+";
+
+    #[test]
+    fn reads_a_small_spec_with_kubeadms_defaults() {
+        let cluster = parse(GOOD).unwrap();
+        assert_eq!(cluster.endpoint.to_string(), "api.demo.example:6443");
+        assert_eq!(cluster.nodes[0].advertise_address.to_string(), "10.1.0.11");
+        assert_eq!(cluster.api_server_service_address().unwrap().to_string(), "10.96.0.1");
+        assert_eq!(cluster.dns_service_address().unwrap().to_string(), "10.96.0.10");
+    }
+
+    #[test]
+    fn names_the_field_that_is_wrong() {
+        for (from, to, field) in [
+            ("v1.37.2", "v1.30.0", "spec.kubernetesVersion"),
+            ("api.demo.example", "api demo", "spec.controlPlaneEndpoint.host"),
+            ("10.0.0.11,", "10.0.0.300,", "spec.controlPlane.nodes[cp1].addresses"),
+            ("nodeIP: 10.1.0.11", "nodeIP: 10.1.0.12", "spec.controlPlane.nodes[cp1]"),
+            ("10.244.0.0/16", "10.244.0.1/16", "spec.network.podCIDRs"),
+            ("10.244.0.0/16", "10.100.0.0/16", "spec.network"),
+            ("10.0.0.11,", "10.96.0.11,", "spec.controlPlane.nodes[].addresses"),
+        ] {
+            let error = parse(&GOOD.replacen(from, to, 1)).unwrap_err();
+            assert_eq!(error.field, field, "{to}: {error}");
+        }
+    }
+
+    #[test]
+    fn an_ipv6_endpoint_has_brackets() {
+        let cluster = parse(&GOOD.replace("api.demo.example", "'fd00::1'")).unwrap();
+        assert_eq!(cluster.endpoint.to_string(), "[fd00::1]:6443");
+    }
+}

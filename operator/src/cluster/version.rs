@@ -1,0 +1,65 @@
+//! The Kubernetes versions that Keyplane knows, and what comes with each.
+
+use std::fmt;
+
+use super::FieldError;
+
+/// A version of Kubernetes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Version {
+    /// The minor version, 36 or 37.
+    pub minor: u8,
+    /// The patch version.
+    pub patch: u8,
+}
+
+/// A minor version that Keyplane can deploy, and the etcd image tag that kubeadm 1.37 pairs it with
+/// (`SupportedEtcdVersion` in its constants).
+const SUPPORTED: &[(u8, &str)] = &[(36, "3.7.0-0"), (37, "3.7.0-0")];
+
+impl Version {
+    /// Reads `v1.37.2`.
+    ///
+    /// # Errors
+    /// If it is no version, or a minor version without goldens.
+    pub fn parse(text: &str) -> Result<Self, FieldError> {
+        let numbers = text.strip_prefix("v1.").and_then(|rest| rest.split_once('.'));
+        let parsed = numbers.and_then(|(minor, patch)| {
+            let version = Self { minor: minor.parse().ok()?, patch: patch.parse().ok()? };
+            // The way back refuses what the numbers' parser is too kind to, such as v1.+37.02.
+            (version.to_string() == text && version.etcd_image_tag().is_some()).then_some(version)
+        });
+        parsed.ok_or_else(|| {
+            FieldError::new(
+                "spec.kubernetesVersion",
+                format!("{text:?} is no version that Keyplane knows: write v1.36.x or v1.37.x, for example v1.37.2"),
+            )
+        })
+    }
+
+    /// The tag of the etcd image that belongs to this version.
+    #[must_use]
+    pub fn etcd_image_tag(self) -> Option<&'static str> {
+        SUPPORTED.iter().find(|(minor, _)| *minor == self.minor).map(|(_, tag)| *tag)
+    }
+}
+
+impl fmt::Display for Version {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "v1.{}.{}", self.minor, self.patch)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reads_the_versions_that_kubeadm_1_37_deploys_and_no_other() {
+        assert_eq!(Version::parse("v1.37.2").unwrap(), Version { minor: 37, patch: 2 });
+        assert_eq!(Version::parse("v1.36.0").unwrap().to_string(), "v1.36.0");
+        for bad in ["1.37.2", "v1.37", "v1.35.4", "v1.38.0", "v2.0.0", "v1.37.2-rc.1", "v1.+37.2", "v1.37.02", ""] {
+            assert!(Version::parse(bad).is_err(), "{bad:?} was let through");
+        }
+    }
+}

@@ -1,0 +1,73 @@
+//! kube-apiserver as a static pod (kubeadm's `phases/controlplane/manifests.go`).
+
+use super::Image;
+use super::arguments::{Arguments, value_of};
+use super::static_pod::{Component, Mounts, ProbeTarget, probe_host};
+use crate::cluster::{API_SERVER_PORT, Cluster, Node, joined};
+use crate::pki::inventory::PKI_DIRECTORY;
+
+pub(super) fn manifest(cluster: &Cluster, node: &Node) -> String {
+    let written = &cluster.spec.control_plane.api_server;
+    let address = node.advertise_address.to_string();
+    Component {
+        image: Image::ApiServer,
+        command: command(cluster, node, &address),
+        annotation: Some((
+            "kubeadm.kubernetes.io/kube-apiserver.advertise-address.endpoint",
+            node.local_endpoint().to_string(),
+        )),
+        mounts: Mounts::default()
+            .directory("k8s-certs", PKI_DIRECTORY, true)
+            .system_authorities()
+            .extra(&written.extra_volumes),
+        requests: &[("cpu", "250m")],
+        resources: written.resources.clone(),
+        probe: ProbeTarget { host: probe_host(&address), port: i32::from(API_SERVER_PORT), scheme: "HTTPS" },
+        liveness_path: "/livez",
+        readiness_path: Some("/readyz"),
+        startup_path: "/livez",
+    }
+    .manifest(cluster)
+}
+
+fn command(cluster: &Cluster, node: &Node, address: &str) -> Vec<String> {
+    let extra = &cluster.spec.control_plane.api_server.extra_args;
+    let file = |name: &str| format!("{PKI_DIRECTORY}/{name}");
+    // A member that the user lets advertise another URL serves there too, and nowhere else for sure.
+    let etcd_servers = value_of(&cluster.spec.etcd.stacked.extra_args, "advertise-client-urls")
+        .map_or_else(|| super::etcd::local_client_url(node), str::to_owned);
+    let mut arguments = Arguments::default()
+        .with("advertise-address", address)
+        .with("enable-admission-plugins", "NodeRestriction")
+        .with("service-cluster-ip-range", joined(&cluster.service_cidrs))
+        .with("service-account-key-file", file("sa.pub"))
+        .with("service-account-signing-key-file", file("sa.key"))
+        .with("service-account-issuer", format!("https://kubernetes.default.svc.{}", cluster.spec.network.dns_domain))
+        .with("client-ca-file", file("ca.crt"))
+        .with("tls-cert-file", file("apiserver.crt"))
+        .with("tls-private-key-file", file("apiserver.key"))
+        .with("kubelet-client-certificate", file("apiserver-kubelet-client.crt"))
+        .with("kubelet-client-key", file("apiserver-kubelet-client.key"))
+        // Not kubeadm's: approving serving certificates with care is worth little while nobody verifies them.
+        .with("kubelet-certificate-authority", file("ca.crt"))
+        .with("enable-bootstrap-token-auth", "true")
+        .with("secure-port", API_SERVER_PORT.to_string())
+        .with("allow-privileged", "true")
+        .with("kubelet-preferred-address-types", "InternalIP,ExternalIP,Hostname")
+        .with("requestheader-username-headers", "X-Remote-User")
+        .with("requestheader-group-headers", "X-Remote-Group")
+        .with("requestheader-extra-headers-prefix", "X-Remote-Extra-")
+        .with("requestheader-client-ca-file", file("front-proxy-ca.crt"))
+        .with("requestheader-allowed-names", "front-proxy-client")
+        .with("proxy-client-cert-file", file("front-proxy-client.crt"))
+        .with("proxy-client-key-file", file("front-proxy-client.key"))
+        .with("etcd-servers", etcd_servers)
+        .with("etcd-cafile", file("etcd/ca.crt"))
+        .with("etcd-certfile", file("apiserver-etcd-client.crt"))
+        .with("etcd-keyfile", file("apiserver-etcd-client.key"));
+    // Structured authorization and the flag exclude each other.
+    if value_of(extra, "authorization-config").is_none() {
+        arguments = arguments.with("authorization-mode", "Node,RBAC");
+    }
+    arguments.command("kube-apiserver", extra)
+}

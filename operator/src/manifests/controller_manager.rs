@@ -1,0 +1,60 @@
+//! kube-controller-manager as a static pod (kubeadm's `phases/controlplane/manifests.go`).
+
+use super::arguments::{Arguments, value_of};
+use super::static_pod::{Component, Mounts, ProbeTarget, probe_host};
+use super::{Image, SIGNING_CERTIFICATE};
+use crate::cluster::{Cluster, joined};
+use crate::kubeconfig::CLUSTER_NAME;
+use crate::pki::inventory::PKI_DIRECTORY;
+
+const KUBECONFIG: &str = "/etc/kubernetes/controller-manager.conf";
+/// `KubeControllerManagerPort` of Kubernetes.
+const PORT: i32 = 10257;
+
+pub(super) fn manifest(cluster: &Cluster) -> String {
+    let written = &cluster.spec.control_plane.controller_manager;
+    let address = value_of(&written.extra_args, "bind-address").unwrap_or("127.0.0.1");
+    Component {
+        image: Image::ControllerManager,
+        command: command(cluster),
+        annotation: None,
+        mounts: Mounts::default()
+            .directory("k8s-certs", PKI_DIRECTORY, true)
+            .system_authorities()
+            .file("kubeconfig", KUBECONFIG)
+            .extra(&written.extra_volumes),
+        requests: &[("cpu", "200m")],
+        resources: written.resources.clone(),
+        probe: ProbeTarget { host: probe_host(address), port: PORT, scheme: "HTTPS" },
+        liveness_path: "/healthz",
+        readiness_path: None,
+        startup_path: "/healthz",
+    }
+    .manifest(cluster)
+}
+
+fn command(cluster: &Cluster) -> Vec<String> {
+    let file = |name: &str| format!("{PKI_DIRECTORY}/{name}");
+    let mut arguments = Arguments::default()
+        .with("bind-address", "127.0.0.1")
+        .with("leader-elect", "true")
+        .with("kubeconfig", KUBECONFIG)
+        .with("authentication-kubeconfig", KUBECONFIG)
+        .with("authorization-kubeconfig", KUBECONFIG)
+        .with("client-ca-file", file("ca.crt"))
+        .with("requestheader-client-ca-file", file("front-proxy-ca.crt"))
+        .with("root-ca-file", file("ca.crt"))
+        .with("service-account-private-key-file", file("sa.key"))
+        .with("cluster-signing-cert-file", SIGNING_CERTIFICATE)
+        .with("cluster-signing-key-file", file("ca.key"))
+        .with("use-service-account-credentials", "true")
+        .with("controllers", "*,bootstrapsigner,tokencleaner")
+        .with("cluster-name", CLUSTER_NAME);
+    if !cluster.pod_cidrs.is_empty() {
+        arguments = arguments
+            .with("allocate-node-cidrs", "true")
+            .with("cluster-cidr", joined(&cluster.pod_cidrs))
+            .with("service-cluster-ip-range", joined(&cluster.service_cidrs));
+    }
+    arguments.command("kube-controller-manager", &cluster.spec.control_plane.controller_manager.extra_args)
+}

@@ -1,0 +1,102 @@
+//! etcd as a static pod (kubeadm's `phases/etcd/local.go`).
+
+use std::net::{IpAddr, SocketAddr};
+
+use super::Image;
+use super::arguments::{Arguments, value_of};
+use super::static_pod::{Component, Mounts, ProbeTarget};
+use crate::cluster::{Cluster, Node};
+use crate::pki::inventory::PKI_DIRECTORY;
+
+const CLIENT_PORT: u16 = 2379;
+const PEER_PORT: u16 = 2380;
+/// Health and metrics without TLS, on the loopback address only.
+const METRICS_PORT: u16 = 2381;
+
+pub(super) fn manifest(cluster: &Cluster, node: &Node) -> String {
+    let etcd = &cluster.spec.etcd.stacked;
+    let client_url = client_url(node.advertise_address);
+    Component {
+        image: Image::Etcd,
+        command: command(cluster, node, &client_url),
+        annotation: Some(("kubeadm.kubernetes.io/etcd.advertise-client-urls", client_url)),
+        mounts: Mounts::default().directory("etcd-data", &etcd.data_dir, false).directory(
+            "etcd-certs",
+            &format!("{PKI_DIRECTORY}/etcd"),
+            false,
+        ),
+        requests: &[("cpu", "100m"), ("memory", "100Mi")],
+        resources: None,
+        probe: probe(value_of(&etcd.extra_args, "listen-metrics-urls"), node),
+        liveness_path: "/livez",
+        readiness_path: Some("/readyz"),
+        startup_path: "/readyz",
+    }
+    .manifest(cluster)
+}
+
+/// Where a member serves clients.
+pub(super) fn client_url(address: IpAddr) -> String {
+    format!("https://{}", SocketAddr::new(address, CLIENT_PORT))
+}
+
+/// Where a member serves clients on its own machine.
+pub(super) fn local_client_url(node: &Node) -> String {
+    format!("https://{}:{CLIENT_PORT}", bracketed(node.loopback()))
+}
+
+fn peer_url(address: IpAddr) -> String {
+    format!("https://{}", SocketAddr::new(address, PEER_PORT))
+}
+
+fn bracketed(loopback: &str) -> String {
+    if loopback.contains(':') { format!("[{loopback}]") } else { loopback.to_owned() }
+}
+
+fn command(cluster: &Cluster, node: &Node, client_url: &str) -> Vec<String> {
+    let etcd = &cluster.spec.etcd.stacked;
+    let file = |name: &str| format!("{PKI_DIRECTORY}/etcd/{name}");
+    let peer_url_of = |node: &Node| peer_url(node.advertise_address);
+    let initial_cluster: Vec<_> =
+        cluster.nodes.iter().map(|member| format!("{}={}", member.name, peer_url_of(member))).collect();
+    let metrics_url = format!("http://{}:{METRICS_PORT}", bracketed(node.loopback()));
+    Arguments::default()
+        .with("name", &node.name)
+        .with("listen-client-urls", format!("{},{client_url}", local_client_url(node)))
+        .with("advertise-client-urls", client_url)
+        .with("listen-peer-urls", peer_url_of(node))
+        .with("initial-advertise-peer-urls", peer_url_of(node))
+        .with("initial-cluster", initial_cluster.join(","))
+        .with("data-dir", &etcd.data_dir)
+        .with("cert-file", file("server.crt"))
+        .with("key-file", file("server.key"))
+        .with("trusted-ca-file", file("ca.crt"))
+        .with("client-cert-auth", "true")
+        .with("peer-cert-file", file("peer.crt"))
+        .with("peer-key-file", file("peer.key"))
+        .with("peer-trusted-ca-file", file("ca.crt"))
+        .with("peer-client-cert-auth", "true")
+        .with("snapshot-count", "10000")
+        .with("listen-metrics-urls", metrics_url)
+        .with("feature-gates", "InitialCorruptCheck=true")
+        .with("watch-progress-notify-interval", "5s")
+        .command("etcd", &etcd.extra_args)
+}
+
+/// The first of the URLs that the user gave for metrics, or the default.
+fn probe(metrics_urls: Option<&str>, node: &Node) -> ProbeTarget {
+    let default = || ProbeTarget { host: node.loopback().to_owned(), port: i32::from(METRICS_PORT), scheme: "HTTP" };
+    let Some(url) = metrics_urls.and_then(|urls| urls.split(',').next()) else { return default() };
+    let Some((scheme, rest)) = url.split_once("://") else { return default() };
+    let authority = rest.split('/').next().unwrap_or_default();
+    let (host, port) = match authority.rsplit_once(':') {
+        Some((host, port)) if !port.ends_with(']') => (host, port.parse().ok()),
+        _ => (authority, None),
+    };
+    let host = host.trim_start_matches('[').trim_end_matches(']');
+    ProbeTarget {
+        host: if host.is_empty() { node.loopback().to_owned() } else { host.to_owned() },
+        port: port.unwrap_or(i32::from(METRICS_PORT)),
+        scheme: if scheme == "https" { "HTTPS" } else { "HTTP" },
+    }
+}

@@ -1,0 +1,115 @@
+//! The kubelet's files (kubeadm's `phases/kubelet` and `componentconfigs/kubelet.go`).
+
+use serde_json::{Value, json};
+
+use crate::cluster::{Cluster, Node};
+use crate::pki::inventory::PKI_DIRECTORY;
+use crate::yaml;
+
+/// Where the kubelet finds containerd: kubeadm's `criSocket` default on Linux.
+pub const CONTAINER_RUNTIME_ENDPOINT: &str = "unix:///var/run/containerd/containerd.sock";
+
+/// `/var/lib/kubelet/config.yaml` of a control-plane node: the cluster's configuration, the machine's runtime and the
+/// user's settings for these nodes.
+#[must_use]
+pub fn kubelet_configuration(cluster: &Cluster) -> String {
+    let mut configuration = base(cluster);
+    configuration["containerRuntimeEndpoint"] = CONTAINER_RUNTIME_ENDPOINT.into();
+    if let Some(settings) = &cluster.spec.control_plane.kubelet {
+        merge(&mut configuration, &Value::Object(settings.clone()));
+    }
+    yaml::write(&configuration)
+}
+
+/// The configuration that all kubelets share: the ConfigMap `kube-system/kubelet-config`.
+#[must_use]
+pub fn shared_kubelet_configuration(cluster: &Cluster) -> String {
+    yaml::write(&base(cluster))
+}
+
+/// `/var/lib/kubelet/instance-config.yaml`, where kubeadm looks for the container runtime.
+#[must_use]
+pub fn instance_configuration() -> String {
+    format!("containerRuntimeEndpoint: \"{CONTAINER_RUNTIME_ENDPOINT}\"\n")
+}
+
+/// `/var/lib/kubelet/kubeadm-flags.env`. kubeadm asks the machine for its name and lets the kubelet choose its address;
+/// here both are declared, and the serving certificate is approved for what is declared.
+#[must_use]
+pub fn flags_env(node: &Node) -> String {
+    format!("KUBELET_KUBEADM_ARGS=\"--hostname-override={} --node-ip={}\"\n", node.name, node.advertise_address)
+}
+
+/// What kubeadm marshals, with the zero values that the API type has no way to leave out.
+fn base(cluster: &Cluster) -> Value {
+    let cluster_dns: Vec<_> = cluster.dns_service_address().iter().map(ToString::to_string).collect();
+    json!({
+        "apiVersion": "kubelet.config.k8s.io/v1beta1",
+        "kind": "KubeletConfiguration",
+        "authentication": {
+            "anonymous": {"enabled": false},
+            "webhook": {"cacheTTL": "0s", "enabled": true},
+            "x509": {"clientCAFile": format!("{PKI_DIRECTORY}/ca.crt")},
+        },
+        "authorization": {
+            "mode": "Webhook",
+            "webhook": {"cacheAuthorizedTTL": "0s", "cacheUnauthorizedTTL": "0s"},
+        },
+        "cgroupDriver": "systemd",
+        "clusterDNS": cluster_dns,
+        "clusterDomain": cluster.spec.network.dns_domain,
+        "containerRuntimeEndpoint": "",
+        "cpuManagerReconcilePeriod": "0s",
+        "crashLoopBackOff": {},
+        "evictionPressureTransitionPeriod": "0s",
+        "fileCheckFrequency": "0s",
+        "healthzBindAddress": "127.0.0.1",
+        "healthzPort": 10248,
+        "httpCheckFrequency": "0s",
+        "imageMaximumGCAge": "0s",
+        "imageMinimumGCAge": "0s",
+        "logging": {
+            "flushFrequency": 0,
+            "options": {"json": {"infoBufferSize": "0"}, "text": {"infoBufferSize": "0"}},
+            "verbosity": 0,
+        },
+        "memorySwap": {},
+        "nodeStatusReportFrequency": "0s",
+        "nodeStatusUpdateFrequency": "0s",
+        "rotateCertificates": true,
+        "runtimeRequestTimeout": "0s",
+        // Not kubeadm's: a serving certificate that the cluster's authority signed, not one that the kubelet signed itself.
+        "serverTLSBootstrap": true,
+        "shutdownGracePeriod": "0s",
+        "shutdownGracePeriodCriticalPods": "0s",
+        "staticPodPath": "/etc/kubernetes/manifests",
+        "streamingConnectionIdleTimeout": "0s",
+        "syncFrequency": "0s",
+        "volumeStatsAggPeriod": "0s",
+    })
+}
+
+/// Objects are merged, everything else is replaced (RFC 7386, but null stays null: the kubelet reads it as not set).
+fn merge(target: &mut Value, patch: &Value) {
+    match (target, patch) {
+        (Value::Object(target), Value::Object(patch)) => {
+            for (key, value) in patch {
+                merge(target.entry(key.clone()).or_insert(Value::Null), value);
+            }
+        }
+        (target, patch) => *target = patch.clone(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_users_setting_replaces_one_value_and_leaves_its_neighbours() {
+        let mut value = json!({"logging": {"verbosity": 0, "flushFrequency": 0}, "clusterDNS": ["a"]});
+        merge(&mut value, &json!({"logging": {"verbosity": 4}, "clusterDNS": ["b", "c"], "maxPods": 50}));
+        let merged = json!({"logging": {"verbosity": 4, "flushFrequency": 0}, "clusterDNS": ["b", "c"], "maxPods": 50});
+        assert_eq!(value, merged);
+    }
+}

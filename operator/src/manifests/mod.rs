@@ -1,0 +1,70 @@
+//! What runs on a control-plane machine: static pods and the kubelet's configuration, as kubeadm 1.37 writes them.
+//!
+//! Every difference from kubeadm is in `docs/kubeadm-differences.md` with its reason, and the oracle test holds this
+//! room against the real kubeadm.
+
+mod apiserver;
+mod arguments;
+mod cluster_configuration;
+mod controller_manager;
+mod etcd;
+mod images;
+mod kubelet;
+mod scheduler;
+mod static_pod;
+
+pub use cluster_configuration::cluster_configuration;
+pub use images::Image;
+pub use kubelet::{
+    CONTAINER_RUNTIME_ENDPOINT, flags_env, instance_configuration, kubelet_configuration, shared_kubelet_configuration,
+};
+
+use crate::cluster::{Cluster, Node};
+
+/// A file of a machine that holds nothing secret.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct File {
+    /// Its key in the ConfigMap.
+    pub key: &'static str,
+    /// Its path on the machine.
+    pub path: &'static str,
+    /// Its mode.
+    pub mode: u32,
+    /// Its content.
+    pub content: String,
+}
+
+/// The file from which the controller-manager signs. It always holds one certificate, so that `ca.crt` can become a
+/// bundle in a rotation: the signer refuses a file with two.
+pub const SIGNING_CERTIFICATE: &str = "/etc/kubernetes/pki/cluster-signing-ca.crt";
+
+/// Every file of a control-plane node that isn't secret.
+#[must_use]
+pub fn files(cluster: &Cluster, node: &Node) -> Vec<File> {
+    let file = |key, path, mode, content| File { key, path, mode, content };
+    // Modes are kubeadm's: staticpod.WriteStaticPodToDisk 0600, kubelet.writeConfigBytesToDisk 0644.
+    vec![
+        file("etcd.yaml", "/etc/kubernetes/manifests/etcd.yaml", 0o600, etcd::manifest(cluster, node)),
+        file(
+            "kube-apiserver.yaml",
+            "/etc/kubernetes/manifests/kube-apiserver.yaml",
+            0o600,
+            apiserver::manifest(cluster, node),
+        ),
+        file(
+            "kube-controller-manager.yaml",
+            "/etc/kubernetes/manifests/kube-controller-manager.yaml",
+            0o600,
+            controller_manager::manifest(cluster),
+        ),
+        file(
+            "kube-scheduler.yaml",
+            "/etc/kubernetes/manifests/kube-scheduler.yaml",
+            0o600,
+            scheduler::manifest(cluster),
+        ),
+        file("kubelet-config.yaml", "/var/lib/kubelet/config.yaml", 0o644, kubelet_configuration(cluster)),
+        file("kubelet-instance-config.yaml", "/var/lib/kubelet/instance-config.yaml", 0o644, instance_configuration()),
+        file("kubeadm-flags.env", "/var/lib/kubelet/kubeadm-flags.env", 0o644, flags_env(node)),
+    ]
+}

@@ -1,0 +1,158 @@
+//! One certificate below an authority.
+
+use std::net::IpAddr;
+
+use aws_lc_rs::rand;
+use k8s_openapi::jiff::Timestamp;
+use rcgen::{
+    Certificate, CertificateParams, CustomExtension, DistinguishedName, DnType, DnValue, ExtendedKeyUsagePurpose, IsCa,
+    KeyUsagePurpose, SanType, SerialNumber,
+};
+use time::OffsetDateTime;
+
+use super::{Authority, PkiError, PrivateKey};
+
+/// A certificate's subject: a common name, and for kubeconfigs of groups an organization.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Subject {
+    /// CN: the user, as Kubernetes reads client certificates.
+    pub common_name: String,
+    /// O: the group.
+    pub organization: Option<String>,
+}
+
+/// A subject alternative name.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub enum AlternativeName {
+    /// A DNS name.
+    Dns(String),
+    /// An address.
+    Ip(IpAddr),
+}
+
+impl AlternativeName {
+    /// Reads an address, or else takes the text as a DNS name.
+    #[must_use]
+    pub fn parse(text: &str) -> Self {
+        text.parse().map_or_else(|_| Self::Dns(text.to_owned()), Self::Ip)
+    }
+}
+
+/// What a certificate may be used for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum ExtendedUsage {
+    /// TLS servers.
+    ServerAuth,
+    /// TLS clients.
+    ClientAuth,
+}
+
+/// Everything about a certificate but its key, issuer and serial number.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CertificateOrder {
+    /// Whose certificate it is.
+    pub subject: Subject,
+    /// Its names, in kubeadm's order: DNS names sorted, then addresses.
+    pub alternative_names: Vec<AlternativeName>,
+    /// What it is for.
+    pub extended_usages: Vec<ExtendedUsage>,
+    /// From when on it is valid.
+    pub not_before: Timestamp,
+    /// Until when; cut to the authority's end.
+    pub not_after: Timestamp,
+}
+
+/// Issues a certificate, and returns it as PEM.
+///
+/// # Errors
+/// If the authority has ended, or a name can't be in a certificate.
+pub fn issue(order: &CertificateOrder, key: &PrivateKey, authority: &Authority) -> Result<String, PkiError> {
+    let end = authority.facts().not_after;
+    if end <= order.not_before {
+        return Err(PkiError::AuthorityEnded { authority: authority.name().to_owned() });
+    }
+    let mut params = parameters(&order.subject, order.not_before, order.not_after.min(end))?;
+    params.subject_alt_names = alternative_names(&order.alternative_names)?;
+    params.extended_key_usages = order
+        .extended_usages
+        .iter()
+        .map(|usage| match usage {
+            ExtendedUsage::ServerAuth => ExtendedKeyUsagePurpose::ServerAuth,
+            ExtendedUsage::ClientAuth => ExtendedKeyUsagePurpose::ClientAuth,
+        })
+        .collect();
+    params.use_authority_key_identifier_extension = true;
+    // rcgen's own CA:FALSE comes with a subject key identifier, which kubeadm's leaves don't have. The content is an
+    // empty SEQUENCE: in DER a FALSE that is the default is left out.
+    params.is_ca = IsCa::NoCa;
+    let mut basic_constraints = CustomExtension::from_oid_content(&[2, 5, 29, 19], vec![0x30, 0x00]);
+    basic_constraints.set_criticality(true);
+    params.custom_extensions = vec![basic_constraints];
+    authority.sign(params, key).map(|certificate| to_pem(&certificate))
+}
+
+/// rcgen writes lines with CRLF; Go, openssl and kubeadm write LF.
+pub(super) fn to_pem(certificate: &Certificate) -> String {
+    certificate.pem().replace("\r\n", "\n")
+}
+
+/// What leaves and authorities have in common. rcgen's own defaults (1975 to 4096, a serial made from the key, no
+/// extension) are all replaced.
+pub(super) fn parameters(
+    subject: &Subject,
+    not_before: Timestamp,
+    not_after: Timestamp,
+) -> Result<CertificateParams, PkiError> {
+    let mut params = CertificateParams::default();
+    params.distinguished_name = distinguished_name(subject)?;
+    params.not_before = to_time(not_before)?;
+    params.not_after = to_time(not_after)?;
+    params.serial_number = Some(random_serial()?);
+    params.key_usages = vec![KeyUsagePurpose::DigitalSignature, KeyUsagePurpose::KeyEncipherment];
+    Ok(params)
+}
+
+pub(super) fn alternative_names(names: &[AlternativeName]) -> Result<Vec<SanType>, PkiError> {
+    names
+        .iter()
+        .map(|name| match name {
+            AlternativeName::Dns(name) => {
+                name.as_str().try_into().map(SanType::DnsName).map_err(|_| PkiError::Name { value: name.clone() })
+            }
+            AlternativeName::Ip(address) => Ok(SanType::IpAddress(*address)),
+        })
+        .collect()
+}
+
+fn distinguished_name(subject: &Subject) -> Result<DistinguishedName, PkiError> {
+    // As Go: PrintableString where the alphabet allows it, which has no @, * or _.
+    let value = |text: &str| -> Result<DnValue, PkiError> {
+        let printable = text.bytes().all(|b| b.is_ascii_alphanumeric() || b" '()+,-./:=?".contains(&b));
+        if printable {
+            let text = text.try_into().map_err(|_| PkiError::Name { value: text.to_owned() })?;
+            Ok(DnValue::PrintableString(text))
+        } else {
+            Ok(DnValue::Utf8String(text.to_owned()))
+        }
+    };
+    let mut name = DistinguishedName::new();
+    if let Some(organization) = &subject.organization {
+        name.push(DnType::OrganizationName, value(organization)?);
+    }
+    name.push(DnType::CommonName, value(&subject.common_name)?);
+    Ok(name)
+}
+
+fn to_time(timestamp: Timestamp) -> Result<OffsetDateTime, PkiError> {
+    OffsetDateTime::from_unix_timestamp(timestamp.as_second())
+        .map_err(|_| PkiError::Name { value: timestamp.to_string() })
+}
+
+/// 127 random bits: RFC 5280 asks for at most 20 octets and a positive number, the CA/Browser Forum for 64 random bits.
+fn random_serial() -> Result<SerialNumber, PkiError> {
+    let mut bytes = [0_u8; 16];
+    rand::fill(&mut bytes).map_err(|_| PkiError::Random)?;
+    // Positive, and never shortened by a leading zero byte.
+    bytes[0] = (bytes[0] & 0x3f) | 0x40;
+    Ok(SerialNumber::from_slice(&bytes))
+}

@@ -1,0 +1,157 @@
+//! What a certificate says: read with a parser that merges nothing.
+
+use std::net::IpAddr;
+
+use k8s_openapi::jiff::Timestamp;
+use x509_parser::certificate::X509Certificate;
+use x509_parser::extensions::GeneralName;
+use x509_parser::pem::Pem;
+use x509_parser::prelude::FromDer;
+
+use super::{AlternativeName, ExtendedUsage, PkiError, Subject};
+
+/// What Keyplane wants to know of a certificate.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CertificateFacts {
+    /// The whole certificate.
+    pub der: Vec<u8>,
+    /// CN and O. `None` where there is not exactly one CN and at most one O, which Keyplane never issues.
+    pub subject: Option<Subject>,
+    /// The issuer's common name.
+    pub issuer: String,
+    /// The serial number as `openssl x509 -serial` prints it.
+    pub serial: String,
+    /// From when on it is valid.
+    pub not_before: Timestamp,
+    /// Until when.
+    pub not_after: Timestamp,
+    /// DNS names and addresses, sorted. `None` where there is a name of another kind.
+    pub alternative_names: Option<Vec<AlternativeName>>,
+    /// What it is for, sorted. `None` where there is another use than client and server.
+    pub extended_usages: Option<Vec<ExtendedUsage>>,
+    /// CA:TRUE and the key usage Certificate Sign.
+    pub may_sign_certificates: bool,
+    /// The public key as DER.
+    pub subject_public_key_info: Vec<u8>,
+}
+
+impl CertificateFacts {
+    fn read(der: &[u8]) -> Option<Self> {
+        let (rest, certificate) = X509Certificate::from_der(der).ok()?;
+        if !rest.is_empty() {
+            return None;
+        }
+        let basic_constraints = certificate.basic_constraints().ok()?;
+        let key_usage = certificate.key_usage().ok()?;
+        Some(Self {
+            der: der.to_vec(),
+            subject: subject(&certificate),
+            issuer: certificate.issuer().iter_common_name().next()?.as_str().ok()?.to_owned(),
+            serial: serial(&certificate),
+            not_before: Timestamp::from_second(certificate.validity().not_before.timestamp()).ok()?,
+            not_after: Timestamp::from_second(certificate.validity().not_after.timestamp()).ok()?,
+            alternative_names: alternative_names(&certificate),
+            extended_usages: extended_usages(&certificate),
+            may_sign_certificates: basic_constraints.is_some_and(|extension| extension.value.ca)
+                && key_usage.is_some_and(|extension| extension.value.key_cert_sign()),
+            subject_public_key_info: certificate.public_key().raw.to_vec(),
+        })
+    }
+
+    /// Whether the authority signed this certificate: its name is the issuer's, and its key verifies the signature.
+    #[must_use]
+    pub fn is_signed_by(&self, authority: &Self) -> bool {
+        let parsed = (X509Certificate::from_der(&self.der), X509Certificate::from_der(&authority.der));
+        let (Ok((_, certificate)), Ok((_, authority))) = parsed else { return false };
+        certificate.issuer().as_raw() == authority.subject().as_raw()
+            && certificate.verify_signature(Some(authority.public_key())).is_ok()
+    }
+}
+
+/// Every certificate in a PEM text, in order; `what` names it in the error.
+///
+/// # Errors
+/// If there is none, or one of them can't be read.
+pub fn certificates_in(what: &str, pem: &str) -> Result<Vec<CertificateFacts>, PkiError> {
+    let error = || PkiError::NoCertificate { what: what.to_owned() };
+    let mut certificates = vec![];
+    for block in Pem::iter_from_buffer(pem.as_bytes()) {
+        let block = block.map_err(|_| error())?;
+        if block.label != "CERTIFICATE" {
+            return Err(error());
+        }
+        certificates.push(CertificateFacts::read(&block.contents).ok_or_else(error)?);
+    }
+    if certificates.is_empty() { Err(error()) } else { Ok(certificates) }
+}
+
+/// The first certificate in a PEM text: in a bundle the one that signs, as kubeadm reads it.
+///
+/// # Errors
+/// If there is none.
+pub fn first_certificate(what: &str, pem: &str) -> Result<CertificateFacts, PkiError> {
+    let mut certificates = certificates_in(what, pem)?;
+    Ok(certificates.swap_remove(0))
+}
+
+fn subject(certificate: &X509Certificate<'_>) -> Option<Subject> {
+    let mut names = certificate.subject().iter_common_name();
+    let mut organizations = certificate.subject().iter_organization();
+    let common_name = names.next()?.as_str().ok()?.to_owned();
+    let organization = match organizations.next() {
+        Some(value) => Some(value.as_str().ok()?.to_owned()),
+        None => None,
+    };
+    (names.next().is_none() && organizations.next().is_none()).then_some(Subject { common_name, organization })
+}
+
+fn serial(certificate: &X509Certificate<'_>) -> String {
+    let bytes = certificate.raw_serial();
+    // A leading zero byte keeps the number positive and isn't printed.
+    let bytes = match bytes {
+        [0, rest @ ..] if !rest.is_empty() => rest,
+        _ => bytes,
+    };
+    bytes.iter().map(|byte| format!("{byte:02X}")).collect()
+}
+
+fn alternative_names(certificate: &X509Certificate<'_>) -> Option<Vec<AlternativeName>> {
+    let Some(extension) = certificate.subject_alternative_name().ok()? else { return Some(vec![]) };
+    let mut names = extension
+        .value
+        .general_names
+        .iter()
+        .map(|name| match name {
+            GeneralName::DNSName(name) => Some(AlternativeName::Dns((*name).to_owned())),
+            GeneralName::IPAddress(bytes) => address(bytes).map(AlternativeName::Ip),
+            _ => None,
+        })
+        .collect::<Option<Vec<_>>>()?;
+    names.sort();
+    Some(names)
+}
+
+fn address(bytes: &[u8]) -> Option<IpAddr> {
+    match bytes.len() {
+        4 => <[u8; 4]>::try_from(bytes).ok().map(IpAddr::from),
+        16 => <[u8; 16]>::try_from(bytes).ok().map(IpAddr::from),
+        _ => None,
+    }
+}
+
+fn extended_usages(certificate: &X509Certificate<'_>) -> Option<Vec<ExtendedUsage>> {
+    let Some(extension) = certificate.extended_key_usage().ok()? else { return Some(vec![]) };
+    let usage = extension.value;
+    let others = usage.any || usage.code_signing || usage.email_protection || usage.time_stamping || usage.ocsp_signing;
+    if others || !usage.other.is_empty() {
+        return None;
+    }
+    let mut usages = vec![];
+    if usage.server_auth {
+        usages.push(ExtendedUsage::ServerAuth);
+    }
+    if usage.client_auth {
+        usages.push(ExtendedUsage::ClientAuth);
+    }
+    Some(usages)
+}

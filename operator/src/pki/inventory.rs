@@ -1,0 +1,272 @@
+//! The whole PKI as one table: what `kubeadm init` makes, who signs it, what it says, and where it lies.
+//!
+//! Names, subjects, names in certificates and usages are those of kubeadm 1.37 (`phases/certs/certlist.go`,
+//! `phases/kubeconfig/kubeconfig.go`, `util/pkiutil/pki_helpers.go`).
+
+use std::collections::BTreeSet;
+
+use super::{AlternativeName, ExtendedUsage, Subject};
+use crate::cluster::{Cluster, Endpoint, Host, Node};
+
+/// Where kubeadm's files lie on a machine.
+pub const KUBERNETES_DIRECTORY: &str = "/etc/kubernetes";
+
+/// Where kubeadm's certificates lie on a machine.
+pub const PKI_DIRECTORY: &str = "/etc/kubernetes/pki";
+
+/// The three authorities.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum AuthorityName {
+    /// Signs for the API server, kubelets and everybody who talks to the API server.
+    Cluster,
+    /// Signs for etcd and its clients.
+    Etcd,
+    /// Signs for the API server as a proxy in front of aggregated API servers.
+    FrontProxy,
+}
+
+impl AuthorityName {
+    /// All of them, in the order in which they are made.
+    pub const ALL: [Self; 3] = [Self::Cluster, Self::Etcd, Self::FrontProxy];
+
+    /// The name in `kubeadm certs check-expiration` and in a ClusterSpec's status.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Cluster => "ca",
+            Self::Etcd => "etcd-ca",
+            Self::FrontProxy => "front-proxy-ca",
+        }
+    }
+
+    /// The common name of its certificate.
+    #[must_use]
+    pub const fn common_name(self) -> &'static str {
+        match self {
+            Self::Cluster => "kubernetes",
+            Self::Etcd => "etcd-ca",
+            Self::FrontProxy => "front-proxy-ca",
+        }
+    }
+
+    /// What follows the cluster's name in the name of its Secret: the contract of Cluster API.
+    #[must_use]
+    pub const fn secret_suffix(self) -> &'static str {
+        match self {
+            Self::Cluster => "ca",
+            Self::Etcd => "etcd",
+            Self::FrontProxy => "proxy",
+        }
+    }
+
+    /// Its file below [`PKI_DIRECTORY`], without the ending.
+    #[must_use]
+    pub const fn file(self) -> &'static str {
+        match self {
+            Self::Cluster => "ca",
+            Self::Etcd => "etcd/ca",
+            Self::FrontProxy => "front-proxy-ca",
+        }
+    }
+}
+
+/// In what form a certificate and its key lie on a machine.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Form {
+    /// `<file>.crt` and `<file>.key` below [`PKI_DIRECTORY`].
+    Pair {
+        /// The file, without the ending.
+        file: &'static str,
+    },
+    /// Embedded in a kubeconfig below [`KUBERNETES_DIRECTORY`].
+    Kubeconfig {
+        /// The file.
+        file: &'static str,
+        /// The API server that it names.
+        server: Server,
+    },
+}
+
+/// Which API server a kubeconfig names.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Server {
+    /// The endpoint that all share.
+    Shared,
+    /// The one on the same machine: what runs beside an API server should not depend on a load balancer.
+    Local,
+}
+
+/// Where a certificate belongs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Place {
+    /// Every control-plane node has its own.
+    EveryNode,
+    /// The first control-plane node only, as after `kubeadm init`.
+    FirstNode,
+    /// No machine: the Secret `<cluster>-kubeconfig`.
+    Cluster,
+}
+
+/// A certificate below an authority.
+#[derive(Debug)]
+pub struct Leaf {
+    /// The name in `kubeadm certs check-expiration` and in a ClusterSpec's status.
+    pub name: &'static str,
+    /// Who signs it.
+    pub issuer: AuthorityName,
+    /// What it is for.
+    pub usages: &'static [ExtendedUsage],
+    /// How it lies on a machine.
+    pub form: Form,
+    /// Which machines have it.
+    pub place: Place,
+    subject: Holder,
+    names: Names,
+}
+
+/// Whose certificate it is.
+#[derive(Debug)]
+enum Holder {
+    /// A fixed user.
+    User(&'static str),
+    /// A fixed user of a group.
+    Member(&'static str, &'static str),
+    /// The machine, by its name.
+    Machine,
+    /// The machine's kubelet.
+    Kubelet,
+}
+
+/// Which names a certificate has.
+#[derive(Debug)]
+enum Names {
+    None,
+    ApiServer,
+    EtcdServer,
+    EtcdPeer,
+}
+
+const CLIENT: &[ExtendedUsage] = &[ExtendedUsage::ClientAuth];
+const SERVER: &[ExtendedUsage] = &[ExtendedUsage::ServerAuth];
+/// etcd's server certificate is a client's too: etcd dials itself with it (etcd issue 9785).
+const BOTH: &[ExtendedUsage] = &[ExtendedUsage::ServerAuth, ExtendedUsage::ClientAuth];
+
+const fn pair(
+    name: &'static str,
+    issuer: AuthorityName,
+    file: &'static str,
+    usages: &'static [ExtendedUsage],
+    subject: Holder,
+    names: Names,
+) -> Leaf {
+    Leaf { name, issuer, usages, form: Form::Pair { file }, place: Place::EveryNode, subject, names }
+}
+
+const fn kubeconfig(name: &'static str, server: Server, place: Place, subject: Holder) -> Leaf {
+    let form = Form::Kubeconfig { file: name, server };
+    Leaf { name, issuer: AuthorityName::Cluster, usages: CLIENT, form, place, subject, names: Names::None }
+}
+
+/// Every certificate below an authority.
+#[rustfmt::skip]
+pub const LEAVES: &[Leaf] = &[
+    pair("apiserver", AuthorityName::Cluster, "apiserver", SERVER, Holder::User("kube-apiserver"), Names::ApiServer),
+    pair("apiserver-kubelet-client", AuthorityName::Cluster, "apiserver-kubelet-client", CLIENT, Holder::User("kube-apiserver-kubelet-client"), Names::None),
+    pair("apiserver-etcd-client", AuthorityName::Etcd, "apiserver-etcd-client", CLIENT, Holder::User("kube-apiserver-etcd-client"), Names::None),
+    pair("front-proxy-client", AuthorityName::FrontProxy, "front-proxy-client", CLIENT, Holder::User("front-proxy-client"), Names::None),
+    pair("etcd-server", AuthorityName::Etcd, "etcd/server", BOTH, Holder::Machine, Names::EtcdServer),
+    pair("etcd-peer", AuthorityName::Etcd, "etcd/peer", BOTH, Holder::Machine, Names::EtcdPeer),
+    pair("etcd-healthcheck-client", AuthorityName::Etcd, "etcd/healthcheck-client", CLIENT, Holder::User("kube-etcd-healthcheck-client"), Names::None),
+    kubeconfig("admin.conf", Server::Shared, Place::EveryNode, Holder::Member("kubernetes-admin", "kubeadm:cluster-admins")),
+    kubeconfig("super-admin.conf", Server::Shared, Place::FirstNode, Holder::Member("kubernetes-super-admin", "system:masters")),
+    kubeconfig("controller-manager.conf", Server::Local, Place::EveryNode, Holder::User("system:kube-controller-manager")),
+    kubeconfig("scheduler.conf", Server::Local, Place::EveryNode, Holder::User("system:kube-scheduler")),
+    kubeconfig("kubelet.conf", Server::Local, Place::EveryNode, Holder::Kubelet),
+    kubeconfig("kubeconfig", Server::Shared, Place::Cluster, Holder::Member("kubernetes-admin", "kubeadm:cluster-admins")),
+];
+
+/// The certificates that lie on a control-plane node.
+pub fn leaves_of<'a>(cluster: &'a Cluster, node: &'a Node) -> impl Iterator<Item = &'static Leaf> + 'a {
+    LEAVES.iter().filter(|leaf| match leaf.place {
+        Place::EveryNode => true,
+        Place::FirstNode => cluster.is_first(node),
+        Place::Cluster => false,
+    })
+}
+
+/// The certificate in the Secret `<cluster>-kubeconfig`.
+pub fn cluster_leaves() -> impl Iterator<Item = &'static Leaf> {
+    LEAVES.iter().filter(|leaf| leaf.place == Place::Cluster)
+}
+
+impl Leaf {
+    /// Its subject on this node. A certificate of the cluster takes nothing from the node.
+    #[must_use]
+    pub fn subject(&self, node: &Node) -> Subject {
+        let (common_name, organization) = match self.subject {
+            Holder::User(user) => (user.to_owned(), None),
+            Holder::Member(user, group) => (user.to_owned(), Some(group)),
+            Holder::Machine => (node.name.clone(), None),
+            Holder::Kubelet => (format!("system:node:{}", node.name), Some("system:nodes")),
+        };
+        Subject { common_name, organization: organization.map(str::to_owned) }
+    }
+
+    /// Its names on this node: DNS names sorted, then addresses, none twice, as kubeadm leaves them.
+    #[must_use]
+    pub fn alternative_names(&self, cluster: &Cluster, node: &Node) -> Vec<AlternativeName> {
+        let mut names = match self.names {
+            Names::None => vec![],
+            Names::ApiServer => api_server_names(cluster, node),
+            Names::EtcdServer | Names::EtcdPeer => etcd_names(node),
+        };
+        let stacked = &cluster.spec.etcd.stacked;
+        let more = match self.names {
+            Names::None => &[][..],
+            Names::ApiServer => &cluster.spec.control_plane.api_server.cert_sans,
+            Names::EtcdServer => &stacked.server_cert_sans,
+            Names::EtcdPeer => &stacked.peer_cert_sans,
+        };
+        names.extend(more.iter().map(|text| AlternativeName::parse(text)));
+        let mut seen = BTreeSet::new();
+        names.retain(|name| seen.insert(name.clone()));
+        let (mut dns, addresses): (Vec<_>, Vec<_>) =
+            names.into_iter().partition(|name| matches!(name, AlternativeName::Dns(_)));
+        dns.sort();
+        dns.extend(addresses);
+        dns
+    }
+
+    /// The API server that a kubeconfig names on this node; nothing for a pair.
+    #[must_use]
+    pub fn server(&self, cluster: &Cluster, node: &Node) -> Option<Endpoint> {
+        match self.form {
+            Form::Pair { .. } => None,
+            Form::Kubeconfig { server: Server::Shared, .. } => Some(cluster.endpoint.clone()),
+            Form::Kubeconfig { server: Server::Local, .. } => Some(node.local_endpoint()),
+        }
+    }
+}
+
+fn api_server_names(cluster: &Cluster, node: &Node) -> Vec<AlternativeName> {
+    let service = format!("kubernetes.default.svc.{}", cluster.spec.network.dns_domain);
+    let dns = [node.name.as_str(), "kubernetes", "kubernetes.default", "kubernetes.default.svc", &service];
+    let mut names: Vec<_> = dns.into_iter().map(|name| AlternativeName::Dns(name.to_owned())).collect();
+    names.extend(cluster.api_server_service_address().map(AlternativeName::Ip));
+    names.push(AlternativeName::Ip(node.advertise_address));
+    names.push(match &cluster.endpoint.host {
+        Host::Address(address) => AlternativeName::Ip(*address),
+        Host::Name(name) => AlternativeName::Dns(name.clone()),
+    });
+    names
+}
+
+fn etcd_names(node: &Node) -> Vec<AlternativeName> {
+    vec![
+        AlternativeName::Dns(node.name.clone()),
+        AlternativeName::Dns("localhost".to_owned()),
+        AlternativeName::Ip(node.advertise_address),
+        AlternativeName::Ip([127, 0, 0, 1].into()),
+        AlternativeName::Ip(std::net::Ipv6Addr::LOCALHOST.into()),
+    ]
+}

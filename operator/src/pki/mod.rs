@@ -1,0 +1,70 @@
+//! What certificates exist, how they are issued, and whether they still serve.
+//!
+//! [`inventory`] is the whole PKI as one table. Everything else that has to know which certificates there are derives
+//! it from there: files, Secrets, kubeconfigs, manifests, the expiry table. X.509 is written and read in this room and
+//! nowhere else. Nothing here knows Kubernetes' API, a clock or the network; random numbers are used for keys and
+//! serial numbers, when something is issued, and never in a decision.
+
+mod authority;
+mod certificate;
+mod inspect;
+pub mod inventory;
+mod key;
+pub mod renewal;
+
+pub use authority::{Authority, mint_authority};
+pub use certificate::{AlternativeName, CertificateOrder, ExtendedUsage, Subject, issue};
+pub use inspect::{CertificateFacts, certificates_in, first_certificate};
+pub use key::PrivateKey;
+
+/// Why something about keys and certificates could not be done. No variant carries key material.
+#[derive(Debug, thiserror::Error)]
+pub enum PkiError {
+    /// The text is no PEM certificate.
+    #[error("{what} is no certificate in PEM form")]
+    NoCertificate {
+        /// What was read.
+        what: String,
+    },
+    /// The text is no PEM private key, or of a kind that Kubernetes' components can't use.
+    #[error("{what} is no RSA or ECDSA private key in PEM form")]
+    NoPrivateKey {
+        /// What was read.
+        what: String,
+    },
+    /// A certificate and a key that should belong together don't.
+    #[error("the certificate and the private key of {what} don't belong together")]
+    KeyMismatch {
+        /// What was read.
+        what: String,
+    },
+    /// A certificate that should be an authority's is not.
+    #[error("the certificate of {what} is not one of an authority: it lacks CA:TRUE or the key usage Certificate Sign")]
+    NoAuthority {
+        /// What was read.
+        what: String,
+    },
+    /// A certificate would have to outlive its issuer, or its issuer has ended.
+    #[error("the authority {authority} has ended: nothing can be issued from it")]
+    AuthorityEnded {
+        /// The authority.
+        authority: String,
+    },
+    /// A name that can't be put into a certificate.
+    #[error("{value:?} can't be a name in a certificate")]
+    Name {
+        /// The name.
+        value: String,
+    },
+    /// The cryptographic library refused.
+    #[error("{what} failed: {source}")]
+    Crypto {
+        /// What was tried.
+        what: &'static str,
+        /// The library's words.
+        source: rcgen::Error,
+    },
+    /// No random numbers could be had.
+    #[error("the system gave no random numbers")]
+    Random,
+}

@@ -1,0 +1,180 @@
+//! Whether a certificate still serves: a chain of checks, each with its reason.
+
+use std::time::Duration;
+
+use k8s_openapi::jiff::{SignedDuration, Timestamp};
+
+use super::{CertificateFacts, CertificateOrder, PrivateKey};
+use crate::cluster::LeafTerms;
+
+/// Why a certificate is issued anew.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reason {
+    /// There is none.
+    Missing,
+    /// What is there can't be read.
+    Unreadable,
+    /// The key is another certificate's.
+    KeyMismatch,
+    /// The authority did not sign it.
+    IssuerChanged,
+    /// It is somebody else's.
+    SubjectChanged,
+    /// Its DNS names or addresses are not those that it should have.
+    NamesChanged,
+    /// It is for something else.
+    UsagesChanged,
+}
+
+impl Reason {
+    /// The reason in an Event.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Missing => "Missing",
+            Self::Unreadable => "Unreadable",
+            Self::KeyMismatch => "KeyMismatch",
+            Self::IssuerChanged => "IssuerChanged",
+            Self::SubjectChanged => "SubjectChanged",
+            Self::NamesChanged => "NamesChanged",
+            Self::UsagesChanged => "UsagesChanged",
+        }
+    }
+}
+
+/// Holds a certificate and its key against what should be there. Nothing means that it serves.
+#[must_use]
+pub fn check(
+    certificate: &CertificateFacts,
+    key: &PrivateKey,
+    order: &CertificateOrder,
+    authority: &CertificateFacts,
+) -> Option<Reason> {
+    let mut names = order.alternative_names.clone();
+    names.sort();
+    let mut usages = order.extended_usages.clone();
+    usages.sort();
+    let checks = [
+        (certificate.subject_public_key_info == key.subject_public_key_info(), Reason::KeyMismatch),
+        (certificate.is_signed_by(authority), Reason::IssuerChanged),
+        (certificate.subject.as_ref() == Some(&order.subject), Reason::SubjectChanged),
+        (certificate.alternative_names.as_ref() == Some(&names), Reason::NamesChanged),
+        (certificate.extended_usages.as_ref() == Some(&usages), Reason::UsagesChanged),
+    ];
+    checks.into_iter().find(|(serves, _)| !serves).map(|(_, reason)| reason)
+}
+
+/// When a certificate is due for renewal.
+#[must_use]
+pub fn leaf_renewal_time(certificate: &CertificateFacts, terms: LeafTerms) -> Timestamp {
+    before_end(certificate, terms.renew_before.of(lifetime(certificate)))
+}
+
+/// When an authority is due for rotation: once what it signs could no longer live out its full term, but not before
+/// seven tenths of its own life are over.
+#[must_use]
+pub fn authority_renewal_time(certificate: &CertificateFacts, leaf: LeafTerms) -> Timestamp {
+    before_end(certificate, leaf.validity.min(lifetime(certificate).mul_f64(0.3)))
+}
+
+fn lifetime(certificate: &CertificateFacts) -> Duration {
+    Duration::try_from(certificate.not_after.duration_since(certificate.not_before)).unwrap_or_default()
+}
+
+fn before_end(certificate: &CertificateFacts, before: Duration) -> Timestamp {
+    // Whole seconds, as certificates and conditions have them.
+    let before = SignedDuration::from_secs(i64::try_from(before.as_secs()).unwrap_or(i64::MAX));
+    certificate.not_after.checked_sub(before).unwrap_or(certificate.not_before)
+}
+
+#[cfg(test)]
+mod tests {
+    use keyplane_crds::KeyAlgorithm;
+
+    use super::super::{AlternativeName, Authority, ExtendedUsage, Subject, first_certificate, issue, mint_authority};
+    use super::*;
+
+    fn at(seconds: i64) -> Timestamp {
+        Timestamp::from_second(seconds).unwrap()
+    }
+
+    fn authority(common_name: &str) -> Authority {
+        mint_authority(common_name, KeyAlgorithm::EcdsaP256, at(1_000_000), at(9_000_000)).unwrap()
+    }
+
+    fn order() -> CertificateOrder {
+        CertificateOrder {
+            subject: Subject { common_name: "kube-apiserver".to_owned(), organization: None },
+            alternative_names: vec![AlternativeName::parse("cp1"), AlternativeName::parse("10.0.0.1")],
+            extended_usages: vec![ExtendedUsage::ServerAuth],
+            not_before: at(1_000_000),
+            not_after: at(2_000_000),
+        }
+    }
+
+    #[test]
+    fn keeps_what_is_as_ordered() {
+        let (authority, key) = (authority("a"), PrivateKey::generate(KeyAlgorithm::EcdsaP256).unwrap());
+        let facts = first_certificate("test", &issue(&order(), &key, &authority).unwrap()).unwrap();
+        assert_eq!(check(&facts, &key, &order(), authority.facts()), None);
+        assert_eq!((facts.not_before, facts.not_after), (at(1_000_000), at(2_000_000)));
+    }
+
+    #[test]
+    fn says_what_has_changed() {
+        let (authority, key) = (authority("a"), PrivateKey::generate(KeyAlgorithm::EcdsaP256).unwrap());
+        let facts = first_certificate("test", &issue(&order(), &key, &authority).unwrap()).unwrap();
+        let reason = |change: fn(&mut CertificateOrder)| {
+            let mut order = order();
+            change(&mut order);
+            check(&facts, &key, &order, authority.facts())
+        };
+        assert_eq!(reason(|order| order.subject.common_name.push('x')), Some(Reason::SubjectChanged));
+        assert_eq!(reason(|order| order.subject.organization = Some("x".into())), Some(Reason::SubjectChanged));
+        assert_eq!(reason(|order| _ = order.alternative_names.pop()), Some(Reason::NamesChanged));
+        assert_eq!(reason(|order| order.extended_usages.clear()), Some(Reason::UsagesChanged));
+        assert_eq!(reason(|order| order.alternative_names.reverse()), None);
+    }
+
+    #[test]
+    fn an_authority_of_the_same_name_is_another_issuer() {
+        let (old, new) = (authority("a"), authority("a"));
+        let key = PrivateKey::generate(KeyAlgorithm::EcdsaP256).unwrap();
+        let facts = first_certificate("test", &issue(&order(), &key, &old).unwrap()).unwrap();
+        assert_eq!(check(&facts, &key, &order(), new.facts()), Some(Reason::IssuerChanged));
+    }
+
+    #[test]
+    fn a_key_of_another_certificate_is_seen() {
+        let (authority, key) = (authority("a"), PrivateKey::generate(KeyAlgorithm::EcdsaP256).unwrap());
+        let facts = first_certificate("test", &issue(&order(), &key, &authority).unwrap()).unwrap();
+        let other = PrivateKey::generate(KeyAlgorithm::EcdsaP256).unwrap();
+        assert_eq!(check(&facts, &other, &order(), authority.facts()), Some(Reason::KeyMismatch));
+    }
+
+    #[test]
+    fn no_certificate_outlives_its_authority() {
+        let (authority, key) = (authority("a"), PrivateKey::generate(KeyAlgorithm::EcdsaP256).unwrap());
+        let order = CertificateOrder { not_after: at(99_000_000), ..order() };
+        let facts = first_certificate("test", &issue(&order, &key, &authority).unwrap()).unwrap();
+        assert_eq!(facts.not_after, at(9_000_000));
+        let late = CertificateOrder { not_before: at(9_000_000), ..order };
+        assert!(issue(&late, &key, &authority).is_err());
+    }
+
+    #[test]
+    fn two_certificates_have_two_serial_numbers() {
+        let (authority, key) = (authority("a"), PrivateKey::generate(KeyAlgorithm::EcdsaP256).unwrap());
+        let serial = || first_certificate("test", &issue(&order(), &key, &authority).unwrap()).unwrap().serial;
+        assert_ne!(serial(), serial());
+    }
+
+    #[test]
+    fn a_certificate_is_due_before_its_end_by_the_policys_share() {
+        let (authority, key) = (authority("a"), PrivateKey::generate(KeyAlgorithm::EcdsaP256).unwrap());
+        let facts = first_certificate("test", &issue(&order(), &key, &authority).unwrap()).unwrap();
+        let terms = crate::cluster::Policy::default().default_leaf();
+        assert_eq!(leaf_renewal_time(&facts, terms), at(1_700_000));
+        assert_eq!(authority_renewal_time(authority.facts(), terms), at(6_600_000));
+    }
+}

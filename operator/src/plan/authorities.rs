@@ -1,0 +1,184 @@
+//! The authorities and the service-account pair: what everything else is made from, and what is never made twice.
+
+use k8s_openapi::api::core::v1::Secret;
+use k8s_openapi::jiff::Timestamp;
+
+use super::observed::Slot;
+use super::{BACKDATE, Blocker, Content, Draft, Observed, Plan, Step, after, objects};
+use crate::cluster::Cluster;
+use crate::pki::inventory::AuthorityName;
+use crate::pki::{Authority, PrivateKey};
+
+/// The authorities and the service-account pair of a cluster, all of them.
+#[derive(Debug)]
+pub struct Authorities {
+    cluster: Authority,
+    etcd: Authority,
+    front_proxy: Authority,
+    service_account: PrivateKey,
+    service_account_public: String,
+}
+
+impl Authorities {
+    /// Takes them from the Secrets that there are; nothing while one is missing or can't be read.
+    #[must_use]
+    pub fn load(cluster: &Cluster, observed: &Observed) -> Option<Self> {
+        let authority = |name| match load_authority(cluster, name, observed) {
+            Loaded::There(authority) => Some(authority),
+            Loaded::Missing | Loaded::Blocked(_) => None,
+        };
+        let Loaded::There((service_account, service_account_public)) = load_service_account(cluster, observed) else {
+            return None;
+        };
+        Some(Self {
+            cluster: authority(AuthorityName::Cluster)?,
+            etcd: authority(AuthorityName::Etcd)?,
+            front_proxy: authority(AuthorityName::FrontProxy)?,
+            service_account,
+            service_account_public,
+        })
+    }
+
+    /// One of them.
+    #[must_use]
+    pub fn get(&self, name: AuthorityName) -> &Authority {
+        match name {
+            AuthorityName::Cluster => &self.cluster,
+            AuthorityName::Etcd => &self.etcd,
+            AuthorityName::FrontProxy => &self.front_proxy,
+        }
+    }
+
+    /// The key that signs service-account tokens.
+    #[must_use]
+    pub fn service_account_key(&self) -> &PrivateKey {
+        &self.service_account
+    }
+
+    /// The public keys that service-account tokens are verified with, as PEM.
+    #[must_use]
+    pub fn service_account_public_key(&self) -> &str {
+        &self.service_account_public
+    }
+}
+
+enum Loaded<T> {
+    There(T),
+    Missing,
+    Blocked(Blocker),
+}
+
+/// Plans them; gives them back once all are there.
+pub(super) fn plan(cluster: &Cluster, observed: &Observed, now: Timestamp, plan: &mut Plan) -> Option<Authorities> {
+    for name in AuthorityName::ALL {
+        let secret = objects::authority_secret(&cluster.name, name);
+        let content = Content::Authority {
+            name,
+            algorithm: cluster.policy.authority_key_algorithm,
+            not_before: now.checked_sub(BACKDATE).unwrap_or(now),
+            not_after: after(now, cluster.policy.authority_validity),
+        };
+        match load_authority(cluster, name, observed) {
+            Loaded::There(_) => {}
+            Loaded::Blocked(blocker) => plan.blockers.push(blocker),
+            Loaded::Missing => mint(cluster, observed, secret, content, plan),
+        }
+    }
+    match load_service_account(cluster, observed) {
+        Loaded::There(_) => {}
+        Loaded::Blocked(blocker) => plan.blockers.push(blocker),
+        Loaded::Missing => {
+            let secret = objects::service_account_secret(&cluster.name);
+            let content = Content::ServiceAccountKey { algorithm: cluster.policy.default_leaf().key_algorithm };
+            mint(cluster, observed, secret, content, plan);
+        }
+    }
+    Authorities::load(cluster, observed)
+}
+
+/// Makes a key, unless there are signs that it was there before: then a new one would cut every machine off, and only
+/// a person can know whether that is wanted.
+fn mint(cluster: &Cluster, observed: &Observed, secret: String, content: Content, plan: &mut Plan) {
+    let nodes = cluster.nodes.iter().map(|node| objects::node_secret(&cluster.name, &node.name));
+    let traces = nodes.chain([objects::kubeconfig_secret(&cluster.name)]);
+    let trace = traces.filter(|name| matches!(observed.secret(&cluster.name, name), Slot::Ours(_))).min();
+    // The status lists certificates only once all authorities were there.
+    let known = !observed.status.certificates.is_empty();
+    if trace.is_none() && !known {
+        plan.steps.push(Step::Secret(Draft { name: secret, content, replaces: None }));
+        return;
+    }
+    let copy = match &trace {
+        Some(trace) if trace.ends_with("-pki") => format!("Secret {trace} still has a copy of it, under "),
+        _ => "a control-plane machine still has a copy of it, in ".to_owned(),
+    };
+    let (certificate_key, private_key) = copies(&content, trace.is_some_and(|trace| trace.ends_with("-pki")));
+    plan.blockers.push(Blocker {
+        reason: "AuthorityMissing",
+        message: format!(
+            "Secret {secret} is gone, and the cluster lives on what it held, so no new one is made: restore it from a \
+             backup with its labels ({copy}{certificate_key} and {private_key}); if the cluster is not in use, delete \
+             this ClusterSpec with its Secrets and make it again"
+        ),
+    });
+}
+
+/// Where the certificate (or public key) and the private key lie on a node: as key in the node's Secret, or as path.
+fn copies(content: &Content, in_secret: bool) -> (String, String) {
+    let file = match content {
+        Content::Authority { name, .. } => name.file(),
+        _ => "sa",
+    };
+    let ending = if file == "sa" { "pub" } else { "crt" };
+    if in_secret {
+        let key = file.replace('/', "-");
+        (format!("{key}.{ending}"), format!("{key}.key"))
+    } else {
+        let directory = crate::pki::inventory::PKI_DIRECTORY;
+        (format!("{directory}/{file}.{ending}"), format!("{directory}/{file}.key"))
+    }
+}
+
+fn load_authority(cluster: &Cluster, name: AuthorityName, observed: &Observed) -> Loaded<Authority> {
+    let secret_name = objects::authority_secret(&cluster.name, name);
+    load(&cluster.name, &secret_name, observed, |secret| {
+        let (Some(certificate), Some(key)) = (objects::text(secret, "tls.crt"), objects::text(secret, "tls.key"))
+        else {
+            return Err("it lacks tls.crt or tls.key".to_owned());
+        };
+        Authority::load(&secret_name, certificate, key).map_err(|error| error.to_string())
+    })
+}
+
+fn load_service_account(cluster: &Cluster, observed: &Observed) -> Loaded<(PrivateKey, String)> {
+    let secret_name = objects::service_account_secret(&cluster.name);
+    load(&cluster.name, &secret_name, observed, |secret| {
+        let (Some(public), Some(key)) = (objects::text(secret, "tls.crt"), objects::text(secret, "tls.key")) else {
+            return Err("it lacks tls.crt or tls.key".to_owned());
+        };
+        let key = PrivateKey::from_pem(&secret_name, key).map_err(|error| error.to_string())?;
+        if !public.contains(key.public_key_pem().trim()) {
+            return Err("tls.crt does not hold the public key of tls.key".to_owned());
+        }
+        Ok((key, public.to_owned()))
+    })
+}
+
+fn load<T>(
+    cluster: &str,
+    name: &str,
+    observed: &Observed,
+    read: impl FnOnce(&Secret) -> Result<T, String>,
+) -> Loaded<T> {
+    match observed.secret(cluster, name) {
+        Slot::Free => Loaded::Missing,
+        Slot::Foreign(blocker) => Loaded::Blocked(blocker),
+        Slot::Ours(secret) => match read(secret) {
+            Ok(loaded) => Loaded::There(loaded),
+            Err(problem) => Loaded::Blocked(Blocker {
+                reason: "AuthorityUnreadable",
+                message: format!("Secret {name} can't be used: {problem}; restore it from a backup"),
+            }),
+        },
+    }
+}

@@ -1,0 +1,96 @@
+//! Makes what a plan says: keys, certificates, and the Secret around them. Work for a thread of its own, not for an
+//! async one: an RSA key takes up to seconds.
+
+use std::collections::BTreeMap;
+
+use k8s_openapi::api::core::v1::Secret as SecretObject;
+
+use super::{
+    Authorities, Content, Draft, KeySource, Observed, Pair, PlannedLeaf, Secret, Source, node, objects, user_kubeconfig,
+};
+use crate::cluster::Cluster;
+use crate::pki::{PkiError, PrivateKey, issue, mint_authority};
+
+/// Why a Secret could not be made.
+#[derive(Debug, thiserror::Error)]
+pub enum IssuanceError {
+    /// A key or certificate could not be made.
+    #[error("Secret {name} could not be made: {source}")]
+    Pki {
+        /// The Secret.
+        name: String,
+        /// Why.
+        source: PkiError,
+    },
+    /// The plan was made for other objects than these.
+    #[error("Secret {name} could not be made: what it depends on has changed meanwhile")]
+    Outdated {
+        /// The Secret.
+        name: String,
+    },
+}
+
+/// Makes the Secret of a draft.
+///
+/// # Errors
+/// If a key or certificate can't be made, or the draft is not one for these objects.
+pub fn fulfil(draft: Draft, cluster: &Cluster, observed: &Observed) -> Result<SecretObject, IssuanceError> {
+    let name = draft.name;
+    let outdated = || IssuanceError::Outdated { name: name.clone() };
+    let pki = |source| IssuanceError::Pki { name: name.clone(), source };
+    let mut secret = match draft.content {
+        Content::Authority { name: authority, algorithm, not_before, not_after } => {
+            let made = mint_authority(authority.common_name(), algorithm, not_before, not_after).map_err(pki)?;
+            let data = BTreeMap::from([
+                ("tls.crt".to_owned(), made.certificate_pem().to_owned()),
+                ("tls.key".to_owned(), made.key().pem().to_owned()),
+            ]);
+            let annotations = [(objects::NOT_AFTER_ANNOTATION, made.facts().not_after.to_string())];
+            objects::secret(cluster, name.clone(), None, objects::CLUSTER_API_SECRET_TYPE, data, annotations)
+        }
+        Content::ServiceAccountKey { algorithm } => {
+            let key = PrivateKey::generate(algorithm).map_err(pki)?;
+            let data = BTreeMap::from([
+                ("tls.crt".to_owned(), key.public_key_pem()),
+                ("tls.key".to_owned(), key.pem().to_owned()),
+            ]);
+            objects::secret(cluster, name.clone(), None, objects::CLUSTER_API_SECRET_TYPE, data, [])
+        }
+        Content::Node { node, leaves } => {
+            let authorities = Authorities::load(cluster, observed).ok_or_else(outdated)?;
+            let node = cluster.nodes.iter().find(|other| other.name == node).ok_or_else(outdated)?;
+            let mut pairs = BTreeMap::new();
+            for planned in leaves {
+                let leaf = planned.leaf.name;
+                if let Some(pair) = pair(planned, &authorities).map_err(pki)? {
+                    pairs.insert(leaf, pair);
+                }
+            }
+            node::compose(cluster, node, &authorities, &pairs)
+        }
+        Content::Kubeconfig { leaf: planned } => {
+            let authorities = Authorities::load(cluster, observed).ok_or_else(outdated)?;
+            let first = cluster.nodes.first().ok_or_else(outdated)?;
+            let leaf = planned.leaf;
+            let pair = pair(planned, &authorities).map_err(pki)?.ok_or_else(outdated)?;
+            user_kubeconfig::compose(cluster, first, leaf, &authorities, &pair)
+        }
+    };
+    secret.metadata.resource_version = draft.replaces;
+    Ok(secret)
+}
+
+fn pair(planned: PlannedLeaf, authorities: &Authorities) -> Result<Option<Pair>, PkiError> {
+    match planned.source {
+        Source::Keep(pair) => Ok(Some(pair)),
+        Source::KubeletsOwn => Ok(None),
+        Source::Issue { order, key, .. } => {
+            let key = match key {
+                KeySource::New(algorithm) => PrivateKey::generate(algorithm)?,
+                KeySource::Keep(pem) => PrivateKey::from_pem(planned.leaf.name, &pem.0)?,
+            };
+            let certificate = issue(&order, &key, authorities.get(planned.leaf.issuer))?;
+            Ok(Some(Pair { certificate, key: Secret(key.pem().to_owned()) }))
+        }
+    }
+}

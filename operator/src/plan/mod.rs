@@ -1,0 +1,209 @@
+//! What to write in the management cluster: a pure function of (cluster, observed, now).
+//!
+//! [`plan`] says what is missing or wrong and what to do about it; it makes no key and reads no clock. Keys are random,
+//! so a step that needs one says what to issue ([`Draft`]) and [`issuance`] makes the object. Planning, issuing and
+//! writing are repeated until there is nothing left to do: the controller does it against the API server, and
+//! `keyplane render` in memory, with the same functions.
+
+mod authorities;
+pub mod issuance;
+mod node;
+pub mod objects;
+mod observed;
+pub mod status;
+mod user_kubeconfig;
+
+use k8s_openapi::api::core::v1::ConfigMap;
+use k8s_openapi::jiff::{SignedDuration, Timestamp};
+use keyplane_crds::KeyAlgorithm;
+
+pub use authorities::Authorities;
+pub use observed::{Observed, TargetFacts};
+
+use crate::cluster::{Cluster, LeafTerms, Node};
+use crate::pki::inventory::{AuthorityName, Leaf};
+use crate::pki::{CertificateOrder, renewal};
+
+/// notBefore lies this far back, for clocks that differ (kubeadm's `CertificateBackdate`).
+const BACKDATE: SignedDuration = SignedDuration::from_mins(5);
+
+/// What is to be done now, and what can't be done.
+#[derive(Debug, Default)]
+pub struct Plan {
+    /// To be carried out in this order. Later ones may depend on earlier ones, so a plan is made again after them.
+    pub steps: Vec<Step>,
+    /// What stands in the way.
+    pub blockers: Vec<Blocker>,
+}
+
+/// One write.
+#[derive(Debug)]
+pub enum Step {
+    /// A Secret with keys: created, or replaced if it is still as it was seen; never applied by force.
+    Secret(Draft),
+    /// A ConfigMap that is derived from the spec: applied.
+    ConfigMap(Box<ConfigMap>),
+}
+
+/// A Secret that is yet to be issued.
+#[derive(Debug)]
+pub struct Draft {
+    /// Its name.
+    pub name: String,
+    /// What it will hold.
+    pub content: Content,
+    /// The version that it replaces; nothing if it must not exist yet.
+    pub replaces: Option<String>,
+}
+
+/// What a Secret will hold.
+#[derive(Debug)]
+pub enum Content {
+    /// A new authority.
+    Authority {
+        /// Which one.
+        name: AuthorityName,
+        /// Its key.
+        algorithm: KeyAlgorithm,
+        /// From when on it is valid.
+        not_before: Timestamp,
+        /// Until when.
+        not_after: Timestamp,
+    },
+    /// A new service-account pair.
+    ServiceAccountKey {
+        /// Its key.
+        algorithm: KeyAlgorithm,
+    },
+    /// All that is secret on a node.
+    Node {
+        /// The node's name.
+        node: String,
+        /// Its certificates: those that stay, and those that are issued.
+        leaves: Vec<PlannedLeaf>,
+    },
+    /// The cluster's own kubeconfig.
+    Kubeconfig {
+        /// Its certificate.
+        leaf: PlannedLeaf,
+    },
+}
+
+/// A certificate in a Secret that is to be written.
+#[derive(Debug)]
+pub struct PlannedLeaf {
+    /// Which one.
+    pub leaf: &'static Leaf,
+    /// Where it comes from.
+    pub source: Source,
+}
+
+/// Where a certificate that is to be written comes from.
+#[derive(Debug)]
+pub enum Source {
+    /// It stays as it is.
+    Keep(Pair),
+    /// It is issued.
+    Issue {
+        /// What it says.
+        order: CertificateOrder,
+        /// The key that it gets.
+        key: KeySource,
+        /// Why.
+        reason: renewal::Reason,
+    },
+    /// The kubelet keeps its own, in a file that the kubeconfig refers to.
+    KubeletsOwn,
+}
+
+/// The key of a certificate that is issued.
+#[derive(Debug)]
+pub enum KeySource {
+    /// A new one.
+    New(KeyAlgorithm),
+    /// The one that the certificate before had.
+    Keep(Secret),
+}
+
+/// A certificate and its key as PEM.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Pair {
+    /// The certificate.
+    pub certificate: String,
+    /// The key.
+    pub key: Secret,
+}
+
+/// Text that is never shown.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Secret(pub String);
+
+impl std::fmt::Debug for Secret {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Secret(..)")
+    }
+}
+
+/// Something that a person has to put right.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Blocker {
+    /// The reason of the condition.
+    pub reason: &'static str,
+    /// What is in the way, and the cure.
+    pub message: String,
+}
+
+impl Draft {
+    /// What the step does, for an Event and the log: names and reasons, nothing secret.
+    #[must_use]
+    pub fn describe(&self) -> String {
+        let issued = |leaves: &[&PlannedLeaf]| {
+            let issued: Vec<_> = leaves
+                .iter()
+                .filter_map(|planned| match &planned.source {
+                    Source::Issue { reason, .. } => Some(format!("{} ({})", planned.leaf.name, reason.name())),
+                    Source::Keep(_) | Source::KubeletsOwn => None,
+                })
+                .collect();
+            if issued.is_empty() { "no certificate issued".to_owned() } else { format!("issued {}", issued.join(", ")) }
+        };
+        match &self.content {
+            Content::Authority { name, .. } => format!("made the authority {} in Secret {}", name.name(), self.name),
+            Content::ServiceAccountKey { .. } => format!("made the service-account key in Secret {}", self.name),
+            Content::Node { node, leaves } => {
+                format!("wrote Secret {} for node {node}: {}", self.name, issued(&leaves.iter().collect::<Vec<_>>()))
+            }
+            Content::Kubeconfig { leaf } => format!("wrote Secret {}: {}", self.name, issued(&[leaf])),
+        }
+    }
+}
+
+/// Says what to write. An empty plan means that everything is as it should be.
+#[must_use]
+pub fn plan(cluster: &Cluster, observed: &Observed, now: Timestamp) -> Plan {
+    let mut plan = Plan::default();
+    let Some(authorities) = authorities::plan(cluster, observed, now, &mut plan) else { return plan };
+    objects::plan_config_map(objects::trust_bundle(cluster, &authorities), observed, &mut plan);
+    for node in &cluster.nodes {
+        node::plan(cluster, node, &authorities, observed, now, &mut plan);
+        objects::plan_config_map(objects::node_config(cluster, node), observed, &mut plan);
+    }
+    user_kubeconfig::plan(cluster, &authorities, observed, now, &mut plan);
+    plan
+}
+
+/// The order for a certificate on a node, from now on.
+fn order(cluster: &Cluster, node: &Node, leaf: &Leaf, terms: LeafTerms, now: Timestamp) -> CertificateOrder {
+    CertificateOrder {
+        subject: leaf.subject(node),
+        alternative_names: leaf.alternative_names(cluster, node),
+        extended_usages: leaf.usages.to_vec(),
+        not_before: now.checked_sub(BACKDATE).unwrap_or(now),
+        not_after: after(now, terms.validity),
+    }
+}
+
+fn after(now: Timestamp, validity: std::time::Duration) -> Timestamp {
+    // Past the year 9999 there is no timestamp; a certificate that long ends with time itself.
+    now.checked_add(validity).unwrap_or(Timestamp::MAX)
+}

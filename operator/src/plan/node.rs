@@ -1,0 +1,220 @@
+//! All that is secret on a control-plane node.
+
+use std::collections::BTreeMap;
+
+use k8s_openapi::api::core::v1::Secret as SecretObject;
+use k8s_openapi::jiff::Timestamp;
+
+use super::objects::{self, IndexEntry};
+use super::observed::Slot;
+use super::{
+    Authorities, Blocker, Content, Draft, KeySource, Observed, Pair, Plan, PlannedLeaf, Secret, Source, Step, order,
+};
+use crate::cluster::{Cluster, Node};
+use crate::kubeconfig::{self, Credential, KUBELET_CLIENT_CURRENT};
+use crate::manifests::SIGNING_CERTIFICATE;
+use crate::pki::inventory::{AuthorityName, Form, KUBERNETES_DIRECTORY, Leaf, PKI_DIRECTORY, leaves_of};
+use crate::pki::{PrivateKey, first_certificate, renewal};
+
+/// Mode of what everybody on the machine may read (kubeadm, `certutil.WriteCert`).
+const PUBLIC: u32 = 0o644;
+/// Mode of what only root may read (kubeadm, `keyutil.WriteKey`).
+const PRIVATE: u32 = 0o600;
+
+/// Plans a node's Secret.
+pub(super) fn plan(
+    cluster: &Cluster,
+    node: &Node,
+    authorities: &Authorities,
+    observed: &Observed,
+    now: Timestamp,
+    plan: &mut Plan,
+) {
+    let name = objects::node_secret(&cluster.name, &node.name);
+    let found = match observed.secret(&cluster.name, &name) {
+        Slot::Foreign(blocker) => return plan.blockers.push(blocker),
+        Slot::Free => None,
+        Slot::Ours(secret) => Some(secret),
+    };
+    if let Some(blocker) = found.and_then(|secret| other_authority(&name, secret, authorities)) {
+        return plan.blockers.push(blocker);
+    }
+    let kubelets_own = kubelet_keeps_its_own(node, found, observed);
+    let leaves: Vec<_> = leaves_of(cluster, node)
+        .map(|leaf| {
+            let stored = found.and_then(|secret| stored_pair(secret, leaf));
+            let source = if kubelets_own && leaf.name == "kubelet.conf" {
+                Source::KubeletsOwn
+            } else {
+                source(cluster, node, leaf, stored, authorities, now)
+            };
+            PlannedLeaf { leaf, source }
+        })
+        .collect();
+    let replaces = found.map(|secret| secret.metadata.resource_version.clone().unwrap_or_default());
+    if let Some(found) = found
+        && let Some(wanted) = compose_kept(cluster, node, authorities, &leaves)
+        && found.data == wanted.data
+        && objects::has_metadata(&found.metadata, &wanted.metadata)
+    {
+        return;
+    }
+    let content = Content::Node { node: node.name.clone(), leaves };
+    plan.steps.push(Step::Secret(Draft { name, content, replaces }));
+}
+
+/// Whether the stored certificate serves, or what to issue instead. A key that can be read stays.
+pub(super) fn source(
+    cluster: &Cluster,
+    node: &Node,
+    leaf: &'static Leaf,
+    stored: Option<Pair>,
+    authorities: &Authorities,
+    now: Timestamp,
+) -> Source {
+    let terms = cluster.policy.leaf(leaf.name);
+    let order = order(cluster, node, leaf, terms, now);
+    let Some(pair) = stored else {
+        return Source::Issue { order, key: KeySource::New(terms.key_algorithm), reason: renewal::Reason::Missing };
+    };
+    let Ok(key) = PrivateKey::from_pem(leaf.name, &pair.key.0) else {
+        let key = KeySource::New(terms.key_algorithm);
+        return Source::Issue { order, key, reason: renewal::Reason::Unreadable };
+    };
+    let reason = match first_certificate(leaf.name, &pair.certificate) {
+        Err(_) => Some(renewal::Reason::Unreadable),
+        Ok(facts) => renewal::check(&facts, &key, &order, authorities.get(leaf.issuer).facts()),
+    };
+    match reason {
+        None => Source::Keep(pair),
+        Some(reason) => Source::Issue { order, key: KeySource::Keep(pair.key), reason },
+    }
+}
+
+/// The certificate and key of a leaf, as they lie in a node's Secret.
+pub(super) fn stored_pair(secret: &SecretObject, leaf: &Leaf) -> Option<Pair> {
+    match leaf.form {
+        Form::Pair { file } => Some(Pair {
+            certificate: objects::text(secret, &data_key(&format!("{file}.crt")))?.to_owned(),
+            key: Secret(objects::text(secret, &data_key(&format!("{file}.key")))?.to_owned()),
+        }),
+        Form::Kubeconfig { file, .. } => {
+            let (certificate, key) = kubeconfig::embedded_credential(objects::text(secret, file)?)?;
+            Some(Pair { certificate, key: Secret(key) })
+        }
+    }
+}
+
+/// The node's Secret must come from the authorities that there are: otherwise somebody has put another authority in
+/// place, and issuing from it would cut the machines off from each other.
+fn other_authority(name: &str, secret: &SecretObject, authorities: &Authorities) -> Option<Blocker> {
+    AuthorityName::ALL.into_iter().find_map(|authority| {
+        let stored = objects::text(secret, &data_key(&format!("{}.crt", authority.file())))?;
+        (stored != authorities.get(authority).certificate_pem()).then(|| Blocker {
+            reason: "AuthorityChanged",
+            message: format!(
+                "Secret {name} was made with another authority {} than the one in its Secret now: put the former one \
+                 back (Secret {name} has it, under {})",
+                authority.name(),
+                data_key(&format!("{}.crt", authority.file())),
+            ),
+        })
+    })
+}
+
+/// As kubeadm: kubelet.conf embeds a first certificate, and refers to the kubelet's own file once the kubelet has one
+/// (`kubeadm init phase kubelet-finalize`). A kubelet that has registered its Node has one.
+fn kubelet_keeps_its_own(node: &Node, found: Option<&SecretObject>, observed: &Observed) -> bool {
+    match &observed.target.nodes {
+        Some(nodes) => nodes.contains_key(&node.name),
+        None => {
+            let text = found.and_then(|secret| objects::text(secret, "kubelet.conf"));
+            text.is_some_and(|text| text.contains(KUBELET_CLIENT_CURRENT))
+        }
+    }
+}
+
+/// The Secret if nothing had to be issued.
+fn compose_kept(
+    cluster: &Cluster,
+    node: &Node,
+    authorities: &Authorities,
+    leaves: &[PlannedLeaf],
+) -> Option<SecretObject> {
+    let mut pairs = BTreeMap::new();
+    for planned in leaves {
+        match &planned.source {
+            Source::Keep(pair) => _ = pairs.insert(planned.leaf.name, pair.clone()),
+            Source::KubeletsOwn => {}
+            Source::Issue { .. } => return None,
+        }
+    }
+    Some(compose(cluster, node, authorities, &pairs))
+}
+
+/// The Secret from its parts. A kubeconfig without a pair refers to the kubelet's own file.
+pub(super) fn compose(
+    cluster: &Cluster,
+    node: &Node,
+    authorities: &Authorities,
+    pairs: &BTreeMap<&'static str, Pair>,
+) -> SecretObject {
+    let mut files: Vec<(String, String, u32, String)> = vec![];
+    let mut put = |directory: &str, file: &str, mode, content: &str| {
+        files.push((data_key(file), format!("{directory}/{file}"), mode, content.to_owned()));
+    };
+    for name in AuthorityName::ALL {
+        let authority = authorities.get(name);
+        put(PKI_DIRECTORY, &format!("{}.crt", name.file()), PUBLIC, authority.certificate_pem());
+        put(PKI_DIRECTORY, &format!("{}.key", name.file()), PRIVATE, authority.key().pem());
+    }
+    let signing = SIGNING_CERTIFICATE.trim_start_matches(PKI_DIRECTORY).trim_start_matches('/');
+    put(PKI_DIRECTORY, signing, PUBLIC, authorities.get(AuthorityName::Cluster).certificate_pem());
+    // kubeadm writes the public key with the private key's mode (keyutil.WriteKey).
+    put(PKI_DIRECTORY, "sa.pub", PRIVATE, authorities.service_account_public_key());
+    put(PKI_DIRECTORY, "sa.key", PRIVATE, authorities.service_account_key().pem());
+    let trust = authorities.get(AuthorityName::Cluster).certificate_pem();
+    for leaf in leaves_of(cluster, node) {
+        match (leaf.form, pairs.get(leaf.name), leaf.server(cluster, node)) {
+            (Form::Pair { file }, Some(pair), _) => {
+                put(PKI_DIRECTORY, &format!("{file}.crt"), PUBLIC, &pair.certificate);
+                put(PKI_DIRECTORY, &format!("{file}.key"), PRIVATE, &pair.key.0);
+            }
+            (Form::Kubeconfig { file, .. }, pair, Some(server)) => {
+                let credential = match pair {
+                    Some(pair) => Credential::Embedded { certificate: &pair.certificate, key: &pair.key.0 },
+                    None => Credential::File(KUBELET_CLIENT_CURRENT),
+                };
+                let user = leaf.subject(node).common_name;
+                put(KUBERNETES_DIRECTORY, file, PRIVATE, &kubeconfig::write(&server, trust, &user, credential));
+            }
+            (Form::Pair { .. }, None, _) | (Form::Kubeconfig { .. }, _, None) => {}
+        }
+    }
+    files.sort();
+    let entries: Vec<_> = files.iter().map(|(key, path, mode, _)| IndexEntry::new(key, path, *mode)).collect();
+    let mut data = BTreeMap::from([(objects::INDEX_KEY.to_owned(), objects::index(&entries))]);
+    data.extend(files.into_iter().map(|(key, _, _, content)| (key, content)));
+    let issuers = objects::checksum(
+        AuthorityName::ALL.iter().map(|name| (name.name(), authorities.get(*name).certificate_pem().as_bytes())),
+    );
+    let annotations =
+        [(objects::NOT_AFTER_ANNOTATION, earliest_end(pairs.values())), (objects::ISSUER_CHECKSUM_ANNOTATION, issuers)];
+    let name = objects::node_secret(&cluster.name, &node.name);
+    objects::secret(cluster, name, Some(node), "Opaque", data, annotations)
+}
+
+/// The key of a file in a Secret: keys can't have slashes.
+pub(super) fn data_key(file: &str) -> String {
+    file.replace('/', "-")
+}
+
+/// The earliest end of a certificate, RFC 3339.
+pub(super) fn earliest_end<'a>(pairs: impl Iterator<Item = &'a Pair>) -> String {
+    pairs
+        .filter_map(|pair| first_certificate("a certificate", &pair.certificate).ok())
+        .map(|facts| facts.not_after)
+        .min()
+        .map(|end| end.to_string())
+        .unwrap_or_default()
+}

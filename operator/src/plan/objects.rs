@@ -1,0 +1,219 @@
+//! Names, labels and shapes of the objects in the management cluster.
+
+use std::collections::BTreeMap;
+
+use aws_lc_rs::digest;
+use k8s_openapi::ByteString;
+use k8s_openapi::api::core::v1::{ConfigMap, Secret};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use keyplane_crds::{CLUSTER_API_LABEL, CLUSTER_LABEL, NODE_LABEL};
+use serde::Serialize;
+
+use super::observed::Slot;
+use super::{Authorities, Observed, Plan, Step};
+use crate::cluster::{Cluster, Node};
+use crate::manifests;
+use crate::pki::inventory::AuthorityName;
+
+/// Tells who keeps an object.
+pub const MANAGED_BY_LABEL: &str = "app.kubernetes.io/managed-by";
+/// Keyplane does.
+pub const MANAGED_BY: &str = "keyplane";
+/// The type of the Secrets of Cluster API's contract.
+pub const CLUSTER_API_SECRET_TYPE: &str = "cluster.x-k8s.io/secret";
+/// Annotation: the earliest end of a certificate in the object (RFC 3339).
+pub const NOT_AFTER_ANNOTATION: &str = "keyplane.io/not-after";
+/// Annotation: the SHA-256 of the authorities that signed what is in the object.
+pub const ISSUER_CHECKSUM_ANNOTATION: &str = "keyplane.io/issuer-checksum";
+/// Annotation: the SHA-256 of the object's data.
+pub const CONTENT_CHECKSUM_ANNOTATION: &str = "keyplane.io/content-checksum";
+/// The key under which an object lists its files.
+pub const INDEX_KEY: &str = "index.json";
+
+/// The Secret of an authority.
+#[must_use]
+pub fn authority_secret(cluster: &str, authority: AuthorityName) -> String {
+    format!("{cluster}-{}", authority.secret_suffix())
+}
+
+/// The Secret of the service-account pair.
+#[must_use]
+pub fn service_account_secret(cluster: &str) -> String {
+    format!("{cluster}-sa")
+}
+
+/// The Secret of the cluster's own kubeconfig.
+#[must_use]
+pub fn kubeconfig_secret(cluster: &str) -> String {
+    format!("{cluster}-kubeconfig")
+}
+
+/// The Secret of a node.
+#[must_use]
+pub fn node_secret(cluster: &str, node: &str) -> String {
+    format!("{cluster}-{node}-pki")
+}
+
+/// The ConfigMap of a node.
+#[must_use]
+pub fn node_config_map(cluster: &str, node: &str) -> String {
+    format!("{cluster}-{node}-config")
+}
+
+/// The ConfigMap of the trust bundle.
+#[must_use]
+pub fn trust_bundle_config_map(cluster: &str) -> String {
+    format!("{cluster}-ca-bundle")
+}
+
+/// The name of every Secret that belongs to the cluster.
+pub fn secret_names(cluster: &Cluster) -> impl Iterator<Item = String> {
+    AuthorityName::ALL
+        .iter()
+        .map(|authority| authority_secret(&cluster.name, *authority))
+        .chain([service_account_secret(&cluster.name), kubeconfig_secret(&cluster.name)])
+        .chain(cluster.nodes.iter().map(|node| node_secret(&cluster.name, &node.name)))
+}
+
+/// The name of every ConfigMap that belongs to the cluster.
+pub fn config_map_names(cluster: &Cluster) -> impl Iterator<Item = String> {
+    std::iter::once(trust_bundle_config_map(&cluster.name))
+        .chain(cluster.nodes.iter().map(|node| node_config_map(&cluster.name, &node.name)))
+}
+
+/// A file in an object's `index.json`.
+#[derive(Debug, Clone, Serialize)]
+pub(super) struct IndexEntry<'a> {
+    /// Its key in the object.
+    pub(super) key: &'a str,
+    /// Its path on the machine.
+    pub(super) path: &'a str,
+    /// Its mode, octal.
+    pub(super) mode: String,
+    /// Its user and group.
+    pub(super) owner: &'static str,
+}
+
+impl<'a> IndexEntry<'a> {
+    pub(super) fn new(key: &'a str, path: &'a str, mode: u32) -> Self {
+        Self { key, path, mode: format!("{mode:04o}"), owner: "root:root" }
+    }
+}
+
+/// An index as text: one entry a line, for people who read it.
+pub(super) fn index(entries: &[IndexEntry<'_>]) -> String {
+    let lines: Vec<_> = entries.iter().map(|entry| serde_json::to_string(entry).unwrap_or_default()).collect();
+    format!("[\n  {}\n]\n", lines.join(",\n  "))
+}
+
+/// The trust bundle: the certificates that sign for the cluster's API.
+pub(super) fn trust_bundle(cluster: &Cluster, authorities: &Authorities) -> ConfigMap {
+    let certificate = authorities.get(AuthorityName::Cluster).certificate_pem().to_owned();
+    config_map(cluster, trust_bundle_config_map(&cluster.name), None, [("ca.crt".to_owned(), certificate)].into())
+}
+
+/// All that isn't secret on a node.
+pub(super) fn node_config(cluster: &Cluster, node: &Node) -> ConfigMap {
+    let files = manifests::files(cluster, node);
+    let entries: Vec<_> = files.iter().map(|file| IndexEntry::new(file.key, file.path, file.mode)).collect();
+    let mut data = BTreeMap::from([
+        (INDEX_KEY.to_owned(), index(&entries)),
+        // For people and tools: kubeadm keeps it in the target, not on a machine, so the index has no path for it.
+        ("kubeadm-config.yaml".to_owned(), manifests::cluster_configuration(cluster)),
+    ]);
+    data.extend(files.into_iter().map(|file| (file.key.to_owned(), file.content)));
+    config_map(cluster, node_config_map(&cluster.name, &node.name), Some(node), data)
+}
+
+fn config_map(cluster: &Cluster, name: String, node: Option<&Node>, data: BTreeMap<String, String>) -> ConfigMap {
+    let checksum = checksum(data.iter().map(|(key, value)| (key.as_str(), value.as_bytes())));
+    ConfigMap {
+        metadata: metadata(cluster, name, node, [(CONTENT_CHECKSUM_ANNOTATION, checksum)]),
+        data: Some(data),
+        ..ConfigMap::default()
+    }
+}
+
+/// A Secret's object from its content.
+pub(super) fn secret<const N: usize>(
+    cluster: &Cluster,
+    name: String,
+    node: Option<&Node>,
+    type_: &str,
+    data: BTreeMap<String, String>,
+    annotations: [(&'static str, String); N],
+) -> Secret {
+    let checksum = checksum(data.iter().map(|(key, value)| (key.as_str(), value.as_bytes())));
+    let mut metadata = metadata(cluster, name, node, [(CONTENT_CHECKSUM_ANNOTATION, checksum)]);
+    let more = annotations.into_iter().map(|(key, value)| (key.to_owned(), value));
+    metadata.annotations.get_or_insert_default().extend(more);
+    Secret {
+        metadata,
+        type_: Some(type_.to_owned()),
+        data: Some(data.into_iter().map(|(key, value)| (key, ByteString(value.into_bytes()))).collect()),
+        ..Secret::default()
+    }
+}
+
+fn metadata<const N: usize>(
+    cluster: &Cluster,
+    name: String,
+    node: Option<&Node>,
+    annotations: [(&'static str, String); N],
+) -> ObjectMeta {
+    let mut labels = BTreeMap::from([
+        (MANAGED_BY_LABEL.to_owned(), MANAGED_BY.to_owned()),
+        (CLUSTER_LABEL.to_owned(), cluster.name.clone()),
+        (CLUSTER_API_LABEL.to_owned(), cluster.name.clone()),
+    ]);
+    if let Some(node) = node {
+        labels.insert(NODE_LABEL.to_owned(), node.name.clone());
+    }
+    ObjectMeta {
+        name: Some(name),
+        namespace: Some(cluster.namespace.clone()),
+        labels: Some(labels),
+        annotations: Some(annotations.into_iter().map(|(key, value)| (key.to_owned(), value)).collect()),
+        ..ObjectMeta::default()
+    }
+}
+
+/// SHA-256 in hexadecimal over keys and values, each with its length before it.
+pub(super) fn checksum<'a>(entries: impl Iterator<Item = (&'a str, &'a [u8])>) -> String {
+    let mut context = digest::Context::new(&digest::SHA256);
+    for (key, value) in entries {
+        for part in [key.as_bytes(), value] {
+            context.update(&(part.len() as u64).to_be_bytes());
+            context.update(part);
+        }
+    }
+    context.finish().as_ref().iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// Whether an object has all that it should have. More labels and annotations than ours are others' business; more
+/// data is not.
+pub(super) fn has_metadata(found: &ObjectMeta, wanted: &ObjectMeta) -> bool {
+    let contains = |found: &Option<BTreeMap<String, String>>, wanted: &Option<BTreeMap<String, String>>| {
+        wanted.iter().flatten().all(|(key, value)| found.as_ref().and_then(|map| map.get(key)) == Some(value))
+    };
+    contains(&found.labels, &wanted.labels) && contains(&found.annotations, &wanted.annotations)
+}
+
+/// Plans a ConfigMap that is derived from the spec.
+pub(super) fn plan_config_map(wanted: ConfigMap, observed: &Observed, plan: &mut Plan) {
+    let name = wanted.metadata.name.as_deref().unwrap_or_default();
+    let cluster = wanted.metadata.labels.as_ref().and_then(|labels| labels.get(CLUSTER_LABEL));
+    match observed.config_map(cluster.map_or("", String::as_str), name) {
+        Slot::Foreign(blocker) => plan.blockers.push(blocker),
+        Slot::Ours(found)
+            if found.data == wanted.data
+                && found.binary_data.as_ref().is_none_or(BTreeMap::is_empty)
+                && has_metadata(&found.metadata, &wanted.metadata) => {}
+        Slot::Free | Slot::Ours(_) => plan.steps.push(Step::ConfigMap(Box::new(wanted))),
+    }
+}
+
+/// A text in a Secret.
+pub(super) fn text<'a>(secret: &'a Secret, key: &str) -> Option<&'a str> {
+    std::str::from_utf8(&secret.data.as_ref()?.get(key)?.0).ok()
+}

@@ -1,0 +1,195 @@
+//! What the status of a ClusterSpec says.
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use k8s_openapi::jiff::Timestamp;
+use keyplane_crds::{CertificateStatus, ClusterCondition, ClusterSpecStatus, Condition, set_condition};
+
+use super::{Authorities, Blocker, Observed, node, objects, user_kubeconfig};
+use crate::cluster::{Cluster, Node};
+use crate::pki::inventory::{AuthorityName, Leaf, cluster_leaves, leaves_of};
+use crate::pki::{CertificateFacts, first_certificate, renewal};
+
+/// What a condition says.
+struct Outcome {
+    good: bool,
+    reason: String,
+    message: String,
+}
+
+impl Outcome {
+    fn good(reason: &str, message: impl Into<String>) -> Self {
+        Self { good: true, reason: reason.to_owned(), message: message.into() }
+    }
+
+    fn bad(reason: &str, message: impl Into<String>) -> Self {
+        Self { good: false, reason: reason.to_owned(), message: message.into() }
+    }
+}
+
+/// The status of a cluster whose plan is carried out as far as it could be.
+#[must_use]
+pub fn report(
+    cluster: &Cluster,
+    observed: &Observed,
+    blockers: &[Blocker],
+    generation: Option<i64>,
+    now: Timestamp,
+) -> ClusterSpecStatus {
+    let certificates = match Authorities::load(cluster, observed) {
+        Some(authorities) => certificates(cluster, observed, &authorities),
+        // A list that was true is the trace of the keys that are gone: without it they would be made anew.
+        None => observed.status.certificates.clone(),
+    };
+    let nodes = observed.target.nodes.as_ref();
+    let ready =
+        cluster.nodes.iter().filter(|node| nodes.and_then(|nodes| nodes.get(&node.name)) == Some(&true)).count();
+    let mut status = ClusterSpecStatus {
+        observed_generation: generation,
+        endpoint: Some(cluster.endpoint.to_string()),
+        nodes_ready: Some(format!("{ready}/{}", cluster.nodes.len())),
+        certificates_expire: certificates
+            .iter()
+            .map(|certificate| certificate.not_after.clone())
+            .min_by_key(|time| time.0),
+        conditions: observed.status.conditions.clone(),
+        certificates,
+    };
+    let rendered = rendered(blockers);
+    let available = available(cluster, observed);
+    let valid = valid(&status.certificates, rendered.good, now);
+    let first_bad = [&rendered, &available, &valid].into_iter().find(|outcome| !outcome.good);
+    let ready = match first_bad {
+        None => Outcome::good("Ready", "everything is written, the control plane answers, all certificates are valid"),
+        Some(outcome) => Outcome::bad(&outcome.reason, outcome.message.clone()),
+    };
+    let stalled = match blockers.first() {
+        None => Outcome::bad("NotStalled", "nothing waits for a person"),
+        Some(_) => Outcome::good(&rendered.reason, rendered.message.clone()),
+    };
+    let reconciling = match first_bad {
+        Some(outcome) if blockers.is_empty() => Outcome::good(&outcome.reason, outcome.message.clone()),
+        _ => Outcome::bad("Settled", "nothing is under way"),
+    };
+    set(&mut status.conditions, ClusterCondition::Rendered, &rendered, generation, now);
+    set(&mut status.conditions, ClusterCondition::ControlPlaneAvailable, &available, generation, now);
+    set(&mut status.conditions, ClusterCondition::CertificatesValid, &valid, generation, now);
+    set(&mut status.conditions, ClusterCondition::Ready, &ready, generation, now);
+    set(&mut status.conditions, ClusterCondition::Reconciling, &reconciling, generation, now);
+    set(&mut status.conditions, ClusterCondition::Stalled, &stalled, generation, now);
+    status
+}
+
+/// The status of a ClusterSpec that can't be worked on at all: its text makes no sense, or what it refers to is missing.
+#[must_use]
+pub fn refused(
+    previous: &ClusterSpecStatus,
+    blocker: &Blocker,
+    generation: Option<i64>,
+    now: Timestamp,
+) -> ClusterSpecStatus {
+    let mut status = ClusterSpecStatus { observed_generation: generation, ..previous.clone() };
+    let bad = Outcome::bad(blocker.reason, blocker.message.clone());
+    let stalled = Outcome::good(blocker.reason, blocker.message.clone());
+    let settled = Outcome::bad("Settled", "nothing is under way");
+    set(&mut status.conditions, ClusterCondition::Rendered, &bad, generation, now);
+    set(&mut status.conditions, ClusterCondition::Ready, &bad, generation, now);
+    set(&mut status.conditions, ClusterCondition::Reconciling, &settled, generation, now);
+    set(&mut status.conditions, ClusterCondition::Stalled, &stalled, generation, now);
+    status
+}
+
+fn set(
+    conditions: &mut Vec<Condition>,
+    condition: ClusterCondition,
+    outcome: &Outcome,
+    generation: Option<i64>,
+    now: Timestamp,
+) {
+    set_condition(conditions, condition.name(), outcome.good, &outcome.reason, &outcome.message, generation, now);
+}
+
+fn rendered(blockers: &[Blocker]) -> Outcome {
+    match blockers {
+        [] => Outcome::good("Rendered", "all Secrets and ConfigMaps are written"),
+        [first, ..] => {
+            let messages: Vec<_> = blockers.iter().map(|blocker| blocker.message.as_str()).collect();
+            Outcome::bad(first.reason, messages.join("; "))
+        }
+    }
+}
+
+fn available(cluster: &Cluster, observed: &Observed) -> Outcome {
+    match &observed.target.available {
+        None => Outcome::bad("NotContacted", format!("the API server at {} has not been asked yet", cluster.endpoint)),
+        Some(Ok(())) => Outcome::good("Available", format!("the API server at {} answers", cluster.endpoint)),
+        Some(Err((reason, message))) => Outcome::bad(reason, message.clone()),
+    }
+}
+
+fn valid(certificates: &[CertificateStatus], rendered: bool, now: Timestamp) -> Outcome {
+    let named = |certificate: &CertificateStatus| match &certificate.node {
+        Some(node) => format!("{} of {node}", certificate.name),
+        None => certificate.name.clone(),
+    };
+    let list = |which: &dyn Fn(&CertificateStatus) -> bool| {
+        certificates.iter().filter(|certificate| which(certificate)).map(named).collect::<Vec<_>>().join(", ")
+    };
+    let ended = list(&|certificate| certificate.not_after.0 <= now);
+    let due = list(&|certificate| certificate.renewal_time.0 <= now);
+    if certificates.is_empty() || !rendered {
+        Outcome::bad("NotRendered", "not all certificates are written")
+    } else if !ended.is_empty() {
+        Outcome::bad("Expired", format!("these certificates have ended: {ended}"))
+    } else if !due.is_empty() {
+        Outcome::bad("RenewalDue", format!("these certificates are past their renewal time: {due}"))
+    } else {
+        Outcome::good("Valid", "no certificate is past its renewal time")
+    }
+}
+
+/// Every certificate, in the inventory's order: authorities, then the nodes', then the cluster's own.
+#[must_use]
+pub fn certificates(cluster: &Cluster, observed: &Observed, authorities: &Authorities) -> Vec<CertificateStatus> {
+    let mut list: Vec<_> = AuthorityName::ALL
+        .into_iter()
+        .map(|name| {
+            let facts = authorities.get(name).facts();
+            let renewal = renewal::authority_renewal_time(facts, cluster.policy.default_leaf());
+            row(name.name(), None, name.name(), facts, renewal)
+        })
+        .collect();
+    let leaf_row = |leaf: &Leaf, node: Option<&Node>, certificate: &str| {
+        let facts = first_certificate(leaf.name, certificate).ok()?;
+        let renewal = renewal::leaf_renewal_time(&facts, cluster.policy.leaf(leaf.name));
+        Some(row(leaf.name, node, leaf.issuer.name(), &facts, renewal))
+    };
+    for node in &cluster.nodes {
+        let secret = observed.secrets.get(&objects::node_secret(&cluster.name, &node.name));
+        list.extend(
+            leaves_of(cluster, node)
+                .filter_map(|leaf| leaf_row(leaf, Some(node), &node::stored_pair(secret?, leaf)?.certificate)),
+        );
+    }
+    let secret = observed.secrets.get(&objects::kubeconfig_secret(&cluster.name));
+    list.extend(
+        cluster_leaves().filter_map(|leaf| leaf_row(leaf, None, &user_kubeconfig::stored_pair(secret?)?.certificate)),
+    );
+    list
+}
+
+fn row(
+    name: &str,
+    node: Option<&Node>,
+    issuer: &str,
+    facts: &CertificateFacts,
+    renewal: Timestamp,
+) -> CertificateStatus {
+    CertificateStatus {
+        name: name.to_owned(),
+        node: node.map(|node| node.name.clone()),
+        issuer: issuer.to_owned(),
+        serial: facts.serial.clone(),
+        not_after: Time(facts.not_after),
+        renewal_time: Time(renewal),
+    }
+}

@@ -1,0 +1,61 @@
+//! The Secret `<cluster>-kubeconfig`: how the cluster's owner reaches it.
+
+use k8s_openapi::api::core::v1::Secret as SecretObject;
+use k8s_openapi::jiff::Timestamp;
+
+use super::observed::Slot;
+use super::{Authorities, Content, Draft, Observed, Pair, Plan, PlannedLeaf, Secret, Source, Step, node, objects};
+use crate::cluster::{Cluster, Node};
+use crate::kubeconfig::{self, Credential};
+use crate::pki::inventory::{AuthorityName, Leaf, cluster_leaves};
+
+/// Cluster API's key for a kubeconfig.
+const VALUE_KEY: &str = "value";
+
+/// Plans the kubeconfig's Secret.
+pub(super) fn plan(cluster: &Cluster, authorities: &Authorities, observed: &Observed, now: Timestamp, plan: &mut Plan) {
+    // A certificate of the cluster takes nothing from the node that it is computed for.
+    let (Some(leaf), Some(first)) = (cluster_leaves().next(), cluster.nodes.first()) else { return };
+    let name = objects::kubeconfig_secret(&cluster.name);
+    let found = match observed.secret(&cluster.name, &name) {
+        Slot::Foreign(blocker) => return plan.blockers.push(blocker),
+        Slot::Free => None,
+        Slot::Ours(secret) => Some(secret),
+    };
+    let source = node::source(cluster, first, leaf, found.and_then(stored_pair), authorities, now);
+    if let (Some(found), Source::Keep(pair)) = (found, &source) {
+        let wanted = compose(cluster, first, leaf, authorities, pair);
+        if found.data == wanted.data && objects::has_metadata(&found.metadata, &wanted.metadata) {
+            return;
+        }
+    }
+    let replaces = found.map(|secret| secret.metadata.resource_version.clone().unwrap_or_default());
+    let content = Content::Kubeconfig { leaf: PlannedLeaf { leaf, source } };
+    plan.steps.push(Step::Secret(Draft { name, content, replaces }));
+}
+
+/// The certificate and key in the kubeconfig's Secret.
+pub(super) fn stored_pair(secret: &SecretObject) -> Option<Pair> {
+    let (certificate, key) = kubeconfig::embedded_credential(objects::text(secret, VALUE_KEY)?)?;
+    Some(Pair { certificate, key: Secret(key) })
+}
+
+/// The Secret from its certificate.
+pub(super) fn compose(
+    cluster: &Cluster,
+    first: &Node,
+    leaf: &Leaf,
+    authorities: &Authorities,
+    pair: &Pair,
+) -> SecretObject {
+    let trust = authorities.get(AuthorityName::Cluster).certificate_pem();
+    let credential = Credential::Embedded { certificate: &pair.certificate, key: &pair.key.0 };
+    let text = kubeconfig::write(&cluster.endpoint, trust, &leaf.subject(first).common_name, credential);
+    let annotations = [
+        (objects::NOT_AFTER_ANNOTATION, node::earliest_end(std::iter::once(pair))),
+        (objects::ISSUER_CHECKSUM_ANNOTATION, objects::checksum([("ca", trust.as_bytes())].into_iter())),
+    ];
+    let name = objects::kubeconfig_secret(&cluster.name);
+    let data = [(VALUE_KEY.to_owned(), text)].into();
+    objects::secret(cluster, name, None, objects::CLUSTER_API_SECRET_TYPE, data, annotations)
+}

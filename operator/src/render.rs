@@ -1,0 +1,325 @@
+//! `keyplane render`: the controller's plan, carried out in memory and written as files.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs::{self, DirBuilder, OpenOptions};
+use std::io::{self, Read, Write};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+
+use k8s_openapi::api::core::v1::Secret;
+use k8s_openapi::jiff::Timestamp;
+use keyplane_crds::{CertificatePolicy, ClusterSpec, NodePool};
+use kube::ResourceExt;
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+
+use crate::args::RenderArguments;
+use crate::cluster::{Cluster, FieldError, Policy};
+use crate::pki::inventory::AuthorityName;
+use crate::plan::issuance::{IssuanceError, fulfil};
+use crate::plan::objects::INDEX_KEY;
+use crate::plan::{Authorities, Blocker, Observed, Step, plan};
+use crate::{target, yaml};
+
+/// Where kubectl puts an object whose YAML has no namespace.
+const DEFAULT_NAMESPACE: &str = "default";
+
+/// Where the objects of both clusters' APIs are written, below the output directory.
+const OBJECTS_DIRECTORY: &str = "objects";
+
+/// Why nothing, or not everything, was rendered.
+#[derive(Debug, thiserror::Error)]
+pub enum RenderError {
+    /// A file could not be read or written.
+    #[error("{path}: {source}", path = path.display())]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// A document is no object that is known here.
+    #[error("{file}, document {number}: {problem}")]
+    Document {
+        /// The file.
+        file: String,
+        /// Which document, from 1.
+        number: usize,
+        /// What is wrong with it.
+        problem: String,
+    },
+    /// There is no ClusterSpec.
+    #[error("no ClusterSpec in the files: give one with -f")]
+    NoCluster,
+    /// A ClusterSpec refers to a policy that is not in the files.
+    #[error(
+        "ClusterSpec {cluster} refers to the CertificatePolicy {policy}, which is not in the files: give it with -f"
+    )]
+    NoPolicy {
+        /// The ClusterSpec.
+        cluster: String,
+        /// The policy's name.
+        policy: String,
+    },
+    /// A field makes no sense.
+    #[error("{kind} {name}: {source}")]
+    Field {
+        /// The object's kind.
+        kind: &'static str,
+        /// The object.
+        name: String,
+        /// The field.
+        source: FieldError,
+    },
+    /// The directory has something in it.
+    #[error("{path} is not empty: give an empty directory, so that no file of another rendering is taken for this one's", path = .0.display())]
+    NotEmpty(PathBuf),
+    /// Two ClusterSpecs have a node of that name, or it is called like the directory of the objects.
+    #[error(
+        "a node named {0} would be written into a directory that is taken: render it into another one, or rename it"
+    )]
+    NodeDirectoryTaken(String),
+    /// Something is in the way.
+    #[error("ClusterSpec {cluster}: {}", .blocker.message)]
+    Blocked {
+        /// The ClusterSpec.
+        cluster: String,
+        /// What.
+        blocker: Blocker,
+    },
+    /// A key or certificate could not be made.
+    #[error(transparent)]
+    Issuance(#[from] IssuanceError),
+}
+
+/// What was read.
+#[derive(Default)]
+struct Inputs {
+    clusters: Vec<ClusterSpec>,
+    policies: Vec<CertificatePolicy>,
+    secrets: Vec<Secret>,
+}
+
+/// Reads, plans, issues and writes; gives back a line per cluster that says what was done.
+///
+/// # Errors
+/// The first thing that is wrong. Nothing is written before every input makes sense.
+pub fn render(arguments: &RenderArguments, now: Timestamp) -> Result<Vec<String>, RenderError> {
+    let inputs = read(&arguments.filenames)?;
+    if inputs.clusters.is_empty() {
+        return Err(RenderError::NoCluster);
+    }
+    let mut clusters = vec![];
+    // The directory of the objects stands beside those of the nodes.
+    let mut nodes = BTreeSet::from([OBJECTS_DIRECTORY.to_owned()]);
+    for spec in &inputs.clusters {
+        let cluster = parse(spec, &inputs.policies)?;
+        if let Some(twice) = cluster.nodes.iter().find(|node| !nodes.insert(node.name.clone())) {
+            return Err(RenderError::NodeDirectoryTaken(twice.name.clone()));
+        }
+        let observed = complete(&cluster, &inputs.secrets, now)?;
+        clusters.push((cluster, observed));
+    }
+    let output = &arguments.output;
+    make_directory(output)?;
+    if fs::read_dir(output).map_err(|source| file_error(output, source))?.next().is_some() {
+        return Err(RenderError::NotEmpty(output.clone()));
+    }
+    let mut done = vec![];
+    for (cluster, observed) in &clusters {
+        let files = write_nodes(output, observed)?;
+        write_objects(output, cluster, observed)?;
+        done.push(format!("{}: {files} files for {} nodes in {}", cluster.name, cluster.nodes.len(), output.display()));
+    }
+    Ok(done)
+}
+
+fn parse(spec: &ClusterSpec, policies: &[CertificatePolicy]) -> Result<Cluster, RenderError> {
+    let name = spec.name_any();
+    let namespace = spec.namespace().unwrap_or_else(|| DEFAULT_NAMESPACE.to_owned());
+    let policy = match &spec.spec.certificate_policy_ref {
+        None => Policy::default(),
+        Some(reference) => {
+            let written = policies
+                .iter()
+                .find(|policy| {
+                    policy.name_any() == reference.name
+                        && policy.namespace().unwrap_or_else(|| DEFAULT_NAMESPACE.to_owned()) == namespace
+                })
+                .ok_or_else(|| RenderError::NoPolicy { cluster: name.clone(), policy: reference.name.clone() })?;
+            Policy::parse(&written.spec).map_err(|source| RenderError::Field {
+                kind: "CertificatePolicy",
+                name: reference.name.clone(),
+                source,
+            })?
+        }
+    };
+    Cluster::parse(&name, &namespace, &spec.spec, policy).map_err(|source| RenderError::Field {
+        kind: "ClusterSpec",
+        name,
+        source,
+    })
+}
+
+/// Plans and issues until nothing is left to do.
+fn complete(cluster: &Cluster, secrets: &[Secret], now: Timestamp) -> Result<Observed, RenderError> {
+    let mut observed = Observed::default();
+    for secret in secrets {
+        if secret.namespace().unwrap_or_else(|| DEFAULT_NAMESPACE.to_owned()) == cluster.namespace {
+            observed.secrets.insert(secret.name_any(), secret.clone());
+        }
+    }
+    loop {
+        let plan = plan(cluster, &observed, now);
+        if let Some(blocker) = plan.blockers.into_iter().next() {
+            return Err(RenderError::Blocked { cluster: cluster.name.clone(), blocker });
+        }
+        if plan.steps.is_empty() {
+            return Ok(observed);
+        }
+        for step in plan.steps {
+            match step {
+                Step::Secret(draft) => {
+                    let secret = fulfil(draft, cluster, &observed)?;
+                    observed.secrets.insert(secret.name_any(), secret);
+                }
+                Step::ConfigMap(config_map) => {
+                    observed.config_maps.insert(config_map.name_any(), *config_map);
+                }
+            }
+        }
+    }
+}
+
+/// A file of a machine, as an object's index lists it.
+#[derive(Deserialize)]
+struct IndexedFile {
+    key: String,
+    path: PathBuf,
+    mode: String,
+}
+
+fn write_nodes(output: &Path, observed: &Observed) -> Result<usize, RenderError> {
+    let node_of = |labels: &BTreeMap<String, String>| labels.get(keyplane_crds::NODE_LABEL).cloned();
+    let secrets = observed.secrets.values().map(|secret| {
+        let data = secret.data.iter().flatten().map(|(key, value)| (key.clone(), value.0.clone())).collect();
+        (node_of(secret.labels()), data)
+    });
+    let config_maps = observed.config_maps.values().map(|config_map| {
+        let data = config_map.data.iter().flatten().map(|(key, value)| (key.clone(), value.clone().into_bytes()));
+        (node_of(config_map.labels()), data.collect::<BTreeMap<_, _>>())
+    });
+    let mut written = 0;
+    for (node, data) in secrets.chain(config_maps) {
+        let (Some(node), Some(index)) = (node, data.get(INDEX_KEY)) else { continue };
+        let files: Vec<IndexedFile> = serde_json::from_slice(index).unwrap_or_default();
+        for file in files {
+            let relative = file.path.strip_prefix("/").unwrap_or(&file.path);
+            let mode = u32::from_str_radix(&file.mode, 8).unwrap_or(0o600);
+            write_file(&output.join(&node).join(relative), data.get(&file.key).map_or(&[][..], Vec::as_slice), mode)?;
+            written += 1;
+        }
+    }
+    Ok(written)
+}
+
+fn write_objects(output: &Path, cluster: &Cluster, observed: &Observed) -> Result<(), RenderError> {
+    let management = output.join(OBJECTS_DIRECTORY).join("management");
+    for (name, secret) in &observed.secrets {
+        write_file(&management.join(format!("secret-{name}.yaml")), yaml::write_object(secret).as_bytes(), 0o600)?;
+    }
+    for (name, config_map) in &observed.config_maps {
+        let path = management.join(format!("configmap-{name}.yaml"));
+        write_file(&path, yaml::write_object(config_map).as_bytes(), 0o644)?;
+    }
+    let Some(authorities) = Authorities::load(cluster, observed) else { return Ok(()) };
+    let trust = authorities.get(AuthorityName::Cluster).certificate_pem();
+    let target = output.join(OBJECTS_DIRECTORY).join("target").join(&cluster.name);
+    for wanted in target::objects(cluster, trust) {
+        let metadata = &wanted.object.metadata;
+        let parts = [Some(wanted.resource.kind.to_lowercase()), metadata.namespace.clone(), metadata.name.clone()];
+        let name = parts.into_iter().flatten().collect::<Vec<_>>().join("-").replace(':', "-");
+        let path = target.join(format!("{name}.yaml"));
+        write_file(&path, yaml::write_object(&wanted.object).as_bytes(), 0o644)?;
+    }
+    Ok(())
+}
+
+/// Directories are for root alone: there are keys in them.
+fn make_directory(path: &Path) -> Result<(), RenderError> {
+    DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(|source| file_error(path, source))
+}
+
+/// Writes a file that must not exist, with its mode from the first byte on.
+fn write_file(path: &Path, content: &[u8], mode: u32) -> Result<(), RenderError> {
+    if let Some(directory) = path.parent() {
+        make_directory(directory)?;
+    }
+    let write = || {
+        let mut file = OpenOptions::new().write(true).create_new(true).mode(mode).open(path)?;
+        file.write_all(content)?;
+        // The process' umask took bits away that the machine's file must have.
+        file.set_permissions(fs::Permissions::from_mode(mode))
+    };
+    write().map_err(|source| file_error(path, source))
+}
+
+fn file_error(path: &Path, source: io::Error) -> RenderError {
+    RenderError::File { path: path.to_owned(), source }
+}
+
+fn read(filenames: &[PathBuf]) -> Result<Inputs, RenderError> {
+    let mut inputs = Inputs::default();
+    for filename in filenames {
+        let file = filename.display().to_string();
+        let mut text = String::new();
+        if filename.as_os_str() == "-" {
+            io::stdin().read_to_string(&mut text).map_err(|source| file_error(filename, source))?;
+        } else {
+            text = fs::read_to_string(filename).map_err(|source| file_error(filename, source))?;
+        }
+        let documents: Vec<Value> = serde_saphyr::from_multiple(&text).map_err(|error| RenderError::Document {
+            file: file.clone(),
+            number: 1,
+            problem: error.to_string(),
+        })?;
+        for (number, document) in documents.into_iter().enumerate() {
+            inputs.take(document).map_err(|problem| RenderError::Document {
+                file: file.clone(),
+                number: number + 1,
+                problem,
+            })?;
+        }
+    }
+    Ok(inputs)
+}
+
+impl Inputs {
+    /// Takes a document, or the documents of a `List`, as `kubectl get -o yaml` prints it.
+    fn take(&mut self, document: Value) -> Result<(), String> {
+        let kind = document.get("kind").and_then(Value::as_str).unwrap_or_default().to_owned();
+        match kind.as_str() {
+            _ if document.is_null() => {}
+            "List" | "SecretList" => {
+                for item in document.get("items").and_then(Value::as_array).into_iter().flatten() {
+                    self.take(item.clone())?;
+                }
+            }
+            "ClusterSpec" => self.clusters.push(read_as(document)?),
+            "CertificatePolicy" => self.policies.push(read_as(document)?),
+            "NodePool" => _ = read_as::<NodePool>(document)?,
+            "Secret" => self.secrets.push(read_as(document)?),
+            other => {
+                return Err(format!(
+                    "kind {other:?} is not known here: give ClusterSpec, NodePool, CertificatePolicy and Secret"
+                ));
+            }
+        }
+        Ok(())
+    }
+}
+
+fn read_as<T: DeserializeOwned>(document: Value) -> Result<T, String> {
+    serde_json::from_value(document).map_err(|error| error.to_string())
+}

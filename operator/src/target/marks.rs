@@ -1,0 +1,77 @@
+//! The labels and taints of control-plane Nodes (kubeadm's `phases/markcontrolplane`).
+
+use k8s_openapi::api::core::v1::{Node, Taint};
+use keyplane_crds::Taint as WrittenTaint;
+use serde_json::{Value, json};
+
+/// kubeadm's label of the role, which `kubectl get nodes` shows.
+const ROLE_LABEL: &str = "node-role.kubernetes.io/control-plane";
+/// kubeadm's label that keeps cloud load balancers away.
+const NO_LOAD_BALANCER_LABEL: &str = "node.kubernetes.io/exclude-from-external-load-balancers";
+
+/// A merge patch for a Node.
+#[derive(Debug, Clone, PartialEq)]
+pub struct MarkPatch(pub Value);
+
+/// What makes the Node a marked one; nothing if it has been marked. Like kubeadm, this is done once: who takes the
+/// taint off later wants it off.
+#[must_use]
+pub fn mark(node: &Node, taints: Option<&[WrittenTaint]>) -> Option<MarkPatch> {
+    let labels = node.metadata.labels.as_ref();
+    if labels.is_some_and(|labels| labels.contains_key(ROLE_LABEL)) {
+        return None;
+    }
+    let mut wanted: Vec<Taint> = match taints {
+        None => vec![taint(ROLE_LABEL, "", "NoSchedule")],
+        Some(taints) => taints.iter().map(|written| taint(&written.key, &written.value, &written.effect)).collect(),
+    };
+    let present = node.spec.as_ref().and_then(|spec| spec.taints.clone()).unwrap_or_default();
+    wanted.extend(present.into_iter().filter(|other| {
+        let same = |written: &WrittenTaint| written.key == other.key && written.effect == other.effect;
+        !taints.is_some_and(|taints| taints.iter().any(same))
+            && !(taints.is_none() && other.key == ROLE_LABEL && other.effect == "NoSchedule")
+    }));
+    let version = node.metadata.resource_version.clone();
+    Some(MarkPatch(json!({
+        // A taint list is replaced as a whole: the version makes sure that it is the one that was seen.
+        "metadata": {"resourceVersion": version, "labels": {ROLE_LABEL: "", NO_LOAD_BALANCER_LABEL: ""}},
+        "spec": {"taints": wanted},
+    })))
+}
+
+fn taint(key: &str, value: &str, effect: &str) -> Taint {
+    Taint {
+        key: key.to_owned(),
+        value: Some(value.to_owned()).filter(|value| !value.is_empty()),
+        effect: effect.to_owned(),
+        ..Taint::default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn node(value: Value) -> Node {
+        serde_json::from_value(value).unwrap()
+    }
+
+    #[test]
+    fn marks_a_new_node_once_and_keeps_the_taints_that_others_set() {
+        let fresh = node(json!({"metadata": {"name": "cp1", "resourceVersion": "7"},
+            "spec": {"taints": [{"key": "node.kubernetes.io/not-ready", "effect": "NoSchedule"}]}}));
+        let patch = mark(&fresh, None).unwrap().0;
+        assert_eq!(patch["metadata"]["resourceVersion"], "7");
+        assert_eq!(patch["metadata"]["labels"][ROLE_LABEL], "");
+        let keys: Vec<_> = patch["spec"]["taints"].as_array().unwrap().iter().map(|taint| &taint["key"]).collect();
+        assert_eq!(keys, [ROLE_LABEL, "node.kubernetes.io/not-ready"]);
+        let marked = node(json!({"metadata": {"name": "cp1", "labels": {ROLE_LABEL: ""}}}));
+        assert_eq!(mark(&marked, None), None);
+    }
+
+    #[test]
+    fn an_empty_list_means_no_taint() {
+        let fresh = node(json!({"metadata": {"name": "cp1"}}));
+        assert_eq!(mark(&fresh, Some(&[])).unwrap().0["spec"]["taints"], json!([]));
+    }
+}

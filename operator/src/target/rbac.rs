@@ -1,0 +1,99 @@
+//! Who may do what in the target: kubeadm's rules, and Keyplane's own.
+
+use serde_json::{Value, json};
+
+use super::{TargetObject, USER};
+use crate::cluster::Cluster;
+
+const GROUP: &str = "rbac.authorization.k8s.io";
+/// The group of bootstrap tokens that kubeadm makes.
+const BOOTSTRAPPERS: &str = "system:bootstrappers:kubeadm:default-node-token";
+const NODES: &str = "system:nodes";
+
+/// kubeadm's names are those of its constants and `phases/bootstraptoken`, `phases/uploadconfig`, `phases/kubelet`.
+#[rustfmt::skip]
+pub(super) fn objects(cluster: &Cluster) -> Vec<TargetObject> {
+    vec![
+        cluster_role_binding("kubeadm:cluster-admins", "cluster-admin", &[group("kubeadm:cluster-admins")]),
+        cluster_role_binding("kubeadm:apiserver-kubelet-client", "system:kubelet-api-admin", &[user("kube-apiserver-kubelet-client")]),
+        cluster_role_binding("kubeadm:kubelet-bootstrap", "system:node-bootstrapper", &[group(BOOTSTRAPPERS)]),
+        cluster_role("kubeadm:get-nodes", &[rule("", &["nodes"], &[], &["get"])]),
+        cluster_role_binding("kubeadm:get-nodes", "kubeadm:get-nodes", &[group(BOOTSTRAPPERS)]),
+        cluster_role_binding("kubeadm:node-autoapprove-bootstrap", "system:certificates.k8s.io:certificatesigningrequests:nodeclient", &[group(BOOTSTRAPPERS)]),
+        cluster_role_binding("kubeadm:node-autoapprove-certificate-rotation", "system:certificates.k8s.io:certificatesigningrequests:selfnodeclient", &[group(NODES)]),
+        role("kube-system", "kubeadm:kubelet-config", &[rule("", &["configmaps"], &["kubelet-config"], &["get"])]),
+        role_binding("kube-system", "kubeadm:kubelet-config", &[group(NODES), group(BOOTSTRAPPERS)]),
+        role("kube-system", "kubeadm:nodes-kubeadm-config", &[rule("", &["configmaps"], &["kubeadm-config"], &["get"])]),
+        role_binding("kube-system", "kubeadm:nodes-kubeadm-config", &[group(BOOTSTRAPPERS), group(NODES)]),
+        role("kube-public", "kubeadm:bootstrap-signer-clusterinfo", &[rule("", &["configmaps"], &["cluster-info"], &["get"])]),
+        role_binding("kube-public", "kubeadm:bootstrap-signer-clusterinfo", &[user("system:anonymous")]),
+        cluster_role(USER, &own_rules(cluster)),
+        cluster_role_binding(USER, USER, &[user(USER)]),
+        role("kube-system", USER, &[rule("", &["configmaps"], &["kubeadm-config", "kubelet-config"], &["get", "patch"])]),
+        role_binding("kube-system", USER, &[user(USER)]),
+        role("kube-public", USER, &[rule("", &["configmaps"], &["cluster-info"], &["get", "patch"])]),
+        role_binding("kube-public", USER, &[user(USER)]),
+    ]
+}
+
+/// Keyplane's own rights: judge kubelets' requests, see Nodes, mark control-plane Nodes, and look after what it wrote.
+fn own_rules(cluster: &Cluster) -> Vec<Value> {
+    let nodes: Vec<_> = cluster.nodes.iter().map(|node| node.name.as_str()).collect();
+    let cluster_roles = ["kubeadm:get-nodes", USER];
+    let cluster_role_bindings = [
+        "kubeadm:cluster-admins",
+        "kubeadm:apiserver-kubelet-client",
+        "kubeadm:kubelet-bootstrap",
+        "kubeadm:get-nodes",
+        "kubeadm:node-autoapprove-bootstrap",
+        "kubeadm:node-autoapprove-certificate-rotation",
+        USER,
+    ];
+    let roles =
+        ["kubeadm:kubelet-config", "kubeadm:nodes-kubeadm-config", "kubeadm:bootstrap-signer-clusterinfo", USER];
+    vec![
+        rule("certificates.k8s.io", &["certificatesigningrequests"], &[], &["get", "list", "watch"]),
+        rule("certificates.k8s.io", &["certificatesigningrequests/approval"], &[], &["patch", "update"]),
+        rule("certificates.k8s.io", &["signers"], &["kubernetes.io/kubelet-serving"], &["approve"]),
+        rule("", &["nodes"], &[], &["get", "list", "watch"]),
+        rule("", &["nodes"], &nodes, &["patch"]),
+        rule(GROUP, &["clusterroles"], &cluster_roles, &["get"]),
+        rule(GROUP, &["clusterrolebindings"], &cluster_role_bindings, &["get"]),
+        rule(GROUP, &["roles", "rolebindings"], &roles, &["get"]),
+    ]
+}
+
+fn rule(group: &str, resources: &[&str], names: &[&str], verbs: &[&str]) -> Value {
+    let mut rule = json!({"apiGroups": [group], "resources": resources, "verbs": verbs});
+    if !names.is_empty() {
+        rule["resourceNames"] = json!(names);
+    }
+    rule
+}
+
+fn user(name: &str) -> Value {
+    json!({"kind": "User", "apiGroup": GROUP, "name": name})
+}
+
+fn group(name: &str) -> Value {
+    json!({"kind": "Group", "apiGroup": GROUP, "name": name})
+}
+
+fn cluster_role(name: &str, rules: &[Value]) -> TargetObject {
+    TargetObject::new(GROUP, "ClusterRole", None, name, json!({"rules": rules}))
+}
+
+fn role(namespace: &str, name: &str, rules: &[Value]) -> TargetObject {
+    TargetObject::new(GROUP, "Role", Some(namespace), name, json!({"rules": rules}))
+}
+
+fn cluster_role_binding(name: &str, role: &str, subjects: &[Value]) -> TargetObject {
+    let reference = json!({"apiGroup": GROUP, "kind": "ClusterRole", "name": role});
+    TargetObject::new(GROUP, "ClusterRoleBinding", None, name, json!({"roleRef": reference, "subjects": subjects}))
+}
+
+fn role_binding(namespace: &str, name: &str, subjects: &[Value]) -> TargetObject {
+    let reference = json!({"apiGroup": GROUP, "kind": "Role", "name": name});
+    let content = json!({"roleRef": reference, "subjects": subjects});
+    TargetObject::new(GROUP, "RoleBinding", Some(namespace), name, content)
+}
