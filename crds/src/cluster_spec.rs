@@ -26,7 +26,7 @@ use crate::{ControlPlane, ControlPlaneEndpoint, Etcd, Images, Network};
     printcolumn(name = "Ready", type_ = "string", json_path = ".status.conditions[?(@.type==\"Ready\")].status"),
     printcolumn(name = "Reason", type_ = "string", json_path = ".status.conditions[?(@.type==\"Ready\")].reason"),
     printcolumn(name = "Nodes", type_ = "string", json_path = ".status.nodesReady"),
-    printcolumn(name = "Certs-Expire", type_ = "date", json_path = ".status.certificatesExpire"),
+    printcolumn(name = "Certs-Expire", type_ = "string", json_path = ".status.certificatesExpire"),
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"),
 )]
 #[serde(rename_all = "camelCase")]

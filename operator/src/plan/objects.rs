@@ -214,6 +214,7 @@ pub(super) fn plan_config_map(wanted: ConfigMap, observed: &Observed, plan: &mut
 }
 
 /// A text in a Secret.
-pub(super) fn text<'a>(secret: &'a Secret, key: &str) -> Option<&'a str> {
+#[must_use]
+pub fn text<'a>(secret: &'a Secret, key: &str) -> Option<&'a str> {
     std::str::from_utf8(&secret.data.as_ref()?.get(key)?.0).ok()
 }

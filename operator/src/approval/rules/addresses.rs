@@ -1,0 +1,127 @@
+//! Whether the node that asks is known, and whose the IP addresses are.
+
+use super::{Case, Outcome};
+use crate::approval::declaration::{Claim, Declaration};
+use crate::approval::facts::NodeFacts;
+use crate::approval::reserved::AddressReservation;
+use crate::approval::verdict::{Answer, shown};
+
+impl<'a> Case<'a> {
+    /// The Node, if it is there and has said anything. `node` objects otherwise.
+    pub(super) fn node_facts(&self) -> Result<&'a NodeFacts, Answer> {
+        let name = self.node_name()?;
+        let facts = self.facts.node.filter(|facts| facts.name == name).ok_or(Answer::NotJudged)?;
+        if facts.names.is_empty() && facts.addresses.is_empty() {
+            return Err(Answer::NotJudged);
+        }
+        Ok(facts)
+    }
+
+    /// What is declared about the node, if anything is and it can be read. `declared` objects otherwise.
+    fn declaration(&self) -> Result<&'a Declaration, Answer> {
+        let name = self.node_name()?;
+        let declaration = self.facts.declaration;
+        if declaration.node() == name && declaration.is_declared() && declaration.unreadable().is_empty() {
+            Ok(declaration)
+        } else {
+            Err(Answer::NotJudged)
+        }
+    }
+}
+
+/// The ranges of the cluster's networks can be read. Admission sees to it; if it did not, this waits rather than
+/// approves what may be a Service's address.
+pub fn reserved_ranges(case: &Case<'_>) -> Outcome {
+    match case.facts.reserved.unreadable() {
+        [] => Ok(()),
+        [range, ..] => {
+            let message = format!("spec.network of the ClusterSpec has {}, which is no range", shown(range));
+            Err(Answer::wait("ClusterSpecUnreadable", message))
+        }
+    }
+}
+
+/// No address is special, a Service's or Pod's, the API endpoint's, or another machine's, whoever claims it.
+///
+/// Two cases wait, as they go away: an address that is listed for this node and for another (a move of which half is
+/// written), and one in a selector's range that another Node reports (a machine that is gone, whose Node isn't yet).
+/// An address that is listed for this node is not lost to another Node that reports it: else any node could stop any
+/// other by its own status.
+pub fn reserved(case: &Case<'_>) -> Outcome {
+    let node = case.node_name()?;
+    let declaration = case.facts.declaration;
+    let mut outcome = Ok(());
+    for address in case.addresses()? {
+        let Some(reservation) = case.facts.reserved.address(node, &address) else { continue };
+        let listed = declaration.node() == node && declaration.claim(&address) == Some(Claim::Listed);
+        let message = format!("the IP address {address} is {reservation}");
+        let objection = match reservation {
+            AddressReservation::Listed(_) if listed => {
+                Answer::wait("AddressDeclaredTwice", format!("{message} and for this node: take it out of one"))
+            }
+            AddressReservation::Reported(_) if listed => continue,
+            AddressReservation::Reported(_) => Answer::wait("AddressInUse", message),
+            AddressReservation::Listed(_) => return Err(Answer::deny("AnotherNodesAddress", message)),
+            _ => return Err(Answer::deny("ReservedAddress", message)),
+        };
+        // What waits must not hide an address that denies.
+        outcome = outcome.and(Err(objection));
+    }
+    outcome
+}
+
+/// The `ClusterSpec` or a `NodePool` declares the node. The declaration may come after the machine, as the objects of a
+/// Git repository are applied in no order, so this waits.
+pub fn node_declared(case: &Case<'_>) -> Outcome {
+    let node = case.node_name()?;
+    let declaration = case.facts.declaration;
+    if declaration.node() != node || !declaration.is_declared() {
+        let message = format!("no ClusterSpec or NodePool declares the node {}: list it in a NodePool", shown(node));
+        return Err(Answer::wait("NodeNotDeclared", message));
+    }
+    match declaration.unreadable() {
+        [] => Ok(()),
+        [range, ..] => {
+            let message = format!("spec.selector.addressCIDRs of the NodePool has {}, which is no range", shown(range));
+            Err(Answer::wait("NodePoolUnreadable", message))
+        }
+    }
+}
+
+/// Each address is declared for the node. A Node's status can't take the place of this: without an external cloud
+/// provider a kubelet writes it as it likes, which is why in-tree approval was taken out (kubernetes #62471).
+pub fn declared(case: &Case<'_>) -> Outcome {
+    let declaration = case.declaration()?;
+    for address in case.addresses()? {
+        if declaration.claim(&address).is_none() {
+            let node = shown(declaration.node());
+            let message = format!("the IP address {address} is not declared for {node}: list it in its NodePool");
+            return Err(Answer::deny("AddressNotDeclared", message));
+        }
+    }
+    Ok(())
+}
+
+/// The Node is there and has addresses. Both come after the first request of a kubelet, so this waits.
+pub fn node(case: &Case<'_>) -> Outcome {
+    let name = case.node_name()?;
+    match case.facts.node {
+        Some(facts) if facts.name == name => match case.node_facts() {
+            Ok(_) => Ok(()),
+            Err(_) => Err(Answer::wait("NodeHasNoAddresses", format!("the Node {} has no addresses yet", shown(name)))),
+        },
+        _ => Err(Answer::wait("NodeNotFound", format!("there is no Node {} yet", shown(name)))),
+    }
+}
+
+/// Each address is in the Node's status. It may come later (a cloud controller, a second network), so this waits.
+pub fn reported(case: &Case<'_>) -> Outcome {
+    let facts = case.node_facts()?;
+    for address in case.addresses()? {
+        if !facts.addresses.contains(&address) {
+            let message = format!("the IP address {address} is not in the Node's status");
+            return Err(Answer::wait("AddressNotReported", message));
+        }
+    }
+    Ok(())
+}

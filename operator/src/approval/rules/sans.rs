@@ -1,0 +1,96 @@
+//! The subject alternative names: their kinds and form, and whose the DNS names are.
+
+use super::{Case, Outcome};
+use crate::approval::names::{DnsName, address_of_octets};
+use crate::approval::pkcs10::San;
+use crate::approval::reserved::NameReservation;
+use crate::approval::verdict::{Answer, shown};
+
+/// A machine with more names and addresses than this is none. It bounds the work for one request.
+const MAX_SANS: usize = 64;
+
+/// There is at least one name, and each is a DNS name or an IP address. The signer fails a request without names or with
+/// an e-mail address or URI; a certificate for a URI is an identity in some meshes.
+pub fn kinds(case: &Case<'_>) -> Outcome {
+    let sans = &case.pkcs10()?.sans;
+    if sans.is_empty() {
+        return Err(Answer::deny("SANMissing", "the request names no DNS name and no IP address".to_owned()));
+    }
+    if sans.len() > MAX_SANS {
+        let message = format!("the request has {} names, more than {MAX_SANS}", sans.len());
+        return Err(Answer::deny("TooManySANs", message));
+    }
+    for san in sans {
+        if let San::Other(kind) = san {
+            let message = format!("the request names {kind}; only DNS names and IP addresses are allowed");
+            return Err(Answer::deny("SANKindNotAllowed", message));
+        }
+    }
+    Ok(())
+}
+
+/// Each DNS name is a plain host name: no wildcard, nothing that a client may read as an address, no NUL that ends it for
+/// one reader and not for another.
+pub fn names(case: &Case<'_>) -> Outcome {
+    for san in &case.pkcs10()?.sans {
+        if let San::Dns(name) = san
+            && let Err(error) = DnsName::parse(name)
+        {
+            return Err(Answer::deny("SANMalformed", format!("the DNS name {}: {error}", shown(name))));
+        }
+    }
+    Ok(())
+}
+
+/// Each IP address has 4 octets or 16, and no IPv4 address hides in the latter.
+pub fn addresses(case: &Case<'_>) -> Outcome {
+    for san in &case.pkcs10()?.sans {
+        if let San::Address(octets) = san
+            && let Err(error) = address_of_octets(octets)
+        {
+            return Err(Answer::deny("SANMalformed", format!("the IP address: {error}")));
+        }
+    }
+    Ok(())
+}
+
+/// No name is the API server's, the cluster's DNS's, localhost or another node's, whoever claims it. Pods trust the CA
+/// that signs these certificates: one for `kubernetes.default.svc` would make a node the API server to them.
+pub fn reserved_names(case: &Case<'_>) -> Outcome {
+    let node = case.node_name()?;
+    for name in case.names()? {
+        if let Some(reservation) = case.facts.reserved.name(node, &name) {
+            let reason = match reservation {
+                NameReservation::AnotherNode => "AnotherNodesName",
+                _ => "ReservedName",
+            };
+            return Err(Answer::deny(reason, format!("the DNS name {} is {reservation}", shown(name.as_str()))));
+        }
+    }
+    Ok(())
+}
+
+/// Each DNS name is the name of the node that asks, whole: a prefix or a substring is another machine's
+/// (`a` and `auth.example`).
+pub fn declared_names(case: &Case<'_>) -> Outcome {
+    let node = case.node_name()?;
+    for name in case.names()? {
+        if name.as_str() != node {
+            let message = format!("the DNS name {} is not the node's name {}", shown(name.as_str()), shown(node));
+            return Err(Answer::deny("NameNotDeclared", message));
+        }
+    }
+    Ok(())
+}
+
+/// Each DNS name is in the Node's status. It may come later, so this waits.
+pub fn node_names(case: &Case<'_>) -> Outcome {
+    let facts = case.node_facts()?;
+    for name in case.names()? {
+        if !facts.names.contains(&name) {
+            let message = format!("the DNS name {} is not in the Node's status", shown(name.as_str()));
+            return Err(Answer::wait("NameNotReported", message));
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,145 @@
+//! The approver, from the outside: a small cluster, and who asks for what in it.
+
+mod addresses;
+mod chain;
+mod csr;
+mod declaration;
+mod encoding;
+mod identity;
+mod names;
+mod sans;
+mod scope;
+
+use k8s_openapi::api::certificates::v1::CertificateSigningRequest;
+use k8s_openapi::api::core::v1::Node;
+use k8s_openapi::jiff::Timestamp;
+use keyplane_crds::{ClusterSpecSpec, KubeletServingPolicy, NodePoolSpec};
+use serde::de::DeserializeOwned;
+use serde_json::{Value, json};
+
+use super::{Declaration, Facts, Judgement, NodeFacts, Reserved, SigningRequest, Verdict, judge};
+use csr::{Csr, address, dns};
+
+/// The time at which all requests of the tests were made.
+const CREATED: &str = "2026-11-23T12:00:00Z";
+
+/// A cluster of one control-plane node (`cp1`, 10.0.0.11), one listed worker (`worker1`, 10.0.0.21 and `fd00::15`) and a
+/// selector for `spot-*` in 10.0.1.0/24; by default `worker1` asks for what it has.
+struct World {
+    cluster: ClusterSpecSpec,
+    pools: Vec<NodePoolSpec>,
+    nodes: Vec<NodeFacts>,
+    policy: KubeletServingPolicy,
+    request: SigningRequest,
+    now: Timestamp,
+}
+
+fn read<T: DeserializeOwned>(value: Value) -> T {
+    serde_json::from_value(value).unwrap()
+}
+
+fn node(name: &str, addresses: &[(&str, &str)]) -> NodeFacts {
+    let addresses: Vec<Value> =
+        addresses.iter().map(|(kind, address)| json!({"type": kind, "address": address})).collect();
+    let node: Node = read(json!({"metadata": {"name": name}, "status": {"addresses": addresses}}));
+    NodeFacts::from(&node)
+}
+
+fn pool(value: &Value) -> NodePoolSpec {
+    let mut pool = json!({"clusterRef": {"name": "demo"}});
+    pool.as_object_mut().unwrap().extend(value.as_object().unwrap().clone());
+    read(pool)
+}
+
+/// The object that a kubelet makes for a request.
+fn object(node: &str, pem: &[u8]) -> SigningRequest {
+    let mut object: CertificateSigningRequest = read(json!({
+        "metadata": {"name": "csr-1", "uid": "u1", "resourceVersion": "7", "creationTimestamp": CREATED},
+        "spec": {
+            "signerName": "kubernetes.io/kubelet-serving",
+            "username": format!("system:node:{node}"),
+            "groups": ["system:nodes", "system:authenticated"],
+            "usages": ["digital signature", "server auth"],
+            "request": "",
+        },
+    }));
+    object.spec.request.0 = pem.to_vec();
+    SigningRequest::from(&object)
+}
+
+impl World {
+    fn new() -> Self {
+        Self {
+            cluster: read(json!({
+                "kubernetesVersion": "v1.37.2",
+                "controlPlaneEndpoint": {"host": "api.demo.example"},
+                "controlPlane": {"nodes": [{"name": "cp1", "addresses": ["10.0.0.11"]}]},
+                "network": {"serviceCIDRs": ["10.96.0.0/12", "fd00:96::/108"], "podCIDRs": ["10.244.0.0/16"]},
+            })),
+            pools: vec![
+                pool(&json!({"machines": [{"name": "worker1", "addresses": ["10.0.0.21", "fd00::15"]}]})),
+                pool(&json!({"selector": {"namePattern": "spot-*", "addressCIDRs": ["10.0.1.0/24"]}})),
+            ],
+            nodes: vec![
+                node("cp1", &[("InternalIP", "10.0.0.11"), ("Hostname", "cp1")]),
+                node("worker1", &[("InternalIP", "10.0.0.21"), ("InternalIP", "fd00::15"), ("Hostname", "worker1")]),
+            ],
+            policy: KubeletServingPolicy::default(),
+            request: object("worker1", &Csr::of("worker1").named(&["worker1"], &["10.0.0.21", "fd00::15"]).pem()),
+            now: "2026-11-23T12:00:05Z".parse().unwrap(),
+        }
+    }
+
+    /// That world, with this request from `worker1`.
+    fn asked(csr: &Csr) -> Self {
+        let mut world = Self::new();
+        world.request.request = csr.pem();
+        world
+    }
+
+    /// That world, in which `worker1` asks for these names and addresses.
+    fn asked_for(names: &[&str], addresses: &[&str]) -> Self {
+        Self::asked(&Csr::of("worker1").named(names, addresses))
+    }
+
+    /// That world, in which a node asks for its name and an address that its Node reports.
+    fn with_node(name: &str, address: &str) -> Self {
+        let mut world = Self::new();
+        world.nodes.retain(|node| node.name != name);
+        world.nodes.push(node(name, &[("InternalIP", address), ("Hostname", name)]));
+        world.request = object(name, &Csr::of(name).named(&[name], &[address]).pem());
+        world
+    }
+
+    fn judge(&self) -> Judgement {
+        let name = self.request.node_name().unwrap_or_default();
+        let declaration = Declaration::of(name, &self.cluster, &self.pools);
+        let reserved = Reserved::of(&self.cluster, &self.pools, &self.nodes);
+        let node = self.nodes.iter().find(|node| node.name == name);
+        let facts = Facts { node, declaration: &declaration, reserved: &reserved, policy: &self.policy };
+        judge(&self.request, &facts, self.now)
+    }
+
+    #[track_caller]
+    fn is_approved(&self) {
+        let judgement = self.judge();
+        assert_eq!(judgement.verdict, Verdict::Approve, "{}: {}", judgement.reason, judgement.message);
+    }
+
+    #[track_caller]
+    fn is(&self, verdict: Verdict, rule: &str, reason: &str) {
+        let judgement = self.judge();
+        let found = (judgement.verdict, judgement.rule, judgement.reason);
+        assert_eq!(found, (verdict, rule, reason), "{}", judgement.message);
+    }
+
+    #[track_caller]
+    fn is_denied(&self, rule: &str, reason: &str) {
+        self.is(Verdict::Deny, rule, reason);
+    }
+
+    #[track_caller]
+    fn waits(&self, rule: &str, reason: &str) {
+        self.is(Verdict::Wait, rule, reason);
+    }
+}

@@ -1,0 +1,67 @@
+//! What is ours to judge.
+
+use super::*;
+
+#[test]
+fn ignores_a_request_for_another_signer() {
+    for signer in
+        ["kubernetes.io/kube-apiserver-client", "kubernetes.io/kube-apiserver-client-kubelet", "", "example.com/x"]
+    {
+        let mut world = World::new();
+        world.request.signer_name = signer.to_owned();
+        world.is(Verdict::Ignore, "signer", "OtherSigner");
+    }
+}
+
+#[test]
+fn does_not_look_into_a_request_for_another_signer() {
+    let mut world = World::new();
+    world.request.signer_name = "example.com/x".to_owned();
+    assert_eq!(world.judge().answers.len(), 1);
+    assert!(!world.judge().violation);
+}
+
+#[test]
+fn leaves_a_request_alone_that_has_a_verdict_or_a_certificate() {
+    let mut object: CertificateSigningRequest = read(json!({"spec": {"signerName": "s", "request": ""}}));
+    assert!(!SigningRequest::from(&object).settled);
+    for kind in ["Approved", "Denied", "Failed", "SomethingNew"] {
+        object.status = Some(read(json!({"conditions": [{"type": kind, "status": "True"}]})));
+        assert!(SigningRequest::from(&object).settled, "{kind}");
+    }
+    object.status = Some(read(json!({"certificate": "AAAA"})));
+    assert!(SigningRequest::from(&object).settled);
+    object.status = Some(read(json!({"conditions": [], "certificate": ""})));
+    assert!(!SigningRequest::from(&object).settled);
+    object.metadata.deletion_timestamp = Some(read(json!(CREATED)));
+    assert!(SigningRequest::from(&object).settled);
+
+    let mut world = World::new();
+    world.request.settled = true;
+    world.is(Verdict::Ignore, "open", "AlreadySettled");
+}
+
+#[test]
+fn ignores_everything_where_the_policy_is_off() {
+    let mut world = World::new();
+    world.policy.enabled = false;
+    world.is(Verdict::Ignore, "enabled", "ApprovalDisabled");
+}
+
+#[test]
+fn ignores_a_request_that_no_kubelet_waits_for_any_more() {
+    let mut world = World::new();
+    world.now = "2026-11-23T13:00:00Z".parse().unwrap();
+    world.is_approved();
+    world.now = "2026-11-23T13:00:01Z".parse().unwrap();
+    world.is(Verdict::Ignore, "age", "RequestTooOld");
+    world.request.created = None;
+    world.is(Verdict::Ignore, "age", "RequestTooOld");
+}
+
+#[test]
+fn approves_where_the_api_servers_clock_is_ahead() {
+    let mut world = World::new();
+    world.now = "2026-11-23T11:58:00Z".parse().unwrap();
+    world.is_approved();
+}

@@ -1,0 +1,348 @@
+//! The ClusterSpec's controller: observe, plan, act, report.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::StreamExt;
+use k8s_openapi::api::core::v1::{ConfigMap, ObjectReference, Secret};
+use k8s_openapi::jiff::Timestamp;
+use keyplane_crds::{CLUSTER_LABEL, CertificatePolicy, ClusterSpec, ClusterSpecStatus, NodePool, condition_of};
+use kube::core::{DeserializeGuard, PartialObjectMeta};
+use kube::runtime::controller::{Action, Controller};
+use kube::runtime::reflector::ObjectRef;
+use kube::runtime::watcher;
+use kube::{Api, Resource, ResourceExt};
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::UnboundedReceiverStream;
+
+use super::target::Brief;
+use super::{Context, Error, RECONCILE_TIMEOUT, RESYNC, config, deletion, observe, watch_config};
+use crate::cluster::{Cluster, Policy};
+use crate::kube::backoff::Backoff;
+use crate::kube::secrets::{self, Written};
+use crate::kube::{apply, backoff};
+use crate::pki::inventory::AuthorityName;
+use crate::plan::issuance::fulfil;
+use crate::plan::objects::{MANAGED_BY, MANAGED_BY_LABEL, node_secret};
+use crate::plan::{Authorities, Blocker, Observed, Pair, Step, objects, plan, status};
+
+type Guarded = DeserializeGuard<ClusterSpec>;
+
+struct State {
+    context: Context,
+    backoff: Backoff<(String, String)>,
+}
+
+/// Runs until `stop`.
+pub async fn run(
+    context: Context,
+    concurrency: u16,
+    triggers: mpsc::UnboundedReceiver<ObjectRef<Guarded>>,
+    stop: impl Future<Output = ()> + Send + Sync + 'static,
+) {
+    let client = context.client.clone();
+    // Metadata is enough to see that a Secret has changed; keys are read when they are needed, and not kept.
+    let ours = watch_config().labels(&format!("{MANAGED_BY_LABEL}={MANAGED_BY}"));
+    let secrets: Api<PartialObjectMeta<Secret>> = Api::all(client.clone());
+    let config_maps: Api<PartialObjectMeta<ConfigMap>> = Api::all(client.clone());
+    let policies: Api<DeserializeGuard<CertificatePolicy>> = Api::all(client.clone());
+    let pools: Api<DeserializeGuard<NodePool>> = Api::all(client.clone());
+    let controller = Controller::new(Api::<Guarded>::all(client), watch_config()).with_config(config(concurrency));
+    let clusters = controller.store();
+    let state = Arc::new(State { context, backoff: Backoff::default() });
+    controller
+        .watches(secrets, ours.clone(), |secret| owner(&secret))
+        .watches(config_maps, ours, |config_map| owner(&config_map))
+        .watches(policies, watcher::Config::default(), move |policy| {
+            let (namespace, name) = (policy.namespace(), policy.name_any());
+            clusters
+                .state()
+                .into_iter()
+                .filter(move |cluster| cluster.namespace() == namespace && refers_to(cluster, &name))
+                .map(|cluster| ObjectRef::from_obj(&*cluster))
+                .collect::<Vec<_>>()
+        })
+        .watches(pools, watcher::Config::default(), |pool| {
+            let pool = pool.0.as_ref().ok()?;
+            Some(ObjectRef::new(&pool.spec.cluster_ref.name).within(pool.namespace()?.as_str()))
+        })
+        .reconcile_on(UnboundedReceiverStream::new(triggers))
+        .graceful_shutdown_on(stop)
+        .run(reconcile, on_error, state)
+        .for_each(|result| async move {
+            if let Err(error) = result {
+                // Failed reconciliations are logged where they fail; the rest is deletions and passing watch errors.
+                tracing::debug!(%error, "ClusterSpec controller");
+            }
+        })
+        .await;
+}
+
+fn owner<K: Resource<DynamicType = ()>>(object: &K) -> Option<ObjectRef<Guarded>> {
+    let cluster = object.meta().labels.as_ref()?.get(CLUSTER_LABEL)?;
+    Some(ObjectRef::new(cluster).within(object.meta().namespace.as_deref()?))
+}
+
+fn refers_to(cluster: &Guarded, policy: &str) -> bool {
+    let Ok(cluster) = &cluster.0 else { return false };
+    cluster.spec.certificate_policy_ref.as_ref().is_some_and(|reference| reference.name == policy)
+}
+
+async fn reconcile(cached: Arc<Guarded>, state: Arc<State>) -> Result<Action, Error> {
+    let started = std::time::Instant::now();
+    let metrics = &state.context.metrics;
+    let key = (cached.namespace().unwrap_or_default(), cached.name_any());
+    let result = match tokio::time::timeout(RECONCILE_TIMEOUT, one_pass(&key, &state.context)).await {
+        Ok(result) => result,
+        Err(_) => Err(Error::Timeout),
+    };
+    metrics.reconcile_seconds.with_label_values(&["ClusterSpec"]).observe(started.elapsed().as_secs_f64());
+    let label = result.as_ref().err().map_or("ok", Error::reason);
+    metrics.reconciliations.with_label_values(&["ClusterSpec", label]).inc();
+    if result.is_ok() {
+        state.backoff.forget(&key);
+    }
+    result
+}
+
+fn on_error(cached: Arc<Guarded>, error: &Error, state: Arc<State>) -> Action {
+    let key = (cached.namespace().unwrap_or_default(), cached.name_any());
+    if matches!(error, Error::Conflict(_)) {
+        return Action::requeue(backoff::delay(1));
+    }
+    let wait = state.backoff.failed(key.clone());
+    tracing::warn!(namespace = key.0, cluster = key.1, %error, retry_seconds = wait.as_secs(), "reconciliation failed");
+    Action::requeue(wait)
+}
+
+async fn one_pass((namespace, name): &(String, String), context: &Context) -> Result<Action, Error> {
+    let api: Api<Guarded> = Api::namespaced(context.client.clone(), namespace);
+    // The cache may be behind our own status, and the status is a trace of keys that were made: read the real one.
+    let found = api.get_opt(name).await.map_err(Error::api("reading the ClusterSpec"))?;
+    let Some(found) = found else {
+        context.targets.stop(namespace, name);
+        context.metrics.forget(namespace, name);
+        return Ok(Action::await_change());
+    };
+    let found = match found.0 {
+        Ok(found) => found,
+        Err(invalid) => {
+            tracing::warn!(namespace, cluster = name, error = %invalid, "a ClusterSpec that can't be read is left alone");
+            let blocker = Blocker { reason: "Unreadable", message: format!("the object can't be read: {invalid}") };
+            let status = status::refused(&ClusterSpecStatus::default(), &blocker, None, Timestamp::now());
+            // Only conditions: a status that is there stays as it is.
+            let api: Api<ClusterSpec> = Api::namespaced(context.client.clone(), namespace);
+            let _ = apply::apply_status(&api, name, &serde_json::json!({"conditions": status.conditions})).await;
+            return Ok(Action::requeue(RESYNC));
+        }
+    };
+    if let Some(action) = deletion::handle(&found, context).await? {
+        return Ok(action);
+    }
+    let now = Timestamp::now();
+    if let Some(action) = paused(&found, context, now) {
+        return Ok(action);
+    }
+    let cluster = match parse(&found, context) {
+        Ok(cluster) => cluster,
+        Err(blocker) => {
+            context.targets.stop(namespace, name);
+            let previous = found.status.clone().unwrap_or_default();
+            let status = status::refused(&previous, &blocker, found.metadata.generation, now);
+            report(&found, status, context).await?;
+            return Ok(Action::requeue(RESYNC));
+        }
+    };
+    let mut observed = observe::gather(&context.client, &cluster).await?;
+    observed.status = found.status.clone().unwrap_or_default();
+    observed.target = context.targets.facts(namespace, name);
+    let reference = unversioned(&found);
+    let blockers = act(&cluster, &mut observed, &reference, now, context).await?;
+    if let Some(brief) = brief(&cluster, &observed, reference, context) {
+        observed.target = context.targets.ensure(brief);
+    }
+    let status = status::report(&cluster, &observed, &blockers, found.metadata.generation, now);
+    let next = next_check(&status, now);
+    report(&found, status, context).await?;
+    Ok(Action::requeue(next))
+}
+
+/// While a ClusterSpec is paused nothing is written, neither here nor in its target.
+fn paused(found: &ClusterSpec, context: &Context, now: Timestamp) -> Option<Action> {
+    let until = found.spec.paused_until.as_ref().map(|time| time.0).filter(|until| *until > now);
+    if !found.spec.paused && until.is_none() {
+        return None;
+    }
+    context.targets.stop(&found.namespace().unwrap_or_default(), &found.name_any());
+    let wait = until.filter(|_| !found.spec.paused).map(|until| until.duration_since(now));
+    Some(Action::requeue(wait.and_then(|wait| Duration::try_from(wait).ok()).unwrap_or(RESYNC).min(RESYNC)))
+}
+
+fn parse(found: &ClusterSpec, context: &Context) -> Result<Cluster, Blocker> {
+    let namespace = found.namespace().unwrap_or_default();
+    let policy = match &found.spec.certificate_policy_ref {
+        None => Policy::default(),
+        Some(reference) => {
+            let key = ObjectRef::new(&reference.name).within(&namespace);
+            let stored = context.certificate_policies.get(&key);
+            let missing = || Blocker {
+                reason: "CertificatePolicyNotFound",
+                message: format!(
+                    "spec.certificatePolicyRef: there is no CertificatePolicy {} in namespace {namespace}: apply it, or \
+                     take the reference away",
+                    reference.name
+                ),
+            };
+            let policy = stored.as_ref().and_then(|guard| guard.0.as_ref().ok()).ok_or_else(missing)?;
+            Policy::parse(&policy.spec).map_err(|error| Blocker {
+                reason: "CertificatePolicyInvalid",
+                message: format!("CertificatePolicy {}: {error}", reference.name),
+            })?
+        }
+    };
+    Cluster::parse(&found.name_any(), &namespace, &found.spec, policy)
+        .map_err(|error| Blocker { reason: "InvalidSpec", message: error.to_string() })
+}
+
+/// Plans and writes until nothing is left to do; gives back what is in the way.
+async fn act(
+    cluster: &Cluster,
+    observed: &mut Observed,
+    reference: &ObjectReference,
+    now: Timestamp,
+    context: &Context,
+) -> Result<Vec<Blocker>, Error> {
+    let secrets: Api<Secret> = Api::namespaced(context.client.clone(), &cluster.namespace);
+    let config_maps: Api<ConfigMap> = Api::namespaced(context.client.clone(), &cluster.namespace);
+    loop {
+        let next = plan(cluster, observed, now);
+        if next.steps.is_empty() {
+            warn_of_new_blockers(&next.blockers, observed, reference, context).await;
+            return Ok(next.blockers);
+        }
+        for step in next.steps {
+            match step {
+                Step::Secret(draft) => {
+                    let note = draft.describe();
+                    let secret = {
+                        let (cluster, seen) = (cluster.clone(), std::mem::take(observed));
+                        let issued = tokio::task::spawn_blocking(move || (fulfil(draft, &cluster, &seen), seen));
+                        let (secret, seen) = issued.await.map_err(|error| Error::Broken(error.to_string()))?;
+                        *observed = seen;
+                        secret?
+                    };
+                    let name = secret.name_any();
+                    let written = secrets::write(&secrets, &secret).await;
+                    let written = match written.map_err(Error::api(format!("writing Secret {name}")))? {
+                        Written::Done(secret) => *secret,
+                        Written::Conflict => return Err(Error::Conflict(format!("Secret {name}"))),
+                    };
+                    let other = unversioned(&written);
+                    observed.secrets.insert(name, written);
+                    context.metrics.writes.with_label_values(&["Secret"]).inc();
+                    tracing::info!(namespace = cluster.namespace, cluster = cluster.name, note, "wrote");
+                    context.events.normal_with(reference, other, "Issued", "Issue", &note).await;
+                }
+                Step::ConfigMap(config_map) => {
+                    let name = config_map.name_any();
+                    let mended = observed.config_maps.contains_key(&name);
+                    let applied = apply::apply(&config_maps, &config_map).await;
+                    let applied = applied.map_err(Error::api(format!("applying ConfigMap {name}")))?;
+                    let other = unversioned(&applied);
+                    observed.config_maps.insert(name.clone(), without_strangers(applied, &config_map));
+                    context.metrics.writes.with_label_values(&["ConfigMap"]).inc();
+                    let note = format!("{} ConfigMap {name}", if mended { "put right" } else { "wrote" });
+                    tracing::info!(namespace = cluster.namespace, cluster = cluster.name, note, "wrote");
+                    context.events.normal_with(reference, other, "Applied", "Apply", &note).await;
+                }
+            }
+        }
+    }
+}
+
+/// Apply leaves alone what another manager has added. One more try would not change that: it is told in the log, and
+/// the plan goes on as if it were not there.
+fn without_strangers(applied: ConfigMap, wanted: &ConfigMap) -> ConfigMap {
+    if applied.data == wanted.data {
+        return applied;
+    }
+    tracing::warn!(config_map = applied.name_any(), "another manager has added keys, which are left alone");
+    ConfigMap { data: wanted.data.clone(), binary_data: None, ..applied }
+}
+
+/// An Event the first time; the condition stays.
+async fn warn_of_new_blockers(blockers: &[Blocker], observed: &Observed, about: &ObjectReference, context: &Context) {
+    let told = condition_of(&observed.status.conditions, "Rendered").map(|condition| condition.message.as_str());
+    for blocker in blockers {
+        if !told.is_some_and(|told| told.contains(&blocker.message)) {
+            context.events.warning(about, blocker.reason, "Plan", &blocker.message).await;
+        }
+    }
+}
+
+/// What the session of the target has to know, once all keys are there.
+fn brief(cluster: &Cluster, observed: &Observed, reference: ObjectReference, context: &Context) -> Option<Brief> {
+    let authorities = Authorities::load(cluster, observed)?;
+    let authority = authorities.get(AuthorityName::Cluster);
+    let first = cluster.nodes.first()?;
+    let secret = observed.secrets.get(&node_secret(&cluster.name, &first.name));
+    let pools = context.node_pools.state().into_iter().filter_map(|pool| {
+        let pool = pool.0.as_ref().ok()?;
+        let ours =
+            pool.namespace().as_deref() == Some(&cluster.namespace) && pool.spec.cluster_ref.name == cluster.name;
+        ours.then(|| (pool.name_any(), pool.spec.clone()))
+    });
+    // A map has no order: without one the brief would seem to change.
+    let pools: std::collections::BTreeMap<_, _> = pools.collect();
+    Some(Brief {
+        trust: authority.certificate_pem().to_owned(),
+        authority: Brief::authority_of(authority.certificate_pem(), authority.key().pem()),
+        super_admin: secret.and_then(super_admin),
+        pools: pools.into_values().collect(),
+        reference,
+        cluster: cluster.clone(),
+    })
+}
+
+fn super_admin(secret: &Secret) -> Option<Pair> {
+    let text = objects::text(secret, "super-admin.conf")?;
+    let (certificate, key) = crate::kubeconfig::embedded_credential(text)?;
+    Some(Brief::authority_of(&certificate, &key))
+}
+
+/// Writes the status if it says something new.
+async fn report(found: &ClusterSpec, status: ClusterSpecStatus, context: &Context) -> Result<(), Error> {
+    let (namespace, name) = (found.namespace().unwrap_or_default(), found.name_any());
+    let labels = [namespace.as_str(), name.as_str()];
+    let ready = condition_of(&status.conditions, "Ready").is_some_and(|condition| condition.status == "True");
+    context.metrics.cluster_ready.with_label_values(&labels).set(i64::from(ready));
+    if let Some(end) = &status.certificates_expire {
+        context.metrics.certificate_not_after.with_label_values(&labels).set(end.0.as_second());
+    }
+    if found.status.as_ref() == Some(&status) {
+        return Ok(());
+    }
+    let was_ready = found.status.as_ref().and_then(|status| condition_of(&status.conditions, "Ready"));
+    let api: Api<ClusterSpec> = Api::namespaced(context.client.clone(), &namespace);
+    apply::apply_status(&api, &name, &status).await.map_err(Error::api("writing the status"))?;
+    context.metrics.writes.with_label_values(&["ClusterSpec/status"]).inc();
+    if ready && was_ready.is_none_or(|condition| condition.status != "True") {
+        context.events.normal(&unversioned(found), "Ready", "Report", "the cluster is Ready").await;
+    }
+    Ok(())
+}
+
+/// When something is due by the clock alone: a certificate's renewal time or end, at the latest after [`RESYNC`].
+fn next_check(status: &ClusterSpecStatus, now: Timestamp) -> Duration {
+    let times =
+        status.certificates.iter().flat_map(|certificate| [certificate.renewal_time.0, certificate.not_after.0]);
+    let next = times.filter(|time| *time > now).min();
+    let wait = next.and_then(|time| Duration::try_from(time.duration_since(now)).ok());
+    // A second later, so that the time has come for sure.
+    wait.map_or(RESYNC, |wait| (wait + Duration::from_secs(1)).min(RESYNC))
+}
+
+/// An object for Events, without what changes.
+fn unversioned<K: Resource<DynamicType = ()>>(object: &K) -> ObjectReference {
+    ObjectReference { resource_version: None, ..object.object_ref(&()) }
+}

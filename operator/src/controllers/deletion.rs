@@ -1,0 +1,97 @@
+//! The end of a ClusterSpec: its keys stay, unless a person has said twice that they shall go.
+
+use k8s_openapi::api::core::v1::{ConfigMap, Secret};
+use k8s_openapi::jiff::Timestamp;
+use keyplane_crds::{CLUSTER_LABEL, CONFIRM_DELETION_ANNOTATION, ClusterSpec, DeletionPolicy};
+use kube::api::{DeleteParams, ListParams, Patch, PatchParams, Preconditions};
+use kube::core::PartialObjectMeta;
+use kube::runtime::controller::Action;
+use kube::{Api, Resource, ResourceExt};
+use serde::de::DeserializeOwned;
+use serde_json::json;
+
+use super::{Context, Error};
+use crate::kube::apply;
+use crate::plan::objects::{MANAGED_BY, MANAGED_BY_LABEL};
+use crate::plan::{Blocker, status};
+
+/// Holds a ClusterSpec whose keys shall go with it, until they are gone.
+const FINALIZER: &str = "keyplane.io/keys";
+
+/// Sets or takes the finalizer, and does what a deletion asks for. Nothing means that the object lives on.
+pub(super) async fn handle(found: &ClusterSpec, context: &Context) -> Result<Option<Action>, Error> {
+    let (namespace, name) = (found.namespace().unwrap_or_default(), found.name_any());
+    let held = found.finalizers().iter().any(|finalizer| finalizer == FINALIZER);
+    let delete = found.spec.deletion_policy == DeletionPolicy::Delete;
+    if found.metadata.deletion_timestamp.is_none() {
+        if delete != held {
+            set_finalizer(found, delete, context).await?;
+        }
+        return Ok(None);
+    }
+    context.targets.stop(&namespace, &name);
+    if !held {
+        return Ok(Some(Action::await_change()));
+    }
+    if delete {
+        if found.annotations().get(CONFIRM_DELETION_ANNOTATION) != Some(&name) {
+            let blocker = Blocker {
+                reason: "DeletionNotConfirmed",
+                message: format!(
+                    "deletionPolicy is Delete, so the keys of {name} would be lost for ever: confirm with `kubectl annotate \
+                     clusterspec {name} -n {namespace} {CONFIRM_DELETION_ANNOTATION}={name}`, or keep them with \
+                     `kubectl patch clusterspec {name} -n {namespace} --type merge -p \
+                     '{{\"spec\":{{\"deletionPolicy\":\"Retain\"}}}}'`"
+                ),
+            };
+            let previous = found.status.clone().unwrap_or_default();
+            let status = status::refused(&previous, &blocker, found.metadata.generation, Timestamp::now());
+            if found.status.as_ref() != Some(&status) {
+                let api: Api<ClusterSpec> = Api::namespaced(context.client.clone(), &namespace);
+                apply::apply_status(&api, &name, &status).await.map_err(Error::api("writing the status"))?;
+            }
+            return Ok(Some(Action::await_change()));
+        }
+        delete_all::<Secret>(&namespace, &name, context).await?;
+        delete_all::<ConfigMap>(&namespace, &name, context).await?;
+    }
+    set_finalizer(found, false, context).await?;
+    Ok(Some(Action::await_change()))
+}
+
+async fn delete_all<K>(namespace: &str, cluster: &str, context: &Context) -> Result<(), Error>
+where
+    K: Resource<DynamicType = (), Scope = k8s_openapi::NamespaceResourceScope> + Clone + std::fmt::Debug,
+    K: DeserializeOwned,
+{
+    let kind = K::kind(&());
+    let ours = format!("{MANAGED_BY_LABEL}={MANAGED_BY},{CLUSTER_LABEL}={cluster}");
+    let api: Api<PartialObjectMeta<K>> = Api::namespaced(context.client.clone(), namespace);
+    let found = api.list(&ListParams::default().labels(&ours)).await;
+    for object in found.map_err(Error::api(format!("listing {kind}s")))? {
+        // The very object that was listed, not one that somebody has put in its place meanwhile.
+        let preconditions = Preconditions { uid: object.uid(), resource_version: object.resource_version() };
+        let params = DeleteParams { preconditions: Some(preconditions), ..DeleteParams::default() };
+        match api.delete(&object.name_any(), &params).await {
+            Ok(_) => tracing::info!(namespace, cluster, kind = %kind, name = object.name_any(), "deleted"),
+            Err(kube::Error::Api(status)) if status.code == 404 => {}
+            Err(error) => return Err(Error::api(format!("deleting {kind} {}", object.name_any()))(error)),
+        }
+    }
+    Ok(())
+}
+
+async fn set_finalizer(found: &ClusterSpec, held: bool, context: &Context) -> Result<(), Error> {
+    let mut finalizers: Vec<_> = found.finalizers().iter().filter(|other| *other != FINALIZER).cloned().collect();
+    if held {
+        finalizers.push(FINALIZER.to_owned());
+    }
+    // The list is replaced as a whole: the version makes sure that it is the one that was seen.
+    let patch = json!({"metadata": {"finalizers": finalizers, "resourceVersion": found.metadata.resource_version}});
+    let api: Api<ClusterSpec> = Api::namespaced(context.client.clone(), &found.namespace().unwrap_or_default());
+    match api.patch(&found.name_any(), &PatchParams::default(), &Patch::Merge(patch)).await {
+        Ok(_) => Ok(()),
+        Err(kube::Error::Api(status)) if status.code == 404 => Ok(()),
+        Err(error) => Err(Error::api("setting the finalizer")(error)),
+    }
+}

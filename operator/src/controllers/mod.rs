@@ -1,0 +1,102 @@
+//! The controllers: one file per watched kind, each of which observes, plans, acts and reports.
+
+pub mod certificate_policy;
+pub mod cluster_spec;
+mod deletion;
+pub mod node_pool;
+mod observe;
+pub mod target;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use keyplane_crds::{CertificatePolicy, NodePool};
+use kube::Client;
+use kube::core::DeserializeGuard;
+use kube::runtime::reflector::Store;
+use kube::runtime::{controller, watcher};
+
+use crate::kube::events::Events;
+use crate::metrics::Metrics;
+use target::Targets;
+
+/// Objects are looked at again after about this long even if nothing has changed: a watch can miss an event.
+const RESYNC: Duration = Duration::from_secs(3600);
+
+/// One reconciliation may take this long: three RSA-4096 authorities and a node's keys take about a minute on a slow core.
+const RECONCILE_TIMEOUT: Duration = Duration::from_secs(300);
+
+/// Several changes of one object within this time are one reconciliation.
+const DEBOUNCE: Duration = Duration::from_millis(200);
+
+/// What every controller has.
+#[derive(Clone)]
+pub struct Context {
+    /// The management cluster.
+    pub client: Client,
+    /// Events on the objects there.
+    pub events: Events,
+    /// Counters.
+    pub metrics: Metrics,
+    /// The target clusters.
+    pub targets: Arc<Targets>,
+    /// The pools, as the watch knows them.
+    pub node_pools: Store<DeserializeGuard<NodePool>>,
+    /// The policies, as the watch knows them.
+    pub certificate_policies: Store<DeserializeGuard<CertificatePolicy>>,
+}
+
+/// How every controller is set up.
+fn config(concurrency: u16) -> controller::Config {
+    // kube's default is no limit: every start would work on all objects at once.
+    controller::Config::default().concurrency(concurrency).debounce(DEBOUNCE)
+}
+
+/// How every kind is watched. Pages keep the first list small in memory.
+fn watch_config() -> watcher::Config {
+    watcher::Config::default().page_size(100)
+}
+
+/// Why an object could not be worked on; it is tried again.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The management cluster's API server refused or failed.
+    #[error("{what}: {source}")]
+    Api {
+        /// What was tried.
+        what: String,
+        /// The answer.
+        source: Box<kube::Error>,
+    },
+    /// A key or certificate could not be made.
+    #[error(transparent)]
+    Issuance(#[from] crate::plan::issuance::IssuanceError),
+    /// Somebody else wrote at the same time.
+    #[error("{0} was changed by somebody else meanwhile")]
+    Conflict(String),
+    /// It took too long.
+    #[error("not done within {} s", RECONCILE_TIMEOUT.as_secs())]
+    Timeout,
+    /// A thread of ours has failed.
+    #[error("work was broken off: {0}")]
+    Broken(String),
+}
+
+impl Error {
+    fn api(what: impl Into<String>) -> impl FnOnce(kube::Error) -> Self {
+        let what = what.into();
+        move |source| Self::Api { what, source: Box::new(source) }
+    }
+
+    /// A metric label.
+    #[must_use]
+    pub const fn reason(&self) -> &'static str {
+        match self {
+            Self::Api { .. } => "api",
+            Self::Issuance(_) => "issuance",
+            Self::Conflict(_) => "conflict",
+            Self::Timeout => "timeout",
+            Self::Broken(_) => "broken",
+        }
+    }
+}

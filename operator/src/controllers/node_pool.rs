@@ -1,0 +1,80 @@
+//! The NodePool's controller: says whether what the pool declares is in force.
+
+use std::sync::Arc;
+
+use futures::StreamExt;
+use k8s_openapi::jiff::Timestamp;
+use keyplane_crds::{ClusterSpec, NodePool, set_condition};
+use kube::core::{DeserializeGuard, PartialObjectMeta};
+use kube::runtime::controller::{Action, Controller};
+use kube::runtime::reflector::{ObjectRef, Store};
+use kube::runtime::watcher;
+use kube::{Api, Client, ResourceExt};
+
+use super::{Error, RESYNC, config, watch_config};
+use crate::kube::{apply, backoff};
+
+type Guarded = DeserializeGuard<NodePool>;
+
+/// The controller and what its watch knows.
+#[must_use]
+pub fn controller(client: Client, concurrency: u16) -> (Controller<Guarded>, Store<Guarded>) {
+    let clusters: Api<PartialObjectMeta<ClusterSpec>> = Api::all(client.clone());
+    let controller = Controller::new(Api::<Guarded>::all(client), watch_config()).with_config(config(concurrency));
+    let store = controller.store();
+    let pools = store.clone();
+    let controller = controller.watches(clusters, watcher::Config::default(), move |cluster| {
+        let (namespace, name) = (cluster.namespace(), cluster.name_any());
+        let of_cluster = move |pool: &Arc<Guarded>| {
+            let Ok(pool) = &pool.0 else { return false };
+            pool.namespace() == namespace && pool.spec.cluster_ref.name == name
+        };
+        pools.state().into_iter().filter(of_cluster).map(|pool| ObjectRef::from_obj(&*pool)).collect::<Vec<_>>()
+    });
+    (controller, store)
+}
+
+/// Runs until `stop`.
+pub async fn run(
+    controller: Controller<Guarded>,
+    client: Client,
+    stop: impl Future<Output = ()> + Send + Sync + 'static,
+) {
+    controller
+        .graceful_shutdown_on(stop)
+        .run(reconcile, |_, _, _| Action::requeue(backoff::delay(3)), Arc::new(client))
+        .for_each(|result| async move {
+            if let Err(error) = result {
+                tracing::debug!(%error, "NodePool controller");
+            }
+        })
+        .await;
+}
+
+async fn reconcile(pool: Arc<Guarded>, client: Arc<Client>) -> Result<Action, Error> {
+    let Ok(pool) = &pool.0 else { return Ok(Action::requeue(RESYNC)) };
+    let namespace = pool.namespace().unwrap_or_default();
+    let cluster = &pool.spec.cluster_ref.name;
+    let clusters: Api<ClusterSpec> = Api::namespaced(Client::clone(&client), &namespace);
+    let found = clusters.get_metadata_opt(cluster).await.map_err(Error::api("reading the ClusterSpec"))?;
+    let (ready, reason, message) = match found {
+        Some(_) => (true, "InForce", format!("kubelets of ClusterSpec {cluster} are judged by this declaration")),
+        None => (
+            false,
+            "ClusterSpecNotFound",
+            format!(
+                "spec.clusterRef: there is no ClusterSpec {cluster} in namespace {namespace}: apply it, or mend the name"
+            ),
+        ),
+    };
+    let generation = pool.metadata.generation;
+    let mut status = pool.status.clone().unwrap_or_default();
+    status.observed_generation = generation;
+    status.nodes = i32::try_from(pool.spec.machines.len()).ok();
+    set_condition(&mut status.conditions, "Ready", ready, reason, &message, generation, Timestamp::now());
+    if pool.status.as_ref() != Some(&status) {
+        let api: Api<NodePool> = Api::namespaced(Client::clone(&client), &namespace);
+        apply::apply_status(&api, &pool.name_any(), &status).await.map_err(Error::api("writing the status"))?;
+    }
+    Ok(Action::requeue(RESYNC))
+}

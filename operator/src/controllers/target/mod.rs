@@ -1,0 +1,129 @@
+//! The target clusters: one session each, which keeps what belongs in the target there, watches its Nodes, and judges
+//! its kubelets' requests.
+//!
+//! A session is a task of its own, so that a target which does not answer holds up nobody else. The ClusterSpec's
+//! controller starts and stops sessions and reads what they have learned; a session that learns something new asks for
+//! a reconciliation.
+
+mod preparation;
+mod session;
+mod signing_requests;
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use k8s_openapi::api::core::v1::ObjectReference;
+use keyplane_crds::{ClusterSpec, NodePoolSpec};
+use kube::core::DeserializeGuard;
+use kube::runtime::reflector::ObjectRef;
+use tokio::sync::{mpsc, watch};
+use tokio_util::sync::{CancellationToken, DropGuard};
+
+use crate::cluster::Cluster;
+use crate::kube::events::Events;
+use crate::metrics::Metrics;
+use crate::plan::{Pair, Secret, TargetFacts};
+
+/// What a session has to know of its cluster.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Brief {
+    /// The cluster.
+    pub cluster: Cluster,
+    /// The bundle that the target's servers are verified with.
+    pub trust: String,
+    /// The authority that signs Keyplane's own certificate there.
+    pub authority: Pair,
+    /// The super-admin's credential, with which rights are granted.
+    pub super_admin: Option<Pair>,
+    /// The pools of the cluster.
+    pub pools: Vec<NodePoolSpec>,
+    /// The ClusterSpec, for Events.
+    pub reference: ObjectReference,
+}
+
+impl Brief {
+    /// A brief from its parts; keys are wrapped so that nothing shows them.
+    #[must_use]
+    pub fn authority_of(certificate: &str, key: &str) -> Pair {
+        Pair { certificate: certificate.to_owned(), key: Secret(key.to_owned()) }
+    }
+}
+
+/// What asks for a reconciliation of a ClusterSpec.
+pub type Trigger = mpsc::UnboundedSender<ObjectRef<DeserializeGuard<ClusterSpec>>>;
+
+/// The sessions, by namespace and name of their ClusterSpec.
+pub struct Targets {
+    sessions: Mutex<HashMap<(String, String), Handle>>,
+    trigger: Trigger,
+    events: Events,
+    metrics: Metrics,
+}
+
+struct Handle {
+    briefs: watch::Sender<Arc<Brief>>,
+    facts: watch::Receiver<TargetFacts>,
+    // Dropping the handle ends the session.
+    _stop: DropGuard,
+}
+
+impl Targets {
+    /// No session yet.
+    #[must_use]
+    pub fn new(trigger: Trigger, events: Events, metrics: Metrics) -> Self {
+        Self { sessions: Mutex::default(), trigger, events, metrics }
+    }
+
+    /// Makes sure that the cluster has a session with this brief, and says what it has learned so far.
+    pub fn ensure(&self, brief: Brief) -> TargetFacts {
+        let key = (brief.cluster.namespace.clone(), brief.cluster.name.clone());
+        let brief = Arc::new(brief);
+        let mut sessions = self.sessions.lock().unwrap_or_else(PoisonError::into_inner);
+        let handle = sessions.entry(key).or_insert_with(|| self.start(Arc::clone(&brief)));
+        handle.briefs.send_if_modified(|current| {
+            let changed = **current != *brief;
+            *current = brief;
+            changed
+        });
+        handle.facts.borrow().clone()
+    }
+
+    /// What the cluster's session has learned; nothing without one.
+    #[must_use]
+    pub fn facts(&self, namespace: &str, name: &str) -> TargetFacts {
+        let sessions = self.sessions.lock().unwrap_or_else(PoisonError::into_inner);
+        let handle = sessions.get(&(namespace.to_owned(), name.to_owned()));
+        handle.map(|handle| handle.facts.borrow().clone()).unwrap_or_default()
+    }
+
+    /// Ends the cluster's session: from now on nothing is written to its target.
+    pub fn stop(&self, namespace: &str, name: &str) {
+        let mut sessions = self.sessions.lock().unwrap_or_else(PoisonError::into_inner);
+        sessions.remove(&(namespace.to_owned(), name.to_owned()));
+    }
+
+    /// Ends all sessions.
+    pub fn stop_all(&self) {
+        self.sessions.lock().unwrap_or_else(PoisonError::into_inner).clear();
+    }
+
+    fn start(&self, brief: Arc<Brief>) -> Handle {
+        let object = ObjectRef::new(&brief.cluster.name).within(&brief.cluster.namespace);
+        let stop = CancellationToken::new();
+        let (briefs, brief_receiver) = watch::channel(brief);
+        let (facts_sender, facts) = watch::channel(TargetFacts::default());
+        let session = session::Session {
+            object,
+            briefs: brief_receiver,
+            facts: facts_sender,
+            trigger: self.trigger.clone(),
+            events: self.events.clone(),
+            metrics: self.metrics.clone(),
+        };
+        let token = stop.clone();
+        tokio::spawn(async move {
+            token.run_until_cancelled(session.run()).await;
+        });
+        Handle { briefs, facts, _stop: stop.drop_guard() }
+    }
+}

@@ -1,0 +1,126 @@
+//! Puts what belongs in a target there: with the narrow client where it may, with the super-admin's where rights are
+//! granted.
+
+use kube::Client;
+use kube::api::{Api, DynamicObject};
+
+use super::Brief;
+use crate::kube::{apply::apply, target_client};
+use crate::target::{self, TargetObject};
+
+/// Why a target is not prepared: a condition's reason and message.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Unavailable {
+    pub(super) reason: &'static str,
+    pub(super) message: String,
+}
+
+impl Unavailable {
+    pub(super) fn new(reason: &'static str, message: impl Into<String>) -> Self {
+        Self { reason, message: message.into() }
+    }
+
+    /// From what went wrong with a request.
+    pub(super) fn from_error(brief: &Brief, error: &kube::Error) -> Self {
+        let endpoint = &brief.cluster.endpoint;
+        match error {
+            kube::Error::Api(status) if status.code == 401 => Self::new(
+                "Unauthorized",
+                format!(
+                    "the API server at {endpoint} does not accept a certificate of this cluster's authority: does it run \
+                     with the ca.crt of this ClusterSpec, and is its clock right?"
+                ),
+            ),
+            kube::Error::Api(status) => {
+                Self::new("RequestRefused", format!("the API server at {endpoint} answered: {}", status.message))
+            }
+            other => {
+                Self::new("Unreachable", format!("the API server at {endpoint} does not answer: {}", causes(other)))
+            }
+        }
+    }
+}
+
+/// An error with its causes: the outermost one of an HTTP client says little.
+pub(super) fn causes(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        let words = cause.to_string();
+        // Many errors repeat their cause in their own words.
+        if !text.contains(&words) {
+            text = format!("{text}: {words}");
+        }
+        source = cause.source();
+    }
+    text
+}
+
+/// What was done, for Events.
+#[derive(Debug, Default)]
+pub(super) struct Prepared {
+    /// Objects that were applied with the super-admin's credential.
+    pub(super) granted: Vec<String>,
+    /// Objects that were put right.
+    pub(super) mended: Vec<String>,
+}
+
+/// Looks at every object, and applies what is missing or different.
+pub(super) async fn prepare(client: &Client, brief: &Brief) -> Result<Prepared, Unavailable> {
+    let mut to_grant = vec![];
+    let mut to_mend = vec![];
+    for wanted in target::objects(&brief.cluster, &brief.trust) {
+        let name = wanted.object.metadata.name.clone().unwrap_or_default();
+        match api(client, &wanted).get_opt(&name).await {
+            Ok(Some(found)) if wanted.is_satisfied_by(&found) => {}
+            Ok(Some(_)) if wanted.resource.kind == "ConfigMap" => to_mend.push(wanted),
+            // Before the first grant everything is forbidden.
+            Ok(_) => to_grant.push(wanted),
+            Err(kube::Error::Api(status)) if status.code == 403 => to_grant.push(wanted),
+            Err(error) => return Err(Unavailable::from_error(brief, &error)),
+        }
+    }
+    let mut prepared = Prepared::default();
+    if !to_grant.is_empty() {
+        let privileged = super_admin(brief).await?;
+        for wanted in to_grant {
+            put(&privileged, brief, &wanted).await?;
+            prepared.granted.push(wanted.describe());
+        }
+    }
+    for wanted in to_mend {
+        put(client, brief, &wanted).await?;
+        prepared.mended.push(wanted.describe());
+    }
+    Ok(prepared)
+}
+
+async fn super_admin(brief: &Brief) -> Result<Client, Unavailable> {
+    let Some(credential) = &brief.super_admin else {
+        return Err(Unavailable::new(
+            "NoSuperAdmin",
+            "rights are missing in the target, and the first node's Secret has no super-admin.conf to grant them with",
+        ));
+    };
+    target_client::connect(&brief.cluster.endpoint, &brief.trust, &credential.certificate, &credential.key.0)
+        .await
+        .map_err(|error| Unavailable::new("NoSuperAdmin", error.to_string()))
+}
+
+async fn put(client: &Client, brief: &Brief, wanted: &TargetObject) -> Result<(), Unavailable> {
+    match apply(&api(client, wanted), &wanted.object).await {
+        Ok(_) => Ok(()),
+        Err(error) => {
+            let mut unavailable = Unavailable::from_error(brief, &error);
+            unavailable.message = format!("{}: {}", wanted.describe(), unavailable.message);
+            Err(unavailable)
+        }
+    }
+}
+
+fn api(client: &Client, wanted: &TargetObject) -> Api<DynamicObject> {
+    match wanted.object.metadata.namespace.as_deref() {
+        Some(namespace) => Api::namespaced_with(client.clone(), namespace, &wanted.resource),
+        None => Api::all_with(client.clone(), &wanted.resource),
+    }
+}

@@ -1,0 +1,254 @@
+//! One target's session: connect, prepare, watch; on any trouble say so, wait, and begin again.
+
+use std::collections::BTreeMap;
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::{StreamExt, TryStreamExt};
+use k8s_openapi::api::certificates::v1::CertificateSigningRequest;
+use k8s_openapi::api::core::v1::Node;
+use k8s_openapi::jiff::Timestamp;
+use keyplane_crds::ClusterSpec;
+use kube::api::{Api, Patch, PatchParams};
+use kube::core::DeserializeGuard;
+use kube::runtime::WatchStreamExt;
+use kube::runtime::reflector::ObjectRef;
+use kube::runtime::watcher::{self, Event, watcher};
+use kube::{Client, ResourceExt};
+use tokio::sync::watch;
+use tokio::time::{Instant, MissedTickBehavior, interval, interval_at, sleep, timeout};
+
+use super::preparation::{Prepared, Unavailable, prepare};
+use super::signing_requests::SigningRequests;
+use super::{Brief, Trigger};
+use crate::approval::{KUBELET_SERVING_SIGNER, NodeFacts};
+use crate::kube::backoff;
+use crate::kube::events::Events;
+use crate::kube::target_client::{self, CLIENT_VALIDITY};
+use crate::metrics::Metrics;
+use crate::pki::Authority;
+use crate::plan::TargetFacts;
+use crate::target::{client_subject, mark};
+
+/// How often /readyz is asked. Two silent answers in a row end the session, so a lost control plane is seen in a minute.
+const PROBE_PERIOD: Duration = Duration::from_secs(20);
+/// How long an answer may take.
+const PROBE_TIMEOUT: Duration = Duration::from_secs(10);
+/// How often the objects in the target are looked at again.
+const PREPARE_PERIOD: Duration = Duration::from_secs(600);
+/// How often requests that wait are looked at.
+const RETRY_PERIOD: Duration = Duration::from_secs(1);
+/// The longest wait before a target that does not answer is tried again: somebody may be waiting for it to come up.
+const LONGEST_WAIT: Duration = Duration::from_secs(15);
+
+/// A session's parts.
+pub(super) struct Session {
+    pub(super) object: ObjectRef<DeserializeGuard<ClusterSpec>>,
+    pub(super) briefs: watch::Receiver<Arc<Brief>>,
+    pub(super) facts: watch::Sender<TargetFacts>,
+    pub(super) trigger: Trigger,
+    pub(super) events: Events,
+    pub(super) metrics: Metrics,
+}
+
+/// What is known of a Node in the target.
+struct KnownNode {
+    facts: NodeFacts,
+    ready: bool,
+}
+
+impl Session {
+    /// Runs until it is cancelled.
+    pub(super) async fn run(mut self) {
+        let mut failures = 0;
+        loop {
+            let brief = Arc::clone(&self.briefs.borrow_and_update());
+            let mut briefs = self.briefs.clone();
+            let outcome = tokio::select! {
+                _ = briefs.changed() => continue,
+                outcome = self.connected(&brief, &mut failures) => outcome,
+            };
+            let Err(unavailable) = outcome else { continue };
+            failures += 1;
+            tracing::info!(cluster = %self.object, reason = unavailable.reason, message = unavailable.message, "target not available");
+            self.learn(|facts| {
+                facts.available = Some(Err((unavailable.reason.to_owned(), unavailable.message.clone())));
+                facts.nodes = None;
+            });
+            tokio::select! {
+                _ = briefs.changed() => {}
+                () = sleep(backoff::delay(failures).min(LONGEST_WAIT)) => {}
+            }
+        }
+    }
+
+    /// Keeps new facts, and asks for a reconciliation if they differ.
+    fn learn(&self, change: impl FnOnce(&mut TargetFacts)) {
+        let modified = self.facts.send_if_modified(|facts| {
+            let before = facts.clone();
+            change(facts);
+            *facts != before
+        });
+        if modified {
+            // The receiver is gone only when the process ends.
+            let _ = self.trigger.send(self.object.clone());
+        }
+    }
+
+    /// Works with the target until the certificate is to be renewed (`Ok`) or something fails.
+    async fn connected(&self, brief: &Brief, failures: &mut u32) -> Result<(), Unavailable> {
+        let client = own_client(brief).await?;
+        probe(&client, brief).await?;
+        self.tell(brief, prepare(&client, brief).await?).await;
+        *failures = 0;
+        self.learn(|facts| facts.available = Some(Ok(())));
+
+        let mut nodes = pin!(watcher(Api::<Node>::all(client.clone()), watcher::Config::default()).default_backoff());
+        let requests = Api::<DeserializeGuard<CertificateSigningRequest>>::all(client.clone());
+        let serving = watcher::Config::default().fields(&format!("spec.signerName={KUBELET_SERVING_SIGNER}"));
+        let mut requests = pin!(watcher(requests, serving).default_backoff());
+        let mut known = BTreeMap::new();
+        let mut nodes_listed = false;
+        let mut judge = SigningRequests::new(client.clone(), brief, self.events.clone(), self.metrics.clone());
+        let mut probes = interval_at(Instant::now() + PROBE_PERIOD, PROBE_PERIOD);
+        let mut preparations = interval_at(Instant::now() + PREPARE_PERIOD, PREPARE_PERIOD);
+        let mut retries = interval(RETRY_PERIOD);
+        for timer in [&mut probes, &mut preparations, &mut retries] {
+            timer.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        }
+        let renewal = Duration::try_from(CLIENT_VALIDITY).unwrap_or_default() / 2;
+        let mut renewal = pin!(sleep(renewal));
+        let mut silent = 0;
+        loop {
+            tokio::select! {
+                () = &mut renewal => return Ok(()),
+                event = nodes.try_next() => {
+                    match event {
+                        Ok(Some(event)) => {
+                            nodes_listed |= matches!(event, Event::InitDone);
+                            if let Some(node) = remember(&mut known, event) {
+                                self.mark(&client, brief, &node).await;
+                            }
+                        }
+                        Ok(None) => return Err(Unavailable::new("WatchEnded", "the watch of Nodes ended")),
+                        Err(error) => tracing::debug!(cluster = %self.object, %error, "watching Nodes"),
+                    }
+                    if nodes_listed {
+                        self.learn(|facts| facts.nodes = Some(declared(brief, &known)));
+                        judge.nodes_changed(known.values().map(|node| node.facts.clone()).collect());
+                    }
+                }
+                event = requests.next() => match event {
+                    Some(Ok(Event::Apply(request) | Event::InitApply(request))) => judge.seen(&request),
+                    Some(Ok(Event::Delete(request))) => judge.gone(&request.name_any()),
+                    Some(Ok(Event::Init | Event::InitDone)) => {}
+                    Some(Err(error)) => tracing::debug!(cluster = %self.object, %error, "watching requests"),
+                    None => return Err(Unavailable::new("WatchEnded", "the watch of requests ended")),
+                },
+                _ = retries.tick(), if nodes_listed => judge.work(Timestamp::now()).await,
+                _ = preparations.tick() => self.tell(brief, prepare(&client, brief).await?).await,
+                _ = probes.tick() => match probe(&client, brief).await {
+                    Ok(()) => silent = 0,
+                    Err(unavailable) => {
+                        silent += 1;
+                        if silent > 1 {
+                            return Err(unavailable);
+                        }
+                    }
+                },
+            }
+        }
+    }
+
+    async fn tell(&self, brief: &Brief, prepared: Prepared) {
+        if !prepared.granted.is_empty() {
+            let note = format!(
+                "granted rights in the target with the super-admin's credential, applied {}",
+                prepared.granted.join(", ")
+            );
+            tracing::info!(cluster = %self.object, note, "target prepared");
+            self.events.normal(&brief.reference, "TargetPrepared", "Prepare", &note).await;
+        }
+        if !prepared.mended.is_empty() {
+            let note = format!("put right in the target: {}", prepared.mended.join(", "));
+            tracing::info!(cluster = %self.object, note, "target mended");
+            self.events.normal(&brief.reference, "TargetMended", "Mend", &note).await;
+        }
+    }
+
+    /// Marks a declared control-plane Node that is new.
+    async fn mark(&self, client: &Client, brief: &Brief, node: &Node) {
+        let name = node.name_any();
+        if !brief.cluster.nodes.iter().any(|declared| declared.name == name) {
+            return;
+        }
+        let taints = brief.cluster.spec.control_plane.taints.as_deref();
+        let Some(patch) = mark(node, taints) else { return };
+        let api = Api::<Node>::all(client.clone());
+        match api.patch(&name, &PatchParams::default(), &Patch::Merge(patch.0)).await {
+            Ok(_) => {
+                let note = format!("marked Node {name} as one of the control plane");
+                self.events.normal(&brief.reference, "NodeMarked", "Mark", &note).await;
+            }
+            // The watch brings the Node again with its next change.
+            Err(error) => tracing::info!(cluster = %self.object, node = name, %error, "Node not marked yet"),
+        }
+    }
+}
+
+/// A client with a certificate of its own for Keyplane.
+async fn own_client(brief: &Brief) -> Result<Client, Unavailable> {
+    let authority = brief.authority.clone();
+    let issued = tokio::task::spawn_blocking(move || {
+        let authority = Authority::load("ca", &authority.certificate, &authority.key.0)?;
+        target_client::issue_client(client_subject(), &authority, Timestamp::now())
+    });
+    let failed = |error: String| Unavailable::new("NoClient", error);
+    let (certificate, key) =
+        issued.await.map_err(|error| failed(error.to_string()))?.map_err(|error| failed(error.to_string()))?;
+    target_client::connect(&brief.cluster.endpoint, &brief.trust, &certificate, &key)
+        .await
+        .map_err(|error| failed(error.to_string()))
+}
+
+async fn probe(client: &Client, brief: &Brief) -> Result<(), Unavailable> {
+    let endpoint = &brief.cluster.endpoint;
+    let request =
+        http::Request::get("/readyz").body(vec![]).map_err(|error| Unavailable::new("NoClient", error.to_string()))?;
+    match timeout(PROBE_TIMEOUT, client.request_text(request)).await {
+        Ok(Ok(_)) => Ok(()),
+        Ok(Err(error)) => Err(Unavailable::from_error(brief, &error)),
+        Err(_) => Err(Unavailable::new(
+            "Unreachable",
+            format!("the API server at {endpoint} did not answer /readyz within {} s", PROBE_TIMEOUT.as_secs()),
+        )),
+    }
+}
+
+/// Keeps what an event says, and gives back a Node that is there.
+fn remember(known: &mut BTreeMap<String, KnownNode>, event: Event<Node>) -> Option<Node> {
+    match event {
+        Event::Init => {
+            known.clear();
+            None
+        }
+        Event::Apply(node) | Event::InitApply(node) => {
+            let conditions = node.status.iter().flat_map(|status| status.conditions.iter().flatten());
+            let ready = conditions.filter(|condition| condition.type_ == "Ready").any(|ready| ready.status == "True");
+            known.insert(node.name_any(), KnownNode { facts: NodeFacts::from(&node), ready });
+            Some(node)
+        }
+        Event::Delete(node) => {
+            known.remove(&node.name_any());
+            None
+        }
+        Event::InitDone => None,
+    }
+}
+
+/// Of the declared control-plane Nodes those that are there, and whether each is Ready.
+fn declared(brief: &Brief, known: &BTreeMap<String, KnownNode>) -> BTreeMap<String, bool> {
+    let declared = brief.cluster.nodes.iter();
+    declared.filter_map(|node| Some((node.name.clone(), known.get(&node.name)?.ready))).collect()
+}

@@ -1,0 +1,115 @@
+//! What Keyplane counts. Labels have few values: never a name that somebody else chose, save the clusters' own.
+
+use prometheus::{
+    Encoder, HistogramOpts, HistogramVec, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder,
+};
+
+/// The counters and gauges.
+#[derive(Clone)]
+pub struct Metrics {
+    registry: Registry,
+    /// Reconciliations by kind and result.
+    pub reconciliations: IntCounterVec,
+    /// How long they took, in seconds, by kind.
+    pub reconcile_seconds: HistogramVec,
+    /// Objects written, by kind.
+    pub writes: IntCounterVec,
+    /// Kubelet CSRs judged, by verdict and reason.
+    pub csr_decisions: IntCounterVec,
+    /// Kubelet CSRs that wait, by cluster.
+    pub csr_waiting: IntGaugeVec,
+    /// The earliest end of a certificate, in seconds since 1970, by cluster.
+    pub certificate_not_after: IntGaugeVec,
+    /// Whether a cluster is Ready, by cluster.
+    pub cluster_ready: IntGaugeVec,
+    /// 1 while this replica holds the Lease.
+    pub leading: IntGauge,
+}
+
+impl Metrics {
+    /// All at zero.
+    ///
+    /// # Errors
+    /// If a name is there twice, which a test would have seen.
+    pub fn new() -> Result<Self, prometheus::Error> {
+        let registry = Registry::new();
+        let counter = |name: &str, help: &str, labels: &[&str]| -> Result<IntCounterVec, prometheus::Error> {
+            let metric = IntCounterVec::new(Opts::new(name, help), labels)?;
+            registry.register(Box::new(metric.clone()))?;
+            Ok(metric)
+        };
+        let gauge = |name: &str, help: &str, labels: &[&str]| -> Result<IntGaugeVec, prometheus::Error> {
+            let metric = IntGaugeVec::new(Opts::new(name, help), labels)?;
+            registry.register(Box::new(metric.clone()))?;
+            Ok(metric)
+        };
+        let cluster = &["namespace", "cluster"];
+        let reconciliations =
+            counter("keyplane_reconciliations_total", "Reconciliations, by kind and result.", &["kind", "result"])?;
+        let writes = counter("keyplane_writes_total", "Objects written, by kind.", &["kind"])?;
+        let csr_decisions = counter(
+            "keyplane_csr_decisions_total",
+            "Kubelet certificate signing requests judged, by verdict and reason.",
+            &["verdict", "reason"],
+        )?;
+        let csr_waiting =
+            gauge("keyplane_csr_waiting", "Kubelet certificate signing requests that wait for a fact.", cluster)?;
+        let certificate_not_after = gauge(
+            "keyplane_certificate_not_after_seconds",
+            "The earliest end of a certificate of the cluster, in seconds since 1970.",
+            cluster,
+        )?;
+        let cluster_ready = gauge("keyplane_cluster_ready", "1 while the ClusterSpec is Ready.", cluster)?;
+        let leading = IntGauge::new("keyplane_leading", "1 while this replica holds the Lease.")?;
+        registry.register(Box::new(leading.clone()))?;
+        let reconcile_seconds = HistogramVec::new(
+            HistogramOpts::new("keyplane_reconcile_seconds", "How long a reconciliation took, by kind.")
+                .buckets(vec![0.01, 0.05, 0.1, 0.5, 1.0, 5.0, 15.0, 60.0]),
+            &["kind"],
+        )?;
+        registry.register(Box::new(reconcile_seconds.clone()))?;
+        Ok(Self {
+            registry,
+            reconciliations,
+            reconcile_seconds,
+            writes,
+            csr_decisions,
+            csr_waiting,
+            certificate_not_after,
+            cluster_ready,
+            leading,
+        })
+    }
+
+    /// Forgets a cluster that is gone.
+    pub fn forget(&self, namespace: &str, cluster: &str) {
+        for gauge in [&self.csr_waiting, &self.certificate_not_after, &self.cluster_ready] {
+            // That there is none to forget is no error.
+            let _ = gauge.remove_label_values(&[namespace, cluster]);
+        }
+    }
+
+    /// The text that Prometheus reads.
+    #[must_use]
+    pub fn text(&self) -> String {
+        let mut buffer = vec![];
+        if let Err(error) = TextEncoder::new().encode(&self.registry.gather(), &mut buffer) {
+            tracing::warn!(%error, "metrics could not be written");
+        }
+        String::from_utf8_lossy(&buffer).into_owned()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_metric_has_a_name_of_its_own_and_a_forgotten_cluster_is_gone() {
+        let metrics = Metrics::new().unwrap();
+        metrics.cluster_ready.with_label_values(&["default", "demo"]).set(1);
+        assert!(metrics.text().contains("keyplane_cluster_ready{cluster=\"demo\",namespace=\"default\"} 1"));
+        metrics.forget("default", "demo");
+        assert!(!metrics.text().contains("demo"));
+    }
+}
