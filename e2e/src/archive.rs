@@ -1,0 +1,157 @@
+//! Container images of one layer, written as the archive that `docker save` writes and every runtime reads.
+
+use std::fs::{self, File};
+use std::io::{self, Cursor, Read};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context, Result};
+use serde_json::{Value, json};
+use tar::{Builder, EntryType, Header};
+
+use crate::command;
+use crate::parts::sha256;
+
+/// A file of a layer.
+#[derive(Clone, Debug)]
+pub enum Entry {
+    /// A program at this path, copied from the host.
+    Program(&'static str, PathBuf),
+    /// A symbolic link at this path, to this target.
+    Link(&'static str, &'static str),
+    /// A folder that anyone may write to.
+    Shared(&'static str),
+}
+
+/// Writes the image `name` with the files `entries`, started by `command`, to the file `archive`.
+///
+/// # Errors
+/// When a program can't be read or the archive can't be written.
+pub fn write(archive: &Path, name: &str, entries: &[Entry], command: &[&str]) -> Result<()> {
+    let what = || format!("cannot make the image {name}");
+    let layer = archive.with_extension("layer");
+    write_layer(&layer, entries).with_context(what)?;
+    let digest = digest_of(&layer)?;
+    let config = serde_json::to_vec(&config(&digest, command))?;
+    let config_name = format!("{}.json", sha256(&config)?);
+    let layer_name = format!("{digest}/layer.tar");
+    let manifest = json!([{"Config": config_name, "RepoTags": [name], "Layers": [layer_name]}]);
+
+    let partial = archive.with_extension("partial");
+    let mut builder = Builder::new(File::create(&partial).with_context(what)?);
+    add_bytes(&mut builder, &config_name, &config)?;
+    let length = fs::metadata(&layer)?.len();
+    builder.append_data(&mut header(EntryType::Regular, 0o644, length), &layer_name, File::open(&layer)?)?;
+    add_bytes(&mut builder, "manifest.json", &serde_json::to_vec(&manifest)?)?;
+    builder.into_inner().with_context(what)?;
+    fs::remove_file(&layer)?;
+    fs::rename(&partial, archive).with_context(what)
+}
+
+fn write_layer(path: &Path, entries: &[Entry]) -> Result<()> {
+    let mut builder = Builder::new(File::create(path)?);
+    for entry in entries {
+        match entry {
+            Entry::Program(path, source) => {
+                let file = File::open(source).with_context(|| format!("cannot open {}", source.display()))?;
+                let mut header = header(EntryType::Regular, 0o755, file.metadata()?.len());
+                builder.append_data(&mut header, path, file)?;
+            }
+            Entry::Link(path, target) => {
+                builder.append_link(&mut header(EntryType::Symlink, 0o777, 0), path, target)?;
+            }
+            Entry::Shared(path) => {
+                builder.append_data(&mut header(EntryType::Directory, 0o1777, 0), path, io::empty())?;
+            }
+        }
+    }
+    builder.into_inner()?;
+    Ok(())
+}
+
+fn add_bytes(builder: &mut Builder<File>, name: &str, content: &[u8]) -> Result<()> {
+    let mut header = header(EntryType::Regular, 0o644, content.len() as u64);
+    builder.append_data(&mut header, name, Cursor::new(content).take(content.len() as u64))?;
+    Ok(())
+}
+
+/// Nothing of the host and nothing of the time, so that the same files are the same image.
+fn header(kind: EntryType, mode: u32, size: u64) -> Header {
+    let mut header = Header::new_gnu();
+    header.set_entry_type(kind);
+    header.set_mode(mode);
+    header.set_size(size);
+    header.set_mtime(0);
+    header.set_uid(0);
+    header.set_gid(0);
+    header
+}
+
+fn config(layer_digest: &str, command: &[&str]) -> Value {
+    json!({
+        "architecture": architecture(),
+        "os": "linux",
+        "config": {
+            "Entrypoint": command,
+            // Probes and people find what an image of a distribution has where it has it.
+            "Env": ["PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"],
+            "WorkingDir": "/",
+        },
+        "rootfs": {"type": "layers", "diff_ids": [format!("sha256:{layer_digest}")]},
+    })
+}
+
+/// Go's name of this machine's architecture, which is the one images use.
+fn architecture() -> &'static str {
+    match std::env::consts::ARCH {
+        "x86_64" => "amd64",
+        "aarch64" => "arm64",
+        other => other,
+    }
+}
+
+/// The file's SHA-256. A program of its own does it: it is a hundred megabytes, and this crate is not optimised.
+fn digest_of(path: &Path) -> Result<String> {
+    let text = command::run(Command::new("sha256sum").arg("--").arg(path))?;
+    Ok(text.split_whitespace().next().unwrap_or_default().to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_archive_names_its_image_and_holds_its_layer() {
+        let folder = tempfile::tempdir().unwrap();
+        let archive = folder.path().join("image.tar");
+        let program = folder.path().join("program");
+        fs::write(&program, "#!").unwrap();
+        let entries = [Entry::Program("bin/program", program), Entry::Link("bin/sh", "program"), Entry::Shared("tmp")];
+        write(&archive, "example.org/image:1", &entries, &["/bin/program"]).unwrap();
+
+        let mut manifest = String::new();
+        let mut names = Vec::new();
+        for entry in tar::Archive::new(File::open(&archive).unwrap()).entries().unwrap() {
+            let mut entry = entry.unwrap();
+            names.push(entry.path().unwrap().to_string_lossy().into_owned());
+            if names.last().unwrap() == "manifest.json" {
+                entry.read_to_string(&mut manifest).unwrap();
+            }
+        }
+        let manifest: Value = serde_json::from_str(&manifest).unwrap();
+        assert_eq!(manifest[0]["RepoTags"][0], "example.org/image:1");
+        assert!(names.contains(&manifest[0]["Config"].as_str().unwrap().to_owned()));
+        assert!(names.contains(&manifest[0]["Layers"][0].as_str().unwrap().to_owned()));
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 2, "nothing but the archive and the program is left");
+    }
+
+    #[test]
+    fn the_same_files_make_the_same_archive() {
+        let folder = tempfile::tempdir().unwrap();
+        let archives = ["one.tar", "two.tar"].map(|name| folder.path().join(name));
+        for archive in &archives {
+            write(archive, "example.org/image:1", &[Entry::Shared("tmp")], &["/x"]).unwrap();
+        }
+        assert_eq!(fs::read(&archives[0]).unwrap(), fs::read(&archives[1]).unwrap());
+    }
+}

@@ -1,0 +1,81 @@
+//! `keyplane-lab`: a real cluster whose keys Keyplane holds, on this machine, for a person to look at.
+
+mod demo;
+mod screen;
+mod tour;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::Result;
+use clap::{Parser, Subcommand};
+use keyplane_e2e::sweep::{self, Which};
+use keyplane_e2e::{Parts, interrupt, preflight};
+
+use crate::screen::say;
+
+/// Real Kubernetes on one host, with Keyplane, without Docker.
+#[derive(Debug, Parser)]
+#[command(name = "keyplane-lab", version)]
+struct Arguments {
+    #[command(subcommand)]
+    action: Action,
+}
+
+#[derive(Debug, Subcommand)]
+enum Action {
+    /// Starts a management cluster, Keyplane and a machine, boots a control plane on it, and shows what to look at.
+    Demo {
+        /// Returns when all is up and leaves it running until `demo-down`.
+        #[arg(long)]
+        detach: bool,
+        /// Another ClusterSpec than the example. It must be named demo, with the node cp1 at 10.90.0.11.
+        #[arg(long, default_value = demo::EXAMPLE, hide_default_value = true)]
+        file: PathBuf,
+    },
+    /// Ends the demo and removes everything of it.
+    DemoDown,
+    /// Removes what labs have left whose owner was killed.
+    Down {
+        /// Ends every lab, running ones too.
+        #[arg(long)]
+        all: bool,
+    },
+    /// Says what this host lacks, and builds the parts if they aren't built yet.
+    Preflight,
+}
+
+fn main() -> ExitCode {
+    match act(&Arguments::parse().action) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(_) if interrupt::requested() => ExitCode::from(130),
+        Err(error) => {
+            eprintln!("keyplane-lab: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn act(action: &Action) -> Result<()> {
+    match action {
+        Action::Demo { detach, file } => demo::run(file, *detach),
+        Action::DemoDown => demo::down(),
+        Action::Down { all } => down(if *all { Which::All } else { Which::Dead }),
+        Action::Preflight => {
+            preflight::check()?;
+            let parts = Parts::build()?;
+            say(&format!("ready: Kubernetes {} in {}", parts.kubernetes_version()?, parts.folder().display()));
+            Ok(())
+        }
+    }
+}
+
+fn down(which: Which) -> Result<()> {
+    if which == Which::All {
+        sweep::dismiss_owners(&sweep::records());
+    }
+    let _lock = sweep::lock()?;
+    let ids = sweep::sweep(which)?;
+    say(&if ids.is_empty() { "no lab was left".to_owned() } else { format!("removed: {}", ids.join(" ")) });
+    Ok(())
+}

@@ -1,0 +1,77 @@
+//! Keyplane installed in a management cluster, as most tests and the demo need it.
+
+use std::process::Command;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+
+use crate::kubectl::Kubectl;
+use crate::lab::Lab;
+use crate::management::Management;
+use crate::operator::{self, Operator};
+use crate::wait::eventually;
+use crate::command;
+
+/// The user that Keyplane is in the management cluster.
+pub const USER: &str = "keyplane";
+
+/// The name of the first replica.
+pub const FIRST_REPLICA: &str = "keyplane-0";
+
+/// What only waits for a computer takes seconds; a busy one gets this long.
+pub const PATIENCE: Duration = Duration::from_mins(3);
+
+/// A management cluster with Keyplane's kinds, and Keyplane running in it.
+#[derive(Debug)]
+pub struct Installation {
+    /// The management cluster.
+    pub management: Management,
+    /// kubectl as the user that Keyplane is.
+    pub user: Kubectl,
+    /// The first replica.
+    pub operator: Operator,
+}
+
+impl Installation {
+    /// Starts a management cluster, installs the kinds and starts Keyplane.
+    ///
+    /// # Errors
+    /// When one of them does not start.
+    pub fn start(lab: &Lab) -> Result<Self> {
+        let management = Management::start(lab)?;
+        install_kinds(&management)?;
+        let user = management.add_user(USER)?;
+        let operator = Operator::start(lab, &user, FIRST_REPLICA)?;
+        Ok(Self { management, user, operator })
+    }
+
+    /// kubectl as an administrator of the management cluster.
+    #[must_use]
+    pub fn admin(&self) -> &Kubectl {
+        self.management.admin()
+    }
+
+    /// Waits until a ClusterSpec in the namespace `default` has a condition.
+    ///
+    /// # Errors
+    /// When it has not within [`PATIENCE`], or Keyplane has ended.
+    pub fn wait_for(&mut self, cluster: &str, condition: &str) -> Result<()> {
+        let what = format!("clusterspec {cluster} with the condition {condition}");
+        let result = eventually(&what, PATIENCE, || {
+            self.operator.check_running()?;
+            self.management.admin().check_condition(&["clusterspec", cluster], condition)
+        });
+        result.with_context(|| format!("the operator's log is {}", self.operator.log().display()))
+    }
+}
+
+/// Installs the kinds that `keyplane crds` prints.
+///
+/// # Errors
+/// When the API server refuses them.
+pub fn install_kinds(management: &Management) -> Result<()> {
+    let kinds = command::run(Command::new(operator::binary()?).arg("crds"))?;
+    management.kubectl_apply(&kinds)?;
+    management.kubectl(&["wait", "crd", "--all", "--for=condition=Established", "--timeout=60s"])?;
+    Ok(())
+}

@@ -1,0 +1,111 @@
+//! The real kubectl with one kubeconfig.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context, Result, bail};
+use serde_json::Value;
+
+use crate::command;
+use crate::parts::Parts;
+
+/// kubectl as one user of one cluster.
+#[derive(Clone, Debug)]
+pub struct Kubectl {
+    program: PathBuf,
+    kubeconfig: PathBuf,
+}
+
+impl Kubectl {
+    /// kubectl with the kubeconfig in this file.
+    #[must_use]
+    pub fn new(parts: &Parts, kubeconfig: &Path) -> Self {
+        Self { program: parts.program("kubectl"), kubeconfig: kubeconfig.to_owned() }
+    }
+
+    /// The file with the kubeconfig.
+    #[must_use]
+    pub fn kubeconfig(&self) -> &Path {
+        &self.kubeconfig
+    }
+
+    /// The command line `kubectl` with these arguments, to be run by the caller.
+    #[must_use]
+    pub fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(&self.program);
+        command.env("KUBECONFIG", &self.kubeconfig).args(arguments);
+        command
+    }
+
+    /// Runs it and returns its standard output.
+    ///
+    /// # Errors
+    /// When it fails; the message holds its words.
+    pub fn run(&self, arguments: &[&str]) -> Result<String> {
+        command::run(&mut self.command(arguments))
+    }
+
+    /// Like [`Kubectl::run`] with `-o json`, parsed.
+    ///
+    /// # Errors
+    /// When it fails or answers something else.
+    pub fn json(&self, arguments: &[&str]) -> Result<Value> {
+        let text = self.run(&[arguments, &["-o", "json"]].concat())?;
+        serde_json::from_str(&text).with_context(|| format!("kubectl {arguments:?} did not answer with JSON"))
+    }
+
+    /// Applies these objects.
+    ///
+    /// # Errors
+    /// When the API server refuses one.
+    pub fn apply(&self, yaml: &str) -> Result<String> {
+        command::run_with_input(&mut self.command(&["apply", "-f", "-"]), yaml.as_bytes())
+    }
+
+    /// For polling code: an error unless the condition `kind` of the object `what` (its kind and name, perhaps with
+    /// `-n` and a namespace) is `True`.
+    ///
+    /// # Errors
+    /// When it is not; the message holds the condition's reason and message.
+    pub fn check_condition(&self, what: &[&str], kind: &str) -> Result<()> {
+        let object = self.json(&[&["get"], what].concat())?;
+        judge_condition(&object, kind).with_context(|| what.join(" "))
+    }
+}
+
+/// Several objects as one stream of YAML documents, which kubectl and kubeadm read. JSON is YAML.
+#[must_use]
+pub fn documents(objects: &[Value]) -> String {
+    objects.iter().flat_map(|object| ["---\n".to_owned(), object.to_string(), "\n".to_owned()]).collect()
+}
+
+fn judge_condition(object: &Value, kind: &str) -> Result<()> {
+    let conditions = object["status"]["conditions"].as_array().map(Vec::as_slice).unwrap_or_default();
+    let Some(condition) = conditions.iter().find(|condition| condition["type"] == kind) else {
+        bail!("it has no condition {kind}");
+    };
+    if condition["status"] == "True" {
+        return Ok(());
+    }
+    let word = |field: &str| condition[field].as_str().unwrap_or_default().to_owned();
+    bail!("{kind} is {}: {}: {}", word("status"), word("reason"), word("message"))
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn a_condition_that_is_not_true_tells_why() {
+        let object = json!({"status": {"conditions": [
+            {"type": "Ready", "status": "False", "reason": "KubeletNotReady", "message": "no CNI"},
+            {"type": "Rendered", "status": "True"},
+        ]}});
+        assert!(judge_condition(&object, "Rendered").is_ok());
+        let told = judge_condition(&object, "Ready").unwrap_err().to_string();
+        assert_eq!(told, "Ready is False: KubeletNotReady: no CNI");
+        assert!(judge_condition(&object, "Other").unwrap_err().to_string().contains("no condition Other"));
+    }
+}

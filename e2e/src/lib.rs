@@ -1,0 +1,37 @@
+//! The lab: real machines' worth of Kubernetes on one host, without Docker and without systemd.
+//!
+//! A [`Lab`] owns a folder, a bridge and everything that runs on it. A [`Machine`] on the bridge is a set of namespaces
+//! with its own `/etc`, `/var`, `/run`, containerd and kubelet. [`Management`] is the cluster in which Keyplane lives,
+//! [`Operator`] is Keyplane itself. What the lab made is gone when the [`Lab`] is dropped, and what a killed owner left
+//! is found again by name and removed by [`sweep`].
+
+pub mod archive;
+pub mod audit;
+pub mod carry;
+pub mod cgroup;
+pub mod command;
+pub mod image;
+pub mod installation;
+pub mod interrupt;
+pub mod kubectl;
+pub mod lab;
+pub mod machine;
+pub mod management;
+pub mod network;
+pub mod operator;
+pub mod oracle;
+pub mod parts;
+pub mod preflight;
+pub mod process;
+pub mod subnet;
+pub mod sweep;
+pub mod wait;
+
+pub use installation::Installation;
+pub use kubectl::Kubectl;
+pub use lab::Lab;
+pub use machine::Machine;
+pub use management::Management;
+pub use operator::Operator;
+pub use parts::Parts;
+pub use wait::eventually;

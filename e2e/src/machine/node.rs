@@ -1,0 +1,187 @@
+//! What makes a machine a Kubernetes node: containerd, its images, its pod network, and the kubelet as kubeadm's
+//! packages start it.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use serde_json::{Value, json};
+
+use super::{IMAGES, Machine};
+use crate::cgroup;
+use crate::image::{Image, PAUSE};
+use crate::process::Process;
+use crate::wait::eventually;
+
+/// Everything not named here is containerd's default.
+const CONTAINERD: &str = r#"version = 3
+
+[plugins.'io.containerd.cri.v1.images'.pinned_images]
+  sandbox = "@PAUSE@"
+
+[plugins.'io.containerd.cri.v1.runtime']
+  # Lowering a score needs CAP_SYS_RESOURCE, which a container or a sandboxed machine may not have.
+  restrict_oom_score_adj = true
+
+[plugins.'io.containerd.cri.v1.runtime'.cni]
+  bin_dirs = ["/usr/lib/cni", "/opt/cni/bin"]
+  conf_dir = "/etc/cni/net.d"
+
+[plugins.'io.containerd.cri.v1.runtime'.containerd.runtimes.runc]
+  runtime_type = "io.containerd.runc.v2"
+
+[plugins.'io.containerd.cri.v1.runtime'.containerd.runtimes.runc.options]
+  SystemdCgroup = false
+"#;
+
+/// The kubelet settings that this lab needs on every machine, as a partial `KubeletConfiguration` for a `ClusterSpec`'s
+/// `spec.controlPlane.kubelet` or for kubeadm. They are the same for all machines: what differs (the cgroup root) is a
+/// flag that [`Machine::start_kubelet`] adds.
+#[must_use]
+pub fn lab_kubelet_settings(_machine: &Machine) -> Value {
+    json!({
+        // No systemd here.
+        "cgroupDriver": "cgroupfs",
+        // The kernel of this machine may still have version 1.
+        "failCgroupV1": false,
+        // A developer's machine has swap, and a full disk; nobody wants the lab's pods evicted or, worse, its images
+        // deleted, which can't be pulled again.
+        "failSwapOn": false,
+        "imageGCHighThresholdPercent": 100,
+        "evictionHard": {
+            "imagefs.available": "0%",
+            "imagefs.inodesFree": "0%",
+            "memory.available": "0%",
+            "nodefs.available": "0%",
+            "nodefs.inodesFree": "0%",
+        },
+    })
+}
+
+impl Machine {
+    /// Gives the machine's pods a bridge and the addresses of `pod_cidr`. Without this, or an add-on that does it, the
+    /// node stays `NotReady`.
+    ///
+    /// # Errors
+    /// When the file can't be written.
+    pub fn put_pod_network(&self, pod_cidr: &str) -> Result<()> {
+        let network = json!({
+            "cniVersion": "1.0.0",
+            "name": "lab",
+            "plugins": [
+                {
+                    "type": "bridge",
+                    "bridge": "cni0",
+                    "isGateway": true,
+                    "ipMasq": true,
+                    "hairpinMode": true,
+                    "ipam": {
+                        "type": "host-local",
+                        "ranges": [[{"subnet": pod_cidr}]],
+                        "routes": [{"dst": "0.0.0.0/0"}],
+                    },
+                },
+                {"type": "portmap", "capabilities": {"portMappings": true}},
+            ],
+        });
+        self.put_file("/etc/cni/net.d/10-lab.conflist", &serde_json::to_vec_pretty(&network)?, 0o644)
+    }
+
+    /// Starts containerd and waits until it answers.
+    ///
+    /// # Errors
+    /// When it does not.
+    pub fn start_containerd(&mut self) -> Result<()> {
+        let config = CONTAINERD.replace("@PAUSE@", PAUSE);
+        self.put_file("/etc/containerd/config.toml", config.as_bytes(), 0o644)?;
+        let mut containerd = self.spawn("containerd", &["containerd", "--config", "/etc/containerd/config.toml"])?;
+        eventually("containerd", Duration::from_secs(30), || {
+            containerd.check_running()?;
+            self.run(&["ctr", "version"])
+        })?;
+        self.containerd = Some(containerd);
+        Ok(())
+    }
+
+    /// Puts images into containerd, which must run.
+    ///
+    /// # Errors
+    /// When containerd refuses one.
+    pub fn import_images(&self, images: &[Image]) -> Result<()> {
+        for image in images {
+            let name = image.archive().file_name().context("an archive without a name")?.to_string_lossy();
+            self.run(&["ctr", "--namespace", "k8s.io", "images", "import", &format!("{IMAGES}/{name}")])?;
+        }
+        Ok(())
+    }
+
+    /// Starts the kubelet with the flags that kubeadm's packages give it, with those that kubeadm or Keyplane wrote
+    /// down, and with this machine's cgroup root.
+    ///
+    /// # Errors
+    /// When `/var/lib/kubelet/config.yaml` is not there, or the kubelet ends at once.
+    pub fn start_kubelet(&mut self) -> Result<()> {
+        self.read_file("/var/lib/kubelet/config.yaml").context("the kubelet has no configuration")?;
+        let mut line: Vec<String> = [
+            "kubelet",
+            "--bootstrap-kubeconfig=/etc/kubernetes/bootstrap-kubelet.conf",
+            "--kubeconfig=/etc/kubernetes/kubelet.conf",
+            "--config=/var/lib/kubelet/config.yaml",
+        ]
+        .map(str::to_owned)
+        .to_vec();
+        for (file, variable) in [
+            ("/var/lib/kubelet/kubeadm-flags.env", "KUBELET_KUBEADM_ARGS"),
+            ("/etc/default/kubelet", "KUBELET_EXTRA_ARGS"),
+        ] {
+            let text = self.read_file(file).unwrap_or_default();
+            line.extend(flags_of(&String::from_utf8_lossy(&text), variable));
+        }
+        line.push(format!("--cgroup-root=/{}", cgroup::machine_group(&self.site.id, &self.name)));
+        self.kubelet = Some(self.spawn("kubelet", &line)?);
+        Ok(())
+    }
+
+    /// Stops the kubelet. Its pods go on, as they do on a real machine.
+    ///
+    /// # Errors
+    /// When none runs, or it had to be killed.
+    pub fn stop_kubelet(&mut self) -> Result<()> {
+        let Some(mut kubelet) = self.kubelet.take() else { bail!("no kubelet was started on {}", self.name) };
+        kubelet.stop(Duration::from_secs(30))
+    }
+
+    /// For polling code: an error with the end of the kubelet's log if it does not run.
+    ///
+    /// # Errors
+    /// When it does not.
+    pub fn check_kubelet(&mut self) -> Result<()> {
+        self.kubelet.as_mut().context("no kubelet was started")?.check_running()
+    }
+
+    /// Where the kubelet's log is.
+    #[must_use]
+    pub fn kubelet_log(&self) -> Option<PathBuf> {
+        self.kubelet.as_ref().map(|kubelet: &Process| kubelet.log().to_owned())
+    }
+}
+
+/// The flags in a line `VARIABLE="--a=b --c=d"` of an environment file, as systemd would split them.
+fn flags_of(text: &str, variable: &str) -> Vec<String> {
+    let value = text.lines().find_map(|line| line.trim().strip_prefix(variable)?.strip_prefix('='));
+    let value = value.unwrap_or_default().trim().trim_matches(['"', '\'']);
+    value.split_whitespace().map(str::to_owned).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn flags_are_read_as_systemd_reads_them() {
+        let text = "# flags\nKUBELET_KUBEADM_ARGS=\"--node-ip=10.0.0.1 --v=2\"\n";
+        assert_eq!(flags_of(text, "KUBELET_KUBEADM_ARGS"), ["--node-ip=10.0.0.1", "--v=2"]);
+        assert_eq!(flags_of("", "KUBELET_KUBEADM_ARGS"), Vec::<String>::new());
+        assert_eq!(flags_of("KUBELET_EXTRA_ARGS=\n", "KUBELET_EXTRA_ARGS"), Vec::<String>::new());
+    }
+}

@@ -1,0 +1,92 @@
+//! The bridge of a lab and the cables that machines hang on it by. All names begin with the lab's id, so that they can
+//! be removed without any record.
+
+use std::fs;
+use std::process::Command;
+
+use anyhow::Result;
+
+use crate::command;
+use crate::subnet::Subnet;
+
+/// The bridge of the lab `lab`. An interface name has at most 15 characters.
+#[must_use]
+pub fn bridge(lab: &str) -> String {
+    format!("kp-{lab}")
+}
+
+/// The host's end of the cable to the machine with the host number `host`.
+fn cable(lab: &str, host: u8) -> String {
+    format!("kv-{lab}-{host}")
+}
+
+/// Runs `ip` with the words of `line`.
+///
+/// # Errors
+/// When `ip` fails.
+pub fn ip(line: &str) -> Result<String> {
+    command::run(Command::new("ip").args(line.split_whitespace()))
+}
+
+/// Makes the lab's bridge, with the host at number 1 on it.
+///
+/// # Errors
+/// When `ip` fails.
+pub fn make_bridge(lab: &str, subnet: Subnet) -> Result<()> {
+    let bridge = bridge(lab);
+    ip(&format!("link add {bridge} type bridge"))?;
+    ip(&format!("addr add {}/24 dev {bridge}", subnet.address(1)))?;
+    ip(&format!("link set {bridge} up"))?;
+    Ok(())
+}
+
+/// Lays a cable from the bridge into the network namespace of the process `pid`, where it is `eth0`.
+///
+/// # Errors
+/// When `ip` fails.
+pub fn connect(lab: &str, host: u8, pid: u32) -> Result<()> {
+    let cable = cable(lab, host);
+    ip(&format!("link add {cable} type veth peer name eth0 netns {pid}"))?;
+    ip(&format!("link set {cable} master {} up", bridge(lab)))?;
+    Ok(())
+}
+
+/// Removes the cable of one machine, if it is still there: the kernel takes its time with dead namespaces.
+pub fn disconnect(lab: &str, host: u8) {
+    let _ = ip(&format!("link del {}", cable(lab, host)));
+}
+
+/// The interfaces of the lab `lab` on this host.
+#[must_use]
+pub fn interfaces(lab: &str) -> Vec<String> {
+    let (bridge, cables) = (bridge(lab), format!("kv-{lab}-"));
+    let entries = fs::read_dir("/sys/class/net").into_iter().flatten().flatten();
+    let names = entries.filter_map(|entry| entry.file_name().into_string().ok());
+    names.filter(|name| *name == bridge || name.starts_with(&cables)).collect()
+}
+
+/// Removes all interfaces of the lab `lab`.
+///
+/// # Errors
+/// When one stays.
+pub fn remove_interfaces(lab: &str) -> Result<()> {
+    for name in interfaces(lab) {
+        if let Err(error) = ip(&format!("link del {name}"))
+            && interfaces(lab).contains(&name)
+        {
+            return Err(error);
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn interface_names_fit_the_kernel() {
+        assert!(bridge("demo0").len() <= 15);
+        assert!(cable("demo0", 255).len() <= 15);
+    }
+}
