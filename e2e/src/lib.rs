@@ -7,6 +7,7 @@
 
 pub mod archive;
 pub mod audit;
+pub mod boot;
 pub mod carry;
 pub mod cgroup;
 pub mod command;

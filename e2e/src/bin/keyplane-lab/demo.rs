@@ -1,21 +1,15 @@
 //! The demo: from nothing to a cluster that Keyplane holds the keys of, step by step.
 
-use std::fs;
 use std::path::Path;
-use std::process::Command;
 use std::thread::sleep;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use base64::Engine;
-use base64::prelude::BASE64_STANDARD;
+use keyplane_e2e::boot::boot;
 use keyplane_e2e::machine::MachineOptions;
 use keyplane_e2e::subnet::Subnet;
 use keyplane_e2e::sweep::{self, Which};
-use keyplane_e2e::{
-    Kubectl, Lab, Machine, Management, Operator, Parts, carry, command, eventually, image, interrupt, operator,
-    preflight,
-};
+use keyplane_e2e::{Installation, Kubectl, Lab, Machine, Parts, image, interrupt, operator, preflight};
 
 use crate::screen::{Progress, say};
 use crate::tour;
@@ -34,29 +28,10 @@ const MACHINE_NUMBER: u8 = 11;
 /// The pods' addresses on that machine, within the example's pod network.
 const POD_CIDR: &str = "10.244.0.0/24";
 
-/// A pod that says something, so that there is a log to read. It tolerates the control plane's taint.
-const POD: &str = r#"
-apiVersion: v1
-kind: Pod
-metadata: {name: hello, namespace: default}
-spec:
-  terminationGracePeriodSeconds: 0
-  tolerations: [{operator: Exists}]
-  containers:
-  - name: hello
-    image: @IMAGE@
-    imagePullPolicy: Never
-    command: [sh, -c, 'while :; do echo "$(date -u +%T) hello from a cluster whose keys Keyplane holds"; sleep 2; done']
-"#;
-
-/// A step that only waits for a computer takes seconds; a busy one gets this long.
-const PATIENCE: Duration = Duration::from_mins(3);
-
 /// Everything that the guided look needs.
 pub(crate) struct Demo {
     pub(crate) lab: Lab,
-    pub(crate) management: Management,
-    pub(crate) operator: Operator,
+    pub(crate) installation: Installation,
     pub(crate) machine: Machine,
     pub(crate) target: Kubectl,
 }
@@ -79,8 +54,8 @@ pub(crate) fn run(file: &Path, detach: bool) -> Result<()> {
     let mut told = false;
     while !interrupt::requested() {
         // Someone may want to see what happens without it, so the rest stays.
-        if !told && !demo.operator.is_running() {
-            say(&format!("Keyplane has ended; its log is {}. The clusters stay up.", demo.operator.log().display()));
+        if !told && !demo.installation.operator.is_running() {
+            say(&format!("Keyplane has ended; its log is {}. The clusters stay up.", demo.installation.operator.log().display()));
             told = true;
         }
         sleep(Duration::from_millis(300));
@@ -104,84 +79,23 @@ pub(crate) fn down() -> Result<()> {
 fn bring_up(file: &Path, progress: &Progress) -> Result<Demo> {
     progress.step("looking at this host, building what is missing (minutes the first time)");
     preflight::check()?;
-    let keyplane = operator::binary()?;
+    operator::binary()?;
     let file = file.canonicalize().with_context(|| format!("cannot find {}", file.display()))?;
     let parts = Parts::build()?;
     let images = image::all(&parts)?;
     interrupt::check()?;
     let lab = Lab::start_as(LAB, Subnet::DEMO, parts)?;
 
-    progress.step("starting a management cluster: etcd, kube-apiserver, kube-controller-manager");
-    let management = Management::start(&lab)?;
-    let user = management.add_user("keyplane")?;
-
-    progress.step("installing Keyplane's kinds and starting Keyplane");
-    let mut operator = start_keyplane(&lab, &management, &user, &keyplane)?;
+    progress.step("starting a management cluster (etcd, kube-apiserver, kube-controller-manager), and Keyplane in it");
+    let mut installation = Installation::start(&lab)?;
 
     progress.step(&format!("kubectl apply -f {}", file.display()));
-    management.kubectl(&["apply", "-f", &file.to_string_lossy()])?;
-    wait_for_condition(&management, &mut operator, "Rendered")?;
+    installation.management.kubectl(&["apply", "-f", &file.to_string_lossy()])?;
+    installation.wait_for(CLUSTER, "Rendered")?;
 
-    progress.step("starting the machine cp1 and carrying its files to it");
+    progress.step("everything is rendered; starting the machine cp1 and carrying its files to it");
     let options = MachineOptions { host_number: Some(MACHINE_NUMBER), ..MachineOptions::default() };
     let mut machine = lab.machine_with(MACHINE, &options)?;
-    let paths = carry::carry(management.admin(), "default", CLUSTER, &machine)?;
-    progress.step(&format!("{} files are on cp1; starting containerd", paths.len()));
-    machine.put_pod_network(POD_CIDR)?;
-    machine.start_containerd()?;
-    machine.import_images(&images)?;
-    interrupt::check()?;
-
-    progress.step("starting the kubelet: the control plane boots from the static pods");
-    machine.start_kubelet()?;
-    let target = target(&lab, &management)?;
-    eventually("API server on cp1", PATIENCE, || {
-        machine.check_kubelet()?;
-        target.run(&["get", "--raw", "/readyz"])
-    })?;
-    progress.step("its API server is ready; waiting for the node");
-    eventually("node that is Ready", PATIENCE, || {
-        machine.check_kubelet()?;
-        target.check_condition(&["node", MACHINE], "Ready")
-    })?;
-
-    progress.step("the node is Ready; starting a pod");
-    eventually("default service account", PATIENCE, || target.run(&["get", "serviceaccount", "default"]))?;
-    target.apply(&POD.replace("@IMAGE@", image::TOOLBOX))?;
-    eventually("pod that is Ready", PATIENCE, || target.check_condition(&["pod", "hello"], "Ready"))?;
-    progress.step("the pod runs; its log can be read once Keyplane has approved the kubelet's serving certificate");
-    eventually("log of the pod", PATIENCE, || target.run(&["logs", "hello"]))?;
-    eventually("command in the pod", PATIENCE, || target.run(&["exec", "hello", "--", "sh", "-c", "echo hi"]))?;
-
-    progress.step("waiting until the static pods are Ready and Keyplane calls the cluster Ready");
-    let ready =
-        ["wait", "pod", "-n", "kube-system", "-l", "tier=control-plane", "--for=condition=Ready", "--timeout=0"];
-    eventually("control plane whose pods are all Ready", PATIENCE, || target.run(&ready))?;
-    wait_for_condition(&management, &mut operator, "Ready")?;
-    progress.step("all is up");
-    Ok(Demo { lab, management, operator, machine, target })
-}
-
-fn start_keyplane(lab: &Lab, management: &Management, user: &Kubectl, keyplane: &Path) -> Result<Operator> {
-    let kinds = command::run(Command::new(keyplane).arg("crds"))?;
-    management.kubectl_apply(&kinds)?;
-    management.kubectl(&["wait", "crd", "--all", "--for=condition=Established", "--timeout=60s"])?;
-    Operator::start(lab, user, "keyplane-0")
-}
-
-fn wait_for_condition(management: &Management, operator: &mut Operator, kind: &str) -> Result<()> {
-    let result = eventually(&format!("clusterspec {CLUSTER} with the condition {kind}"), PATIENCE, || {
-        operator.check_running()?;
-        management.admin().check_condition(&["clusterspec", CLUSTER], kind)
-    });
-    result.with_context(|| format!("the operator's log is {}", operator.log().display()))
-}
-
-/// kubectl for the cluster that Keyplane made, with the kubeconfig that Keyplane wrote.
-fn target(lab: &Lab, management: &Management) -> Result<Kubectl> {
-    let secret = management.admin().json(&["get", "secret", &format!("{CLUSTER}-kubeconfig")])?;
-    let value = secret["data"]["value"].as_str().context("the Secret demo-kubeconfig has no key `value`")?;
-    let path = lab.folder().join("target.kubeconfig");
-    fs::write(&path, BASE64_STANDARD.decode(value).context("the kubeconfig is not base64")?)?;
-    Ok(Kubectl::new(lab.parts(), &path))
+    let target = boot(&lab, &mut installation, CLUSTER, &mut machine, &images, POD_CIDR, &|what| progress.step(what))?;
+    Ok(Demo { lab, installation, machine, target })
 }

@@ -7,7 +7,7 @@ use crate::screen::say;
 
 /// Shows both clusters.
 pub(crate) fn show(demo: &Demo) {
-    let management = demo.management.admin();
+    let management = demo.installation.admin();
     say("\n== The management cluster: what was asked for, and what Keyplane answered");
     export(management);
     command(management, "get clusterspecs");
@@ -36,10 +36,10 @@ pub(crate) fn show(demo: &Demo) {
 pub(crate) fn how_to_go_on(demo: &Demo, detached: bool) {
     say("\n== Go on yourself, in another terminal");
     say(&format!("export PATH={}:$PATH    # this kubectl", demo.lab.parts().folder().display()));
-    say(&format!("export KUBECONFIG={}    # the management cluster", demo.management.admin().kubeconfig().display()));
+    say(&format!("export KUBECONFIG={}    # the management cluster", demo.installation.admin().kubeconfig().display()));
     say(&format!("export KUBECONFIG={}    # the cluster that was made", demo.target.kubeconfig().display()));
     say(&format!("nsenter -t {} -a    # a shell on the machine {}", demo.machine.init_pid(), demo.machine.name()));
-    say(&format!("tail -f {}    # what Keyplane says", demo.operator.log().display()));
+    say(&format!("tail -f {}    # what Keyplane says", demo.installation.operator.log().display()));
     say(if detached {
         "\nIt stays up: keyplane-lab demo-down ends it."
     } else {
