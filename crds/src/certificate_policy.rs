@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
     version = "v1alpha1",
     kind = "CertificatePolicy",
     plural = "certificatepolicies",
+    doc = "How certificates are issued, and which kubelet serving certificates are approved.",
     shortname = "kcertpol",
     category = "keyplane",
     namespaced,

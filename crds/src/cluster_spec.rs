@@ -14,6 +14,7 @@ use crate::{ControlPlane, ControlPlaneEndpoint, Etcd, Images, Network};
     version = "v1alpha1",
     kind = "ClusterSpec",
     plural = "clusterspecs",
+    doc = "One target cluster, whose keys and control-plane configuration Keyplane holds.",
     shortname = "kcs",
     category = "keyplane",
     namespaced,
@@ -142,7 +143,7 @@ pub struct ClusterSpecStatus {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub certificates: Vec<CertificateStatus>,
 
-    /// Rendered, ControlPlaneAvailable, CertificatesValid, Ready, Reconciling, Stalled.
+    /// Rendered, `ControlPlaneAvailable`, `CertificatesValid`, Ready, Reconciling, Stalled.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["type".into()]))]
     pub conditions: Vec<Condition>,

@@ -13,7 +13,7 @@ pub enum ClusterCondition {
     ControlPlaneAvailable,
     /// No certificate has ended or is past its renewal time.
     CertificatesValid,
-    /// All of the others. The condition that kstatus, and so most GitOps tools, waits for.
+    /// All of the others. The condition that kstatus, and so most `GitOps` tools, waits for.
     Ready,
     /// Work is going on. kstatus reads `True` as "in progress".
     Reconciling,

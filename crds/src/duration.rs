@@ -74,9 +74,9 @@ mod tests {
 
     #[test]
     fn reads_what_kubeadm_writes() {
-        assert_eq!(parse_duration("87600h").unwrap(), Duration::from_secs(87600 * 3600));
-        assert_eq!(parse_duration("87600h0m0s").unwrap(), Duration::from_secs(87600 * 3600));
-        assert_eq!(parse_duration("1h30m").unwrap(), Duration::from_secs(5400));
+        assert_eq!(parse_duration("87600h").unwrap(), Duration::from_hours(87600));
+        assert_eq!(parse_duration("87600h0m0s").unwrap(), Duration::from_hours(87600));
+        assert_eq!(parse_duration("1h30m").unwrap(), Duration::from_mins(90));
         assert_eq!(parse_duration("90s").unwrap(), Duration::from_secs(90));
     }
 
@@ -89,9 +89,9 @@ mod tests {
 
     #[test]
     fn a_percentage_is_taken_of_the_lifetime() {
-        let day = Duration::from_secs(86400);
+        let day = Duration::from_hours(24);
         assert_eq!(RenewBefore::parse("25%").unwrap().of(day), day / 4);
-        assert_eq!(RenewBefore::parse("2h").unwrap().of(day), Duration::from_secs(7200));
+        assert_eq!(RenewBefore::parse("2h").unwrap().of(day), Duration::from_hours(2));
         for bad in ["0%", "100%", "-5%", "x%", ""] {
             assert!(RenewBefore::parse(bad).is_err(), "{bad:?} was let through");
         }

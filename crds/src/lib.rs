@@ -3,6 +3,9 @@
 //! Types, validation rules and the generated schema, nothing else: no client, no clock, no decision. What a field
 //! means is told in its documentation, which is also what `kubectl explain` shows.
 
+// The lint counts `type_` of one printcolumn against that of the next.
+#![allow(clippy::duplicated_attributes)]
+
 mod certificate_policy;
 mod cluster_spec;
 mod condition;

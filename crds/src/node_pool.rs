@@ -15,6 +15,7 @@ use crate::LocalReference;
     version = "v1alpha1",
     kind = "NodePool",
     plural = "nodepools",
+    doc = "Machines that may join one target cluster.",
     shortname = "knp",
     category = "keyplane",
     namespaced,

@@ -5,12 +5,12 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 
+use crate::command;
 use crate::kubectl::Kubectl;
 use crate::lab::Lab;
 use crate::management::Management;
 use crate::operator::{self, Operator};
 use crate::wait::eventually;
-use crate::command;
 
 /// The user that Keyplane is in the management cluster.
 pub const USER: &str = "keyplane";

@@ -121,7 +121,10 @@ impl Light<'_> {
         let table = self.admin().run(&["get", "kcs"])?;
         let mut lines = table.lines();
         let columns: Vec<_> = lines.next().unwrap_or_default().split_whitespace().collect();
-        ensure!(columns == ["NAME", "VERSION", "ENDPOINT", "READY", "REASON", "NODES", "CERTS-EXPIRE", "AGE"], "{table}");
+        ensure!(
+            columns == ["NAME", "VERSION", "ENDPOINT", "READY", "REASON", "NODES", "CERTS-EXPIRE", "AGE"],
+            "{table}"
+        );
         let row: Vec<_> = lines.next().unwrap_or_default().split_whitespace().collect();
         let endpoint = format!("{}:6443", self.machine.address());
         ensure!(row[..6] == [CLUSTER, "v1.37.2", &endpoint, "True", "Ready", "1/1"], "{table}");
@@ -141,8 +144,12 @@ impl Light<'_> {
 
     fn keyplane_has_approved_the_serving_request(&self) -> Result<()> {
         let requests = self.target.json(&["get", "csr"])?;
-        let serving: Vec<_> = requests["items"].as_array().into_iter().flatten()
-            .filter(|request| request["spec"]["signerName"] == "kubernetes.io/kubelet-serving").collect();
+        let serving: Vec<_> = requests["items"]
+            .as_array()
+            .into_iter()
+            .flatten()
+            .filter(|request| request["spec"]["signerName"] == "kubernetes.io/kubelet-serving")
+            .collect();
         ensure!(!serving.is_empty(), "the kubelet has asked for nothing");
         for request in serving {
             let condition = &request["status"]["conditions"][0];
@@ -163,7 +170,13 @@ impl Light<'_> {
                 "request": BASE64_STANDARD.encode(request)},
         });
         self.machine.put_file("/tmp/forged.json", object.to_string().as_bytes(), 0o600)?;
-        self.machine.run(&["kubectl", "--kubeconfig=/etc/kubernetes/kubelet.conf", "create", "-f", "/tmp/forged.json"])?;
+        self.machine.run(&[
+            "kubectl",
+            "--kubeconfig=/etc/kubernetes/kubelet.conf",
+            "create",
+            "-f",
+            "/tmp/forged.json",
+        ])?;
         eventually("verdict", PATIENCE, || {
             let forged = self.target.json(&["get", "csr", "forged"])?;
             let condition = &forged["status"]["conditions"][0];
@@ -174,7 +187,9 @@ impl Light<'_> {
         })?;
         let metrics = format!("http://{}/metrics", self.installation.operator.address());
         let metrics = keyplane_e2e::command::run(std::process::Command::new("curl").args(["-sS", &metrics]))?;
-        let counted = |reason: &str| metrics.lines().any(|line| line.starts_with("keyplane_csr_decisions_total") && line.contains(reason));
+        let counted = |reason: &str| {
+            metrics.lines().any(|line| line.starts_with("keyplane_csr_decisions_total") && line.contains(reason))
+        };
         ensure!(counted("AnotherNodesAddress"), "{metrics}");
         Ok(())
     }
@@ -184,24 +199,44 @@ impl Light<'_> {
         let listed = status["certificates"].as_array().context("no list")?;
         let names: BTreeSet<_> = listed.iter().filter_map(|row| row["name"].as_str()).collect();
         let expected = BTreeSet::from([
-            "admin.conf", "apiserver", "apiserver-etcd-client", "apiserver-kubelet-client", "ca", "controller-manager.conf",
-            "etcd-ca", "etcd-healthcheck-client", "etcd-peer", "etcd-server", "front-proxy-ca", "front-proxy-client",
-            "kubeconfig", "scheduler.conf", "super-admin.conf",
+            "admin.conf",
+            "apiserver",
+            "apiserver-etcd-client",
+            "apiserver-kubelet-client",
+            "ca",
+            "controller-manager.conf",
+            "etcd-ca",
+            "etcd-healthcheck-client",
+            "etcd-peer",
+            "etcd-server",
+            "front-proxy-ca",
+            "front-proxy-client",
+            "kubeconfig",
+            "scheduler.conf",
+            "super-admin.conf",
         ]);
         ensure!(names == expected, "{names:?}");
         let file = |name: &str| match name {
-            "ca" | "apiserver" | "apiserver-etcd-client" | "apiserver-kubelet-client" | "front-proxy-ca" | "front-proxy-client" => {
-                Some(format!("/etc/kubernetes/pki/{name}.crt"))
-            }
+            "ca"
+            | "apiserver"
+            | "apiserver-etcd-client"
+            | "apiserver-kubelet-client"
+            | "front-proxy-ca"
+            | "front-proxy-client" => Some(format!("/etc/kubernetes/pki/{name}.crt")),
             _ => name.strip_prefix("etcd-").map(|rest| format!("/etc/kubernetes/pki/etcd/{rest}.crt")),
         };
         for row in listed {
             ensure!(row["renewalTime"].as_str() < row["notAfter"].as_str(), "{row}");
             let Some(path) = row["name"].as_str().and_then(file) else { continue };
-            let said = self.machine.run(&["openssl", "x509", "-noout", "-serial", "-enddate", "-dateopt", "iso_8601", "-in", &path])?;
+            let said = self
+                .machine
+                .run(&["openssl", "x509", "-noout", "-serial", "-enddate", "-dateopt", "iso_8601", "-in", &path])?;
             let serial = row["serial"].as_str().unwrap_or_default();
             let end = row["notAfter"].as_str().unwrap_or_default().replace('T', " ");
-            ensure!(said.contains(&format!("serial={serial}\n")) && said.contains(&format!("notAfter={end}")), "{row}\n{said}");
+            ensure!(
+                said.contains(&format!("serial={serial}\n")) && said.contains(&format!("notAfter={end}")),
+                "{row}\n{said}"
+            );
         }
         Ok(())
     }
@@ -209,7 +244,16 @@ impl Light<'_> {
     fn every_leaf_is_verified_by_its_authority(&self) -> Result<()> {
         let verify = |authority: &str, leaf: &str, purpose: &str| {
             let pki = |file: &str| format!("/etc/kubernetes/pki/{file}.crt");
-            self.machine.run(&["openssl", "verify", "-x509_strict", "-purpose", purpose, "-CAfile", &pki(authority), &pki(leaf)])
+            self.machine.run(&[
+                "openssl",
+                "verify",
+                "-x509_strict",
+                "-purpose",
+                purpose,
+                "-CAfile",
+                &pki(authority),
+                &pki(leaf),
+            ])
         };
         for (authority, leaf, purpose) in [
             ("ca", "apiserver", "sslserver"),
@@ -227,11 +271,17 @@ impl Light<'_> {
             ensure!(verify(other, leaf, purpose).is_err(), "{other} verifies {leaf}");
         }
         ensure!(verify("ca", "apiserver", "sslclient").is_err(), "the API server's certificate is a client's too");
-        ensure!(verify("ca", "apiserver-kubelet-client", "sslserver").is_err(), "a client's certificate is a server's too");
+        ensure!(
+            verify("ca", "apiserver-kubelet-client", "sslserver").is_err(),
+            "a client's certificate is a server's too"
+        );
         Ok(())
     }
 
-    fn every_client_certificate_opens_its_door_and_no_other(&self, before_boot: &BTreeMap<String, String>) -> Result<()> {
+    fn every_client_certificate_opens_its_door_and_no_other(
+        &self,
+        before_boot: &BTreeMap<String, String>,
+    ) -> Result<()> {
         // kubectl, with each kubeconfig.
         self.machine.put_file("/tmp/first-kubelet.conf", before_boot["kubelet.conf"].as_bytes(), 0o600)?;
         let kubectl = |kubeconfig: &str, arguments: &[&str]| {
@@ -250,14 +300,22 @@ impl Light<'_> {
             let who: Value = serde_json::from_str(&who)?;
             let info = &who["status"]["userInfo"];
             ensure!(info["username"] == user, "{kubeconfig}: {info}");
-            ensure!(info["groups"].as_array().is_some_and(|groups| groups.contains(&json!(group))), "{kubeconfig}: {info}");
+            ensure!(
+                info["groups"].as_array().is_some_and(|groups| groups.contains(&json!(group))),
+                "{kubeconfig}: {info}"
+            );
             let listed = kubectl(kubeconfig, &["get", "secrets", "-n", "kube-system"]);
             ensure!(listed.is_ok() == secrets, "{kubeconfig}: {listed:?}");
         }
         // etcdctl, with each pair.
         let etcdctl = |authority: &str, pair: Option<&str>| {
-            let mut line = vec!["etcdctl".to_owned(), "--endpoints=https://127.0.0.1:2379".to_owned(), "--dial-timeout=3s".to_owned(),
-                "--command-timeout=5s".to_owned(), format!("--cacert=/etc/kubernetes/pki/{authority}.crt")];
+            let mut line = vec![
+                "etcdctl".to_owned(),
+                "--endpoints=https://127.0.0.1:2379".to_owned(),
+                "--dial-timeout=3s".to_owned(),
+                "--command-timeout=5s".to_owned(),
+                format!("--cacert=/etc/kubernetes/pki/{authority}.crt"),
+            ];
             if let Some(pair) = pair {
                 line.push(format!("--cert=/etc/kubernetes/pki/{pair}.crt"));
                 line.push(format!("--key=/etc/kubernetes/pki/{pair}.key"));
@@ -271,11 +329,16 @@ impl Light<'_> {
         for pair in [None, Some("front-proxy-client"), Some("apiserver-kubelet-client"), Some("apiserver")] {
             ensure!(etcdctl("etcd/ca", pair).is_err(), "etcd lets {pair:?} in");
         }
-        ensure!(etcdctl("ca", Some("apiserver-etcd-client")).is_err(), "etcd's certificate is verified by the cluster's authority");
+        ensure!(
+            etcdctl("ca", Some("apiserver-etcd-client")).is_err(),
+            "etcd's certificate is verified by the cluster's authority"
+        );
         // curl, to the API server and to the kubelet.
         let curl = |url: &str, pair: Option<&str>, more: &[&str]| -> Result<String> {
-            let mut line: Vec<String> = ["curl", "-sS", "-o", "/tmp/answer", "-w", "%{http_code}", "--cacert", "/etc/kubernetes/pki/ca.crt"]
-                .map(str::to_owned).to_vec();
+            let mut line: Vec<String> =
+                ["curl", "-sS", "-o", "/tmp/answer", "-w", "%{http_code}", "--cacert", "/etc/kubernetes/pki/ca.crt"]
+                    .map(str::to_owned)
+                    .to_vec();
             if let Some(pair) = pair {
                 line.extend(["--cert".to_owned(), format!("/etc/kubernetes/pki/{pair}.crt")]);
                 line.extend(["--key".to_owned(), format!("/etc/kubernetes/pki/{pair}.key")]);
@@ -288,11 +351,20 @@ impl Light<'_> {
         let kubelet = format!("https://{}:10250/pods", self.machine.address());
         let as_admin = ["-H", "X-Remote-User: someone", "-H", "X-Remote-Group: system:masters"];
         ensure!(curl(&api, Some("front-proxy-client"), &as_admin)? == "200", "the front proxy is not believed");
-        ensure!(curl(&api, Some("apiserver-kubelet-client"), &as_admin)? == "403", "anybody is believed to be a front proxy");
-        ensure!(curl(&api, Some("front-proxy-client"), &[])? == "401", "the front proxy is somebody without its headers");
+        ensure!(
+            curl(&api, Some("apiserver-kubelet-client"), &as_admin)? == "403",
+            "anybody is believed to be a front proxy"
+        );
+        ensure!(
+            curl(&api, Some("front-proxy-client"), &[])? == "401",
+            "the front proxy is somebody without its headers"
+        );
         ensure!(curl(&api, Some("etcd/peer"), &[])? == "401", "etcd's authority makes users");
         ensure!(curl(&api, None, &[])? == "403", "nobody may read Secrets");
-        ensure!(curl(&kubelet, Some("apiserver-kubelet-client"), &[])? == "200", "the API server may not ask the kubelet");
+        ensure!(
+            curl(&kubelet, Some("apiserver-kubelet-client"), &[])? == "200",
+            "the API server may not ask the kubelet"
+        );
         ensure!(curl(&kubelet, Some("etcd/peer"), &[]).is_err() || curl(&kubelet, Some("etcd/peer"), &[])? == "401");
         ensure!(curl(&kubelet, None, &[])? == "401", "the kubelet answers anybody");
         Ok(())
@@ -342,12 +414,21 @@ impl Light<'_> {
         const KINDS: &str = "clusterroles,clusterrolebindings,roles,rolebindings,configmaps";
         let versions = || -> Result<BTreeMap<String, (String, Value)>> {
             let all = self.target.json(&["get", KINDS, "-A"])?;
-            let of_interest = |name: &str| name.starts_with("kubeadm") || ["kubelet-config", "cluster-info"].contains(&name);
-            Ok(all["items"].as_array().into_iter().flatten()
+            let of_interest =
+                |name: &str| name.starts_with("kubeadm") || ["kubelet-config", "cluster-info"].contains(&name);
+            Ok(all["items"]
+                .as_array()
+                .into_iter()
+                .flatten()
                 .filter(|object| of_interest(object["metadata"]["name"].as_str().unwrap_or_default()))
                 .map(|object| {
                     let word = |value: &Value| value.as_str().unwrap_or_default().to_owned();
-                    let name = format!("{} {}/{}", word(&object["kind"]), word(&object["metadata"]["namespace"]), word(&object["metadata"]["name"]));
+                    let name = format!(
+                        "{} {}/{}",
+                        word(&object["kind"]),
+                        word(&object["metadata"]["namespace"]),
+                        word(&object["metadata"]["name"])
+                    );
                     (name, (word(&object["metadata"]["resourceVersion"]), object.clone()))
                 })
                 .collect())
@@ -366,11 +447,20 @@ impl Light<'_> {
             self.machine.run(&[&["kubeadm", "init", "phase"], phase, &more].concat())?;
         }
         let after = versions()?;
-        ensure!(before.keys().eq(after.keys()), "kubeadm made {:?}", after.keys().filter(|key| !before.contains_key(*key)).collect::<Vec<_>>());
+        ensure!(
+            before.keys().eq(after.keys()),
+            "kubeadm made {:?}",
+            after.keys().filter(|key| !before.contains_key(*key)).collect::<Vec<_>>()
+        );
         let yaml = |object: &Value| -> Result<BTreeMap<String, Value>> {
             // The signatures of bootstrap tokens are text of another kind.
-            object["data"].as_object().into_iter().flatten().filter(|(key, _)| !key.starts_with("jws-"))
-                .map(|(key, value)| Ok((key.clone(), serde_saphyr::from_str(value.as_str().unwrap_or_default())?))).collect()
+            object["data"]
+                .as_object()
+                .into_iter()
+                .flatten()
+                .filter(|(key, _)| !key.starts_with("jws-"))
+                .map(|(key, value)| Ok((key.clone(), serde_saphyr::from_str(value.as_str().unwrap_or_default())?)))
+                .collect()
         };
         for (name, (version, object)) in &before {
             let (new_version, new_object) = &after[name];
@@ -415,14 +505,25 @@ impl Light<'_> {
     fn what_is_taken_away_in_the_target_comes_back(&mut self) -> Result<()> {
         // Rights, which only the super-admin can grant, and a ConfigMap, which the narrow user puts right.
         self.target.run(&["delete", "clusterrolebinding", "kubeadm:get-nodes"])?;
-        self.target.run(&["patch", "configmap", "cluster-info", "-n", "kube-public", "--type=merge", "-p", r#"{"data":{"kubeconfig":"x"}}"#])?;
+        self.target.run(&[
+            "patch",
+            "configmap",
+            "cluster-info",
+            "-n",
+            "kube-public",
+            "--type=merge",
+            "-p",
+            r#"{"data":{"kubeconfig":"x"}}"#,
+        ])?;
         // A session looks at once when it begins.
         self.installation.operator.stop()?;
         self.installation.operator = Operator::start(self.lab, &self.installation.user, FIRST_REPLICA)?;
         eventually("mended target", PATIENCE, || {
             self.target.run(&["get", "clusterrolebinding", "kubeadm:get-nodes"])?;
             let info = self.target.json(&["get", "configmap", "cluster-info", "-n", "kube-public"])?;
-            ensure!(info["data"]["kubeconfig"].as_str().is_some_and(|text| text.contains("certificate-authority-data")));
+            ensure!(
+                info["data"]["kubeconfig"].as_str().is_some_and(|text| text.contains("certificate-authority-data"))
+            );
             Ok(())
         })?;
         self.installation.wait_for(CLUSTER, "Ready")
@@ -434,7 +535,10 @@ impl Light<'_> {
         let keys = secret(&admin, "light-cp1-pki")?;
         self.machine.destroy()?;
         eventually("condition of a control plane that is gone", PATIENCE, || {
-            let told = format!("{:#}", admin.check_condition(&["clusterspec", CLUSTER], "ControlPlaneAvailable").err().context("Available")?);
+            let told = format!(
+                "{:#}",
+                admin.check_condition(&["clusterspec", CLUSTER], "ControlPlaneAvailable").err().context("Available")?
+            );
             ensure!(told.contains("Unreachable"), "{told}");
             ensure!(admin.check_condition(&["clusterspec", CLUSTER], "Ready").is_err());
             Ok(())
@@ -450,12 +554,17 @@ fn no_key_is_shown(admin: &Kubectl, log: &Path, keys: &BTreeMap<String, String>)
         admin.run(&["get", "events,clusterspecs,nodepools,certificatepolicies,configmaps", "-A", "-o", "yaml"])?,
     ];
     let mut looked_for = 0;
-    for (name, content) in keys.iter().filter(|(name, _)| name.ends_with(".key")) {
+    for (name, content) in
+        keys.iter().filter(|(name, _)| Path::new(name).extension().is_some_and(|ending| ending == "key"))
+    {
         for line in content.lines().filter(|line| line.len() > 40) {
             looked_for += 1;
             let encoded = BASE64_STANDARD.encode(line);
             // Base64 of base64 depends on where the line stands; its middle does not.
-            ensure!(!shown.iter().any(|text| text.contains(line) || text.contains(&encoded[8..encoded.len() - 8])), "{name} is shown");
+            ensure!(
+                !shown.iter().any(|text| text.contains(line) || text.contains(&encoded[8..encoded.len() - 8])),
+                "{name} is shown"
+            );
         }
     }
     ensure!(looked_for > 50, "no key was looked for");

@@ -4,9 +4,9 @@ use std::collections::BTreeMap;
 use std::thread::sleep;
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, ensure};
 use keyplane_e2e::installation::{FIRST_REPLICA, Installation, PATIENCE, install_kinds};
-use keyplane_e2e::{Kubectl, Lab, Management, Operator, eventually};
+use keyplane_e2e::{Kubectl, Lab, Operator, eventually};
 use serde_json::{Value, json};
 
 /// A ClusterSpec with one machine. 192.0.2.0/24 is for documentation: nothing answers there.
@@ -144,7 +144,8 @@ fn what_belongs_to_others_and_what_is_unchanged_is_left_alone() -> Result<()> {
     installation.wait_for("good", "Rendered")?;
     for (name, object) in [("taken", "taken-etcd"), ("half", "half-cp1-config")] {
         eventually("condition that names the foreign object", PATIENCE, || {
-            let told = format!("{:#}", admin.check_condition(&["clusterspec", name], "Rendered").err().context("Rendered")?);
+            let told =
+                format!("{:#}", admin.check_condition(&["clusterspec", name], "Rendered").err().context("Rendered")?);
             ensure!(told.contains("ForeignObject") && told.contains(object), "{told}");
             Ok(())
         })?;
@@ -157,7 +158,10 @@ fn what_belongs_to_others_and_what_is_unchanged_is_left_alone() -> Result<()> {
     let requests = || -> Result<(usize, usize)> {
         let all = installation.management.requests()?;
         let ours = || all.iter().filter(|request| request.user == "keyplane" && request.resource != "leases");
-        Ok((ours().filter(|request| request.is_write()).count(), ours().filter(|request| request.verb == "list").count()))
+        Ok((
+            ours().filter(|request| request.is_write()).count(),
+            ours().filter(|request| request.verb == "list").count(),
+        ))
     };
     let quiet = eventually("quiet operator", PATIENCE, || {
         let before = requests()?;
@@ -188,9 +192,17 @@ fn a_hand_edited_config_map_is_put_right_and_a_lost_authority_is_not_made_anew()
     admin.apply(&cluster_spec("demo", "192.0.2.1").to_string())?;
     installation.wait_for("demo", "Rendered")?;
 
-    let manifest = || Ok::<_, anyhow::Error>(admin.json(&["get", "configmap", "demo-cp1-config"])?["data"]["etcd.yaml"].clone());
+    let manifest =
+        || Ok::<_, anyhow::Error>(admin.json(&["get", "configmap", "demo-cp1-config"])?["data"]["etcd.yaml"].clone());
     let right = manifest()?;
-    admin.run(&["patch", "configmap", "demo-cp1-config", "--type=merge", "-p", r#"{"data":{"etcd.yaml":"broken"}}"#])?;
+    admin.run(&[
+        "patch",
+        "configmap",
+        "demo-cp1-config",
+        "--type=merge",
+        "-p",
+        r#"{"data":{"etcd.yaml":"broken"}}"#,
+    ])?;
     eventually("ConfigMap put right", PATIENCE, || {
         ensure!(manifest()? == right);
         Ok(())
@@ -207,14 +219,23 @@ fn a_hand_edited_config_map_is_put_right_and_a_lost_authority_is_not_made_anew()
         let before = keys(&admin, "demo")?;
         admin.run(&["delete", "secret", secret])?;
         eventually("condition that says what to do", PATIENCE, || {
-            let told = format!("{:#}", admin.check_condition(&["clusterspec", "demo"], "Rendered").err().context("Rendered")?);
+            let told =
+                format!("{:#}", admin.check_condition(&["clusterspec", "demo"], "Rendered").err().context("Rendered")?);
             ensure!(told.contains("AuthorityMissing") && told.contains(secret), "{told}");
             ensure!(told.contains(key_in_node) && told.contains("backup"), "{told}");
             Ok(())
         })?;
         // Also after a restart, and also where the status is gone, as after a restore from a backup.
         installation.operator.stop()?;
-        admin.run(&["patch", "clusterspec", "demo", "--subresource=status", "--type=merge", "-p", r#"{"status":{"certificates":null}}"#])?;
+        admin.run(&[
+            "patch",
+            "clusterspec",
+            "demo",
+            "--subresource=status",
+            "--type=merge",
+            "-p",
+            r#"{"status":{"certificates":null}}"#,
+        ])?;
         installation.operator = Operator::start(&lab, &installation.user, FIRST_REPLICA)?;
         sleep(Duration::from_secs(5));
         ensure!(admin.run(&["get", "secret", secret]).is_err(), "{secret} was made anew");
@@ -243,7 +264,8 @@ fn a_hand_edited_config_map_is_put_right_and_a_lost_authority_is_not_made_anew()
     let node_before = keys(&admin, "demo")?["demo-cp1-pki"].clone();
     admin.run(&["patch", "secret", "demo-ca", "--type=merge", "-p", &json!({"data": others}).to_string()])?;
     eventually("condition that tells of another authority", PATIENCE, || {
-        let told = format!("{:#}", admin.check_condition(&["clusterspec", "demo"], "Rendered").err().context("Rendered")?);
+        let told =
+            format!("{:#}", admin.check_condition(&["clusterspec", "demo"], "Rendered").err().context("Rendered")?);
         ensure!(told.contains("AuthorityChanged"), "{told}");
         Ok(())
     })?;
@@ -310,7 +332,8 @@ fn a_poisoned_object_does_not_stop_the_others_and_a_paused_one_is_left_alone() -
             admin.apply(&poison.to_string())?;
         }
         let mut overlapping = cluster_spec("overlapping", "192.0.2.7");
-        overlapping["spec"]["network"] = json!({"serviceCIDRs": ["10.96.0.0/12"], "podCIDRs": ["10.96.0.0/16"], "dnsDomain": "x"});
+        overlapping["spec"]["network"] =
+            json!({"serviceCIDRs": ["10.96.0.0/12"], "podCIDRs": ["10.96.0.0/16"], "dnsDomain": "x"});
         admin.apply(&overlapping.to_string())
     })?;
     install_kinds(&installation.management)?;
@@ -322,7 +345,8 @@ fn a_poisoned_object_does_not_stop_the_others_and_a_paused_one_is_left_alone() -
     admin.apply(&cluster_spec("better", "192.0.2.2").to_string())?;
     installation.wait_for("better", "Rendered")?;
     eventually("condition on the one that makes no sense", PATIENCE, || {
-        let told = format!("{:#}", admin.check_condition(&["clusterspec", "overlapping"], "Ready").err().context("Ready")?);
+        let told =
+            format!("{:#}", admin.check_condition(&["clusterspec", "overlapping"], "Ready").err().context("Ready")?);
         ensure!(told.contains("InvalidSpec") && told.contains("overlap"), "{told}");
         Ok(())
     })?;
@@ -334,7 +358,8 @@ fn a_poisoned_object_does_not_stop_the_others_and_a_paused_one_is_left_alone() -
     without_policy["spec"]["certificatePolicyRef"] = json!({"name": "later"});
     admin.apply(&without_policy.to_string())?;
     eventually("condition that misses the policy", PATIENCE, || {
-        let told = format!("{:#}", admin.check_condition(&["clusterspec", "nopolicy"], "Ready").err().context("Ready")?);
+        let told =
+            format!("{:#}", admin.check_condition(&["clusterspec", "nopolicy"], "Ready").err().context("Ready")?);
         ensure!(told.contains("CertificatePolicyNotFound"), "{told}");
         Ok(())
     })?;
@@ -343,145 +368,5 @@ fn a_poisoned_object_does_not_stop_the_others_and_a_paused_one_is_left_alone() -
     ensure!(keys(&admin, "paused")?.is_empty(), "a paused ClusterSpec was worked on");
     admin.run(&["patch", "clusterspec", "paused", "--type=merge", "-p", r#"{"spec":{"paused":false}}"#])?;
     installation.wait_for("paused", "Rendered")?;
-    Ok(())
-}
-
-/// A change of a good object that admission must refuse, and what the message must name.
-struct Refusal {
-    what: &'static str,
-    pointer: &'static str,
-    value: Value,
-    words: &'static [&'static str],
-}
-
-fn refusal(what: &'static str, pointer: &'static str, value: Value, words: &'static [&'static str]) -> Refusal {
-    Refusal { what, pointer, value, words }
-}
-
-/// Puts a value where the pointer says, making the objects on the way.
-fn set(object: &mut Value, pointer: &str, value: Value) {
-    let mut place = object;
-    for key in pointer.trim_start_matches('/').split('/') {
-        place = match key.parse::<usize>() {
-            Ok(index) if place.is_array() => &mut place[index],
-            _ => &mut place[key],
-        };
-    }
-    *place = value;
-}
-
-#[test]
-#[ignore = "needs root and the lab's parts: make test"]
-fn bad_input_is_refused_at_admission_with_the_field_and_the_cure() -> Result<()> {
-    let lab = Lab::start()?;
-    let management = Management::start(&lab)?;
-    install_kinds(&management)?;
-    let admin = management.admin();
-    let node = |name: &str, address: &str| json!({"name": name, "addresses": [address]});
-    let clusters = [
-        refusal("an unknown version", "/spec/kubernetesVersion", json!("v1.30.1"), &["kubernetesVersion", "v1.37.2"]),
-        refusal("a version without v", "/spec/kubernetesVersion", json!("1.37.2"), &["kubernetesVersion", "v1.37.2"]),
-        refusal("overlapping ranges", "/spec/network/podCIDRs", json!(["10.96.4.0/24"]), &["serviceCIDRs and podCIDRs must not overlap", "10.244.0.0/16"]),
-        refusal("a range that is none", "/spec/network/podCIDRs", json!(["10.244.0.0"]), &["spec.network.podCIDRs", "10.244.0.0/16"]),
-        refusal("host bits", "/spec/network/serviceCIDRs", json!(["10.96.0.1/12"]), &["spec.network.serviceCIDRs", "host bits"]),
-        refusal("two ranges of one family", "/spec/network/serviceCIDRs", json!(["10.96.0.0/16", "10.98.0.0/16"]), &["dual stack"]),
-        refusal("a tiny service range", "/spec/network/serviceCIDRs", json!(["10.96.0.0/30"]), &["serviceCIDRs", "/28"]),
-        refusal("a bad DNS domain", "/spec/network/dnsDomain", json!("Cluster_Local"), &["dnsDomain", "cluster.local"]),
-        refusal("two nodes of one name", "/spec/controlPlane/nodes", json!([node("cp1", "192.0.2.1"), node("cp1", "192.0.2.2")]), &["spec.controlPlane.nodes", "Duplicate", "cp1"]),
-        refusal("two nodes of one address", "/spec/controlPlane/nodes", json!([node("cp1", "192.0.2.1"), node("cp2", "192.0.2.1")]), &["spec.controlPlane.nodes", "each address belongs to one machine"]),
-        refusal("an address twice", "/spec/controlPlane/nodes/0/addresses", json!(["192.0.2.1", "192.0.2.1"]), &["addresses", "Duplicate"]),
-        refusal("an address that is none", "/spec/controlPlane/nodes/0/addresses", json!(["192.0.2.300"]), &["addresses", "must be an IP address"]),
-        refusal("a padded address", "/spec/controlPlane/nodes/0/addresses", json!(["192.000.2.1"]), &["addresses", "must be an IP address"]),
-        refusal("an IPv6 address in another form", "/spec/controlPlane/nodes/0/addresses", json!(["FD00::0:1"]), &["addresses", "canonical"]),
-        refusal("loopback", "/spec/controlPlane/nodes/0/addresses", json!(["127.0.0.1"]), &["addresses", "loopback"]),
-        refusal("link-local", "/spec/controlPlane/nodes/0/addresses", json!(["169.254.169.254"]), &["addresses", "link-local"]),
-        refusal("a nodeIP of another machine", "/spec/controlPlane/nodes/0/nodeIP", json!("192.0.2.9"), &["nodeIP", "one of the node's addresses"]),
-        refusal("an address of the Services", "/spec/controlPlane/nodes/0/addresses", json!(["10.96.0.5"]), &["addresses", "choose others"]),
-        refusal("no node", "/spec/controlPlane/nodes", json!([]), &["spec.controlPlane.nodes"]),
-        refusal("a node name with capitals", "/spec/controlPlane/nodes/0/name", json!("CP1"), &["nodes[].name", "for example cp1"]),
-        refusal("an endpoint with a scheme", "/spec/controlPlaneEndpoint/host", json!("https://api.example"), &["controlPlaneEndpoint.host", "api.demo.example"]),
-        refusal("an endpoint among the Pods", "/spec/controlPlaneEndpoint/host", json!("10.244.0.9"), &["controlPlaneEndpoint.host", "choose an address outside"]),
-        refusal("a port that is none", "/spec/controlPlaneEndpoint/port", json!(70000), &["controlPlaneEndpoint.port", "65535"]),
-        refusal("a flag with dashes", "/spec/controlPlane/apiServer/extraArgs", json!([{"name": "--v", "value": "4"}]), &["extraArgs", "without dashes"]),
-        refusal("a name that no certificate can have", "/spec/controlPlane/apiServer/certSANs", json!(["api example"]), &["certSANs"]),
-        refusal("a kubelet setting of Keyplane's", "/spec/controlPlane/kubelet", json!({"rotateCertificates": false}), &["spec.controlPlane.kubelet", "leave them out"]),
-        refusal("an unknown taint effect", "/spec/controlPlane/taints", json!([{"key": "a", "effect": "Never"}]), &["taints[].effect", "NoSchedule"]),
-        refusal("a registry with a scheme", "/spec/imageRepository", json!("https://registry.example"), &["imageRepository", "without https://"]),
-        refusal("a relative data directory", "/spec/etcd/stacked/dataDir", json!("data"), &["dataDir", "absolute"]),
-        refusal("an unknown field", "/spec/rotate", json!({"certificates": "1"}), &["rotate"]),
-        refusal("an unknown deletion policy", "/spec/deletionPolicy", json!("Orphan"), &["deletionPolicy", "Retain"]),
-        refusal("a long name", "/metadata/name", json!("a".repeat(51)), &["metadata.name", "50 characters"]),
-    ];
-    let policies = [
-        refusal("a leaf that outlives its authority", "/spec", json!({"authority": {"validity": "100h"}, "leaf": {"validity": "200h", "renewBefore": "30%"}}), &["spec.leaf.validity", "shorter"]),
-        refusal("an override that outlives the authority", "/spec", json!({"overrides": [{"certificate": "apiserver", "validity": "99999h"}]}), &["overrides[].validity", "shorter"]),
-        refusal("days", "/spec/leaf/validity", json!("365d"), &["spec.leaf.validity", "8760h"]),
-        refusal("a renewal before the beginning", "/spec", json!({"leaf": {"validity": "24h", "renewBefore": "48h"}}), &["renewBefore", "shorter"]),
-        refusal("all of the life", "/spec/leaf/renewBefore", json!("100%"), &["renewBefore", "99%"]),
-        refusal("an unknown key", "/spec/leaf/keyAlgorithm", json!("Ed25519"), &["keyAlgorithm", "ECDSA-P256"]),
-        refusal("an unknown certificate", "/spec/overrides", json!([{"certificate": "webhook"}]), &["overrides[].certificate", "apiserver"]),
-        refusal("a long request", "/spec/kubeletServing/maxExpirationSeconds", json!(99_999_999), &["maxExpirationSeconds", "31708800"]),
-    ];
-    let pools = [
-        refusal("neither machines nor a selector", "/spec", json!({"clusterRef": {"name": "demo"}}), &["machines", "selector"]),
-        refusal("two machines of one name", "/spec/machines", json!([node("w1", "192.0.2.1"), node("w1", "192.0.2.2")]), &["machines", "Duplicate"]),
-        refusal("two machines of one address", "/spec/machines", json!([node("w1", "192.0.2.1"), node("w2", "192.0.2.1")]), &["spec.machines", "each address belongs to one machine"]),
-        refusal("an address that is none", "/spec/machines", json!([node("w1", "here")]), &["machines[].addresses"]),
-        refusal("a bad pattern", "/spec/selector", json!({"namePattern": "Worker?", "addressCIDRs": ["192.0.2.0/24"]}), &["namePattern", "worker-*"]),
-        refusal("a selector without ranges", "/spec/selector", json!({"namePattern": "worker-*", "addressCIDRs": []}), &["addressCIDRs"]),
-    ];
-    let policy = json!({"apiVersion": "keyplane.io/v1alpha1", "kind": "CertificatePolicy",
-        "metadata": {"name": "demo", "namespace": "default"}, "spec": {"leaf": {}}});
-    let pool = json!({"apiVersion": "keyplane.io/v1alpha1", "kind": "NodePool",
-        "metadata": {"name": "demo", "namespace": "default"},
-        "spec": {"clusterRef": {"name": "demo"}, "machines": [node("w1", "192.0.2.21")]}});
-    let mut problems = vec![];
-    for (good, table) in [(cluster_spec("demo", "192.0.2.1"), &clusters[..]), (policy, &policies[..]), (pool, &pools[..])] {
-        admin.apply(&good.to_string()).context("the good object was refused")?;
-        admin.run(&["delete", good["kind"].as_str().unwrap_or_default(), "demo"])?;
-        for case in table {
-            let mut bad = good.clone();
-            set(&mut bad, case.pointer, case.value.clone());
-            match admin.apply(&bad.to_string()) {
-                Ok(_) => {
-                    problems.push(format!("{} was let in", case.what));
-                    admin.run(&["delete", bad["kind"].as_str().unwrap_or_default(), "--all"])?;
-                }
-                Err(error) => {
-                    let told = format!("{error:#}");
-                    let missing: Vec<_> = case.words.iter().filter(|word| !told.contains(*word)).collect();
-                    if !missing.is_empty() {
-                        problems.push(format!("{}: {missing:?} not in: {told}", case.what));
-                    }
-                }
-            }
-        }
-    }
-    let changes = [
-        refusal("a downgrade", "/spec/kubernetesVersion", json!("v1.36.1"), &["no downgrade"]),
-        refusal("an older patch", "/spec/kubernetesVersion", json!("v1.37.1"), &["no downgrade"]),
-        refusal("other Service addresses", "/spec/network/serviceCIDRs", json!(["10.128.0.0/12"]), &["spec.network can't be changed"]),
-        refusal("another data directory", "/spec/etcd/stacked/dataDir", json!("/data"), &["etcd would start empty"]),
-        refusal("one node more", "/spec/controlPlane/nodes", json!([node("cp1", "192.0.2.1"), node("cp2", "192.0.2.2")]), &["can't be added"]),
-    ];
-    let good = cluster_spec("demo", "192.0.2.1");
-    admin.apply(&good.to_string())?;
-    for case in changes {
-        let mut changed = good.clone();
-        set(&mut changed, case.pointer, case.value.clone());
-        match admin.apply(&changed.to_string()) {
-            Ok(_) => bail!("{} was let in", case.what),
-            Err(error) => {
-                let told = format!("{error:#}");
-                if !case.words.iter().all(|word| told.contains(word)) {
-                    problems.push(format!("{}: {:?} not in: {told}", case.what, case.words));
-                }
-            }
-        }
-    }
-    let mut newer = good;
-    set(&mut newer, "/spec/kubernetesVersion", json!("v1.37.3"));
-    admin.apply(&newer.to_string()).context("a newer patch was refused")?;
-    ensure!(problems.is_empty(), "{}", problems.join("\n"));
     Ok(())
 }

@@ -57,8 +57,8 @@ fn print(text: &str) -> Result<(), String> {
 /// The definitions of the three kinds, as YAML documents.
 #[must_use]
 pub fn crds() -> String {
-    let documents = keyplane_crds::definitions();
-    documents.iter().map(|definition| format!("---\n{}", yaml::write_object(definition))).collect()
+    let documents: Vec<_> = keyplane_crds::definitions().iter().map(yaml::write_object).collect();
+    format!("---\n{}", documents.join("---\n"))
 }
 
 async fn run(arguments: RunArguments) -> Result<(), String> {
@@ -86,7 +86,7 @@ async fn run(arguments: RunArguments) -> Result<(), String> {
         reach(&client, &roles).await;
         let lead = lead(client.clone(), &arguments, &identity, &metrics, &roles, stop.clone());
         // Work that is handed a lost lease is dropped here, and the process ends below: no task outlives it.
-        election.with_lease(lead).await
+        Box::pin(election.with_lease(lead)).await
     };
     tokio::pin!(work);
     let signalled = async {

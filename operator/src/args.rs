@@ -23,7 +23,7 @@ pub struct Arguments {
 pub enum Command {
     /// Run the controllers against the cluster of the kubeconfig or of the pod's ServiceAccount.
     Run(RunArguments),
-    /// Print the CustomResourceDefinitions as YAML, for `kubectl apply -f -`.
+    /// Print the `CustomResourceDefinitions` as YAML, for `kubectl apply -f -`.
     Crds,
     /// Write the files of every machine and the objects of both clusters into a directory, without any cluster.
     Render(RenderArguments),
@@ -53,7 +53,7 @@ pub struct RunArguments {
     #[arg(long, env = "KEYPLANE_CONCURRENCY", default_value_t = 4, value_parser = clap::value_parser!(u16).range(1..=64))]
     pub concurrency: u16,
 
-    /// How the log is written. Its level comes from RUST_LOG, for example `RUST_LOG=keyplane=debug`.
+    /// How the log is written. Its level comes from `RUST_LOG`, for example `RUST_LOG=keyplane=debug`.
     #[arg(long, env = "KEYPLANE_LOG_FORMAT", value_enum, default_value_t = LogFormat::Json)]
     pub log_format: LogFormat,
 }

@@ -181,7 +181,7 @@ fn complete(cluster: &Cluster, secrets: &[Secret], now: Timestamp) -> Result<Obs
         for step in plan.steps {
             match step {
                 Step::Secret(draft) => {
-                    let secret = fulfil(draft, cluster, &observed)?;
+                    let secret = fulfil(*draft, cluster, &observed)?;
                     observed.secrets.insert(secret.name_any(), secret);
                 }
                 Step::ConfigMap(config_map) => {

@@ -1,7 +1,7 @@
 //! The approver: a kubelet's serving CSR, facts about its node, a policy and the time give a verdict.
 //!
 //! A pure room: no client, no clock, no randomness, no logging. It owns how a request is read ([`SigningRequest`],
-//! [`pkcs10::Pkcs10`]), what is known about the node that asks ([`Facts`]) and the rules ([`RULES`]). It does not own where the
+//! `Pkcs10`), what is known about the node that asks ([`Facts`]) and the rules ([`RULES`]). It does not own where the
 //! facts come from, nor what is written back: `controllers/` gathers the one and does the other.
 //!
 //! A certificate that kubernetes.io/kubelet-serving issues is trusted wherever the cluster's CA is, so by every Pod that

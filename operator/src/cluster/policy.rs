@@ -87,11 +87,11 @@ impl Default for Policy {
     /// renewal at 70 % of the life, as the default of the API has it.
     fn default() -> Self {
         Self {
-            authority_validity: Duration::from_secs(87_600 * 3600),
+            authority_validity: Duration::from_hours(87600),
             authority_key_algorithm: KeyAlgorithm::Rsa2048,
             kubelet_serving: KubeletServingPolicy::default(),
             leaf: LeafTerms {
-                validity: Duration::from_secs(8_760 * 3600),
+                validity: Duration::from_hours(8760),
                 renew_before: RenewBefore::Percentage(30),
                 key_algorithm: KeyAlgorithm::Rsa2048,
             },
@@ -139,7 +139,7 @@ mod tests {
             serde_saphyr::from_str("{overrides: [{certificate: apiserver, validity: 720h, keyAlgorithm: ECDSA-P256}]}")
                 .unwrap();
         let policy = Policy::parse(&spec).unwrap();
-        assert_eq!(policy.leaf("apiserver").validity, Duration::from_secs(720 * 3600));
+        assert_eq!(policy.leaf("apiserver").validity, Duration::from_hours(720));
         assert_eq!(policy.leaf("apiserver").key_algorithm, KeyAlgorithm::EcdsaP256);
         assert_eq!(policy.leaf("etcd-peer"), Policy::default().default_leaf());
     }

@@ -105,6 +105,8 @@ async fn reconcile(cached: Arc<Guarded>, state: Arc<State>) -> Result<Action, Er
     result
 }
 
+// kube hands these over by value.
+#[allow(clippy::needless_pass_by_value)]
 fn on_error(cached: Arc<Guarded>, error: &Error, state: Arc<State>) -> Action {
     let key = (cached.namespace().unwrap_or_default(), cached.name_any());
     if matches!(error, Error::Conflict(_)) {
@@ -226,7 +228,7 @@ async fn act(
                     let note = draft.describe();
                     let secret = {
                         let (cluster, seen) = (cluster.clone(), std::mem::take(observed));
-                        let issued = tokio::task::spawn_blocking(move || (fulfil(draft, &cluster, &seen), seen));
+                        let issued = tokio::task::spawn_blocking(move || (fulfil(*draft, &cluster, &seen), seen));
                         let (secret, seen) = issued.await.map_err(|error| Error::Broken(error.to_string()))?;
                         *observed = seen;
                         secret?

@@ -21,10 +21,10 @@ use crate::metrics::Metrics;
 use target::Targets;
 
 /// Objects are looked at again after about this long even if nothing has changed: a watch can miss an event.
-const RESYNC: Duration = Duration::from_secs(3600);
+const RESYNC: Duration = Duration::from_hours(1);
 
 /// One reconciliation may take this long: three RSA-4096 authorities and a node's keys take about a minute on a slow core.
-const RECONCILE_TIMEOUT: Duration = Duration::from_secs(300);
+const RECONCILE_TIMEOUT: Duration = Duration::from_mins(5);
 
 /// Several changes of one object within this time are one reconciliation.
 const DEBOUNCE: Duration = Duration::from_millis(200);

@@ -8,7 +8,7 @@ use std::time::Duration;
 /// The first wait.
 const FIRST: Duration = Duration::from_secs(1);
 /// The longest wait: what is broken for long is still tried often enough to be found mended within minutes.
-const LONGEST: Duration = Duration::from_secs(300);
+const LONGEST: Duration = Duration::from_mins(5);
 
 /// The wait after the given number of failures in a row: doubled each time, and shortened by up to a quarter, so that
 /// what failed together does not come back together.
@@ -17,7 +17,7 @@ pub fn delay(failures: u32) -> Duration {
     let full = FIRST.saturating_mul(2_u32.saturating_pow(failures.saturating_sub(1).min(16))).min(LONGEST);
     // A fresh RandomState is seeded by the standard library: enough of a dice for jitter.
     let dice = RandomState::new().hash_one(failures) % 256;
-    full - full.mul_f64(f64::from(u8::try_from(dice).unwrap_or_default()) / 1024.0)
+    full.mul_f64(1.0 - f64::from(u8::try_from(dice).unwrap_or_default()) / 1024.0)
 }
 
 /// Failures in a row, by object.

@@ -57,7 +57,7 @@ impl Authority {
         &self.facts
     }
 
-    pub(super) fn sign(&self, params: CertificateParams, subject_key: &PrivateKey) -> Result<Certificate, PkiError> {
+    pub(super) fn sign(&self, params: &CertificateParams, subject_key: &PrivateKey) -> Result<Certificate, PkiError> {
         let failed = |source| PkiError::Crypto { what: "signing a certificate", source };
         let certificate = self.facts.der.as_slice().into();
         let issuer = Issuer::from_ca_cert_der(&certificate, self.key.signing_key()).map_err(failed)?;

@@ -88,7 +88,7 @@ pub fn issue(order: &CertificateOrder, key: &PrivateKey, authority: &Authority) 
     let mut basic_constraints = CustomExtension::from_oid_content(&[2, 5, 29, 19], vec![0x30, 0x00]);
     basic_constraints.set_criticality(true);
     params.custom_extensions = vec![basic_constraints];
-    authority.sign(params, key).map(|certificate| to_pem(&certificate))
+    authority.sign(&params, key).map(|certificate| to_pem(&certificate))
 }
 
 /// rcgen writes lines with CRLF; Go, openssl and kubeadm write LF.

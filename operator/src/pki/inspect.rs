@@ -112,7 +112,7 @@ fn serial(certificate: &X509Certificate<'_>) -> String {
         [0, rest @ ..] if !rest.is_empty() => rest,
         _ => bytes,
     };
-    bytes.iter().map(|byte| format!("{byte:02X}")).collect()
+    bytes.iter().map(|byte| format!("{byte:02X}")).collect::<Vec<_>>().concat()
 }
 
 fn alternative_names(certificate: &X509Certificate<'_>) -> Option<Vec<AlternativeName>> {

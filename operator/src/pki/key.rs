@@ -63,14 +63,14 @@ impl PrivateKey {
         &self.pem
     }
 
-    /// The public key as PEM (`PUBLIC KEY`, SubjectPublicKeyInfo).
+    /// The public key as PEM (`PUBLIC KEY`, `SubjectPublicKeyInfo`).
     #[must_use]
     pub fn public_key_pem(&self) -> String {
         // rcgen writes lines with CRLF; Go, openssl and kubeadm write LF.
         self.pair.public_key_pem().replace("\r\n", "\n")
     }
 
-    /// The public key as DER (SubjectPublicKeyInfo).
+    /// The public key as DER (`SubjectPublicKeyInfo`).
     #[must_use]
     pub fn subject_public_key_info(&self) -> Vec<u8> {
         self.pair.subject_public_key_info()

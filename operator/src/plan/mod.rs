@@ -40,7 +40,7 @@ pub struct Plan {
 #[derive(Debug)]
 pub enum Step {
     /// A Secret with keys: created, or replaced if it is still as it was seen; never applied by force.
-    Secret(Draft),
+    Secret(Box<Draft>),
     /// A ConfigMap that is derived from the spec: applied.
     ConfigMap(Box<ConfigMap>),
 }

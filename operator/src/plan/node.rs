@@ -60,7 +60,7 @@ pub(super) fn plan(
         return;
     }
     let content = Content::Node { node: node.name.clone(), leaves };
-    plan.steps.push(Step::Secret(Draft { name, content, replaces }));
+    plan.steps.push(Step::Secret(Box::new(Draft { name, content, replaces })));
 }
 
 /// Whether the stored certificate serves, or what to issue instead. A key that can be read stays.
@@ -125,12 +125,11 @@ fn other_authority(name: &str, secret: &SecretObject, authorities: &Authorities)
 /// As kubeadm: kubelet.conf embeds a first certificate, and refers to the kubelet's own file once the kubelet has one
 /// (`kubeadm init phase kubelet-finalize`). A kubelet that has registered its Node has one.
 fn kubelet_keeps_its_own(node: &Node, found: Option<&SecretObject>, observed: &Observed) -> bool {
-    match &observed.target.nodes {
-        Some(nodes) => nodes.contains_key(&node.name),
-        None => {
-            let text = found.and_then(|secret| objects::text(secret, "kubelet.conf"));
-            text.is_some_and(|text| text.contains(KUBELET_CLIENT_CURRENT))
-        }
+    if let Some(nodes) = &observed.target.nodes {
+        nodes.contains_key(&node.name)
+    } else {
+        let text = found.and_then(|secret| objects::text(secret, "kubelet.conf"));
+        text.is_some_and(|text| text.contains(KUBELET_CLIENT_CURRENT))
     }
 }
 

@@ -187,7 +187,7 @@ pub(super) fn checksum<'a>(entries: impl Iterator<Item = (&'a str, &'a [u8])>) -
             context.update(part);
         }
     }
-    context.finish().as_ref().iter().map(|byte| format!("{byte:02x}")).collect()
+    context.finish().as_ref().iter().map(|byte| format!("{byte:02x}")).collect::<Vec<_>>().concat()
 }
 
 /// Whether an object has all that it should have. More labels and annotations than ours are others' business; more

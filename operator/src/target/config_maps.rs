@@ -13,12 +13,12 @@ pub(super) fn objects(cluster: &Cluster, trust: &str) -> Vec<TargetObject> {
     let kubelet = manifests::shared_kubelet_configuration(cluster);
     let cluster_info = kubeconfig::write_cluster_info(&cluster.endpoint, trust);
     vec![
-        config_map("kube-system", "kubeadm-config", "ClusterConfiguration", kubeadm),
-        config_map("kube-system", "kubelet-config", "kubelet", kubelet),
-        config_map("kube-public", "cluster-info", "kubeconfig", cluster_info),
+        config_map("kube-system", "kubeadm-config", "ClusterConfiguration", &kubeadm),
+        config_map("kube-system", "kubelet-config", "kubelet", &kubelet),
+        config_map("kube-public", "cluster-info", "kubeconfig", &cluster_info),
     ]
 }
 
-fn config_map(namespace: &str, name: &str, key: &str, content: String) -> TargetObject {
+fn config_map(namespace: &str, name: &str, key: &str, content: &str) -> TargetObject {
     TargetObject::new("", "ConfigMap", Some(namespace), name, json!({"data": {key: content}}))
 }

@@ -26,11 +26,11 @@ pub fn mark(node: &Node, taints: Option<&[WrittenTaint]>) -> Option<MarkPatch> {
         Some(taints) => taints.iter().map(|written| taint(&written.key, &written.value, &written.effect)).collect(),
     };
     let present = node.spec.as_ref().and_then(|spec| spec.taints.clone()).unwrap_or_default();
-    wanted.extend(present.into_iter().filter(|other| {
-        let same = |written: &WrittenTaint| written.key == other.key && written.effect == other.effect;
-        !taints.is_some_and(|taints| taints.iter().any(same))
-            && !(taints.is_none() && other.key == ROLE_LABEL && other.effect == "NoSchedule")
-    }));
+    for other in present {
+        if !wanted.iter().any(|taint| taint.key == other.key && taint.effect == other.effect) {
+            wanted.push(other);
+        }
+    }
     let version = node.metadata.resource_version.clone();
     Some(MarkPatch(json!({
         // A taint list is replaced as a whole: the version makes sure that it is the one that was seen.

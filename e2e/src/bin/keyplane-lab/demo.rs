@@ -55,7 +55,10 @@ pub(crate) fn run(file: &Path, detach: bool) -> Result<()> {
     while !interrupt::requested() {
         // Someone may want to see what happens without it, so the rest stays.
         if !told && !demo.installation.operator.is_running() {
-            say(&format!("Keyplane has ended; its log is {}. The clusters stay up.", demo.installation.operator.log().display()));
+            say(&format!(
+                "Keyplane has ended; its log is {}. The clusters stay up.",
+                demo.installation.operator.log().display()
+            ));
             told = true;
         }
         sleep(Duration::from_millis(300));

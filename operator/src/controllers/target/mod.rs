@@ -122,7 +122,7 @@ impl Targets {
         };
         let token = stop.clone();
         tokio::spawn(async move {
-            token.run_until_cancelled(session.run()).await;
+            token.run_until_cancelled(Box::pin(session.run())).await;
         });
         Handle { briefs, facts, _stop: stop.drop_guard() }
     }

@@ -36,7 +36,7 @@ const PROBE_PERIOD: Duration = Duration::from_secs(20);
 /// How long an answer may take.
 const PROBE_TIMEOUT: Duration = Duration::from_secs(10);
 /// How often the objects in the target are looked at again.
-const PREPARE_PERIOD: Duration = Duration::from_secs(600);
+const PREPARE_PERIOD: Duration = Duration::from_mins(10);
 /// How often requests that wait are looked at.
 const RETRY_PERIOD: Duration = Duration::from_secs(1);
 /// The longest wait before a target that does not answer is tried again: somebody may be waiting for it to come up.

@@ -1,0 +1,70 @@
+# Two commands do everything on a fresh Debian 12 machine with Rust and Go, as root: `make demo` and `make test`.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+
+CACHE ?= $(or $(KEYPLANE_CACHE),$(or $(XDG_CACHE_HOME),$(HOME)/.cache)/keyplane)
+CARGO_DENY_VERSION := 0.20.2
+CARGO_DENY := $(CACHE)/tools/cargo-deny-$(CARGO_DENY_VERSION)/bin/cargo-deny
+# What the lab runs from Debian; the rest is built from e2e/kubernetes.
+PACKAGES := busybox-static conntrack containernetworking-plugins curl ethtool iproute2 iptables openssl runc socat util-linux
+
+.PHONY: help
+help: ## Show this list
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1|/' | column -t -s '|'
+
+.PHONY: demo
+demo: build ## Boot a cluster from examples/cluster.yaml, look around, and keep it until Ctrl-C
+	target/debug/keyplane-lab demo
+
+.PHONY: demo-down
+demo-down: ## End a demo and remove everything of it
+	cargo build --quiet --package keyplane-e2e
+	target/debug/keyplane-lab demo-down
+
+.PHONY: test
+test: check unit lab ## Everything: format, lints, unit, golden and oracle tests, and real clusters
+
+.PHONY: check
+check: $(CARGO_DENY) ## Format, lints, licences, documentation
+	cargo fmt --check
+	cargo clippy --workspace --all-targets --locked -- --deny warnings
+	$(CARGO_DENY) --log-level error check bans licenses sources
+	RUSTDOCFLAGS='--deny warnings' cargo doc --workspace --no-deps --locked --quiet
+
+.PHONY: unit
+unit: ## The fast tests, which need no cluster and no root
+	cargo test --workspace --locked
+
+.PHONY: lab
+lab: build ## The tests on real control planes and machines; they need root
+	cargo test --package keyplane-e2e --locked -- --ignored --test-threads 2
+
+.PHONY: build
+build: packages kubernetes ## Build the operator and the lab, and what the lab runs
+	cargo build --workspace --locked
+
+.PHONY: kubernetes
+kubernetes: ## Build the pinned Kubernetes, etcd and containerd into the cache (ten minutes the first time)
+	e2e/kubernetes/build.sh
+
+.PHONY: packages
+packages: ## Install what the lab runs from Debian, if something is missing
+	@missing=(); for package in $(PACKAGES); do \
+	  dpkg-query --show --showformat '$${Status}\n' $$package 2>/dev/null | grep --quiet '^install ok installed$$' || missing+=($$package); \
+	done; \
+	if [ $${#missing[@]} -gt 0 ]; then \
+	  [ "$$(id -u)" = 0 ] || { echo "missing: $${missing[*]}; as root: apt-get install $${missing[*]}" >&2; exit 1; }; \
+	  apt-get update; \
+	  DEBIAN_FRONTEND=noninteractive apt-get install --yes --no-install-recommends "$${missing[@]}"; \
+	fi
+
+.PHONY: bless
+bless: ## Take what is written now for right: the golden files and charts/keyplane-crds
+	cargo run --quiet --package keyplane -- crds > charts/keyplane-crds/templates/crds.yaml
+	INSTA_UPDATE=always cargo test --package keyplane --test golden
+	git diff --stat -- charts operator/tests/snapshots
+
+$(CARGO_DENY):
+	cargo install cargo-deny --version $(CARGO_DENY_VERSION) --locked --root $(CACHE)/tools/cargo-deny-$(CARGO_DENY_VERSION)

@@ -1,0 +1,77 @@
+//! A cluster in memory: what the plan says is carried out here, without an API server.
+
+// Each test file uses a part of it.
+#![allow(dead_code, clippy::unwrap_used, clippy::panic)]
+
+use k8s_openapi::jiff::Timestamp;
+use keyplane::cluster::{Cluster, Policy};
+use keyplane::plan::issuance::fulfil;
+use keyplane::plan::{Observed, Plan, Step, plan};
+use keyplane_crds::{CertificatePolicySpec, ClusterSpecSpec};
+use kube::ResourceExt;
+
+/// A small cluster, and keys that are made in no time.
+pub const SMALL: &str = "
+kubernetesVersion: v1.37.2
+controlPlaneEndpoint: {host: api.demo.example}
+controlPlane: {nodes: [{name: cp1, addresses: [10.0.0.11]}]}
+network: {podCIDRs: [10.244.0.0/16]}
+";
+
+/// Noon of some day.
+pub fn noon() -> Timestamp {
+    "2026-11-23T12:00:00Z".parse().unwrap()
+}
+
+/// The cluster `demo` of this spec.
+pub fn cluster(spec: &str) -> Cluster {
+    let policy: CertificatePolicySpec =
+        serde_saphyr::from_str("{authority: {keyAlgorithm: ECDSA-P256}, leaf: {keyAlgorithm: ECDSA-P256}}").unwrap();
+    let spec: ClusterSpecSpec = serde_saphyr::from_str(spec).unwrap();
+    Cluster::parse("demo", "default", &spec, Policy::parse(&policy).unwrap()).unwrap()
+}
+
+/// Carries out one step, as the API server would: a Secret that is there is not created.
+pub fn carry_out(step: Step, cluster: &Cluster, observed: &mut Observed) {
+    match step {
+        Step::Secret(draft) => {
+            let replaces = draft.replaces.clone();
+            let mut secret = fulfil(*draft, cluster, observed).unwrap();
+            let name = secret.name_any();
+            let there = observed.secrets.get(&name).map(|secret| secret.resource_version().unwrap_or_default());
+            assert_eq!(there, replaces, "{name} would be overwritten");
+            let version = there.map_or(1, |version| version.parse::<u64>().unwrap() + 1);
+            secret.metadata.resource_version = Some(version.to_string());
+            observed.secrets.insert(name, secret);
+        }
+        Step::ConfigMap(config_map) => _ = observed.config_maps.insert(config_map.name_any(), *config_map),
+    }
+}
+
+/// Plans and carries out until nothing is left; gives back the last plan, which may have blockers.
+pub fn settle(cluster: &Cluster, observed: &mut Observed) -> Plan {
+    for _ in 0..10 {
+        let next = plan(cluster, observed, noon());
+        if next.steps.is_empty() {
+            return next;
+        }
+        for step in next.steps {
+            carry_out(step, cluster, observed);
+        }
+    }
+    panic!("the plan never comes to an end");
+}
+
+/// A cluster that is all written.
+pub fn settled(spec: &str) -> (Cluster, Observed) {
+    let cluster = cluster(spec);
+    let mut observed = Observed::default();
+    assert!(settle(&cluster, &mut observed).blockers.is_empty());
+    (cluster, observed)
+}
+
+/// A text in a Secret.
+pub fn text(observed: &Observed, secret: &str, key: &str) -> String {
+    let data = observed.secrets[secret].data.as_ref().unwrap();
+    String::from_utf8(data[key].0.clone()).unwrap()
+}

@@ -1,0 +1,79 @@
+//! What is written, word for word. `make bless` takes what is written now for right.
+
+// Helpers of tests are no tests to clippy.
+#![allow(clippy::unwrap_used)]
+
+mod common;
+
+use common::cluster;
+use keyplane::pki::inventory;
+use keyplane::{app, manifests, target, yaml};
+
+/// Every field that changes a file.
+const RICH: &str = "
+kubernetesVersion: v1.37.2
+controlPlaneEndpoint: {host: api.demo.example, port: 8443}
+controlPlane:
+  nodes:
+    - {name: cp1, addresses: [10.0.0.11, 'fd00::b'], nodeIP: 10.0.0.11}
+    - {name: cp2, addresses: [10.0.0.12]}
+  kubelet: {maxPods: 50, logging: {verbosity: 2}}
+  apiServer:
+    certSANs: [more.example]
+    extraArgs: [{name: v, value: '2'}]
+    extraVolumes: [{name: audit, hostPath: /var/log/audit, mountPath: /var/log/audit, pathType: DirectoryOrCreate}]
+    resources: {requests: {cpu: '1'}, limits: {memory: 4Gi}}
+network: {serviceCIDRs: [10.96.0.0/16, 'fd00:96::/112'], podCIDRs: [10.244.0.0/16, 'fd00:244::/56'], dnsDomain: corp.example}
+imageRepository: registry.corp.example/kubernetes
+images: {etcd: 'registry.corp.example/etcd@sha256:0000000000000000000000000000000000000000000000000000000000000000'}
+";
+
+#[test]
+fn the_files_of_a_node() {
+    let cluster = cluster(RICH);
+    for file in manifests::files(&cluster, &cluster.nodes[0]) {
+        let text = format!("# {} {:04o}\n{}", file.path, file.mode, file.content);
+        insta::assert_snapshot!(file.key, text);
+    }
+}
+
+#[test]
+fn the_objects_in_the_target() {
+    let cluster = cluster(RICH);
+    let objects: Vec<_> =
+        target::objects(&cluster, "TRUST\n").iter().map(|wanted| yaml::write_object(&wanted.object)).collect();
+    insta::assert_snapshot!("target", objects.join("---\n"));
+}
+
+#[test]
+fn the_table_of_certificates() {
+    let cluster = cluster(RICH);
+    let mut lines = vec![];
+    for node in &cluster.nodes {
+        for leaf in inventory::leaves_of(&cluster, node).chain(inventory::cluster_leaves()) {
+            let subject = leaf.subject(node);
+            let server = leaf.server(&cluster, node).map(|server| server.to_string());
+            lines.push(format!(
+                "{} {} issuer={} CN={} O={:?} usages={:?} names={:?} form={:?} server={server:?}",
+                node.name,
+                leaf.name,
+                leaf.issuer.name(),
+                subject.common_name,
+                subject.organization,
+                leaf.usages,
+                leaf.alternative_names(&cluster, node),
+                leaf.form,
+            ));
+        }
+    }
+    insta::assert_snapshot!("inventory", lines.join("\n"));
+}
+
+#[test]
+fn the_chart_holds_the_definitions_that_keyplane_crds_prints() {
+    let chart = include_str!("../../charts/keyplane-crds/templates/crds.yaml");
+    assert!(chart == app::crds(), "charts/keyplane-crds is not what `keyplane crds` prints: run `make bless`");
+    assert!(!chart.contains("{{"), "Helm would take this for a template");
+    // The API server warns of formats that it does not know.
+    assert!(!chart.contains("format: uint"), "an unsigned integer in the schema");
+}

@@ -1,0 +1,325 @@
+//! What is written, when, and what is left alone: the plan, carried out in memory.
+
+// Helpers of tests are no tests to clippy.
+#![allow(clippy::unwrap_used)]
+
+mod common;
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use common::{SMALL, carry_out, cluster, noon, settle, settled, text};
+use k8s_openapi::api::core::v1::Secret;
+use k8s_openapi::jiff::{SignedDuration, Timestamp};
+use keyplane::plan::{Observed, Step, TargetFacts, plan, status};
+use keyplane_crds::{ClusterSpecStatus, condition_of};
+use kube::ResourceExt;
+
+const THREE: &str = "
+kubernetesVersion: v1.37.2
+controlPlaneEndpoint: {host: api.demo.example}
+controlPlane:
+  nodes:
+    - {name: cp1, addresses: [10.0.0.11]}
+    - {name: cp2, addresses: [10.0.0.12]}
+    - {name: cp3, addresses: [10.0.0.13]}
+";
+
+fn names(observed: &Observed) -> BTreeSet<String> {
+    observed.secrets.keys().chain(observed.config_maps.keys()).cloned().collect()
+}
+
+fn paths(observed: &Observed, secret: &str) -> BTreeMap<String, String> {
+    let index: serde_json::Value = serde_json::from_str(&text(observed, secret, "index.json")).unwrap();
+    let entries = index.as_array().unwrap().iter();
+    entries
+        .map(|entry| (entry["path"].as_str().unwrap().to_owned(), entry["mode"].as_str().unwrap().to_owned()))
+        .collect()
+}
+
+fn data(secret: &Secret) -> BTreeMap<String, Vec<u8>> {
+    secret.data.iter().flatten().map(|(key, value)| (key.clone(), value.0.clone())).collect()
+}
+
+#[test]
+fn a_cluster_has_the_objects_of_the_contract() {
+    let (_, observed) = settled(SMALL);
+    let expected = [
+        "demo-ca",
+        "demo-ca-bundle",
+        "demo-cp1-config",
+        "demo-cp1-pki",
+        "demo-etcd",
+        "demo-kubeconfig",
+        "demo-proxy",
+        "demo-sa",
+    ];
+    assert_eq!(names(&observed), expected.map(str::to_owned).into());
+    for name in ["demo-ca", "demo-etcd", "demo-proxy", "demo-sa", "demo-kubeconfig"] {
+        let secret = &observed.secrets[name];
+        assert_eq!(secret.type_.as_deref(), Some("cluster.x-k8s.io/secret"), "{name}");
+        assert_eq!(secret.labels()["cluster.x-k8s.io/cluster-name"], "demo", "{name}");
+        let keys: Vec<_> = secret.data.iter().flatten().map(|(key, _)| key.as_str()).collect();
+        assert_eq!(keys, if name == "demo-kubeconfig" { vec!["value"] } else { vec!["tls.crt", "tls.key"] }, "{name}");
+    }
+    assert!(text(&observed, "demo-sa", "tls.crt").starts_with("-----BEGIN PUBLIC KEY-----\n"));
+}
+
+#[test]
+fn nothing_changed_means_an_empty_plan_at_any_later_time() {
+    let (cluster, observed) = settled(THREE);
+    for days in [0, 100, 400, 4000] {
+        let later = noon() + SignedDuration::from_hours(24 * days);
+        let plan = plan(&cluster, &observed, later);
+        assert!(plan.steps.is_empty() && plan.blockers.is_empty(), "after {days} days: {plan:?}");
+    }
+}
+
+#[test]
+fn broken_off_after_any_step_it_goes_on_with_the_same_keys() {
+    let cluster = cluster(SMALL);
+    let mut crashes = 0;
+    for crash in 0.. {
+        let mut observed = Observed::default();
+        let mut steps_left = crash;
+        'broken_off: loop {
+            let next = plan(&cluster, &observed, noon());
+            if next.steps.is_empty() {
+                break;
+            }
+            for step in next.steps {
+                if steps_left == 0 {
+                    break 'broken_off;
+                }
+                steps_left -= 1;
+                carry_out(step, &cluster, &mut observed);
+            }
+        }
+        let before = observed.secrets.clone();
+        assert!(settle(&cluster, &mut observed).blockers.is_empty());
+        for (name, secret) in &before {
+            assert_eq!(data(secret), data(&observed.secrets[name]), "{name} was made twice");
+        }
+        assert_eq!(names(&observed).len(), 8);
+        crashes += 1;
+        if steps_left > 0 {
+            break;
+        }
+    }
+    assert!(crashes > 8, "only {crashes} points to crash at");
+}
+
+#[test]
+fn only_the_first_node_has_the_super_admin_and_every_node_has_the_authorities() {
+    let (_, observed) = settled(THREE);
+    for (node, super_admin) in [("cp1", true), ("cp2", false), ("cp3", false)] {
+        let paths = paths(&observed, &format!("demo-{node}-pki"));
+        assert_eq!(paths.contains_key("/etc/kubernetes/super-admin.conf"), super_admin, "{node}");
+        for (file, mode) in [
+            ("pki/ca.crt", "0644"),
+            ("pki/ca.key", "0600"),
+            ("pki/etcd/ca.key", "0600"),
+            ("pki/front-proxy-ca.key", "0600"),
+            ("pki/sa.key", "0600"),
+            ("pki/sa.pub", "0600"),
+            ("pki/apiserver.key", "0600"),
+            ("pki/cluster-signing-ca.crt", "0644"),
+            ("admin.conf", "0600"),
+            ("kubelet.conf", "0600"),
+            ("scheduler.conf", "0600"),
+            ("controller-manager.conf", "0600"),
+        ] {
+            assert_eq!(paths.get(&format!("/etc/kubernetes/{file}")).map(String::as_str), Some(mode), "{node} {file}");
+        }
+    }
+    let own = |node: &str| text(&observed, &format!("demo-{node}-pki"), "apiserver.key");
+    assert_ne!(own("cp1"), own("cp2"), "nodes share a key");
+    assert!(text(&observed, "demo-cp2-pki", "controller-manager.conf").contains("https://10.0.0.12:6443"));
+    assert!(text(&observed, "demo-cp2-pki", "kubelet.conf").contains("https://10.0.0.12:6443"));
+    assert!(text(&observed, "demo-cp2-pki", "admin.conf").contains("https://api.demo.example:6443"));
+}
+
+#[test]
+fn a_name_more_for_the_api_server_is_a_new_certificate_for_the_same_key_and_nothing_else() {
+    let (_, mut observed) = settled(SMALL);
+    let before = data(&observed.secrets["demo-cp1-pki"]);
+    let changed = cluster(&SMALL.replace("{nodes:", "{apiServer: {certSANs: [more.example]}, nodes:"));
+    let next = plan(&changed, &observed, noon());
+    let told: Vec<_> = next
+        .steps
+        .iter()
+        .filter_map(|step| match step {
+            Step::Secret(draft) => Some(draft.describe()),
+            Step::ConfigMap(_) => None,
+        })
+        .collect();
+    assert_eq!(told, ["wrote Secret demo-cp1-pki for node cp1: issued apiserver (NamesChanged)"]);
+    settle(&changed, &mut observed);
+    let after = data(&observed.secrets["demo-cp1-pki"]);
+    let different: Vec<_> = before.keys().filter(|key| before[*key] != after[*key]).collect();
+    assert_eq!(different, ["apiserver.crt"]);
+}
+
+#[test]
+fn another_endpoint_is_written_into_kubeconfigs_with_the_same_keys() {
+    let (_, mut observed) = settled(SMALL);
+    let key = |observed: &Observed| {
+        keyplane::kubeconfig::embedded_credential(&text(observed, "demo-kubeconfig", "value")).unwrap()
+    };
+    let before = key(&observed);
+    let changed = cluster(&SMALL.replace("api.demo.example", "new.demo.example"));
+    settle(&changed, &mut observed);
+    assert_eq!(key(&observed), before);
+    assert!(text(&observed, "demo-kubeconfig", "value").contains("https://new.demo.example:6443"));
+    assert!(text(&observed, "demo-cp1-pki", "admin.conf").contains("https://new.demo.example:6443"));
+}
+
+#[test]
+fn kubelet_conf_embeds_a_certificate_until_the_node_is_registered_and_then_refers_to_the_kubelets_own() {
+    let (cluster, mut observed) = settled(SMALL);
+    let conf = |observed: &Observed| text(observed, "demo-cp1-pki", "kubelet.conf");
+    let refers = "/var/lib/kubelet/pki/kubelet-client-current.pem";
+    assert!(conf(&observed).contains("client-key-data") && !conf(&observed).contains(refers));
+    observed.target = TargetFacts { available: Some(Ok(())), nodes: Some(BTreeMap::new()) };
+    assert!(plan(&cluster, &observed, noon()).steps.is_empty(), "no Node is registered yet");
+    observed.target.nodes = Some([("cp1".to_owned(), false)].into());
+    settle(&cluster, &mut observed);
+    assert!(!conf(&observed).contains("client-key-data") && conf(&observed).contains(refers));
+    // A target that does not answer says nothing about it.
+    observed.target = TargetFacts::default();
+    assert!(plan(&cluster, &observed, noon()).steps.is_empty());
+    // A machine that is made anew starts with a first certificate again.
+    observed.target.nodes = Some(BTreeMap::new());
+    settle(&cluster, &mut observed);
+    assert!(conf(&observed).contains("client-key-data"));
+}
+
+#[test]
+fn objects_of_others_are_left_alone_and_told() {
+    for taken in ["demo-ca", "demo-sa", "demo-cp1-pki", "demo-kubeconfig"] {
+        let cluster = cluster(SMALL);
+        let mut observed = Observed::default();
+        let mut theirs = Secret::default();
+        theirs.metadata.name = Some(taken.to_owned());
+        // Cluster API's own Secrets have this label; that does not make them Keyplane's.
+        theirs.labels_mut().insert("cluster.x-k8s.io/cluster-name".to_owned(), "demo".to_owned());
+        observed.secrets.insert(taken.to_owned(), theirs.clone());
+        let last = settle(&cluster, &mut observed);
+        assert_eq!(last.blockers.len(), 1, "{taken}");
+        assert_eq!(last.blockers[0].reason, "ForeignObject");
+        assert!(last.blockers[0].message.contains(taken), "{}", last.blockers[0].message);
+        assert_eq!(observed.secrets[taken], theirs);
+    }
+}
+
+#[test]
+fn two_clusters_whose_names_run_together_do_not_share_a_secret() {
+    // demo with the node a-cp1, and demo-a with the node cp1, both want demo-a-cp1-pki.
+    let (_, mut observed) = settled(&SMALL.replace("cp1", "a-cp1"));
+    let other =
+        keyplane::cluster::Cluster::parse("demo-a", "default", &cluster(SMALL).spec, cluster(SMALL).policy).unwrap();
+    let last = settle(&other, &mut observed);
+    assert_eq!(last.blockers[0].reason, "ForeignObject");
+    assert!(last.blockers[0].message.contains("demo-a-cp1-pki"));
+}
+
+#[test]
+fn a_lost_authority_is_not_made_anew_while_anything_bears_its_trace() {
+    for lost in ["demo-ca", "demo-etcd", "demo-proxy", "demo-sa"] {
+        let (cluster, observed) = settled(SMALL);
+        let authorities = keyplane::plan::Authorities::load(&cluster, &observed).unwrap();
+        let status = ClusterSpecStatus {
+            certificates: status::certificates(&cluster, &observed, &authorities),
+            ..ClusterSpecStatus::default()
+        };
+        for (trace, secrets, status) in
+            [("the node's Secret", true, ClusterSpecStatus::default()), ("the status", false, status)]
+        {
+            let mut left = Observed { status, ..Observed::default() };
+            if secrets {
+                left.secrets = observed.secrets.clone();
+            }
+            left.secrets.remove(lost);
+            let next = plan(&cluster, &left, noon());
+            let minted: Vec<_> =
+                next.steps.iter().filter(|step| matches!(step, Step::Secret(draft) if draft.name == lost)).collect();
+            assert!(minted.is_empty(), "{lost} was made anew in spite of {trace}");
+            let told = next.blockers.iter().find(|blocker| blocker.message.contains(lost)).unwrap();
+            assert_eq!(told.reason, "AuthorityMissing");
+        }
+    }
+}
+
+#[test]
+fn a_broken_authority_and_one_of_another_cluster_stop_the_issuing() {
+    let (cluster, observed) = settled(SMALL);
+    let (_, other) = settled(SMALL);
+    let replaced = |secret: &str, key: &str, value: &[u8]| {
+        let mut changed = Observed { secrets: observed.secrets.clone(), ..Observed::default() };
+        let data = changed.secrets.get_mut(secret).unwrap().data.as_mut().unwrap();
+        data.get_mut(key).unwrap().0 = value.to_vec();
+        changed
+    };
+    let others = |key: &str| other.secrets["demo-ca"].data.as_ref().unwrap()[key].0.clone();
+    let mut swapped = replaced("demo-ca", "tls.crt", &others("tls.crt"));
+    swapped.secrets.get_mut("demo-ca").unwrap().data.as_mut().unwrap().get_mut("tls.key").unwrap().0 =
+        others("tls.key");
+    for (what, observed, reason) in [
+        ("another key", replaced("demo-ca", "tls.key", &others("tls.key")), "AuthorityUnreadable"),
+        ("no certificate", replaced("demo-etcd", "tls.crt", b"x"), "AuthorityUnreadable"),
+        ("another public key", replaced("demo-sa", "tls.crt", b"x"), "AuthorityUnreadable"),
+        ("another authority", swapped, "AuthorityChanged"),
+    ] {
+        let next = plan(&cluster, &observed, noon());
+        assert_eq!(next.blockers.first().map(|blocker| blocker.reason), Some(reason), "{what}");
+        let node = |step: &Step| matches!(step, Step::Secret(draft) if draft.name == "demo-cp1-pki");
+        assert!(!next.steps.iter().any(node), "{what}: the node's certificates were issued anew");
+        assert!(!format!("{next:?}").contains("PRIVATE KEY"));
+    }
+}
+
+#[test]
+fn a_leaf_that_somebody_broke_is_issued_anew_and_its_neighbours_stay() {
+    let (cluster, mut observed) = settled(SMALL);
+    let before = data(&observed.secrets["demo-cp1-pki"]);
+    let broken = observed.secrets.get_mut("demo-cp1-pki").unwrap().data.as_mut().unwrap();
+    broken.get_mut("etcd-peer.crt").unwrap().0 = b"broken".to_vec();
+    broken.remove("scheduler.conf");
+    settle(&cluster, &mut observed);
+    let after = data(&observed.secrets["demo-cp1-pki"]);
+    let different: Vec<_> = before.keys().filter(|key| before.get(*key) != after.get(*key)).collect();
+    assert_eq!(different, ["etcd-peer.crt", "scheduler.conf"]);
+}
+
+#[test]
+fn config_maps_hold_nothing_secret() {
+    let (_, observed) = settled(THREE);
+    for config_map in observed.config_maps.values() {
+        let text = serde_json::to_string(config_map).unwrap();
+        assert!(!text.contains("PRIVATE KEY") && !text.contains("client-key-data"), "{}", config_map.name_any());
+    }
+}
+
+#[test]
+fn the_status_says_in_one_word_what_is_missing() {
+    let (cluster, mut observed) = settled(SMALL);
+    let report = |observed: &Observed, now: Timestamp| status::report(&cluster, observed, &[], Some(3), now);
+    let ready = |status: &ClusterSpecStatus| {
+        let condition = condition_of(&status.conditions, "Ready").unwrap();
+        (condition.status.clone(), condition.reason.clone())
+    };
+    let is = |status: &str, reason: &str| (status.to_owned(), reason.to_owned());
+    assert_eq!(ready(&report(&observed, noon())), is("False", "NotContacted"));
+    observed.target.available = Some(Err(("Unreachable".to_owned(), "no answer".to_owned())));
+    assert_eq!(ready(&report(&observed, noon())), is("False", "Unreachable"));
+    observed.target = TargetFacts { available: Some(Ok(())), nodes: Some([("cp1".to_owned(), true)].into()) };
+    let good = report(&observed, noon());
+    assert_eq!(ready(&good), is("True", "Ready"));
+    assert_eq!((good.nodes_ready.as_deref(), good.observed_generation), (Some("1/1"), Some(3)));
+    // Three authorities, twelve certificates on the node, and the owner's kubeconfig.
+    assert_eq!(good.certificates.len(), 16);
+    assert_eq!(ready(&report(&observed, noon() + SignedDuration::from_hours(24 * 300))), is("False", "RenewalDue"));
+    assert_eq!(ready(&report(&observed, noon() + SignedDuration::from_hours(24 * 366))), is("False", "Expired"));
+    // The same state a minute later is the same status: no write.
+    observed.status = good.clone();
+    assert_eq!(report(&observed, noon() + SignedDuration::from_mins(1)), good);
+}
