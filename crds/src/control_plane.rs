@@ -44,8 +44,8 @@ pub struct ControlPlane {
     pub nodes: Vec<ControlPlaneNode>,
 
     /// Settings of the kubelets on these machines: a part of a KubeletConfiguration, merged over the one that kubeadm
-    /// would write. `staticPodPath`, `rotateCertificates`, `serverTLSBootstrap`, `authentication.x509.clientCAFile`
-    /// and `containerRuntimeEndpoint` are Keyplane's.
+    /// would write. `staticPodPath`, `rotateCertificates`, `serverTLSBootstrap` and `containerRuntimeEndpoint` are
+    /// Keyplane's.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "partial_kubelet_configuration")]
     #[x_kube(validation = Rule::new("!has(self.apiVersion) && !has(self.kind)")

@@ -29,7 +29,30 @@ spec:
     command: [sh, -c, 'while :; do echo "$(date -u +%T) hello from a cluster whose keys Keyplane holds"; sleep 2; done']
 "#;
 
-/// Puts the files on the machine and starts containerd and the kubelet; waits until the Node is Ready and a pod's log
+/// Puts the files on the machine and starts containerd and the kubelet.
+///
+/// # Errors
+/// When Keyplane wrote no files for it, or something does not start.
+pub fn start_node(
+    installation: &Installation,
+    cluster: &str,
+    machine: &mut Machine,
+    images: &[Image],
+    pod_cidr: &str,
+    tell: &dyn Fn(&str),
+) -> Result<()> {
+    let name = machine.name().to_owned();
+    let files = carry::carry(installation.admin(), "default", cluster, machine)?;
+    tell(&format!("{} files are on {name}; starting containerd", files.len()));
+    machine.put_pod_network(pod_cidr)?;
+    machine.start_containerd()?;
+    machine.import_images(images)?;
+    interrupt::check()?;
+    tell(&format!("starting the kubelet of {name}: the control plane boots from the static pods"));
+    machine.start_kubelet()
+}
+
+/// Starts the only node of a cluster; waits until the Node is Ready and a pod's log
 /// can be read. Gives back kubectl with the kubeconfig that Keyplane wrote for the cluster's owner.
 ///
 /// # Errors
@@ -44,15 +67,7 @@ pub fn boot(
     tell: &dyn Fn(&str),
 ) -> Result<Kubectl> {
     let name = machine.name().to_owned();
-    let files = carry::carry(installation.admin(), "default", cluster, machine)?;
-    tell(&format!("{} files are on {name}; starting containerd", files.len()));
-    machine.put_pod_network(pod_cidr)?;
-    machine.start_containerd()?;
-    machine.import_images(images)?;
-    interrupt::check()?;
-
-    tell("starting the kubelet: the control plane boots from the static pods");
-    machine.start_kubelet()?;
+    start_node(installation, cluster, machine, images, pod_cidr, tell)?;
     let target = owners_kubectl(lab, installation.admin(), cluster)?;
     eventually(&format!("API server on {name}"), PATIENCE, || {
         machine.check_kubelet()?;

@@ -285,6 +285,12 @@ fn keys_outlive_their_cluster_spec_unless_a_person_confirms_their_end() -> Resul
     admin.run(&["delete", "clusterspec", "demo", "--timeout=30s"])?;
     sleep(Duration::from_secs(3));
     ensure!(keys(&admin, "demo")? == before, "Retain has lost keys");
+    let metrics = format!("http://{}/metrics", installation.operator.address());
+    eventually("end of the work for a ClusterSpec that is gone", PATIENCE, || {
+        let text = keyplane_e2e::command::run(std::process::Command::new("curl").args(["-sS", &metrics]))?;
+        ensure!(!text.contains("cluster=\"demo\""), "{text}");
+        Ok(())
+    })?;
 
     let mut spec = cluster_spec("demo", "192.0.2.1");
     spec["spec"]["deletionPolicy"] = "Delete".into();
@@ -366,6 +372,9 @@ fn a_poisoned_object_does_not_stop_the_others_and_a_paused_one_is_left_alone() -
     admin.apply("{apiVersion: keyplane.io/v1alpha1, kind: CertificatePolicy, metadata: {name: later}, spec: {leaf: {keyAlgorithm: ECDSA-P256}}}")?;
     installation.wait_for("nopolicy", "Rendered")?;
     ensure!(keys(&admin, "paused")?.is_empty(), "a paused ClusterSpec was worked on");
+    let told =
+        format!("{:#}", admin.check_condition(&["clusterspec", "paused"], "Reconciling").err().context("Reconciling")?);
+    ensure!(told.contains("Paused") && told.contains("spec.paused"), "{told}");
     admin.run(&["patch", "clusterspec", "paused", "--type=merge", "-p", r#"{"spec":{"paused":false}}"#])?;
     installation.wait_for("paused", "Rendered")?;
     Ok(())

@@ -5,6 +5,7 @@
 //! `keyplane render` reads files that no API server has seen.
 
 mod policy;
+mod settings;
 mod version;
 
 use std::fmt;
@@ -124,6 +125,8 @@ impl Cluster {
     /// # Errors
     /// The first field that makes no sense.
     pub fn parse(name: &str, namespace: &str, spec: &ClusterSpecSpec, policy: Policy) -> Result<Self, FieldError> {
+        settings::refuse_name(name)?;
+        settings::refuse_settings(spec)?;
         let version = Version::parse(&spec.kubernetes_version)?;
         let endpoint = parse_endpoint(spec)?;
         let service_cidrs = parse_cidrs("spec.network.serviceCIDRs", &spec.network.service_cidrs)?;
@@ -333,6 +336,13 @@ network: {podCIDRs: [10.244.0.0/16]}
             ("10.244.0.0/16", "10.244.0.1/16", "spec.network.podCIDRs"),
             ("10.244.0.0/16", "10.100.0.0/16", "spec.network"),
             ("10.0.0.11,", "10.96.0.11,", "spec.controlPlane.nodes[].addresses"),
+            ("{nodes:", "{kubelet: {rotateCertificates: false}, nodes:", "spec.controlPlane.kubelet"),
+            ("{nodes:", "{apiServer: {certSANs: [a b]}, nodes:", "spec.controlPlane.apiServer.certSANs"),
+            (
+                "{nodes:",
+                "{scheduler: {extraArgs: [{name: --v, value: '4'}]}, nodes:",
+                "spec.controlPlane.scheduler.extraArgs",
+            ),
         ] {
             let error = parse(&GOOD.replacen(from, to, 1)).unwrap_err();
             assert_eq!(error.field, field, "{to}: {error}");

@@ -8,7 +8,7 @@ use k8s_openapi::api::core::v1::{ConfigMap, ObjectReference, Secret};
 use k8s_openapi::jiff::Timestamp;
 use keyplane_crds::{CLUSTER_LABEL, CertificatePolicy, ClusterSpec, ClusterSpecStatus, NodePool, condition_of};
 use kube::core::{DeserializeGuard, PartialObjectMeta};
-use kube::runtime::controller::{Action, Controller};
+use kube::runtime::controller::{self, Action, Controller};
 use kube::runtime::reflector::ObjectRef;
 use kube::runtime::watcher;
 use kube::{Api, Resource, ResourceExt};
@@ -49,8 +49,13 @@ pub async fn run(
     let pools: Api<DeserializeGuard<NodePool>> = Api::all(client.clone());
     let controller = Controller::new(Api::<Guarded>::all(client), watch_config()).with_config(config(concurrency));
     let clusters = controller.store();
-    let state = Arc::new(State { context, backoff: Backoff::default() });
+    // A controller is not told of an object that is gone; as one of somebody else's kind it is.
+    let gone: Api<PartialObjectMeta<ClusterSpec>> = Api::all(context.client.clone());
+    let state = Arc::new(State { context: context.clone(), backoff: Backoff::default() });
     controller
+        .watches(gone, watch_config(), |cluster| {
+            Some(ObjectRef::new(&cluster.name_any()).within(cluster.namespace()?.as_str()))
+        })
         .watches(secrets, ours.clone(), |secret| owner(&secret))
         .watches(config_maps, ours, |config_map| owner(&config_map))
         .watches(policies, watcher::Config::default(), move |policy| {
@@ -69,13 +74,24 @@ pub async fn run(
         .reconcile_on(UnboundedReceiverStream::new(triggers))
         .graceful_shutdown_on(stop)
         .run(reconcile, on_error, state)
-        .for_each(|result| async move {
-            if let Err(error) = result {
-                // Failed reconciliations are logged where they fail; the rest is deletions and passing watch errors.
-                tracing::debug!(%error, "ClusterSpec controller");
+        .for_each(|result| {
+            match result {
+                Err(controller::Error::ObjectNotFound(gone)) => {
+                    forget(&context, gone.namespace.as_deref().unwrap_or_default(), &gone.name);
+                }
+                // Failed reconciliations are logged where they fail; the rest is passing watch errors.
+                Err(error) => tracing::debug!(%error, "ClusterSpec controller"),
+                Ok(_) => {}
             }
+            std::future::ready(())
         })
         .await;
+}
+
+/// Ends what is under way for a ClusterSpec that is gone.
+fn forget(context: &Context, namespace: &str, name: &str) {
+    context.targets.stop(namespace, name);
+    context.metrics.forget(namespace, name);
 }
 
 fn owner<K: Resource<DynamicType = ()>>(object: &K) -> Option<ObjectRef<Guarded>> {
@@ -122,8 +138,7 @@ async fn one_pass((namespace, name): &(String, String), context: &Context) -> Re
     // The cache may be behind our own status, and the status is a trace of keys that were made: read the real one.
     let found = api.get_opt(name).await.map_err(Error::api("reading the ClusterSpec"))?;
     let Some(found) = found else {
-        context.targets.stop(namespace, name);
-        context.metrics.forget(namespace, name);
+        forget(context, namespace, name);
         return Ok(Action::await_change());
     };
     let found = match found.0 {
@@ -142,7 +157,7 @@ async fn one_pass((namespace, name): &(String, String), context: &Context) -> Re
         return Ok(action);
     }
     let now = Timestamp::now();
-    if let Some(action) = paused(&found, context, now) {
+    if let Some(action) = paused(&found, context, now).await? {
         return Ok(action);
     }
     let cluster = match parse(&found, context) {
@@ -169,15 +184,23 @@ async fn one_pass((namespace, name): &(String, String), context: &Context) -> Re
     Ok(Action::requeue(next))
 }
 
-/// While a ClusterSpec is paused nothing is written, neither here nor in its target.
-fn paused(found: &ClusterSpec, context: &Context, now: Timestamp) -> Option<Action> {
+/// While a ClusterSpec is paused nothing but its status is written, neither here nor in its target.
+async fn paused(found: &ClusterSpec, context: &Context, now: Timestamp) -> Result<Option<Action>, Error> {
     let until = found.spec.paused_until.as_ref().map(|time| time.0).filter(|until| *until > now);
     if !found.spec.paused && until.is_none() {
-        return None;
+        return Ok(None);
     }
     context.targets.stop(&found.namespace().unwrap_or_default(), &found.name_any());
+    let message = match until.filter(|_| !found.spec.paused) {
+        None => "spec.paused is true: nothing is written or approved until it is false".to_owned(),
+        Some(until) => format!("spec.pausedUntil: nothing is written or approved until {until}"),
+    };
+    let previous = found.status.clone().unwrap_or_default();
+    report(found, status::paused(&previous, &message, found.metadata.generation, now), context).await?;
     let wait = until.filter(|_| !found.spec.paused).map(|until| until.duration_since(now));
-    Some(Action::requeue(wait.and_then(|wait| Duration::try_from(wait).ok()).unwrap_or(RESYNC).min(RESYNC)))
+    // A second later, so that the time has come for sure.
+    let wait = wait.and_then(|wait| Duration::try_from(wait).ok()).map(|wait| wait + Duration::from_secs(1));
+    Ok(Some(Action::requeue(wait.unwrap_or(RESYNC).min(RESYNC))))
 }
 
 fn parse(found: &ClusterSpec, context: &Context) -> Result<Cluster, Blocker> {

@@ -76,7 +76,8 @@ pub fn fulfil(draft: Draft, cluster: &Cluster, observed: &Observed) -> Result<Se
             user_kubeconfig::compose(cluster, first, leaf, &authorities, &pair)
         }
     };
-    secret.metadata.resource_version = draft.replaces;
+    // Objects that were read from files have no version.
+    secret.metadata.resource_version = draft.replaces.filter(|version| !version.is_empty());
     Ok(secret)
 }
 

@@ -98,6 +98,20 @@ pub fn refused(
     status
 }
 
+/// The status of a ClusterSpec that is to be left alone: as it was, and why nothing happens.
+#[must_use]
+pub fn paused(
+    previous: &ClusterSpecStatus,
+    message: &str,
+    generation: Option<i64>,
+    now: Timestamp,
+) -> ClusterSpecStatus {
+    let mut status = ClusterSpecStatus { observed_generation: generation, ..previous.clone() };
+    let paused = Outcome::bad("Paused", message);
+    set(&mut status.conditions, ClusterCondition::Reconciling, &paused, generation, now);
+    status
+}
+
 fn set(
     conditions: &mut Vec<Condition>,
     condition: ClusterCondition,

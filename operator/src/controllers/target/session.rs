@@ -35,6 +35,8 @@ use crate::target::{client_subject, mark};
 const PROBE_PERIOD: Duration = Duration::from_secs(20);
 /// How long an answer may take.
 const PROBE_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long a piece of work with the target may take: two dozen requests at most.
+const WORK_TIMEOUT: Duration = Duration::from_mins(1);
 /// How often the objects in the target are looked at again.
 const PREPARE_PERIOD: Duration = Duration::from_mins(10);
 /// How often requests that wait are looked at.
@@ -53,6 +55,7 @@ pub(super) struct Session {
 }
 
 /// What is known of a Node in the target.
+#[derive(PartialEq)]
 struct KnownNode {
     facts: NodeFacts,
     ready: bool,
@@ -66,7 +69,8 @@ impl Session {
             let brief = Arc::clone(&self.briefs.borrow_and_update());
             let mut briefs = self.briefs.clone();
             let outcome = tokio::select! {
-                _ = briefs.changed() => continue,
+                // Without a sender there is nobody any more to work for.
+                changed = briefs.changed() => if changed.is_ok() { continue } else { return },
                 outcome = self.connected(&brief, &mut failures) => outcome,
             };
             let Err(unavailable) = outcome else { continue };
@@ -77,7 +81,7 @@ impl Session {
                 facts.nodes = None;
             });
             tokio::select! {
-                _ = briefs.changed() => {}
+                changed = briefs.changed() => if changed.is_err() { return },
                 () = sleep(backoff::delay(failures).min(LONGEST_WAIT)) => {}
             }
         }
@@ -100,7 +104,7 @@ impl Session {
     async fn connected(&self, brief: &Brief, failures: &mut u32) -> Result<(), Unavailable> {
         let client = own_client(brief).await?;
         probe(&client, brief).await?;
-        self.tell(brief, prepare(&client, brief).await?).await;
+        self.tell(brief, within(brief, prepare(&client, brief)).await??).await;
         *failures = 0;
         self.learn(|facts| facts.available = Some(Ok(())));
 
@@ -124,17 +128,24 @@ impl Session {
             tokio::select! {
                 () = &mut renewal => return Ok(()),
                 event = nodes.try_next() => {
-                    match event {
+                    let changed = match event {
                         Ok(Some(event)) => {
-                            nodes_listed |= matches!(event, Event::InitDone);
-                            if let Some(node) = remember(&mut known, event) {
-                                self.mark(&client, brief, &node).await;
+                            let first_list = matches!(event, Event::InitDone);
+                            nodes_listed |= first_list;
+                            let (node, changed) = remember(&mut known, event);
+                            if let Some(node) = node {
+                                within(brief, self.mark(&client, brief, &node)).await?;
                             }
+                            changed || first_list
                         }
                         Ok(None) => return Err(Unavailable::new("WatchEnded", "the watch of Nodes ended")),
-                        Err(error) => tracing::debug!(cluster = %self.object, %error, "watching Nodes"),
-                    }
-                    if nodes_listed {
+                        Err(error) => {
+                            tracing::debug!(cluster = %self.object, %error, "watching Nodes");
+                            false
+                        }
+                    };
+                    // A kubelet updates its Node all the time; most of it is nothing new here.
+                    if nodes_listed && changed {
                         self.learn(|facts| facts.nodes = Some(declared(brief, &known)));
                         judge.nodes_changed(known.values().map(|node| node.facts.clone()).collect());
                     }
@@ -142,12 +153,14 @@ impl Session {
                 event = requests.next() => match event {
                     Some(Ok(Event::Apply(request) | Event::InitApply(request))) => judge.seen(&request),
                     Some(Ok(Event::Delete(request))) => judge.gone(&request.name_any()),
-                    Some(Ok(Event::Init | Event::InitDone)) => {}
+                    // A new list follows: what is not in it is gone.
+                    Some(Ok(Event::Init)) => judge.forget_all(),
+                    Some(Ok(Event::InitDone)) => {}
                     Some(Err(error)) => tracing::debug!(cluster = %self.object, %error, "watching requests"),
                     None => return Err(Unavailable::new("WatchEnded", "the watch of requests ended")),
                 },
-                _ = retries.tick(), if nodes_listed => judge.work(Timestamp::now()).await,
-                _ = preparations.tick() => self.tell(brief, prepare(&client, brief).await?).await,
+                _ = retries.tick(), if nodes_listed => within(brief, judge.work(Timestamp::now())).await?,
+                _ = preparations.tick() => self.tell(brief, within(brief, prepare(&client, brief)).await??).await,
                 _ = probes.tick() => match probe(&client, brief).await {
                     Ok(()) => silent = 0,
                     Err(unavailable) => {
@@ -212,6 +225,15 @@ async fn own_client(brief: &Brief) -> Result<Client, Unavailable> {
         .map_err(|error| failed(error.to_string()))
 }
 
+/// Work with a target that has a limit: one that swallows packets would hold it up for a quarter of an hour.
+async fn within<T>(brief: &Brief, work: impl Future<Output = T>) -> Result<T, Unavailable> {
+    timeout(WORK_TIMEOUT, work).await.map_err(|_| {
+        let endpoint = &brief.cluster.endpoint;
+        let seconds = WORK_TIMEOUT.as_secs();
+        Unavailable::new("Unreachable", format!("the API server at {endpoint} did not answer within {seconds} s"))
+    })
+}
+
 async fn probe(client: &Client, brief: &Brief) -> Result<(), Unavailable> {
     let endpoint = &brief.cluster.endpoint;
     let request =
@@ -226,24 +248,23 @@ async fn probe(client: &Client, brief: &Brief) -> Result<(), Unavailable> {
     }
 }
 
-/// Keeps what an event says, and gives back a Node that is there.
-fn remember(known: &mut BTreeMap<String, KnownNode>, event: Event<Node>) -> Option<Node> {
+/// Keeps what an event says; gives back a Node that is there, and whether there is anything new.
+fn remember(known: &mut BTreeMap<String, KnownNode>, event: Event<Node>) -> (Option<Node>, bool) {
     match event {
         Event::Init => {
             known.clear();
-            None
+            (None, true)
         }
         Event::Apply(node) | Event::InitApply(node) => {
             let conditions = node.status.iter().flat_map(|status| status.conditions.iter().flatten());
             let ready = conditions.filter(|condition| condition.type_ == "Ready").any(|ready| ready.status == "True");
-            known.insert(node.name_any(), KnownNode { facts: NodeFacts::from(&node), ready });
-            Some(node)
+            let now = KnownNode { facts: NodeFacts::from(&node), ready };
+            let changed = known.get(&node.name_any()) != Some(&now);
+            known.insert(node.name_any(), now);
+            (Some(node), changed)
         }
-        Event::Delete(node) => {
-            known.remove(&node.name_any());
-            None
-        }
-        Event::InitDone => None,
+        Event::Delete(node) => (None, known.remove(&node.name_any()).is_some()),
+        Event::InitDone => (None, false),
     }
 }
 

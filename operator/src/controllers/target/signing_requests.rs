@@ -16,6 +16,9 @@ use crate::kube::backoff;
 use crate::kube::events::Events;
 use crate::metrics::Metrics;
 
+/// After so many waits, which is about half a minute, a wait is no longer a matter of order and deserves an Event.
+const LASTING_WAITS: u32 = 6;
+
 /// The requests that have no verdict yet.
 pub(super) struct SigningRequests<'a> {
     api: Api<CertificateSigningRequest>,
@@ -59,7 +62,8 @@ impl<'a> SigningRequests<'a> {
                 if request.settled {
                     self.gone(&name);
                 } else {
-                    self.pending.insert(name, Pending { request, waits: 0, due: None, told: None });
+                    let (waits, told) = self.pending.get(&name).map_or((0, None), |known| (known.waits, known.told));
+                    self.pending.insert(name, Pending { request, waits, due: None, told });
                 }
             }
             Err(error) => {
@@ -72,6 +76,11 @@ impl<'a> SigningRequests<'a> {
     /// A request is no longer there.
     pub(super) fn gone(&mut self, name: &str) {
         self.pending.remove(name);
+    }
+
+    /// The requests are listed anew.
+    pub(super) fn forget_all(&mut self) {
+        self.pending.clear();
     }
 
     /// Nodes have changed: what waits for one is judged again at once.
@@ -140,6 +149,13 @@ impl<'a> SigningRequests<'a> {
                         message = judgement.message,
                         "request waits"
                     );
+                }
+                if pending.waits == LASTING_WAITS {
+                    let note = format!(
+                        "{} of {} waits: {}",
+                        pending.request.name, pending.request.username, judgement.message
+                    );
+                    self.events.warning(&self.brief.reference, judgement.reason, "Wait", &note).await;
                 }
                 return Some(pending);
             }
