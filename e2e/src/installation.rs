@@ -4,6 +4,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
+use serde_json::{Value, json};
 
 use crate::command;
 use crate::kubectl::Kubectl;
@@ -63,6 +64,22 @@ impl Installation {
         });
         result.with_context(|| format!("the operator's log is {}", self.operator.log().display()))
     }
+}
+
+/// A ClusterSpec with one machine that nobody starts: an address of 192.0.2.0/24, which is for documentation.
+#[must_use]
+pub fn cluster_spec(name: &str, address: &str) -> Value {
+    json!({
+        "apiVersion": "keyplane.io/v1alpha1",
+        "kind": "ClusterSpec",
+        "metadata": {"name": name, "namespace": "default"},
+        "spec": {
+            "kubernetesVersion": "v1.37.2",
+            "controlPlaneEndpoint": {"host": address},
+            "controlPlane": {"nodes": [{"name": "cp1", "addresses": [address]}]},
+            "network": {"podCIDRs": ["10.244.0.0/16"]},
+        },
+    })
 }
 
 /// Installs the kinds that `keyplane crds` prints.

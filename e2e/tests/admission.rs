@@ -1,24 +1,9 @@
 //! What the API server refuses, and whether its words name the field and the cure.
 
 use anyhow::{Context, Result, bail, ensure};
-use keyplane_e2e::installation::install_kinds;
+use keyplane_e2e::installation::{cluster_spec, install_kinds};
 use keyplane_e2e::{Lab, Management};
 use serde_json::{Value, json};
-
-/// A ClusterSpec with one machine. 192.0.2.0/24 is for documentation: nothing answers there.
-fn cluster_spec(name: &str, address: &str) -> Value {
-    json!({
-        "apiVersion": "keyplane.io/v1alpha1",
-        "kind": "ClusterSpec",
-        "metadata": {"name": name, "namespace": "default"},
-        "spec": {
-            "kubernetesVersion": "v1.37.2",
-            "controlPlaneEndpoint": {"host": address},
-            "controlPlane": {"nodes": [{"name": "cp1", "addresses": [address]}]},
-            "network": {"podCIDRs": ["10.244.0.0/16"]},
-        },
-    })
-}
 
 /// A change of a good object that admission must refuse, and what the message must name.
 struct Refusal {

@@ -5,24 +5,9 @@ use std::thread::sleep;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use keyplane_e2e::installation::{FIRST_REPLICA, Installation, PATIENCE, install_kinds};
+use keyplane_e2e::installation::{FIRST_REPLICA, Installation, PATIENCE, cluster_spec, install_kinds};
 use keyplane_e2e::{Kubectl, Lab, Operator, eventually};
 use serde_json::{Value, json};
-
-/// A ClusterSpec with one machine. 192.0.2.0/24 is for documentation: nothing answers there.
-fn cluster_spec(name: &str, address: &str) -> Value {
-    json!({
-        "apiVersion": "keyplane.io/v1alpha1",
-        "kind": "ClusterSpec",
-        "metadata": {"name": name, "namespace": "default"},
-        "spec": {
-            "kubernetesVersion": "v1.37.2",
-            "controlPlaneEndpoint": {"host": address},
-            "controlPlane": {"nodes": [{"name": "cp1", "addresses": [address]}]},
-            "network": {"podCIDRs": ["10.244.0.0/16"]},
-        },
-    })
-}
 
 /// UID and data of the cluster's Secrets, by name.
 fn keys(admin: &Kubectl, cluster: &str) -> Result<BTreeMap<String, (String, Value)>> {

@@ -152,7 +152,7 @@ async fn lead(
     metrics.leading.set(1);
     let events = Events::new(client.clone(), identity);
     let (trigger, triggers) = mpsc::unbounded_channel();
-    let targets = Arc::new(Targets::new(trigger, events.clone(), metrics.clone()));
+    let targets = Arc::new(Targets::new(client.clone(), trigger, events.clone(), metrics.clone()));
     let (policies, certificate_policies) = certificate_policy::controller(client.clone(), arguments.concurrency);
     let (pools, node_pools) = node_pool::controller(client.clone(), arguments.concurrency);
     let context = Context {

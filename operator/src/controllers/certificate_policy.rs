@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 
-use futures::StreamExt;
 use k8s_openapi::jiff::Timestamp;
 use keyplane_crds::{CertificatePolicy, CertificatePolicyStatus, set_condition};
 use kube::core::DeserializeGuard;
@@ -10,9 +9,9 @@ use kube::runtime::controller::{Action, Controller};
 use kube::runtime::reflector::Store;
 use kube::{Api, Client, ResourceExt};
 
-use super::{Error, RESYNC, config, watch_config};
+use super::{Error, RESYNC, config, drive, watch_config};
 use crate::cluster::Policy;
-use crate::kube::{apply, backoff};
+use crate::kube::apply;
 
 type Guarded = DeserializeGuard<CertificatePolicy>;
 
@@ -30,15 +29,7 @@ pub async fn run(
     client: Client,
     stop: impl Future<Output = ()> + Send + Sync + 'static,
 ) {
-    controller
-        .graceful_shutdown_on(stop)
-        .run(reconcile, |_, _, _| Action::requeue(backoff::delay(3)), Arc::new(client))
-        .for_each(|result| async move {
-            if let Err(error) = result {
-                tracing::debug!(%error, "CertificatePolicy controller");
-            }
-        })
-        .await;
+    drive(controller, client, reconcile, stop).await;
 }
 
 async fn reconcile(policy: Arc<Guarded>, client: Arc<Client>) -> Result<Action, Error> {

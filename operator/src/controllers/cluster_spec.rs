@@ -23,8 +23,8 @@ use crate::kube::secrets::{self, Written};
 use crate::kube::{apply, backoff};
 use crate::pki::inventory::AuthorityName;
 use crate::plan::issuance::fulfil;
-use crate::plan::objects::{MANAGED_BY, MANAGED_BY_LABEL, node_secret};
-use crate::plan::{Authorities, Blocker, Observed, Pair, Step, objects, plan, status};
+use crate::plan::objects::{MANAGED_BY, MANAGED_BY_LABEL};
+use crate::plan::{Authorities, Blocker, Observed, Step, plan, status};
 
 type Guarded = DeserializeGuard<ClusterSpec>;
 
@@ -308,9 +308,6 @@ async fn warn_of_new_blockers(blockers: &[Blocker], observed: &Observed, about: 
 /// What the session of the target has to know, once all keys are there.
 fn brief(cluster: &Cluster, observed: &Observed, reference: ObjectReference, context: &Context) -> Option<Brief> {
     let authorities = Authorities::load(cluster, observed)?;
-    let authority = authorities.get(AuthorityName::Cluster);
-    let first = cluster.nodes.first()?;
-    let secret = observed.secrets.get(&node_secret(&cluster.name, &first.name));
     let pools = context.node_pools.state().into_iter().filter_map(|pool| {
         let pool = pool.0.as_ref().ok()?;
         let ours =
@@ -320,19 +317,11 @@ fn brief(cluster: &Cluster, observed: &Observed, reference: ObjectReference, con
     // A map has no order: without one the brief would seem to change.
     let pools: std::collections::BTreeMap<_, _> = pools.collect();
     Some(Brief {
-        trust: authority.certificate_pem().to_owned(),
-        authority: Brief::authority_of(authority.certificate_pem(), authority.key().pem()),
-        super_admin: secret.and_then(super_admin),
+        trust: authorities.get(AuthorityName::Cluster).certificate_pem().to_owned(),
         pools: pools.into_values().collect(),
         reference,
         cluster: cluster.clone(),
     })
-}
-
-fn super_admin(secret: &Secret) -> Option<Pair> {
-    let text = objects::text(secret, "super-admin.conf")?;
-    let (certificate, key) = crate::kubeconfig::embedded_credential(text)?;
-    Some(Brief::authority_of(&certificate, &key))
 }
 
 /// Writes the status if it says something new.

@@ -7,15 +7,20 @@ pub mod node_pool;
 mod observe;
 pub mod target;
 
+use std::fmt::Debug;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::StreamExt;
 use keyplane_crds::{CertificatePolicy, NodePool};
-use kube::Client;
 use kube::core::DeserializeGuard;
+use kube::runtime::controller::{Action, Controller};
 use kube::runtime::reflector::Store;
 use kube::runtime::{controller, watcher};
+use kube::{Client, Resource};
+use serde::de::DeserializeOwned;
 
+use crate::kube::backoff;
 use crate::kube::events::Events;
 use crate::metrics::Metrics;
 use target::Targets;
@@ -50,6 +55,27 @@ pub struct Context {
 fn config(concurrency: u16) -> controller::Config {
     // kube's default is no limit: every start would work on all objects at once.
     controller::Config::default().concurrency(concurrency).debounce(DEBOUNCE)
+}
+
+/// Runs a controller whose objects need no more than a client, until `stop`.
+async fn drive<K, Work>(
+    controller: Controller<K>,
+    client: Client,
+    reconcile: fn(Arc<K>, Arc<Client>) -> Work,
+    stop: impl Future<Output = ()> + Send + Sync + 'static,
+) where
+    K: Resource<DynamicType = ()> + DeserializeOwned + Clone + Debug + Send + Sync + 'static,
+    Work: Future<Output = Result<Action, Error>> + Send + 'static,
+{
+    controller
+        .graceful_shutdown_on(stop)
+        .run(reconcile, |_, _, _| Action::requeue(backoff::delay(3)), Arc::new(client))
+        .for_each(|result| async move {
+            if let Err(error) = result {
+                tracing::debug!(kind = %K::kind(&()), %error, "controller");
+            }
+        })
+        .await;
 }
 
 /// How every kind is watched. Pages keep the first list small in memory.

@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 
-use futures::StreamExt;
 use k8s_openapi::jiff::Timestamp;
 use keyplane_crds::{ClusterSpec, NodePool, set_condition};
 use kube::core::{DeserializeGuard, PartialObjectMeta};
@@ -11,8 +10,8 @@ use kube::runtime::reflector::{ObjectRef, Store};
 use kube::runtime::watcher;
 use kube::{Api, Client, ResourceExt};
 
-use super::{Error, RESYNC, config, watch_config};
-use crate::kube::{apply, backoff};
+use super::{Error, RESYNC, config, drive, watch_config};
+use crate::kube::apply;
 
 type Guarded = DeserializeGuard<NodePool>;
 
@@ -40,15 +39,7 @@ pub async fn run(
     client: Client,
     stop: impl Future<Output = ()> + Send + Sync + 'static,
 ) {
-    controller
-        .graceful_shutdown_on(stop)
-        .run(reconcile, |_, _, _| Action::requeue(backoff::delay(3)), Arc::new(client))
-        .for_each(|result| async move {
-            if let Err(error) = result {
-                tracing::debug!(%error, "NodePool controller");
-            }
-        })
-        .await;
+    drive(controller, client, reconcile, stop).await;
 }
 
 async fn reconcile(pool: Arc<Guarded>, client: Arc<Client>) -> Result<Action, Error> {

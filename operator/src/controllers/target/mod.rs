@@ -5,6 +5,8 @@
 //! controller starts and stops sessions and reads what they have learned; a session that learns something new asks for
 //! a reconciliation.
 
+mod credentials;
+mod nodes;
 mod preparation;
 mod session;
 mod signing_requests;
@@ -14,6 +16,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use k8s_openapi::api::core::v1::ObjectReference;
 use keyplane_crds::{ClusterSpec, NodePoolSpec};
+use kube::Client;
 use kube::core::DeserializeGuard;
 use kube::runtime::reflector::ObjectRef;
 use tokio::sync::{mpsc, watch};
@@ -22,31 +25,19 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 use crate::cluster::Cluster;
 use crate::kube::events::Events;
 use crate::metrics::Metrics;
-use crate::plan::{Pair, Secret, TargetFacts};
+use crate::plan::TargetFacts;
 
-/// What a session has to know of its cluster.
+/// What a session has to know of its cluster. It holds no key: see [`credentials`].
 #[derive(Debug, Clone, PartialEq)]
 pub struct Brief {
     /// The cluster.
     pub cluster: Cluster,
     /// The bundle that the target's servers are verified with.
     pub trust: String,
-    /// The authority that signs Keyplane's own certificate there.
-    pub authority: Pair,
-    /// The super-admin's credential, with which rights are granted.
-    pub super_admin: Option<Pair>,
     /// The pools of the cluster.
     pub pools: Vec<NodePoolSpec>,
     /// The ClusterSpec, for Events.
     pub reference: ObjectReference,
-}
-
-impl Brief {
-    /// A brief from its parts; keys are wrapped so that nothing shows them.
-    #[must_use]
-    pub fn authority_of(certificate: &str, key: &str) -> Pair {
-        Pair { certificate: certificate.to_owned(), key: Secret(key.to_owned()) }
-    }
 }
 
 /// What asks for a reconciliation of a ClusterSpec.
@@ -55,6 +46,7 @@ pub type Trigger = mpsc::UnboundedSender<ObjectRef<DeserializeGuard<ClusterSpec>
 /// The sessions, by namespace and name of their ClusterSpec.
 pub struct Targets {
     sessions: Mutex<HashMap<(String, String), Handle>>,
+    management: Client,
     trigger: Trigger,
     events: Events,
     metrics: Metrics,
@@ -70,8 +62,8 @@ struct Handle {
 impl Targets {
     /// No session yet.
     #[must_use]
-    pub fn new(trigger: Trigger, events: Events, metrics: Metrics) -> Self {
-        Self { sessions: Mutex::default(), trigger, events, metrics }
+    pub fn new(management: Client, trigger: Trigger, events: Events, metrics: Metrics) -> Self {
+        Self { sessions: Mutex::default(), management, trigger, events, metrics }
     }
 
     /// Makes sure that the cluster has a session with this brief, and says what it has learned so far.
@@ -116,6 +108,7 @@ impl Targets {
             object,
             briefs: brief_receiver,
             facts: facts_sender,
+            management: self.management.clone(),
             trigger: self.trigger.clone(),
             events: self.events.clone(),
             metrics: self.metrics.clone(),

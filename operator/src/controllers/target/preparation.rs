@@ -4,8 +4,8 @@
 use kube::Client;
 use kube::api::{Api, DynamicObject};
 
-use super::Brief;
-use crate::kube::{apply::apply, target_client};
+use super::{Brief, credentials};
+use crate::kube::apply::apply;
 use crate::target::{self, TargetObject};
 
 /// Why a target is not prepared: a condition's reason and message.
@@ -66,7 +66,7 @@ pub(super) struct Prepared {
 }
 
 /// Looks at every object, and applies what is missing or different.
-pub(super) async fn prepare(client: &Client, brief: &Brief) -> Result<Prepared, Unavailable> {
+pub(super) async fn prepare(client: &Client, management: &Client, brief: &Brief) -> Result<Prepared, Unavailable> {
     let mut to_grant = vec![];
     let mut to_mend = vec![];
     for wanted in target::objects(&brief.cluster, &brief.trust) {
@@ -82,7 +82,7 @@ pub(super) async fn prepare(client: &Client, brief: &Brief) -> Result<Prepared, 
     }
     let mut prepared = Prepared::default();
     if !to_grant.is_empty() {
-        let privileged = super_admin(brief).await?;
+        let privileged = credentials::super_admin(management, brief).await?;
         for wanted in to_grant {
             put(&privileged, brief, &wanted).await?;
             prepared.granted.push(wanted.describe());
@@ -93,18 +93,6 @@ pub(super) async fn prepare(client: &Client, brief: &Brief) -> Result<Prepared, 
         prepared.mended.push(wanted.describe());
     }
     Ok(prepared)
-}
-
-async fn super_admin(brief: &Brief) -> Result<Client, Unavailable> {
-    let Some(credential) = &brief.super_admin else {
-        return Err(Unavailable::new(
-            "NoSuperAdmin",
-            "rights are missing in the target, and the first node's Secret has no super-admin.conf to grant them with",
-        ));
-    };
-    target_client::connect(&brief.cluster.endpoint, &brief.trust, &credential.certificate, &credential.key.0)
-        .await
-        .map_err(|error| Unavailable::new("NoSuperAdmin", error.to_string()))
 }
 
 async fn put(client: &Client, brief: &Brief, wanted: &TargetObject) -> Result<(), Unavailable> {

@@ -1,11 +1,10 @@
 //! One target's session: connect, prepare, watch; on any trouble say so, wait, and begin again.
 
-use std::collections::BTreeMap;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures::{StreamExt, TryStreamExt};
+use futures::StreamExt;
 use k8s_openapi::api::certificates::v1::CertificateSigningRequest;
 use k8s_openapi::api::core::v1::Node;
 use k8s_openapi::jiff::Timestamp;
@@ -19,17 +18,18 @@ use kube::{Client, ResourceExt};
 use tokio::sync::watch;
 use tokio::time::{Instant, MissedTickBehavior, interval, interval_at, sleep, timeout};
 
+use super::credentials;
+use super::nodes::Nodes;
 use super::preparation::{Prepared, Unavailable, prepare};
 use super::signing_requests::SigningRequests;
 use super::{Brief, Trigger};
-use crate::approval::{KUBELET_SERVING_SIGNER, NodeFacts};
+use crate::approval::KUBELET_SERVING_SIGNER;
 use crate::kube::backoff;
 use crate::kube::events::Events;
-use crate::kube::target_client::{self, CLIENT_VALIDITY};
+use crate::kube::target_client::CLIENT_VALIDITY;
 use crate::metrics::Metrics;
-use crate::pki::Authority;
 use crate::plan::TargetFacts;
-use crate::target::{client_subject, mark};
+use crate::target::mark;
 
 /// How often /readyz is asked. Two silent answers in a row end the session, so a lost control plane is seen in a minute.
 const PROBE_PERIOD: Duration = Duration::from_secs(20);
@@ -49,16 +49,10 @@ pub(super) struct Session {
     pub(super) object: ObjectRef<DeserializeGuard<ClusterSpec>>,
     pub(super) briefs: watch::Receiver<Arc<Brief>>,
     pub(super) facts: watch::Sender<TargetFacts>,
+    pub(super) management: Client,
     pub(super) trigger: Trigger,
     pub(super) events: Events,
     pub(super) metrics: Metrics,
-}
-
-/// What is known of a Node in the target.
-#[derive(PartialEq)]
-struct KnownNode {
-    facts: NodeFacts,
-    ready: bool,
 }
 
 impl Session {
@@ -102,18 +96,18 @@ impl Session {
 
     /// Works with the target until the certificate is to be renewed (`Ok`) or something fails.
     async fn connected(&self, brief: &Brief, failures: &mut u32) -> Result<(), Unavailable> {
-        let client = own_client(brief).await?;
+        let client = credentials::own(&self.management, brief).await?;
         probe(&client, brief).await?;
-        self.tell(brief, within(brief, prepare(&client, brief)).await??).await;
+        self.tell(brief, within(brief, prepare(&client, &self.management, brief)).await??).await;
         *failures = 0;
         self.learn(|facts| facts.available = Some(Ok(())));
 
-        let mut nodes = pin!(watcher(Api::<Node>::all(client.clone()), watcher::Config::default()).default_backoff());
+        let watched_nodes = watcher(Api::<Node>::all(client.clone()), watcher::Config::default());
+        let mut watched_nodes = pin!(watched_nodes.default_backoff());
         let requests = Api::<DeserializeGuard<CertificateSigningRequest>>::all(client.clone());
         let serving = watcher::Config::default().fields(&format!("spec.signerName={KUBELET_SERVING_SIGNER}"));
         let mut requests = pin!(watcher(requests, serving).default_backoff());
-        let mut known = BTreeMap::new();
-        let mut nodes_listed = false;
+        let mut nodes = Nodes::default();
         let mut judge = SigningRequests::new(client.clone(), brief, self.events.clone(), self.metrics.clone());
         let mut probes = interval_at(Instant::now() + PROBE_PERIOD, PROBE_PERIOD);
         let mut preparations = interval_at(Instant::now() + PREPARE_PERIOD, PREPARE_PERIOD);
@@ -127,29 +121,21 @@ impl Session {
         loop {
             tokio::select! {
                 () = &mut renewal => return Ok(()),
-                event = nodes.try_next() => {
-                    let changed = match event {
-                        Ok(Some(event)) => {
-                            let first_list = matches!(event, Event::InitDone);
-                            nodes_listed |= first_list;
-                            let (node, changed) = remember(&mut known, event);
-                            if let Some(node) = node {
-                                within(brief, self.mark(&client, brief, &node)).await?;
-                            }
-                            changed || first_list
+                event = watched_nodes.next() => match event {
+                    Some(Ok(event)) => {
+                        // A kubelet updates its Node all the time; most of it is nothing new here.
+                        if nodes.take(&event) && nodes.are_listed() {
+                            let declared = brief.cluster.nodes.iter().map(|node| node.name.as_str());
+                            self.learn(|facts| facts.nodes = Some(nodes.ready(declared)));
+                            judge.nodes_changed(nodes.facts());
                         }
-                        Ok(None) => return Err(Unavailable::new("WatchEnded", "the watch of Nodes ended")),
-                        Err(error) => {
-                            tracing::debug!(cluster = %self.object, %error, "watching Nodes");
-                            false
+                        if let Event::Apply(node) | Event::InitApply(node) = event {
+                            within(brief, self.mark(&client, brief, &node)).await?;
                         }
-                    };
-                    // A kubelet updates its Node all the time; most of it is nothing new here.
-                    if nodes_listed && changed {
-                        self.learn(|facts| facts.nodes = Some(declared(brief, &known)));
-                        judge.nodes_changed(known.values().map(|node| node.facts.clone()).collect());
                     }
-                }
+                    Some(Err(error)) => tracing::debug!(cluster = %self.object, %error, "watching Nodes"),
+                    None => return Err(Unavailable::new("WatchEnded", "the watch of Nodes ended")),
+                },
                 event = requests.next() => match event {
                     Some(Ok(Event::Apply(request) | Event::InitApply(request))) => judge.seen(&request),
                     Some(Ok(Event::Delete(request))) => judge.gone(&request.name_any()),
@@ -159,8 +145,8 @@ impl Session {
                     Some(Err(error)) => tracing::debug!(cluster = %self.object, %error, "watching requests"),
                     None => return Err(Unavailable::new("WatchEnded", "the watch of requests ended")),
                 },
-                _ = retries.tick(), if nodes_listed => within(brief, judge.work(Timestamp::now())).await?,
-                _ = preparations.tick() => self.tell(brief, within(brief, prepare(&client, brief)).await??).await,
+                _ = retries.tick(), if nodes.are_listed() => within(brief, judge.work(Timestamp::now())).await?,
+                _ = preparations.tick() => self.tell(brief, within(brief, prepare(&client, &self.management, brief)).await??).await,
                 _ = probes.tick() => match probe(&client, brief).await {
                     Ok(()) => silent = 0,
                     Err(unavailable) => {
@@ -210,21 +196,6 @@ impl Session {
     }
 }
 
-/// A client with a certificate of its own for Keyplane.
-async fn own_client(brief: &Brief) -> Result<Client, Unavailable> {
-    let authority = brief.authority.clone();
-    let issued = tokio::task::spawn_blocking(move || {
-        let authority = Authority::load("ca", &authority.certificate, &authority.key.0)?;
-        target_client::issue_client(client_subject(), &authority, Timestamp::now())
-    });
-    let failed = |error: String| Unavailable::new("NoClient", error);
-    let (certificate, key) =
-        issued.await.map_err(|error| failed(error.to_string()))?.map_err(|error| failed(error.to_string()))?;
-    target_client::connect(&brief.cluster.endpoint, &brief.trust, &certificate, &key)
-        .await
-        .map_err(|error| failed(error.to_string()))
-}
-
 /// Work with a target that has a limit: one that swallows packets would hold it up for a quarter of an hour.
 async fn within<T>(brief: &Brief, work: impl Future<Output = T>) -> Result<T, Unavailable> {
     timeout(WORK_TIMEOUT, work).await.map_err(|_| {
@@ -246,30 +217,4 @@ async fn probe(client: &Client, brief: &Brief) -> Result<(), Unavailable> {
             format!("the API server at {endpoint} did not answer /readyz within {} s", PROBE_TIMEOUT.as_secs()),
         )),
     }
-}
-
-/// Keeps what an event says; gives back a Node that is there, and whether there is anything new.
-fn remember(known: &mut BTreeMap<String, KnownNode>, event: Event<Node>) -> (Option<Node>, bool) {
-    match event {
-        Event::Init => {
-            known.clear();
-            (None, true)
-        }
-        Event::Apply(node) | Event::InitApply(node) => {
-            let conditions = node.status.iter().flat_map(|status| status.conditions.iter().flatten());
-            let ready = conditions.filter(|condition| condition.type_ == "Ready").any(|ready| ready.status == "True");
-            let now = KnownNode { facts: NodeFacts::from(&node), ready };
-            let changed = known.get(&node.name_any()) != Some(&now);
-            known.insert(node.name_any(), now);
-            (Some(node), changed)
-        }
-        Event::Delete(node) => (None, known.remove(&node.name_any()).is_some()),
-        Event::InitDone => (None, false),
-    }
-}
-
-/// Of the declared control-plane Nodes those that are there, and whether each is Ready.
-fn declared(brief: &Brief, known: &BTreeMap<String, KnownNode>) -> BTreeMap<String, bool> {
-    let declared = brief.cluster.nodes.iter();
-    declared.filter_map(|node| Some((node.name.clone(), known.get(&node.name)?.ready))).collect()
 }

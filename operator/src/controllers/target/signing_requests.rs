@@ -84,8 +84,7 @@ impl<'a> SigningRequests<'a> {
     }
 
     /// Nodes have changed: what waits for one is judged again at once.
-    pub(super) fn nodes_changed(&mut self, nodes: Vec<NodeFacts>) {
-        let nodes: BTreeMap<_, _> = nodes.into_iter().map(|node| (node.name.clone(), node)).collect();
+    pub(super) fn nodes_changed(&mut self, nodes: BTreeMap<String, NodeFacts>) {
         if nodes == self.nodes {
             return;
         }

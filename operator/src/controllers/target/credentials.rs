@@ -1,0 +1,60 @@
+//! Keyplane's credentials for a target. They are read or made when a connection needs them, and not kept.
+
+use k8s_openapi::api::core::v1::Secret;
+use k8s_openapi::jiff::Timestamp;
+use kube::{Api, Client};
+
+use super::Brief;
+use super::preparation::Unavailable;
+use crate::kube::target_client;
+use crate::kubeconfig;
+use crate::pki::Authority;
+use crate::pki::inventory::AuthorityName;
+use crate::plan::objects;
+use crate::target::client_subject;
+
+/// A client of the target as Keyplane's own narrow user.
+pub(super) async fn own(management: &Client, brief: &Brief) -> Result<Client, Unavailable> {
+    let name = objects::authority_secret(&brief.cluster.name, AuthorityName::Cluster);
+    let secret = read(management, brief, &name).await?;
+    let trust = brief.trust.clone();
+    let issued = tokio::task::spawn_blocking(move || {
+        let texts = (objects::text(&secret, "tls.crt"), objects::text(&secret, "tls.key"));
+        let (Some(certificate), Some(key)) = texts else { return Err("it lacks tls.crt or tls.key".to_owned()) };
+        // The reconciliation has looked at the authority; one that is another by now is its business first.
+        if certificate != trust {
+            return Err("its certificate has changed".to_owned());
+        }
+        let authority = Authority::load("ca", certificate, key).map_err(|error| error.to_string())?;
+        target_client::issue_client(client_subject(), &authority, Timestamp::now()).map_err(|error| error.to_string())
+    });
+    let failed = |error: String| Unavailable::new("NoClient", format!("Secret {name}: {error}"));
+    let (certificate, key) = issued.await.map_err(|error| failed(error.to_string()))?.map_err(failed)?;
+    connect(brief, &certificate, &key).await
+}
+
+/// A client of the target as its super-admin, from the first node's kubeconfig.
+pub(super) async fn super_admin(management: &Client, brief: &Brief) -> Result<Client, Unavailable> {
+    let missing = || {
+        Unavailable::new(
+            "NoSuperAdmin",
+            "rights are missing in the target, and the first node's Secret has no super-admin.conf to grant them with",
+        )
+    };
+    let first = brief.cluster.nodes.first().ok_or_else(missing)?;
+    let secret = read(management, brief, &objects::node_secret(&brief.cluster.name, &first.name)).await?;
+    let credential = objects::text(&secret, "super-admin.conf").and_then(kubeconfig::embedded_credential);
+    let (certificate, key) = credential.ok_or_else(missing)?;
+    connect(brief, &certificate, &key).await
+}
+
+async fn read(management: &Client, brief: &Brief, name: &str) -> Result<Secret, Unavailable> {
+    let secrets: Api<Secret> = Api::namespaced(management.clone(), &brief.cluster.namespace);
+    let failed = |error: kube::Error| Unavailable::new("NoClient", format!("reading Secret {name}: {error}"));
+    secrets.get(name).await.map_err(failed)
+}
+
+async fn connect(brief: &Brief, certificate: &str, key: &str) -> Result<Client, Unavailable> {
+    let client = target_client::connect(&brief.cluster.endpoint, &brief.trust, certificate, key).await;
+    client.map_err(|error| Unavailable::new("NoClient", error.to_string()))
+}
