@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use keyplane_e2e::installation::{FIRST_REPLICA, Installation, PATIENCE, cluster_spec, install_kinds};
-use keyplane_e2e::{Kubectl, Lab, Operator, eventually};
+use keyplane_e2e::{Kubectl, Lab, Management, Operator, eventually};
 use serde_json::{Value, json};
 
 /// UID and data of the cluster's Secrets, by name.
@@ -111,6 +111,37 @@ fn one_of_two_replicas_works_and_the_other_takes_over_at_once_when_it_is_asked_t
     admin.apply(&cluster_spec("third", "192.0.2.3").to_string())?;
     installation.wait_for("third", "Rendered")?;
     ensure!(holder()? == FIRST_REPLICA);
+
+    // A replica that can't renew its Lease ends by itself, before anybody else could take it.
+    installation.management.kill_api_server();
+    eventually("end of the replica that has lost its Lease", PATIENCE, || {
+        ensure!(!installation.operator.is_running());
+        Ok(())
+    })?;
+    let log = std::fs::read_to_string(installation.operator.log())?;
+    ensure!(log.contains("lost the Lease"), "{log}");
+    Ok(())
+}
+
+#[test]
+#[ignore = "needs root and the lab's parts: make test"]
+fn an_operator_without_its_kinds_says_so_and_begins_when_they_come() -> Result<()> {
+    let lab = Lab::start()?;
+    let management = Management::start(&lab)?;
+    let user = management.add_user("keyplane")?;
+    let mut operator = Operator::start(&lab, &user, FIRST_REPLICA)?;
+    eventually("word about the missing kinds", PATIENCE, || {
+        operator.check_running()?;
+        ensure!(std::fs::read_to_string(operator.log())?.contains("keyplane crds | kubectl apply -f -"));
+        Ok(())
+    })?;
+    let ready = format!("http://{}/readyz", operator.address());
+    let ready = || keyplane_e2e::command::run(std::process::Command::new("curl").args(["-sS", "--fail", &ready]));
+    ensure!(ready().is_err(), "ready without its kinds");
+    install_kinds(&management)?;
+    eventually("readiness", PATIENCE, ready)?;
+    management.kubectl_apply(&cluster_spec("late", "192.0.2.1").to_string())?;
+    eventually("work", PATIENCE, || management.admin().check_condition(&["clusterspec", "late"], "Rendered"))?;
     Ok(())
 }
 

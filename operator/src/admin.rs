@@ -14,7 +14,7 @@ use crate::metrics::Metrics;
 /// What this replica does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Role {
-    /// It has not reached the API server yet.
+    /// It has not reached the API server yet, or the kinds are not installed.
     Starting,
     /// Another replica holds the Lease; this one could take over.
     Standby,
@@ -64,7 +64,10 @@ pub async fn serve(
 
 fn readiness(role: Role) -> (StatusCode, &'static str) {
     match role {
-        Role::Starting => (StatusCode::SERVICE_UNAVAILABLE, "the API server has not been reached yet\n"),
+        Role::Starting => (
+            StatusCode::SERVICE_UNAVAILABLE,
+            "the API server has not been reached yet, or does not know the kinds: see the log\n",
+        ),
         Role::Standby => (StatusCode::OK, "ok: another replica leads\n"),
         Role::Leading => (StatusCode::OK, "ok: leading\n"),
         Role::Stopping => (StatusCode::SERVICE_UNAVAILABLE, "shutting down\n"),

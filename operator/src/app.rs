@@ -17,6 +17,7 @@ use crate::admin::{self, Role, Roles};
 use crate::args::{Arguments, Command, LogFormat, RunArguments};
 use crate::controllers::target::Targets;
 use crate::controllers::{Context, certificate_policy, cluster_spec, node_pool};
+use crate::kube::causes;
 use crate::kube::events::Events;
 use crate::metrics::Metrics;
 use crate::{render, yaml};
@@ -120,23 +121,42 @@ async fn run(arguments: RunArguments) -> Result<(), String> {
     result
 }
 
-/// Waits until the API server answers: a replica that can't reach it is not ready to take over.
+/// Waits until the API server answers and knows the kinds: a replica without them is not ready to take over.
 async fn reach(client: &Client, roles: &Roles) {
     let mut failures = 0;
     loop {
-        match client.apiserver_version().await {
+        match greet(client).await {
             Ok(version) => {
-                tracing::info!(version = version.git_version, "reached the API server");
+                tracing::info!(version, "reached the API server");
                 roles.set(Role::Standby);
                 return;
             }
-            Err(error) => {
+            Err(problem) => {
                 failures += 1;
-                tracing::warn!(%error, "the API server does not answer");
+                tracing::warn!(problem, "not ready");
                 tokio::time::sleep(crate::kube::backoff::delay(failures).min(Duration::from_secs(15))).await;
             }
         }
     }
+}
+
+/// The API server's version, if it knows Keyplane's kinds.
+async fn greet(client: &Client) -> Result<String, String> {
+    let version = client.apiserver_version().await;
+    let version = version.map_err(|error| format!("the API server does not answer: {}", causes(&error)))?;
+    let missing = || "Keyplane's kinds are not installed: keyplane crds | kubectl apply -f -".to_owned();
+    let known = match client.list_api_group_resources(&format!("{}/v1alpha1", keyplane_crds::GROUP)).await {
+        Ok(known) => known,
+        Err(kube::Error::Api(status)) if status.code == 404 => return Err(missing()),
+        Err(error) => return Err(format!("the API server does not tell its kinds: {}", causes(&error))),
+    };
+    let kinds = keyplane_crds::definitions().into_iter().map(|definition| definition.spec.names.plural);
+    for plural in kinds {
+        if !known.resources.iter().any(|resource| resource.name == plural) {
+            return Err(missing());
+        }
+    }
+    Ok(version.git_version)
 }
 
 /// The controllers, under the lease.

@@ -250,6 +250,19 @@ fn a_lost_authority_is_not_made_anew_while_anything_bears_its_trace() {
 }
 
 #[test]
+fn the_status_keeps_the_trace_of_a_lost_authority() {
+    let (cluster, mut observed) = settled(SMALL);
+    observed.status = status::report(&cluster, &observed, &[], None, noon());
+    let listed = observed.status.certificates.clone();
+    assert!(!listed.is_empty());
+    observed.secrets.clear();
+    let blockers = plan(&cluster, &observed, noon()).blockers;
+    let after = status::report(&cluster, &observed, &blockers, None, noon());
+    assert_eq!(after.certificates, listed, "with the list goes the last trace, and then the keys are made anew");
+    assert_eq!(condition_of(&after.conditions, "Stalled").unwrap().status, "True");
+}
+
+#[test]
 fn a_broken_authority_and_one_of_another_cluster_stop_the_issuing() {
     let (cluster, observed) = settled(SMALL);
     let (_, other) = settled(SMALL);

@@ -20,7 +20,7 @@ use super::{Context, Error, RECONCILE_TIMEOUT, RESYNC, config, deletion, observe
 use crate::cluster::{Cluster, Policy};
 use crate::kube::backoff::Backoff;
 use crate::kube::secrets::{self, Written};
-use crate::kube::{apply, backoff};
+use crate::kube::{apply, backoff, causes};
 use crate::pki::inventory::AuthorityName;
 use crate::plan::issuance::fulfil;
 use crate::plan::objects::{MANAGED_BY, MANAGED_BY_LABEL};
@@ -79,9 +79,9 @@ pub async fn run(
                 Err(controller::Error::ObjectNotFound(gone)) => {
                     forget(&context, gone.namespace.as_deref().unwrap_or_default(), &gone.name);
                 }
-                // Failed reconciliations are logged where they fail; the rest is passing watch errors.
-                Err(error) => tracing::debug!(%error, "ClusterSpec controller"),
-                Ok(_) => {}
+                // Failed reconciliations are logged where they fail.
+                Ok(_) | Err(controller::Error::ReconcilerFailed(..)) => {}
+                Err(error) => tracing::warn!(kind = "ClusterSpec", error = causes(&error), "controller"),
             }
             std::future::ready(())
         })

@@ -20,8 +20,8 @@ use kube::runtime::{controller, watcher};
 use kube::{Client, Resource};
 use serde::de::DeserializeOwned;
 
-use crate::kube::backoff;
 use crate::kube::events::Events;
+use crate::kube::{backoff, causes};
 use crate::metrics::Metrics;
 use target::Targets;
 
@@ -71,8 +71,10 @@ async fn drive<K, Work>(
         .graceful_shutdown_on(stop)
         .run(reconcile, |_, _, _| Action::requeue(backoff::delay(3)), Arc::new(client))
         .for_each(|result| async move {
-            if let Err(error) = result {
-                tracing::debug!(kind = %K::kind(&()), %error, "controller");
+            match result {
+                // It was deleted while it was in the queue.
+                Ok(_) | Err(controller::Error::ObjectNotFound(_)) => {}
+                Err(error) => tracing::warn!(kind = %K::kind(&()), error = causes(&error), "controller"),
             }
         })
         .await;

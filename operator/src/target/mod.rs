@@ -83,3 +83,21 @@ fn contains(found: &Value, wanted: &Value) -> bool {
 fn contains_object(found: &Map<String, Value>, wanted: &Map<String, Value>) -> bool {
     wanted.iter().all(|(key, wanted)| found.get(key).is_some_and(|found| contains(found, wanted)))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn fields_of_others_are_fine_and_a_rule_more_or_less_is_not() {
+        let rule = json!({"apiGroups": [""], "resources": ["nodes"], "verbs": ["get"]});
+        let wanted = TargetObject::new("rbac.authorization.k8s.io", "ClusterRole", None, "a", json!({"rules": [rule]}));
+        let found = |content: Value| wanted.is_satisfied_by(&DynamicObject::new("a", &wanted.resource).data(content));
+        assert!(found(json!({"rules": [rule], "aggregationRule": {}})));
+        assert!(!found(json!({})));
+        assert!(!found(json!({"rules": []})));
+        assert!(!found(json!({"rules": [rule, {"apiGroups": ["*"], "resources": ["*"], "verbs": ["*"]}]})));
+        assert!(!found(json!({"rules": [{"apiGroups": [""], "resources": ["nodes"], "verbs": ["get", "delete"]}]})));
+    }
+}

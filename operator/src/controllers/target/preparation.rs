@@ -6,6 +6,7 @@ use kube::api::{Api, DynamicObject};
 
 use super::{Brief, credentials};
 use crate::kube::apply::apply;
+use crate::kube::causes;
 use crate::target::{self, TargetObject};
 
 /// Why a target is not prepared: a condition's reason and message.
@@ -39,21 +40,6 @@ impl Unavailable {
             }
         }
     }
-}
-
-/// An error with its causes: the outermost one of an HTTP client says little.
-pub(super) fn causes(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        let words = cause.to_string();
-        // Many errors repeat their cause in their own words.
-        if !text.contains(&words) {
-            text = format!("{text}: {words}");
-        }
-        source = cause.source();
-    }
-    text
 }
 
 /// What was done, for Events.
