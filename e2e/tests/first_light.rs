@@ -136,7 +136,7 @@ impl Light<'_> {
         ensure!(node["metadata"]["labels"]["node-role.kubernetes.io/control-plane"] == "", "the Node is not marked");
         ensure!(node["spec"]["taints"][0]["key"] == "node-role.kubernetes.io/control-plane", "{}", node["spec"]);
         let events = self.admin().run(&["get", "events", "--field-selector", "involvedObject.kind=ClusterSpec"])?;
-        for reason in ["Issued", "Applied", "TargetPrepared", "NodeMarked", "Ready"] {
+        for reason in ["Issued", "Written", "TargetPrepared", "NodeMarked", "Ready"] {
             ensure!(events.contains(reason), "no Event {reason} in:\n{events}");
         }
         Ok(())

@@ -223,6 +223,20 @@ fn a_hand_edited_config_map_is_put_right_and_a_lost_authority_is_not_made_anew()
         ensure!(manifest()? == right);
         Ok(())
     })?;
+    // A key too many is put right as well; a label of somebody else's stays.
+    admin.run(&[
+        "patch",
+        "configmap",
+        "demo-cp1-config",
+        "--type=merge",
+        "-p",
+        r#"{"data":{"more.yaml":"x"},"metadata":{"labels":{"theirs":"yes"}}}"#,
+    ])?;
+    eventually("key taken out again", PATIENCE, || {
+        let found = admin.json(&["get", "configmap", "demo-cp1-config"])?;
+        ensure!(found["data"].get("more.yaml").is_none() && found["metadata"]["labels"]["theirs"] == "yes", "{found}");
+        Ok(())
+    })?;
     admin.run(&["delete", "configmap", "demo-cp1-config"])?;
     eventually("ConfigMap written again", PATIENCE, || {
         ensure!(manifest()? == right);

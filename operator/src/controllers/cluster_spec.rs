@@ -1,5 +1,6 @@
 //! The ClusterSpec's controller: observe, plan, act, report.
 
+use std::fmt::Debug;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,6 +13,8 @@ use kube::runtime::controller::{self, Action, Controller};
 use kube::runtime::reflector::ObjectRef;
 use kube::runtime::watcher;
 use kube::{Api, Resource, ResourceExt};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::UnboundedReceiverStream;
 
@@ -19,7 +22,7 @@ use super::target::Brief;
 use super::{Context, Error, RECONCILE_TIMEOUT, RESYNC, config, deletion, observe, watch_config};
 use crate::cluster::{Cluster, Policy};
 use crate::kube::backoff::Backoff;
-use crate::kube::secrets::{self, Written};
+use crate::kube::write::{Written, write};
 use crate::kube::{apply, backoff, causes};
 use crate::pki::inventory::AuthorityName;
 use crate::plan::issuance::fulfil;
@@ -256,43 +259,40 @@ async fn act(
                         *observed = seen;
                         secret?
                     };
-                    let name = secret.name_any();
-                    let written = secrets::write(&secrets, &secret).await;
-                    let written = match written.map_err(Error::api(format!("writing Secret {name}")))? {
-                        Written::Done(secret) => *secret,
-                        Written::Conflict => return Err(Error::Conflict(format!("Secret {name}"))),
-                    };
+                    let written = put(&secrets, &secret, context).await?;
                     let other = unversioned(&written);
-                    observed.secrets.insert(name, written);
-                    context.metrics.writes.with_label_values(&["Secret"]).inc();
+                    observed.secrets.insert(written.name_any(), written);
                     tracing::info!(namespace = cluster.namespace, cluster = cluster.name, note, "wrote");
                     context.events.normal_with(reference, other, "Issued", "Issue", &note).await;
                 }
                 Step::ConfigMap(config_map) => {
                     let name = config_map.name_any();
                     let mended = observed.config_maps.contains_key(&name);
-                    let applied = apply::apply(&config_maps, &config_map).await;
-                    let applied = applied.map_err(Error::api(format!("applying ConfigMap {name}")))?;
-                    let other = unversioned(&applied);
-                    observed.config_maps.insert(name.clone(), without_strangers(applied, &config_map));
-                    context.metrics.writes.with_label_values(&["ConfigMap"]).inc();
+                    let written = put(&config_maps, &*config_map, context).await?;
+                    let other = unversioned(&written);
+                    observed.config_maps.insert(name.clone(), written);
                     let note = format!("{} ConfigMap {name}", if mended { "put right" } else { "wrote" });
                     tracing::info!(namespace = cluster.namespace, cluster = cluster.name, note, "wrote");
-                    context.events.normal_with(reference, other, "Applied", "Apply", &note).await;
+                    context.events.normal_with(reference, other, "Written", "Write", &note).await;
                 }
             }
         }
     }
 }
 
-/// Apply leaves alone what another manager has added. One more try would not change that: it is told in the log, and
-/// the plan goes on as if it were not there.
-fn without_strangers(applied: ConfigMap, wanted: &ConfigMap) -> ConfigMap {
-    if applied.data == wanted.data {
-        return applied;
+/// Writes an object, and counts it.
+async fn put<K>(api: &Api<K>, object: &K, context: &Context) -> Result<K, Error>
+where
+    K: Resource<DynamicType = ()> + Serialize + DeserializeOwned + Clone + Debug,
+{
+    let (kind, name) = (K::kind(&()), object.name_any());
+    match write(api, object).await.map_err(Error::api(format!("writing {kind} {name}")))? {
+        Written::Done(written) => {
+            context.metrics.writes.with_label_values(&[&kind]).inc();
+            Ok(written)
+        }
+        Written::Conflict => Err(Error::Conflict(format!("{kind} {name}"))),
     }
-    tracing::warn!(config_map = applied.name_any(), "another manager has added keys, which are left alone");
-    ConfigMap { data: wanted.data.clone(), binary_data: None, ..applied }
 }
 
 /// An Event the first time; the condition stays.

@@ -1,4 +1,4 @@
-//! Server-side apply for what is derived from a spec and holds no key.
+//! Server-side apply, for a status and for what is shared with others, such as the objects in a target.
 
 use std::fmt::Debug;
 

@@ -1,11 +1,11 @@
-//! Small pieces of work with the Kubernetes API: writing Secrets without overwriting, applying the rest, status, Events,
+//! Small pieces of work with the Kubernetes API: writing without overwriting, applying, status, Events,
 //! backoff, and clients of target clusters.
 
 pub mod apply;
 pub mod backoff;
 pub mod events;
-pub mod secrets;
 pub mod target_client;
+pub mod write;
 
 /// The field manager of everything that Keyplane applies.
 pub const FIELD_MANAGER: &str = "keyplane";

@@ -105,7 +105,7 @@ fn mint(cluster: &Cluster, observed: &Observed, secret: String, content: Content
     // The status lists certificates only once all authorities were there.
     let known = !observed.status.certificates.is_empty();
     if trace.is_none() && !known {
-        plan.steps.push(Step::Secret(Box::new(Draft { name: secret, content, replaces: None })));
+        plan.steps.push(Step::Secret(Box::new(Draft { name: secret, content })));
         return;
     }
     let copy = match &trace {

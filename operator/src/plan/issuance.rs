@@ -76,8 +76,8 @@ pub fn fulfil(draft: Draft, cluster: &Cluster, observed: &Observed) -> Result<Se
             user_kubeconfig::compose(cluster, first, leaf, &authorities, &pair)
         }
     };
-    // Objects that were read from files have no version.
-    secret.metadata.resource_version = draft.replaces.filter(|version| !version.is_empty());
+    let found = observed.secrets.get(&name).map(|found| &found.metadata);
+    secret.metadata = objects::onto(found, secret.metadata);
     Ok(secret)
 }
 

@@ -36,12 +36,13 @@ pub struct Plan {
     pub blockers: Vec<Blocker>,
 }
 
-/// One write.
+/// One write: an object that was not there is created, and one that was there is replaced in the very version that was
+/// seen.
 #[derive(Debug)]
 pub enum Step {
-    /// A Secret with keys: created, or replaced if it is still as it was seen; never applied by force.
+    /// A Secret with keys, which is yet to be issued.
     Secret(Box<Draft>),
-    /// A ConfigMap that is derived from the spec: applied.
+    /// A ConfigMap that is derived from the spec.
     ConfigMap(Box<ConfigMap>),
 }
 
@@ -52,8 +53,6 @@ pub struct Draft {
     pub name: String,
     /// What it will hold.
     pub content: Content,
-    /// The version that it replaces; nothing if it must not exist yet.
-    pub replaces: Option<String>,
 }
 
 /// What a Secret will hold.

@@ -51,7 +51,6 @@ pub(super) fn plan(
             PlannedLeaf { leaf, source }
         })
         .collect();
-    let replaces = found.map(|secret| secret.metadata.resource_version.clone().unwrap_or_default());
     if let Some(found) = found
         && let Some(wanted) = compose_kept(cluster, node, authorities, &leaves)
         && found.data == wanted.data
@@ -60,7 +59,7 @@ pub(super) fn plan(
         return;
     }
     let content = Content::Node { node: node.name.clone(), leaves };
-    plan.steps.push(Step::Secret(Box::new(Draft { name, content, replaces })));
+    plan.steps.push(Step::Secret(Box::new(Draft { name, content })));
 }
 
 /// Whether the stored certificate serves, or what to issue instead. A key that can be read stays.

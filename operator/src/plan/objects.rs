@@ -199,8 +199,27 @@ pub(super) fn has_metadata(found: &ObjectMeta, wanted: &ObjectMeta) -> bool {
     contains(&found.labels, &wanted.labels) && contains(&found.annotations, &wanted.annotations)
 }
 
+/// The metadata for a write: others' labels and annotations stay, and what is replaced is the version that was seen.
+pub(super) fn onto(found: Option<&ObjectMeta>, wanted: ObjectMeta) -> ObjectMeta {
+    let Some(found) = found else { return wanted };
+    let merged = |found: &Option<BTreeMap<String, String>>, wanted: Option<BTreeMap<String, String>>| {
+        let mut merged = found.clone().unwrap_or_default();
+        merged.extend(wanted.unwrap_or_default());
+        Some(merged)
+    };
+    ObjectMeta {
+        labels: merged(&found.labels, wanted.labels),
+        annotations: merged(&found.annotations, wanted.annotations),
+        resource_version: found.resource_version.clone(),
+        uid: found.uid.clone(),
+        finalizers: found.finalizers.clone(),
+        owner_references: found.owner_references.clone(),
+        ..wanted
+    }
+}
+
 /// Plans a ConfigMap that is derived from the spec.
-pub(super) fn plan_config_map(wanted: ConfigMap, observed: &Observed, plan: &mut Plan) {
+pub(super) fn plan_config_map(mut wanted: ConfigMap, observed: &Observed, plan: &mut Plan) {
     let name = wanted.metadata.name.as_deref().unwrap_or_default();
     let cluster = wanted.metadata.labels.as_ref().and_then(|labels| labels.get(CLUSTER_LABEL));
     match observed.config_map(cluster.map_or("", String::as_str), name) {
@@ -209,7 +228,11 @@ pub(super) fn plan_config_map(wanted: ConfigMap, observed: &Observed, plan: &mut
             if found.data == wanted.data
                 && found.binary_data.as_ref().is_none_or(BTreeMap::is_empty)
                 && has_metadata(&found.metadata, &wanted.metadata) => {}
-        Slot::Free | Slot::Ours(_) => plan.steps.push(Step::ConfigMap(Box::new(wanted))),
+        Slot::Ours(found) => {
+            wanted.metadata = onto(Some(&found.metadata), wanted.metadata);
+            plan.steps.push(Step::ConfigMap(Box::new(wanted)));
+        }
+        Slot::Free => plan.steps.push(Step::ConfigMap(Box::new(wanted))),
     }
 }
 

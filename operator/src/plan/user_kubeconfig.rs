@@ -29,9 +29,8 @@ pub(super) fn plan(cluster: &Cluster, authorities: &Authorities, observed: &Obse
             return;
         }
     }
-    let replaces = found.map(|secret| secret.metadata.resource_version.clone().unwrap_or_default());
     let content = Content::Kubeconfig { leaf: PlannedLeaf { leaf, source } };
-    plan.steps.push(Step::Secret(Box::new(Draft { name, content, replaces })));
+    plan.steps.push(Step::Secret(Box::new(Draft { name, content })));
 }
 
 /// The certificate and key in the kubeconfig's Secret.

@@ -35,11 +35,10 @@ pub fn cluster(spec: &str) -> Cluster {
 pub fn carry_out(step: Step, cluster: &Cluster, observed: &mut Observed) {
     match step {
         Step::Secret(draft) => {
-            let replaces = draft.replaces.clone();
             let mut secret = fulfil(*draft, cluster, observed).unwrap();
             let name = secret.name_any();
             let there = observed.secrets.get(&name).map(|secret| secret.resource_version().unwrap_or_default());
-            assert_eq!(there, replaces, "{name} would be overwritten");
+            assert_eq!(there, secret.resource_version(), "{name} would be overwritten");
             let version = there.map_or(1, |version| version.parse::<u64>().unwrap() + 1);
             secret.metadata.resource_version = Some(version.to_string());
             observed.secrets.insert(name, secret);
