@@ -23,9 +23,13 @@ pub struct Arguments {
 pub enum Command {
     /// Run the controllers against the cluster of the kubeconfig or of the pod's ServiceAccount.
     Run(RunArguments),
-    /// Print the `CustomResourceDefinitions` as YAML, for `kubectl apply -f -`.
+    /// Print the definitions of the three kinds as YAML, for kubectl apply -f -.
     Crds,
     /// Write the files of every machine and the objects of both clusters into a directory, without any cluster.
+    ///
+    /// Reads ClusterSpecs, NodePools, CertificatePolicies and Secrets. What a Secret holds is used; what is missing is
+    /// made anew, so that without the Secrets of an earlier run (they are in DIR/objects/management) every run makes
+    /// another cluster. The files are those that keyplane run writes for a cluster that has not started yet.
     Render(RenderArguments),
 }
 
@@ -68,14 +72,10 @@ pub enum LogFormat {
 }
 
 /// `keyplane render`
-///
-/// Reads ClusterSpecs, NodePools, CertificatePolicies and Secrets. What a Secret holds is used; what is missing is made
-/// anew, so that without Secrets every run makes another cluster. The files are those that `keyplane run` would write
-/// for a cluster that has not started yet.
 #[derive(Debug, Args)]
 #[command(after_help = "Written are DIR/<node>/<path on the machine>, DIR/objects/management/*.yaml and \
     DIR/objects/target/*.yaml.\nDIR must be empty or missing. Private keys have mode 0600.\n\n\
-    Example:\n  keyplane render -f cluster.yaml -o out\n  scp -r out/cp1/etc/kubernetes root@cp1:/etc/")]
+    Example:\n  keyplane render -f cluster.yaml -o out\n  tar -C out/cp1 -c etc/kubernetes var/lib/kubelet | ssh root@cp1 tar -C / -xp")]
 pub struct RenderArguments {
     /// A file with one or more YAML documents; `-` is standard input. May be given several times.
     #[arg(short, long = "filename", value_name = "FILE", required = true)]
