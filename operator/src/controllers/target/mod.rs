@@ -27,7 +27,7 @@ use crate::kube::events::Events;
 use crate::metrics::Metrics;
 use crate::plan::TargetFacts;
 
-/// What a session has to know of its cluster. It holds no key: see [`credentials`].
+/// What a session has to know of its cluster. It holds no key: see `credentials.rs`.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Brief {
     /// The cluster.
