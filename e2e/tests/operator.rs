@@ -372,6 +372,16 @@ fn a_poisoned_object_does_not_stop_the_others_and_a_paused_one_is_left_alone() -
             json!({"serviceCIDRs": ["10.96.0.0/12"], "podCIDRs": ["10.96.0.0/16"], "dnsDomain": "x"});
         admin.apply(&overlapping.to_string())
     })?;
+    // The one that can't be read is told so once, and not again and again.
+    eventually("word on the one that can't be read", PATIENCE, || {
+        let told = format!("{:#}", admin.check_condition(&["clusterspec", "poison"], "Ready").err().context("Ready")?);
+        ensure!(told.contains("Unreadable"), "{told}");
+        Ok(())
+    })?;
+    sleep(Duration::from_secs(5));
+    let writes = installation.management.writes_of("keyplane")?;
+    let told = writes.iter().filter(|write| write.name == "poison" && write.resource == "clusterspecs/status").count();
+    ensure!(told <= 2, "the status of the poisoned ClusterSpec was written {told} times");
     install_kinds(&installation.management)?;
     admin.apply(&cluster_spec("good", "192.0.2.1").to_string())?;
     installation.wait_for("good", "Rendered")?;

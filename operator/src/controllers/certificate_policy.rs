@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use k8s_openapi::jiff::Timestamp;
-use keyplane_crds::{CertificatePolicy, CertificatePolicyStatus, set_condition};
+use keyplane_crds::{CertificatePolicy, set_condition};
 use kube::core::DeserializeGuard;
 use kube::runtime::controller::{Action, Controller};
 use kube::runtime::reflector::Store;
@@ -11,7 +11,7 @@ use kube::{Api, Client, ResourceExt};
 
 use super::{Error, RESYNC, config, drive, watch_config};
 use crate::cluster::Policy;
-use crate::kube::apply;
+use crate::kube::apply::update_status;
 
 type Guarded = DeserializeGuard<CertificatePolicy>;
 
@@ -43,11 +43,8 @@ async fn reconcile(policy: Arc<Guarded>, client: Arc<Client>) -> Result<Action, 
         Err(error) => (false, "InvalidSpec", error.to_string()),
     };
     set_condition(&mut status.conditions, "Ready", ready, reason, &message, generation, Timestamp::now());
-    let status: CertificatePolicyStatus = status;
-    if policy.status.as_ref() != Some(&status) {
-        let namespace = policy.namespace().unwrap_or_default();
-        let api: Api<CertificatePolicy> = Api::namespaced(Client::clone(&client), &namespace);
-        apply::apply_status(&api, &policy.name_any(), &status).await.map_err(Error::api("writing the status"))?;
-    }
+    let api: Api<CertificatePolicy> = Api::namespaced(Client::clone(&client), &policy.namespace().unwrap_or_default());
+    let updated = update_status(&api, &policy.name_any(), policy.status.as_ref(), &status).await;
+    updated.map_err(Error::api("writing the status"))?;
     Ok(Action::requeue(RESYNC))
 }

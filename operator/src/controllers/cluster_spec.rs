@@ -8,7 +8,7 @@ use futures::StreamExt;
 use k8s_openapi::api::core::v1::{ConfigMap, ObjectReference, Secret};
 use k8s_openapi::jiff::Timestamp;
 use keyplane_crds::{CLUSTER_LABEL, CertificatePolicy, ClusterSpec, ClusterSpecStatus, NodePool, condition_of};
-use kube::core::{DeserializeGuard, PartialObjectMeta};
+use kube::core::{ApiResource, DeserializeGuard, DynamicObject, PartialObjectMeta};
 use kube::runtime::controller::{self, Action, Controller};
 use kube::runtime::reflector::ObjectRef;
 use kube::runtime::watcher;
@@ -21,9 +21,10 @@ use tokio_stream::wrappers::UnboundedReceiverStream;
 use super::target::Brief;
 use super::{Context, Error, RECONCILE_TIMEOUT, RESYNC, config, deletion, observe, watch_config};
 use crate::cluster::{Cluster, Policy};
+use crate::kube::apply::update_status;
 use crate::kube::backoff::Backoff;
 use crate::kube::write::{Written, write};
-use crate::kube::{apply, backoff, causes};
+use crate::kube::{backoff, causes};
 use crate::pki::inventory::AuthorityName;
 use crate::plan::issuance::fulfil;
 use crate::plan::objects::{MANAGED_BY, MANAGED_BY_LABEL};
@@ -149,10 +150,9 @@ async fn one_pass((namespace, name): &(String, String), context: &Context) -> Re
         Err(invalid) => {
             tracing::warn!(namespace, cluster = name, error = %invalid, "a ClusterSpec that can't be read is left alone");
             let blocker = Blocker { reason: "Unreadable", message: format!("the object can't be read: {invalid}") };
-            let status = status::refused(&ClusterSpecStatus::default(), &blocker, None, Timestamp::now());
-            // Only conditions: a status that is there stays as it is.
-            let api: Api<ClusterSpec> = Api::namespaced(context.client.clone(), namespace);
-            let _ = apply::apply_status(&api, name, &serde_json::json!({"conditions": status.conditions})).await;
+            if let Err(error) = refuse_unreadable(namespace, name, &blocker, context).await {
+                tracing::warn!(namespace, cluster = name, %error, "its status could not be written");
+            }
             return Ok(Action::requeue(RESYNC));
         }
     };
@@ -185,6 +185,30 @@ async fn one_pass((namespace, name): &(String, String), context: &Context) -> Re
     let next = next_check(&status, now);
     report(&found, status, context).await?;
     Ok(Action::requeue(next))
+}
+
+/// Says on an object whose spec can't be read that it can't. Its status is the trace of its keys: one that can't be read
+/// either is not touched.
+async fn refuse_unreadable(
+    namespace: &str,
+    name: &str,
+    blocker: &Blocker,
+    context: &Context,
+) -> Result<(), kube::Error> {
+    let untyped = ApiResource::erase::<ClusterSpec>(&());
+    let untyped: Api<DynamicObject> = Api::namespaced_with(context.client.clone(), namespace, &untyped);
+    let Some(found) = untyped.get_opt(name).await? else { return Ok(()) };
+    let before = match found.data.get("status") {
+        None => None,
+        Some(status) => match serde_json::from_value::<ClusterSpecStatus>(status.clone()) {
+            Ok(status) => Some(status),
+            Err(_) => return Ok(()),
+        },
+    };
+    let previous = before.clone().unwrap_or_default();
+    let status = status::refused(&previous, blocker, found.metadata.generation, Timestamp::now());
+    let api: Api<Guarded> = Api::namespaced(context.client.clone(), namespace);
+    update_status(&api, name, before.as_ref(), &status).await.map(|_| ())
 }
 
 /// While a ClusterSpec is paused nothing but its status is written, neither here nor in its target.
@@ -333,12 +357,12 @@ async fn report(found: &ClusterSpec, status: ClusterSpecStatus, context: &Contex
     if let Some(end) = &status.certificates_expire {
         context.metrics.certificate_not_after.with_label_values(&labels).set(end.0.as_second());
     }
-    if found.status.as_ref() == Some(&status) {
-        return Ok(());
-    }
     let was_ready = found.status.as_ref().and_then(|status| condition_of(&status.conditions, "Ready"));
     let api: Api<ClusterSpec> = Api::namespaced(context.client.clone(), &namespace);
-    apply::apply_status(&api, &name, &status).await.map_err(Error::api("writing the status"))?;
+    let updated = update_status(&api, &name, found.status.as_ref(), &status).await;
+    if !updated.map_err(Error::api("writing the status"))? {
+        return Ok(());
+    }
     context.metrics.writes.with_label_values(&["ClusterSpec/status"]).inc();
     if ready && was_ready.is_none_or(|condition| condition.status != "True") {
         context.events.normal(&unversioned(found), "Ready", "Report", "the cluster is Ready").await;

@@ -11,7 +11,7 @@ use serde::de::DeserializeOwned;
 use serde_json::json;
 
 use super::{Context, Error};
-use crate::kube::apply;
+use crate::kube::apply::update_status;
 use crate::plan::objects::{MANAGED_BY, MANAGED_BY_LABEL};
 use crate::plan::{Blocker, status};
 
@@ -46,10 +46,9 @@ pub(super) async fn handle(found: &ClusterSpec, context: &Context) -> Result<Opt
             };
             let previous = found.status.clone().unwrap_or_default();
             let status = status::refused(&previous, &blocker, found.metadata.generation, Timestamp::now());
-            if found.status.as_ref() != Some(&status) {
-                let api: Api<ClusterSpec> = Api::namespaced(context.client.clone(), &namespace);
-                apply::apply_status(&api, &name, &status).await.map_err(Error::api("writing the status"))?;
-            }
+            let api: Api<ClusterSpec> = Api::namespaced(context.client.clone(), &namespace);
+            let updated = update_status(&api, &name, found.status.as_ref(), &status).await;
+            updated.map_err(Error::api("writing the status"))?;
             return Ok(Some(Action::await_change()));
         }
         delete_all::<Secret>(&namespace, &name, context).await?;

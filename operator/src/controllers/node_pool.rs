@@ -11,7 +11,7 @@ use kube::runtime::watcher;
 use kube::{Api, Client, ResourceExt};
 
 use super::{Error, RESYNC, config, drive, watch_config};
-use crate::kube::apply;
+use crate::kube::apply::update_status;
 
 type Guarded = DeserializeGuard<NodePool>;
 
@@ -63,9 +63,8 @@ async fn reconcile(pool: Arc<Guarded>, client: Arc<Client>) -> Result<Action, Er
     status.observed_generation = generation;
     status.nodes = i32::try_from(pool.spec.machines.len()).ok();
     set_condition(&mut status.conditions, "Ready", ready, reason, &message, generation, Timestamp::now());
-    if pool.status.as_ref() != Some(&status) {
-        let api: Api<NodePool> = Api::namespaced(Client::clone(&client), &namespace);
-        apply::apply_status(&api, &pool.name_any(), &status).await.map_err(Error::api("writing the status"))?;
-    }
+    let api: Api<NodePool> = Api::namespaced(Client::clone(&client), &namespace);
+    let updated = update_status(&api, &pool.name_any(), pool.status.as_ref(), &status).await;
+    updated.map_err(Error::api("writing the status"))?;
     Ok(Action::requeue(RESYNC))
 }

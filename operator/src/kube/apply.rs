@@ -22,14 +22,20 @@ where
     api.patch(&object.name_any(), &params, &Patch::Apply(object)).await
 }
 
-/// Applies a status. Call it only if the status differs from what is there.
+/// Applies a status if it says something else than the one before; gives back whether it did.
+///
+/// The whole status is applied: a field that is left out is taken away.
 ///
 /// # Errors
 /// What the API server answers.
-pub async fn apply_status<K>(api: &Api<K>, name: &str, status: &impl Serialize) -> Result<(), kube::Error>
+pub async fn update_status<K, S>(api: &Api<K>, name: &str, before: Option<&S>, status: &S) -> Result<bool, kube::Error>
 where
     K: Resource<DynamicType = ()> + DeserializeOwned + Clone + Debug,
+    S: Serialize + PartialEq,
 {
+    if before == Some(status) {
+        return Ok(false);
+    }
     let object = json!({
         "apiVersion": K::api_version(&()),
         "kind": K::kind(&()),
@@ -37,5 +43,5 @@ where
         "status": status,
     });
     let params = PatchParams::apply(FIELD_MANAGER).force();
-    api.patch_status(name, &params, &Patch::Apply(&object)).await.map(|_| ())
+    api.patch_status(name, &params, &Patch::Apply(&object)).await.map(|_| true)
 }
