@@ -62,6 +62,17 @@ impl Kubectl {
         command::run_with_input(&mut self.command(&["apply", "-f", "-"]), yaml.as_bytes())
     }
 
+    /// What a condition that is not `True` says: its reason and message.
+    ///
+    /// # Errors
+    /// When it is `True`.
+    pub fn complaint(&self, what: &[&str], kind: &str) -> Result<String> {
+        match self.check_condition(what, kind) {
+            Ok(()) => bail!("{} has the condition {kind}", what.join(" ")),
+            Err(error) => Ok(format!("{error:#}")),
+        }
+    }
+
     /// For polling code: an error unless the condition `kind` of the object `what` (its kind and name, perhaps with
     /// `-n` and a namespace) is `True`.
     ///

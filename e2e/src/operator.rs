@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 
+use crate::command;
 use crate::kubectl::Kubectl;
 use crate::lab::Lab;
 use crate::management::free_port;
@@ -27,12 +28,12 @@ impl Operator {
     /// When the binary isn't built or does not start.
     pub fn start(lab: &Lab, user: &Kubectl, identity: &str) -> Result<Self> {
         let address = format!("127.0.0.1:{}", free_port()?);
-        let mut command = Command::new(binary()?);
-        command
+        let mut keyplane = Command::new(binary()?);
+        keyplane
             .args(["run", "--listen", &address, "--lease-namespace", "default", "--identity", identity])
             .env("KUBECONFIG", user.kubeconfig());
         let log = lab.site().log(identity);
-        let process = Process::start(&format!("the operator {identity}"), lab.id(), &mut command, log)?;
+        let process = Process::start(&format!("the operator {identity}"), lab.id(), &mut keyplane, log)?;
         Ok(Self { process, address })
     }
 
@@ -40,6 +41,15 @@ impl Operator {
     #[must_use]
     pub fn address(&self) -> &str {
         &self.address
+    }
+
+    /// What it answers at a path such as `/readyz`.
+    ///
+    /// # Errors
+    /// When it does not answer, or not with a success.
+    pub fn get(&self, path: &str) -> Result<String> {
+        let url = format!("http://{}{path}", self.address);
+        command::run(Command::new("curl").args(["-sS", "--fail", &url]))
     }
 
     /// Where it logs to.

@@ -185,8 +185,7 @@ impl Light<'_> {
             ensure!(condition["message"].as_str().is_some_and(|message| message.contains("192.0.2.21")), "{condition}");
             Ok(())
         })?;
-        let metrics = format!("http://{}/metrics", self.installation.operator.address());
-        let metrics = keyplane_e2e::command::run(std::process::Command::new("curl").args(["-sS", &metrics]))?;
+        let metrics = self.installation.operator.get("/metrics")?;
         let counted = |reason: &str| {
             metrics.lines().any(|line| line.starts_with("keyplane_csr_decisions_total") && line.contains(reason))
         };
@@ -535,10 +534,7 @@ impl Light<'_> {
         let keys = secret(&admin, "light-cp1-pki")?;
         self.machine.destroy()?;
         eventually("condition of a control plane that is gone", PATIENCE, || {
-            let told = format!(
-                "{:#}",
-                admin.check_condition(&["clusterspec", CLUSTER], "ControlPlaneAvailable").err().context("Available")?
-            );
+            let told = admin.complaint(&["clusterspec", CLUSTER], "ControlPlaneAvailable")?;
             ensure!(told.contains("Unreachable"), "{told}");
             ensure!(admin.check_condition(&["clusterspec", CLUSTER], "Ready").is_err());
             Ok(())

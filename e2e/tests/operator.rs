@@ -82,19 +82,15 @@ fn one_of_two_replicas_works_and_the_other_takes_over_at_once_when_it_is_asked_t
     };
     ensure!(holder()? == FIRST_REPLICA);
     let mut second = Operator::start(&lab, &installation.user, "keyplane-1")?;
-    let answer = |operator: &Operator, path: &str| {
-        let url = format!("http://{}{path}", operator.address());
-        keyplane_e2e::command::run(std::process::Command::new("curl").args(["-sS", "--fail", &url]))
-    };
     eventually("standby that is ready", PATIENCE, || {
-        let text = answer(&second, "/readyz")?;
+        let text = second.get("/readyz")?;
         ensure!(text.contains("another replica leads"), "{text}");
         Ok(())
     })?;
-    ensure!(answer(&installation.operator, "/readyz")?.contains("leading"));
-    ensure!(answer(&second, "/livez")?.contains("ok"));
-    ensure!(answer(&installation.operator, "/metrics")?.contains("keyplane_leading 1"));
-    ensure!(answer(&second, "/metrics")?.contains("keyplane_leading 0"));
+    ensure!(installation.operator.get("/readyz")?.contains("leading"));
+    ensure!(second.get("/livez")?.contains("ok"));
+    ensure!(installation.operator.get("/metrics")?.contains("keyplane_leading 1"));
+    ensure!(second.get("/metrics")?.contains("keyplane_leading 0"));
     ensure!(holder()? == FIRST_REPLICA);
 
     installation.operator.stop()?;
@@ -135,11 +131,9 @@ fn an_operator_without_its_kinds_says_so_and_begins_when_they_come() -> Result<(
         ensure!(std::fs::read_to_string(operator.log())?.contains("keyplane crds | kubectl apply -f -"));
         Ok(())
     })?;
-    let ready = format!("http://{}/readyz", operator.address());
-    let ready = || keyplane_e2e::command::run(std::process::Command::new("curl").args(["-sS", "--fail", &ready]));
-    ensure!(ready().is_err(), "ready without its kinds");
+    ensure!(operator.get("/readyz").is_err(), "ready without its kinds");
     install_kinds(&management)?;
-    eventually("readiness", PATIENCE, ready)?;
+    eventually("readiness", PATIENCE, || operator.get("/readyz"))?;
     management.kubectl_apply(&cluster_spec("late", "192.0.2.1").to_string())?;
     eventually("work", PATIENCE, || management.admin().check_condition(&["clusterspec", "late"], "Rendered"))?;
     Ok(())
@@ -160,8 +154,7 @@ fn what_belongs_to_others_and_what_is_unchanged_is_left_alone() -> Result<()> {
     installation.wait_for("good", "Rendered")?;
     for (name, object) in [("taken", "taken-etcd"), ("half", "half-cp1-config")] {
         eventually("condition that names the foreign object", PATIENCE, || {
-            let told =
-                format!("{:#}", admin.check_condition(&["clusterspec", name], "Rendered").err().context("Rendered")?);
+            let told = admin.complaint(&["clusterspec", name], "Rendered")?;
             ensure!(told.contains("ForeignObject") && told.contains(object), "{told}");
             Ok(())
         })?;
@@ -249,8 +242,7 @@ fn a_hand_edited_config_map_is_put_right_and_a_lost_authority_is_not_made_anew()
         let before = keys(&admin, "demo")?;
         admin.run(&["delete", "secret", secret])?;
         eventually("condition that says what to do", PATIENCE, || {
-            let told =
-                format!("{:#}", admin.check_condition(&["clusterspec", "demo"], "Rendered").err().context("Rendered")?);
+            let told = admin.complaint(&["clusterspec", "demo"], "Rendered")?;
             ensure!(told.contains("AuthorityMissing") && told.contains(secret), "{told}");
             ensure!(told.contains(key_in_node) && told.contains("backup"), "{told}");
             Ok(())
@@ -294,8 +286,7 @@ fn a_hand_edited_config_map_is_put_right_and_a_lost_authority_is_not_made_anew()
     let node_before = keys(&admin, "demo")?["demo-cp1-pki"].clone();
     admin.run(&["patch", "secret", "demo-ca", "--type=merge", "-p", &json!({"data": others}).to_string()])?;
     eventually("condition that tells of another authority", PATIENCE, || {
-        let told =
-            format!("{:#}", admin.check_condition(&["clusterspec", "demo"], "Rendered").err().context("Rendered")?);
+        let told = admin.complaint(&["clusterspec", "demo"], "Rendered")?;
         ensure!(told.contains("AuthorityChanged"), "{told}");
         Ok(())
     })?;
@@ -315,9 +306,8 @@ fn keys_outlive_their_cluster_spec_unless_a_person_confirms_their_end() -> Resul
     admin.run(&["delete", "clusterspec", "demo", "--timeout=30s"])?;
     sleep(Duration::from_secs(3));
     ensure!(keys(&admin, "demo")? == before, "Retain has lost keys");
-    let metrics = format!("http://{}/metrics", installation.operator.address());
     eventually("end of the work for a ClusterSpec that is gone", PATIENCE, || {
-        let text = keyplane_e2e::command::run(std::process::Command::new("curl").args(["-sS", &metrics]))?;
+        let text = installation.operator.get("/metrics")?;
         ensure!(!text.contains("cluster=\"demo\""), "{text}");
         Ok(())
     })?;
@@ -334,7 +324,7 @@ fn keys_outlive_their_cluster_spec_unless_a_person_confirms_their_end() -> Resul
     })?;
     admin.run(&["delete", "clusterspec", "demo", "--wait=false"])?;
     eventually("condition that asks for confirmation", PATIENCE, || {
-        let told = format!("{:#}", admin.check_condition(&["clusterspec", "demo"], "Ready").err().context("Ready")?);
+        let told = admin.complaint(&["clusterspec", "demo"], "Ready")?;
         ensure!(told.contains("DeletionNotConfirmed") && told.contains("keyplane.io/confirm-deletion=demo"), "{told}");
         Ok(())
     })?;
@@ -374,7 +364,7 @@ fn a_poisoned_object_does_not_stop_the_others_and_a_paused_one_is_left_alone() -
     })?;
     // The one that can't be read is told so once, and not again and again.
     eventually("word on the one that can't be read", PATIENCE, || {
-        let told = format!("{:#}", admin.check_condition(&["clusterspec", "poison"], "Ready").err().context("Ready")?);
+        let told = admin.complaint(&["clusterspec", "poison"], "Ready")?;
         ensure!(told.contains("Unreadable"), "{told}");
         Ok(())
     })?;
@@ -391,8 +381,7 @@ fn a_poisoned_object_does_not_stop_the_others_and_a_paused_one_is_left_alone() -
     admin.apply(&cluster_spec("better", "192.0.2.2").to_string())?;
     installation.wait_for("better", "Rendered")?;
     eventually("condition on the one that makes no sense", PATIENCE, || {
-        let told =
-            format!("{:#}", admin.check_condition(&["clusterspec", "overlapping"], "Ready").err().context("Ready")?);
+        let told = admin.complaint(&["clusterspec", "overlapping"], "Ready")?;
         ensure!(told.contains("InvalidSpec") && told.contains("overlap"), "{told}");
         Ok(())
     })?;
@@ -404,16 +393,14 @@ fn a_poisoned_object_does_not_stop_the_others_and_a_paused_one_is_left_alone() -
     without_policy["spec"]["certificatePolicyRef"] = json!({"name": "later"});
     admin.apply(&without_policy.to_string())?;
     eventually("condition that misses the policy", PATIENCE, || {
-        let told =
-            format!("{:#}", admin.check_condition(&["clusterspec", "nopolicy"], "Ready").err().context("Ready")?);
+        let told = admin.complaint(&["clusterspec", "nopolicy"], "Ready")?;
         ensure!(told.contains("CertificatePolicyNotFound"), "{told}");
         Ok(())
     })?;
     admin.apply("{apiVersion: keyplane.io/v1alpha1, kind: CertificatePolicy, metadata: {name: later}, spec: {leaf: {keyAlgorithm: ECDSA-P256}}}")?;
     installation.wait_for("nopolicy", "Rendered")?;
     ensure!(keys(&admin, "paused")?.is_empty(), "a paused ClusterSpec was worked on");
-    let told =
-        format!("{:#}", admin.check_condition(&["clusterspec", "paused"], "Reconciling").err().context("Reconciling")?);
+    let told = admin.complaint(&["clusterspec", "paused"], "Reconciling")?;
     ensure!(told.contains("Paused") && told.contains("spec.paused"), "{told}");
     admin.run(&["patch", "clusterspec", "paused", "--type=merge", "-p", r#"{"spec":{"paused":false}}"#])?;
     installation.wait_for("paused", "Rendered")?;

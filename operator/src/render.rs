@@ -10,7 +10,6 @@ use k8s_openapi::api::core::v1::Secret;
 use k8s_openapi::jiff::Timestamp;
 use keyplane_crds::{CertificatePolicy, ClusterSpec, NodePool};
 use kube::ResourceExt;
-use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
@@ -18,7 +17,7 @@ use crate::args::RenderArguments;
 use crate::cluster::{Cluster, FieldError, Policy};
 use crate::pki::inventory::AuthorityName;
 use crate::plan::issuance::{IssuanceError, fulfil};
-use crate::plan::objects::INDEX_KEY;
+use crate::plan::objects::{INDEX_KEY, IndexEntry};
 use crate::plan::{Authorities, Blocker, Observed, Step, plan};
 use crate::{target, yaml};
 
@@ -137,16 +136,13 @@ pub fn render(arguments: &RenderArguments, now: Timestamp) -> Result<Vec<String>
 
 fn parse(spec: &ClusterSpec, policies: &[CertificatePolicy]) -> Result<Cluster, RenderError> {
     let name = spec.name_any();
-    let namespace = spec.namespace().unwrap_or_else(|| DEFAULT_NAMESPACE.to_owned());
+    let namespace = namespace_of(spec);
     let policy = match &spec.spec.certificate_policy_ref {
         None => Policy::default(),
         Some(reference) => {
             let written = policies
                 .iter()
-                .find(|policy| {
-                    policy.name_any() == reference.name
-                        && policy.namespace().unwrap_or_else(|| DEFAULT_NAMESPACE.to_owned()) == namespace
-                })
+                .find(|policy| policy.name_any() == reference.name && namespace_of(*policy) == namespace)
                 .ok_or_else(|| RenderError::NoPolicy { cluster: name.clone(), policy: reference.name.clone() })?;
             Policy::parse(&written.spec).map_err(|source| RenderError::Field {
                 kind: "CertificatePolicy",
@@ -162,11 +158,16 @@ fn parse(spec: &ClusterSpec, policies: &[CertificatePolicy]) -> Result<Cluster, 
     })
 }
 
+/// The namespace into which kubectl would apply the object.
+fn namespace_of(object: &impl ResourceExt) -> String {
+    object.namespace().unwrap_or_else(|| DEFAULT_NAMESPACE.to_owned())
+}
+
 /// Plans and issues until nothing is left to do.
 fn complete(cluster: &Cluster, secrets: &[Secret], now: Timestamp) -> Result<Observed, RenderError> {
     let mut observed = Observed::default();
     for secret in secrets {
-        if secret.namespace().unwrap_or_else(|| DEFAULT_NAMESPACE.to_owned()) == cluster.namespace {
+        if namespace_of(secret) == cluster.namespace {
             observed.secrets.insert(secret.name_any(), secret.clone());
         }
     }
@@ -192,14 +193,6 @@ fn complete(cluster: &Cluster, secrets: &[Secret], now: Timestamp) -> Result<Obs
     }
 }
 
-/// A file of a machine, as an object's index lists it.
-#[derive(Deserialize)]
-struct IndexedFile {
-    key: String,
-    path: PathBuf,
-    mode: String,
-}
-
 fn write_nodes(output: &Path, observed: &Observed) -> Result<usize, RenderError> {
     let node_of = |labels: &BTreeMap<String, String>| labels.get(keyplane_crds::NODE_LABEL).cloned();
     let secrets = observed.secrets.values().map(|secret| {
@@ -213,9 +206,9 @@ fn write_nodes(output: &Path, observed: &Observed) -> Result<usize, RenderError>
     let mut written = 0;
     for (node, data) in secrets.chain(config_maps) {
         let (Some(node), Some(index)) = (node, data.get(INDEX_KEY)) else { continue };
-        let files: Vec<IndexedFile> = serde_json::from_slice(index).unwrap_or_default();
+        let files: Vec<IndexEntry> = serde_json::from_slice(index).unwrap_or_default();
         for file in files {
-            let relative = file.path.strip_prefix("/").unwrap_or(&file.path);
+            let relative = file.path.trim_start_matches('/');
             let mode = u32::from_str_radix(&file.mode, 8).unwrap_or(0o600);
             write_file(&output.join(&node).join(relative), data.get(&file.key).map_or(&[][..], Vec::as_slice), mode)?;
             written += 1;

@@ -214,20 +214,17 @@ async fn refuse_unreadable(
 /// While a ClusterSpec is paused nothing but its status is written, neither here nor in its target.
 async fn paused(found: &ClusterSpec, context: &Context, now: Timestamp) -> Result<Option<Action>, Error> {
     let until = found.spec.paused_until.as_ref().map(|time| time.0).filter(|until| *until > now);
-    if !found.spec.paused && until.is_none() {
-        return Ok(None);
-    }
-    context.targets.stop(&found.namespace().unwrap_or_default(), &found.name_any());
-    let message = match until.filter(|_| !found.spec.paused) {
-        None => "spec.paused is true: nothing is written or approved until it is false".to_owned(),
-        Some(until) => format!("spec.pausedUntil: nothing is written or approved until {until}"),
+    let (until, message) = match (found.spec.paused, until) {
+        (true, _) => (None, "spec.paused is true: nothing is written or approved until it is false".to_owned()),
+        (false, Some(until)) => {
+            (Some(until), format!("spec.pausedUntil: nothing is written or approved until {until}"))
+        }
+        (false, None) => return Ok(None),
     };
+    context.targets.stop(&found.namespace().unwrap_or_default(), &found.name_any());
     let previous = found.status.clone().unwrap_or_default();
     report(found, status::paused(&previous, &message, found.metadata.generation, now), context).await?;
-    let wait = until.filter(|_| !found.spec.paused).map(|until| until.duration_since(now));
-    // A second later, so that the time has come for sure.
-    let wait = wait.and_then(|wait| Duration::try_from(wait).ok()).map(|wait| wait + Duration::from_secs(1));
-    Ok(Some(Action::requeue(wait.unwrap_or(RESYNC).min(RESYNC))))
+    Ok(Some(Action::requeue(wait_until(until, now))))
 }
 
 fn parse(found: &ClusterSpec, context: &Context) -> Result<Cluster, Blocker> {
@@ -374,9 +371,12 @@ async fn report(found: &ClusterSpec, status: ClusterSpecStatus, context: &Contex
 fn next_check(status: &ClusterSpecStatus, now: Timestamp) -> Duration {
     let times =
         status.certificates.iter().flat_map(|certificate| [certificate.renewal_time.0, certificate.not_after.0]);
-    let next = times.filter(|time| *time > now).min();
-    let wait = next.and_then(|time| Duration::try_from(time.duration_since(now)).ok());
-    // A second later, so that the time has come for sure.
+    wait_until(times.filter(|time| *time > now).min(), now)
+}
+
+/// Until a second after that time, so that it has come for sure; at the latest after [`RESYNC`].
+fn wait_until(time: Option<Timestamp>, now: Timestamp) -> Duration {
+    let wait = time.and_then(|time| Duration::try_from(time.duration_since(now)).ok());
     wait.map_or(RESYNC, |wait| (wait + Duration::from_secs(1)).min(RESYNC))
 }
 

@@ -2,32 +2,26 @@
 
 use std::time::Duration;
 
-use k8s_openapi::jiff::{SignedDuration, Timestamp};
+use k8s_openapi::jiff::Timestamp;
 use keyplane_crds::KeyAlgorithm;
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::{Client, Config};
 
 use crate::cluster::Endpoint;
 use crate::kubeconfig::{self, Credential};
-use crate::pki::{Authority, CertificateOrder, ExtendedUsage, PkiError, PrivateKey, Subject, issue};
+use crate::pki::{Authority, CertificateOrder, ExtendedUsage, PkiError, PrivateKey, Subject, issue, valid_for};
 
 /// How long Keyplane's own certificate is valid. It is made anew by each process and never stored, so it can be short;
 /// a day survives an outage of the management cluster.
-pub const CLIENT_VALIDITY: SignedDuration = SignedDuration::from_hours(24);
+pub const CLIENT_VALIDITY: Duration = Duration::from_hours(24);
 
 /// How long a connection may take. A machine that is down answers nothing.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Why there is no client.
+/// The client's parts make no configuration.
 #[derive(Debug, thiserror::Error)]
-pub enum TargetClientError {
-    /// The certificate could not be made.
-    #[error("the client certificate could not be made: {0}")]
-    Pki(#[from] PkiError),
-    /// The configuration makes no sense.
-    #[error("the client could not be configured: {0}")]
-    Config(String),
-}
+#[error("the client could not be configured: {0}")]
+pub struct TargetClientError(String);
 
 /// A certificate and key for Keyplane's own client. Work for a thread of its own.
 ///
@@ -36,12 +30,13 @@ pub enum TargetClientError {
 pub fn issue_client(subject: Subject, authority: &Authority, now: Timestamp) -> Result<(String, String), PkiError> {
     // ECDSA whatever the policy says: the key lives in memory only, and is made in no time.
     let key = PrivateKey::generate(KeyAlgorithm::EcdsaP256)?;
+    let (not_before, not_after) = valid_for(now, CLIENT_VALIDITY);
     let order = CertificateOrder {
         subject,
         alternative_names: vec![],
         extended_usages: vec![ExtendedUsage::ClientAuth],
-        not_before: now.checked_sub(SignedDuration::from_mins(5)).unwrap_or(now),
-        not_after: now.checked_add(CLIENT_VALIDITY).unwrap_or(now),
+        not_before,
+        not_after,
     };
     Ok((issue(&order, &key, authority)?, key.pem().to_owned()))
 }
@@ -57,7 +52,7 @@ pub async fn connect(
     key: &str,
 ) -> Result<Client, TargetClientError> {
     let text = kubeconfig::write(server, trust, "keyplane", Credential::Embedded { certificate, key });
-    let error = |error: &dyn std::fmt::Display| TargetClientError::Config(error.to_string());
+    let error = |error: &dyn std::fmt::Display| TargetClientError(error.to_string());
     let kubeconfig = Kubeconfig::from_yaml(&text).map_err(|source| error(&source))?;
     let mut config = Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default())
         .await

@@ -1,9 +1,10 @@
 //! One certificate below an authority.
 
 use std::net::IpAddr;
+use std::time::Duration;
 
 use aws_lc_rs::rand;
-use k8s_openapi::jiff::Timestamp;
+use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use rcgen::{
     Certificate, CertificateParams, CustomExtension, DistinguishedName, DnType, DnValue, ExtendedKeyUsagePurpose, IsCa,
     KeyUsagePurpose, SanType, SerialNumber,
@@ -60,6 +61,16 @@ pub struct CertificateOrder {
     pub not_before: Timestamp,
     /// Until when; cut to the authority's end.
     pub not_after: Timestamp,
+}
+
+/// notBefore lies this far back, for clocks that differ (kubeadm's `CertificateBackdate`).
+const BACKDATE: SignedDuration = SignedDuration::from_mins(5);
+
+/// notBefore and notAfter of what is issued now.
+#[must_use]
+pub fn valid_for(now: Timestamp, validity: Duration) -> (Timestamp, Timestamp) {
+    // Past the year 9999 there is no timestamp; a certificate that long ends with time itself.
+    (now.checked_sub(BACKDATE).unwrap_or(now), now.checked_add(validity).unwrap_or(Timestamp::MAX))
 }
 
 /// Issues a certificate, and returns it as PEM.

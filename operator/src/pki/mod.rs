@@ -13,7 +13,7 @@ mod key;
 pub mod renewal;
 
 pub use authority::{Authority, mint_authority};
-pub use certificate::{AlternativeName, CertificateOrder, ExtendedUsage, Subject, issue};
+pub use certificate::{AlternativeName, CertificateOrder, ExtendedUsage, Subject, issue, valid_for};
 pub use inspect::{CertificateFacts, certificates_in, first_certificate};
 pub use key::PrivateKey;
 

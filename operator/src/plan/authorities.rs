@@ -4,10 +4,10 @@ use k8s_openapi::api::core::v1::Secret;
 use k8s_openapi::jiff::Timestamp;
 
 use super::observed::Slot;
-use super::{BACKDATE, Blocker, Content, Draft, Observed, Plan, Step, after, objects};
+use super::{Blocker, Content, Draft, Observed, Plan, Step, objects};
 use crate::cluster::Cluster;
 use crate::pki::inventory::AuthorityName;
-use crate::pki::{Authority, PrivateKey};
+use crate::pki::{Authority, PrivateKey, valid_for};
 
 /// The authorities and the service-account pair of a cluster, all of them.
 #[derive(Debug)]
@@ -23,17 +23,20 @@ impl Authorities {
     /// Takes them from the Secrets that there are; nothing while one is missing or can't be read.
     #[must_use]
     pub fn load(cluster: &Cluster, observed: &Observed) -> Option<Self> {
-        let authority = |name| match load_authority(cluster, name, observed) {
-            Loaded::There(authority) => Some(authority),
-            Loaded::Missing | Loaded::Blocked(_) => None,
-        };
-        let Loaded::There((service_account, service_account_public)) = load_service_account(cluster, observed) else {
-            return None;
-        };
+        Self::from_loaded(
+            AuthorityName::ALL.map(|name| load_authority(cluster, name, observed).there()),
+            load_service_account(cluster, observed).there(),
+        )
+    }
+
+    /// In the order of [`AuthorityName::ALL`].
+    fn from_loaded(authorities: [Option<Authority>; 3], service_account: Option<(PrivateKey, String)>) -> Option<Self> {
+        let [cluster, etcd, front_proxy] = authorities;
+        let (service_account, service_account_public) = service_account?;
         Some(Self {
-            cluster: authority(AuthorityName::Cluster)?,
-            etcd: authority(AuthorityName::Etcd)?,
-            front_proxy: authority(AuthorityName::FrontProxy)?,
+            cluster: cluster?,
+            etcd: etcd?,
+            front_proxy: front_proxy?,
             service_account,
             service_account_public,
         })
@@ -68,32 +71,46 @@ enum Loaded<T> {
     Blocked(Blocker),
 }
 
+impl<T> Loaded<T> {
+    fn there(self) -> Option<T> {
+        match self {
+            Self::There(loaded) => Some(loaded),
+            Self::Missing | Self::Blocked(_) => None,
+        }
+    }
+}
+
 /// Plans them; gives them back once all are there.
 pub(super) fn plan(cluster: &Cluster, observed: &Observed, now: Timestamp, plan: &mut Plan) -> Option<Authorities> {
-    for name in AuthorityName::ALL {
-        let secret = objects::authority_secret(&cluster.name, name);
-        let content = Content::Authority {
-            name,
-            algorithm: cluster.policy.authority_key_algorithm,
-            not_before: now.checked_sub(BACKDATE).unwrap_or(now),
-            not_after: after(now, cluster.policy.authority_validity),
-        };
-        match load_authority(cluster, name, observed) {
-            Loaded::There(_) => {}
-            Loaded::Blocked(blocker) => plan.blockers.push(blocker),
-            Loaded::Missing => mint(cluster, observed, secret, content, plan),
-        }
-    }
-    match load_service_account(cluster, observed) {
-        Loaded::There(_) => {}
+    let authorities = AuthorityName::ALL.map(|name| {
+        let (not_before, not_after) = valid_for(now, cluster.policy.authority_validity);
+        let algorithm = cluster.policy.authority_key_algorithm;
+        let content = Content::Authority { name, algorithm, not_before, not_after };
+        let loaded = load_authority(cluster, name, observed);
+        there_or_planned(loaded, cluster, observed, objects::authority_secret(&cluster.name, name), content, plan)
+    });
+    let content = Content::ServiceAccountKey { algorithm: cluster.policy.default_leaf().key_algorithm };
+    let loaded = load_service_account(cluster, observed);
+    let secret = objects::service_account_secret(&cluster.name);
+    let service_account = there_or_planned(loaded, cluster, observed, secret, content, plan);
+    Authorities::from_loaded(authorities, service_account)
+}
+
+/// What is there; what is missing is planned, and what is in the way is told.
+fn there_or_planned<T>(
+    loaded: Loaded<T>,
+    cluster: &Cluster,
+    observed: &Observed,
+    secret: String,
+    content: Content,
+    plan: &mut Plan,
+) -> Option<T> {
+    match loaded {
+        Loaded::There(loaded) => return Some(loaded),
         Loaded::Blocked(blocker) => plan.blockers.push(blocker),
-        Loaded::Missing => {
-            let secret = objects::service_account_secret(&cluster.name);
-            let content = Content::ServiceAccountKey { algorithm: cluster.policy.default_leaf().key_algorithm };
-            mint(cluster, observed, secret, content, plan);
-        }
+        Loaded::Missing => mint(cluster, observed, secret, content, plan),
     }
-    Authorities::load(cluster, observed)
+    None
 }
 
 /// Makes a key, unless there are signs that it was there before: then a new one would cut every machine off, and only
@@ -142,10 +159,7 @@ fn copies(content: &Content, in_secret: bool) -> (String, String) {
 fn load_authority(cluster: &Cluster, name: AuthorityName, observed: &Observed) -> Loaded<Authority> {
     let secret_name = objects::authority_secret(&cluster.name, name);
     load(&cluster.name, &secret_name, observed, |secret| {
-        let (Some(certificate), Some(key)) = (objects::text(secret, "tls.crt"), objects::text(secret, "tls.key"))
-        else {
-            return Err("it lacks tls.crt or tls.key".to_owned());
-        };
+        let (certificate, key) = objects::key_pair(secret)?;
         Authority::load(&secret_name, certificate, key).map_err(|error| error.to_string())
     })
 }
@@ -153,9 +167,7 @@ fn load_authority(cluster: &Cluster, name: AuthorityName, observed: &Observed) -
 fn load_service_account(cluster: &Cluster, observed: &Observed) -> Loaded<(PrivateKey, String)> {
     let secret_name = objects::service_account_secret(&cluster.name);
     load(&cluster.name, &secret_name, observed, |secret| {
-        let (Some(public), Some(key)) = (objects::text(secret, "tls.crt"), objects::text(secret, "tls.key")) else {
-            return Err("it lacks tls.crt or tls.key".to_owned());
-        };
+        let (public, key) = objects::key_pair(secret)?;
         let key = PrivateKey::from_pem(&secret_name, key).map_err(|error| error.to_string())?;
         if !public.contains(key.public_key_pem().trim()) {
             return Err("tls.crt does not hold the public key of tls.key".to_owned());

@@ -14,7 +14,7 @@ pub mod status;
 mod user_kubeconfig;
 
 use k8s_openapi::api::core::v1::ConfigMap;
-use k8s_openapi::jiff::{SignedDuration, Timestamp};
+use k8s_openapi::jiff::Timestamp;
 use keyplane_crds::KeyAlgorithm;
 
 pub use authorities::Authorities;
@@ -22,10 +22,7 @@ pub use observed::{Observed, TargetFacts};
 
 use crate::cluster::{Cluster, LeafTerms, Node};
 use crate::pki::inventory::{AuthorityName, Leaf};
-use crate::pki::{CertificateOrder, renewal};
-
-/// notBefore lies this far back, for clocks that differ (kubeadm's `CertificateBackdate`).
-const BACKDATE: SignedDuration = SignedDuration::from_mins(5);
+use crate::pki::{CertificateOrder, renewal, valid_for};
 
 /// What is to be done now, and what can't be done.
 #[derive(Debug, Default)]
@@ -193,16 +190,12 @@ pub fn plan(cluster: &Cluster, observed: &Observed, now: Timestamp) -> Plan {
 
 /// The order for a certificate on a node, from now on.
 fn order(cluster: &Cluster, node: &Node, leaf: &Leaf, terms: LeafTerms, now: Timestamp) -> CertificateOrder {
+    let (not_before, not_after) = valid_for(now, terms.validity);
     CertificateOrder {
         subject: leaf.subject(node),
         alternative_names: leaf.alternative_names(cluster, node),
         extended_usages: leaf.usages.to_vec(),
-        not_before: now.checked_sub(BACKDATE).unwrap_or(now),
-        not_after: after(now, terms.validity),
+        not_before,
+        not_after,
     }
-}
-
-fn after(now: Timestamp, validity: std::time::Duration) -> Timestamp {
-    // Past the year 9999 there is no timestamp; a certificate that long ends with time itself.
-    now.checked_add(validity).unwrap_or(Timestamp::MAX)
 }

@@ -7,7 +7,7 @@ use k8s_openapi::ByteString;
 use k8s_openapi::api::core::v1::{ConfigMap, Secret};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use keyplane_crds::{CLUSTER_API_LABEL, CLUSTER_LABEL, NODE_LABEL};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::observed::Slot;
 use super::{Authorities, Observed, Plan, Step};
@@ -82,26 +82,27 @@ pub fn config_map_names(cluster: &Cluster) -> impl Iterator<Item = String> {
 }
 
 /// A file in an object's `index.json`.
-#[derive(Debug, Clone, Serialize)]
-pub(super) struct IndexEntry<'a> {
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct IndexEntry {
     /// Its key in the object.
-    pub(super) key: &'a str,
+    pub key: String,
     /// Its path on the machine.
-    pub(super) path: &'a str,
+    pub path: String,
     /// Its mode, octal.
-    pub(super) mode: String,
+    pub mode: String,
     /// Its user and group.
-    pub(super) owner: &'static str,
+    pub owner: String,
 }
 
-impl<'a> IndexEntry<'a> {
-    pub(super) fn new(key: &'a str, path: &'a str, mode: u32) -> Self {
-        Self { key, path, mode: format!("{mode:04o}"), owner: "root:root" }
+impl IndexEntry {
+    pub(super) fn new(key: &str, path: &str, mode: u32) -> Self {
+        let (key, path) = (key.to_owned(), path.to_owned());
+        Self { key, path, mode: format!("{mode:04o}"), owner: "root:root".to_owned() }
     }
 }
 
 /// An index as text: one entry a line, for people who read it.
-pub(super) fn index(entries: &[IndexEntry<'_>]) -> String {
+pub(super) fn index(entries: &[IndexEntry]) -> String {
     let lines: Vec<_> = entries.iter().map(|entry| serde_json::to_string(entry).unwrap_or_default()).collect();
     format!("[\n  {}\n]\n", lines.join(",\n  "))
 }
@@ -234,6 +235,15 @@ pub(super) fn plan_config_map(mut wanted: ConfigMap, observed: &Observed, plan: 
         }
         Slot::Free => plan.steps.push(Step::ConfigMap(Box::new(wanted))),
     }
+}
+
+/// Certificate (or public key) and private key of an authority's or the service account's Secret.
+///
+/// # Errors
+/// If one of them is missing.
+pub fn key_pair(secret: &Secret) -> Result<(&str, &str), String> {
+    let texts = text(secret, "tls.crt").zip(text(secret, "tls.key"));
+    texts.ok_or_else(|| "it lacks tls.crt or tls.key".to_owned())
 }
 
 /// A text in a Secret.

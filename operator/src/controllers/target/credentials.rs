@@ -19,8 +19,7 @@ pub(super) async fn own(management: &Client, brief: &Brief) -> Result<Client, Un
     let secret = read(management, brief, &name).await?;
     let trust = brief.trust.clone();
     let issued = tokio::task::spawn_blocking(move || {
-        let texts = (objects::text(&secret, "tls.crt"), objects::text(&secret, "tls.key"));
-        let (Some(certificate), Some(key)) = texts else { return Err("it lacks tls.crt or tls.key".to_owned()) };
+        let (certificate, key) = objects::key_pair(&secret)?;
         // The reconciliation has looked at the authority; one that is another by now is its business first.
         if certificate != trust {
             return Err("its certificate has changed".to_owned());

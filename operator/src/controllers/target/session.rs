@@ -115,8 +115,7 @@ impl Session {
         for timer in [&mut probes, &mut preparations, &mut retries] {
             timer.set_missed_tick_behavior(MissedTickBehavior::Delay);
         }
-        let renewal = Duration::try_from(CLIENT_VALIDITY).unwrap_or_default() / 2;
-        let mut renewal = pin!(sleep(renewal));
+        let mut renewal = pin!(sleep(CLIENT_VALIDITY / 2));
         let mut silent = 0;
         loop {
             tokio::select! {
