@@ -177,6 +177,16 @@ impl Cluster {
         nth_address(self.service_cidrs.first()?, 10)
     }
 
+    /// The addresses that a machine's kubelet reports: its primary one, and in a dual-stack cluster the first of the other
+    /// family, because a kubelet that is told one address reports no other (`--node-ip`), and its Node's pods that use
+    /// the host's network then have one family only.
+    #[must_use]
+    pub fn node_ips(&self, primary: IpAddr, addresses: &[IpAddr]) -> Vec<IpAddr> {
+        let is_dual_stack = self.pod_cidrs.len() > 1 || self.service_cidrs.len() > 1;
+        let other = addresses.iter().find(|address| is_dual_stack && address.is_ipv4() != primary.is_ipv4());
+        std::iter::once(primary).chain(other.copied()).collect()
+    }
+
     /// Whether the node is the first, on which `kubeadm init` would have run.
     #[must_use]
     pub fn is_first(&self, node: &Node) -> bool {
@@ -324,6 +334,21 @@ network: {podCIDRs: [10.244.0.0/16]}
         assert_eq!(cluster.nodes[0].advertise_address.to_string(), "10.1.0.11");
         assert_eq!(cluster.api_server_service_address().unwrap().to_string(), "10.96.0.1");
         assert_eq!(cluster.dns_service_address().unwrap().to_string(), "10.96.0.10");
+    }
+
+    #[test]
+    fn a_kubelet_reports_both_families_where_the_cluster_has_both() {
+        let nodes = "nodes: [{name: cp1, addresses: [10.0.0.11, 10.1.0.11, 'fd00::b', 'fd00::c'], nodeIP: 'fd00::c'}]";
+        let both = GOOD
+            .replacen("nodes: [{name: cp1, addresses: [10.0.0.11, 10.1.0.11], nodeIP: 10.1.0.11}]", nodes, 1)
+            .replacen("[10.244.0.0/16]", "['fd00:244::/56', 10.244.0.0/16]", 1);
+        let ips = |cluster: &Cluster| {
+            let node = &cluster.nodes[0];
+            let ips = cluster.node_ips(node.advertise_address, &node.addresses);
+            ips.iter().map(ToString::to_string).collect::<Vec<_>>()
+        };
+        assert_eq!(ips(&parse(&both).unwrap()), ["fd00::c", "10.0.0.11"]);
+        assert_eq!(ips(&parse(GOOD).unwrap()), ["10.1.0.11"]);
     }
 
     #[test]
