@@ -24,7 +24,7 @@ sets=(
   "ignition        ignition/go.mod"
 )
 
-# set, binary, package
+# set, binary, package; or a package of a module that is built from a copy, or a file of a module
 parts=(
   "kubernetes      kube-apiserver          k8s.io/kubernetes/cmd/kube-apiserver"
   "kubernetes      kube-controller-manager k8s.io/kubernetes/cmd/kube-controller-manager"
@@ -50,7 +50,9 @@ parts=(
   "v1.36           etcdutl                 go.etcd.io/etcd/etcdutl/v3"
   "coredns-v1.14.6 coredns                 ."
   "coredns-v1.14.2 coredns                 ."
-  "flannel         flanneld                copy:github.com/flannel-io/flannel"
+  "flannel         flanneld                copy:github.com/flannel-io/flannel:."
+  "flannel         install-conf            copy:github.com/flannel-io/flannel:./cmd/install_conf"
+  "flannel         kube-flannel.yml        file:github.com/flannel-io/flannel:Documentation/kube-flannel.yml"
   "flannel-cni     flannel                 github.com/containernetworking/plugins/plugins/meta/flannel"
   "ignition        ignition-validate       github.com/coreos/ignition/v2/validate"
 )
@@ -70,10 +72,12 @@ parts_of() {
 
 # The folder of the set $1 that the go.mod $2 pins.
 folder_of() {
-  local sources key
+  local sources recipe key
   sources=("$2" "${2%.mod}.sum")
   if [ -e "$(dirname "$2")/main.go" ]; then sources+=("$(dirname "$2")/main.go"); fi
-  key=$({ cat "${sources[@]}"; parts_of "$1"; echo "${flags[*]}"; declare -f linker_flags build_copy; } | sha256sum)
+  recipe=$(parts_of "$1"; echo "${flags[*]}"; declare -f linker_flags)
+  case $recipe in *copy:*) recipe+=$(declare -f build_copy) ;; esac
+  key=$({ cat "${sources[@]}"; echo "$recipe"; } | sha256sum)
   echo "$cache/$1/${key:0:16}"
 }
 
@@ -97,15 +101,18 @@ linker_flags() {
   echo "$text"
 }
 
-# Builds the main package of the module $1 from a copy of it, to $2, without the backends that can't be had here:
-# udp is in C, and the SDK of tencentvpc comes from no module proxy.
+# The folder with the source of the module $1 in the version that this set's go.mod pins.
+source_of() { go mod download -json "$1" | sed -n 's/^\t"Dir": "\(.*\)",*$/\1/p'; }
+
+# Builds the package $2 of the module $1 from a copy of it, to $3, without the backends that can't be had here: udp is
+# in C, and the SDK of tencentvpc comes from no module proxy.
 build_copy() {
   local source copy
-  source=$(go mod download -json "$1" | sed -n 's/^\t"Dir": "\(.*\)",*$/\1/p')
+  source=$(source_of "$1")
   copy=$(mktemp -d)
   cp -r --no-preserve=mode "$source/." "$copy"
   sed -i -e '/pkg\/backend\/tencentvpc"$/d' -e '/pkg\/backend\/udp"$/d' "$copy/main.go"
-  (cd "$copy" && go build "${flags[@]}" -ldflags "$ldflags" -o "$2" .) || { rm -rf "$copy"; return 1; }
+  (cd "$copy" && go build "${flags[@]}" -ldflags "$ldflags" -o "$3" "$2") || { rm -rf "$copy"; return 1; }
   rm -rf "$copy"
 }
 
@@ -130,7 +137,7 @@ for set in "${sets[@]}"; do
   bin=$(folder_of "$name" "$pins")
   mkdir -p "$bin"
   while read -r binary package; do
-    [ -x "$bin/$binary" ] || missing+=("$bin $pins $binary $package $name")
+    [ -e "$bin/$binary" ] || missing+=("$bin $pins $binary $package $name")
   done < <(parts_of "$name")
   echo "$name $bin"
 done
@@ -146,8 +153,10 @@ for one in "${missing[@]}"; do
   modfile=("-modfile=$(basename "$pins")")
   if [ "$name" != "$previous" ]; then ldflags=$(linker_flags); previous=$name; fi
   partial=$bin/.$binary.partial
-  case $package in
-    copy:*) build_copy "${package#copy:}" "$partial" ;;
+  IFS=: read -r kind module path <<<"$package"
+  case $kind in
+    copy) build_copy "$module" "$path" "$partial" ;;
+    file) install -m 644 "$(source_of "$module")/$path" "$partial" ;;
     *) go build "${modfile[@]}" "${flags[@]}" -ldflags "$ldflags" -o "$partial" "$package" ;;
   esac
   popd >/dev/null
