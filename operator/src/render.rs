@@ -188,6 +188,7 @@ fn complete(cluster: &Cluster, secrets: &[Secret], now: Timestamp) -> Result<Obs
                 Step::ConfigMap(config_map) => {
                     observed.config_maps.insert(config_map.name_any(), *config_map);
                 }
+                Step::Removal(removal) => _ = observed.secrets.remove(&removal.name),
             }
         }
     }

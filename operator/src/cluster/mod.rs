@@ -4,8 +4,10 @@
 //! [`Cluster`] knows that it makes sense: what admission refuses is refused here too, with the same words, because
 //! `keyplane render` reads files that no API server has seen.
 
+mod options;
 mod policy;
 mod settings;
+mod users;
 mod version;
 
 use std::fmt;
@@ -15,6 +17,7 @@ use ipnet::IpNet;
 use keyplane_crds::{ClusterSpecSpec, ControlPlaneNode};
 
 pub use policy::{LeafTerms, Policy};
+pub use users::User;
 pub use version::Version;
 
 /// A field that makes no sense, and what to write instead.
@@ -113,6 +116,8 @@ pub struct Cluster {
     pub service_cidrs: Vec<IpNet>,
     /// Ranges of Pod addresses.
     pub pod_cidrs: Vec<IpNet>,
+    /// Who gets a kubeconfig.
+    pub users: Vec<User>,
     /// Lifetimes and keys.
     pub policy: Policy,
     /// The rest of the spec, which needs no parsing.
@@ -127,6 +132,8 @@ impl Cluster {
     pub fn parse(name: &str, namespace: &str, spec: &ClusterSpecSpec, policy: Policy) -> Result<Self, FieldError> {
         settings::refuse_name(name)?;
         settings::refuse_settings(spec)?;
+        options::refuse(spec)?;
+        let users = users::parse_users(spec)?;
         let version = Version::parse(&spec.kubernetes_version)?;
         let endpoint = parse_endpoint(spec)?;
         let service_cidrs = parse_cidrs("spec.network.serviceCIDRs", &spec.network.service_cidrs)?;
@@ -160,6 +167,7 @@ impl Cluster {
             nodes,
             service_cidrs,
             pod_cidrs,
+            users,
             policy,
             spec: spec.clone(),
         })
@@ -185,6 +193,12 @@ impl Cluster {
         let is_dual_stack = self.pod_cidrs.len() > 1 || self.service_cidrs.len() > 1;
         let other = addresses.iter().find(|address| is_dual_stack && address.is_ipv4() != primary.is_ipv4());
         std::iter::once(primary).chain(other.copied()).collect()
+    }
+
+    /// The proxy through which the API servers are reached from outside.
+    #[must_use]
+    pub fn proxy_url(&self) -> Option<&str> {
+        self.spec.access.as_ref()?.proxy_url.as_deref()
     }
 
     /// Whether the node is the first, on which `kubeadm init` would have run.

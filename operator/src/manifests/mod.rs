@@ -10,6 +10,7 @@ mod controller_manager;
 mod etcd;
 mod images;
 mod kubelet;
+mod options;
 mod scheduler;
 mod static_pod;
 
@@ -18,6 +19,8 @@ pub use images::Image;
 pub use kubelet::{
     CONTAINER_RUNTIME_ENDPOINT, flags_env, instance_configuration, kubelet_configuration, shared_kubelet_configuration,
 };
+
+pub use options::WEBHOOK_KUBECONFIG;
 
 use crate::cluster::{Cluster, Node};
 
@@ -43,7 +46,7 @@ pub const SIGNING_CERTIFICATE: &str = "/etc/kubernetes/pki/cluster-signing-ca.cr
 pub fn files(cluster: &Cluster, node: &Node) -> Vec<File> {
     let file = |key, path, mode, content| File { key, path, mode, content };
     // Modes are kubeadm's: staticpod.WriteStaticPodToDisk 0600, kubelet.writeConfigBytesToDisk 0644.
-    vec![
+    let mut files = vec![
         file("etcd.yaml", "/etc/kubernetes/manifests/etcd.yaml", 0o600, etcd::manifest(cluster, node)),
         file(
             "kube-apiserver.yaml",
@@ -66,5 +69,7 @@ pub fn files(cluster: &Cluster, node: &Node) -> Vec<File> {
         file("kubelet-config.yaml", "/var/lib/kubelet/config.yaml", 0o644, kubelet_configuration(cluster)),
         file("kubelet-instance-config.yaml", "/var/lib/kubelet/instance-config.yaml", 0o644, instance_configuration()),
         file("kubeadm-flags.env", "/var/lib/kubelet/kubeadm-flags.env", 0o644, flags_env(cluster, node)),
-    ]
+    ];
+    files.extend(options::files(cluster));
+    files
 }
