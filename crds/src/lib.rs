@@ -6,6 +6,7 @@
 // The lint counts `type_` of one printcolumn against that of the next.
 #![allow(clippy::duplicated_attributes)]
 
+mod bootstrap;
 mod certificate_policy;
 mod cluster_spec;
 mod condition;
@@ -13,7 +14,9 @@ mod control_plane;
 mod duration;
 mod network;
 mod node_pool;
+mod registry_mirror;
 
+pub use bootstrap::{Bootstrap, BootstrapFormat, Download, Downloads, HostEntry};
 pub use certificate_policy::{
     AuthorityPolicy, CertificatePolicy, CertificatePolicySpec, CertificatePolicyStatus, KeyAlgorithm,
     KubeletServingPolicy, LeafOverride, LeafPolicy, OnViolation,
@@ -28,7 +31,10 @@ pub use control_plane::{
 };
 pub use duration::{DurationError, RenewBefore, parse_duration};
 pub use network::Network;
-pub use node_pool::{Machine, MachineSelector, NodePool, NodePoolRole, NodePoolSpec, NodePoolStatus};
+pub use node_pool::{
+    Machine, MachineSelector, MachineState, MachineStatus, NodePool, NodePoolRole, NodePoolSpec, NodePoolStatus,
+};
+pub use registry_mirror::RegistryMirror;
 
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::CustomResourceExt;
@@ -41,6 +47,9 @@ pub const CLUSTER_LABEL: &str = "keyplane.io/cluster";
 
 /// Label on every object that is about one machine: the name of the node.
 pub const NODE_LABEL: &str = "keyplane.io/node";
+
+/// Label on every object that is about one pool: the name of the `NodePool`.
+pub const NODE_POOL_LABEL: &str = "keyplane.io/node-pool";
 
 /// The label by which Cluster API finds a cluster's Secrets.
 pub const CLUSTER_API_LABEL: &str = "cluster.x-k8s.io/cluster-name";

@@ -172,7 +172,9 @@ async fn lead(
     metrics.leading.set(1);
     let events = Events::new(client.clone(), identity);
     let (trigger, triggers) = mpsc::unbounded_channel();
-    let targets = Arc::new(Targets::new(client.clone(), trigger, events.clone(), metrics.clone()));
+    let (pool_trigger, pool_triggers) = mpsc::unbounded_channel();
+    let targets = Targets::new(client.clone(), trigger, pool_trigger, events.clone(), metrics.clone());
+    let targets = Arc::new(targets);
     let (policies, certificate_policies) = certificate_policy::controller(client.clone(), arguments.concurrency);
     let (pools, node_pools) = node_pool::controller(client.clone(), arguments.concurrency);
     let context = Context {
@@ -183,6 +185,7 @@ async fn lead(
         node_pools: node_pools.clone(),
         certificate_policies: certificate_policies.clone(),
     };
+    let of_pools = context.clone();
     let clusters = async {
         // A ClusterSpec that is worked on before its policy and pools are known would be refused or judged wrongly.
         let known = futures::future::join(certificate_policies.wait_until_ready(), node_pools.wait_until_ready());
@@ -192,7 +195,7 @@ async fn lead(
     };
     futures::future::join3(
         certificate_policy::run(policies, client.clone(), stop.clone().cancelled_owned()),
-        node_pool::run(pools, client, stop.clone().cancelled_owned()),
+        node_pool::run(pools, of_pools, pool_triggers, stop.clone().cancelled_owned()),
         clusters,
     )
     .await;

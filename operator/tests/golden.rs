@@ -33,7 +33,7 @@ fn the_files_of_a_node() {
     let cluster = cluster(RICH);
     for file in manifests::files(&cluster, &cluster.nodes[0]) {
         let text = format!("# {} {:04o}\n{}", file.path, file.mode, file.content);
-        insta::assert_snapshot!(file.key, text);
+        insta::assert_snapshot!(file.key.into_owned(), text);
     }
 }
 

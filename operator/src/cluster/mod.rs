@@ -15,6 +15,7 @@ use ipnet::IpNet;
 use keyplane_crds::{ClusterSpecSpec, ControlPlaneNode};
 
 pub use policy::{LeafTerms, Policy};
+pub(crate) use settings::refuse_kubelet_settings;
 pub use version::Version;
 
 /// A field that makes no sense, and what to write instead.
