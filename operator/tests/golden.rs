@@ -33,7 +33,7 @@ fn the_files_of_a_node() {
     let cluster = cluster(RICH);
     for file in manifests::files(&cluster, &cluster.nodes[0]) {
         let text = format!("# {} {:04o}\n{}", file.path, file.mode, file.content);
-        insta::assert_snapshot!(file.key, text);
+        insta::assert_snapshot!(file.key.into_owned(), text);
     }
 }
 
@@ -56,11 +56,11 @@ fn the_files_of_the_options() {
     let cluster = cluster(OPTIONS);
     let files = manifests::files(&cluster, &cluster.nodes[0]);
     let known = ["kube-apiserver.yaml", "audit-policy.yaml", "authentication-config.yaml", "admission-config.yaml"];
-    for file in files.iter().filter(|file| known.contains(&file.key)) {
+    for file in files.iter().filter(|file| known.contains(&file.key.as_ref())) {
         let text = format!("# {} {:04o}\n{}", file.path, file.mode, file.content);
         insta::assert_snapshot!(format!("options-{}", file.key), text);
     }
-    assert_eq!(files.iter().filter(|file| known.contains(&file.key)).count(), known.len());
+    assert_eq!(files.iter().filter(|file| known.contains(&file.key.as_ref())).count(), known.len());
 }
 
 #[test]

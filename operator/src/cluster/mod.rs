@@ -17,6 +17,7 @@ use ipnet::IpNet;
 use keyplane_crds::{ClusterSpecSpec, ControlPlaneNode};
 
 pub use policy::{LeafTerms, Policy};
+pub(crate) use settings::refuse_kubelet_settings;
 pub use users::User;
 pub use version::Version;
 

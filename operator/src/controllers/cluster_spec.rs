@@ -7,7 +7,9 @@ use std::time::Duration;
 use futures::StreamExt;
 use k8s_openapi::api::core::v1::{ConfigMap, ObjectReference, Secret};
 use k8s_openapi::jiff::Timestamp;
-use keyplane_crds::{CLUSTER_LABEL, CertificatePolicy, ClusterSpec, ClusterSpecStatus, NodePool, condition_of};
+use keyplane_crds::{
+    CLUSTER_LABEL, CertificatePolicy, ClusterSpec, ClusterSpecStatus, NodePool, NodePoolRole, condition_of,
+};
 use kube::core::{ApiResource, DeserializeGuard, DynamicObject, PartialObjectMeta};
 use kube::runtime::controller::{self, Action, Controller};
 use kube::runtime::reflector::ObjectRef;
@@ -19,8 +21,9 @@ use tokio::sync::mpsc;
 use tokio_stream::wrappers::UnboundedReceiverStream;
 
 use super::target::Brief;
-use super::{Context, Error, RECONCILE_TIMEOUT, RESYNC, config, deletion, issued, observe, watch_config};
+use super::{Context, Error, RECONCILE_TIMEOUT, RESYNC, config, deletion, issued, node_pool, observe, watch_config};
 use crate::cluster::{Cluster, Policy};
+use crate::join::Pool;
 use crate::kube::apply::update_status;
 use crate::kube::backoff::Backoff;
 use crate::kube::write::{Written, write};
@@ -345,17 +348,30 @@ async fn warn_of_new_blockers(blockers: &[Blocker], observed: &Observed, about: 
 /// What the session of the target has to know, once all keys are there.
 fn brief(cluster: &Cluster, observed: &Observed, reference: ObjectReference, context: &Context) -> Option<Brief> {
     let authorities = Authorities::load(cluster, observed)?;
-    let pools = context.node_pools.state().into_iter().filter_map(|pool| {
+    let of_cluster = context.node_pools.state().into_iter().filter_map(|pool| {
         let pool = pool.0.as_ref().ok()?;
         let ours =
             pool.namespace().as_deref() == Some(&cluster.namespace) && pool.spec.cluster_ref.name == cluster.name;
-        ours.then(|| (pool.name_any(), pool.spec.clone()))
+        ours.then(|| (pool.name_any(), pool.clone()))
     });
     // A map has no order: without one the brief would seem to change.
-    let pools: std::collections::BTreeMap<_, _> = pools.collect();
+    let of_cluster: std::collections::BTreeMap<_, _> = of_cluster.collect();
+    let (leaving, staying): (Vec<_>, Vec<_>) =
+        of_cluster.into_values().partition(|pool| pool.metadata.deletion_timestamp.is_some());
+    // A pool that once was one of workers may have a token.
+    let others = staying.iter().filter(|pool| pool.spec.role != NodePoolRole::Worker);
+    let leaving = leaving.iter().chain(others).filter(|pool| node_pool::is_held(pool)).map(ResourceExt::name_any);
+    let leaving = leaving.collect();
+    // A pool gets a token only once its end can't be missed.
+    let workers = staying.iter().filter(|pool| node_pool::is_held(pool)).filter_map(|pool| {
+        // What can't be read is told by the pool's own controller.
+        Pool::parse(&pool.name_any(), &pool.spec, cluster).ok()?
+    });
     Some(Brief {
         trust: authorities.get(AuthorityName::Cluster).certificate_pem().to_owned(),
-        pools: pools.into_values().collect(),
+        workers: workers.collect(),
+        leaving,
+        pools: staying.into_iter().map(|pool| pool.spec).collect(),
         reference,
         cluster: cluster.clone(),
     })

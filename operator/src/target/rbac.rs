@@ -4,6 +4,7 @@ use serde_json::{Value, json};
 
 use super::{TargetObject, USER};
 use crate::cluster::Cluster;
+use crate::join::RIGHTS as JOIN;
 
 const GROUP: &str = "rbac.authorization.k8s.io";
 /// The group of bootstrap tokens that kubeadm makes.
@@ -39,7 +40,7 @@ pub(super) fn objects(cluster: &Cluster) -> Vec<TargetObject> {
 /// Keyplane's own rights: judge kubelets' requests, see Nodes, mark control-plane Nodes, and look after what it wrote.
 fn own_rules(cluster: &Cluster) -> Vec<Value> {
     let nodes: Vec<_> = cluster.nodes.iter().map(|node| node.name.as_str()).collect();
-    let cluster_roles = ["kubeadm:get-nodes", USER];
+    let cluster_roles = ["kubeadm:get-nodes", USER, JOIN];
     let cluster_role_bindings = [
         "kubeadm:cluster-admins",
         "kubeadm:apiserver-kubelet-client",
@@ -48,9 +49,11 @@ fn own_rules(cluster: &Cluster) -> Vec<Value> {
         "kubeadm:node-autoapprove-bootstrap",
         "kubeadm:node-autoapprove-certificate-rotation",
         USER,
+        JOIN,
     ];
     let roles =
-        ["kubeadm:kubelet-config", "kubeadm:nodes-kubeadm-config", "kubeadm:bootstrap-signer-clusterinfo", USER];
+        ["kubeadm:kubelet-config", "kubeadm:nodes-kubeadm-config", "kubeadm:bootstrap-signer-clusterinfo", USER, JOIN];
+    let policies = ["validatingadmissionpolicies", "validatingadmissionpolicybindings"];
     vec![
         rule("certificates.k8s.io", &["certificatesigningrequests"], &[], &["get", "list", "watch"]),
         rule("certificates.k8s.io", &["certificatesigningrequests/approval"], &[], &["patch", "update"]),
@@ -60,6 +63,7 @@ fn own_rules(cluster: &Cluster) -> Vec<Value> {
         rule(GROUP, &["clusterroles"], &cluster_roles, &["get"]),
         rule(GROUP, &["clusterrolebindings"], &cluster_role_bindings, &["get"]),
         rule(GROUP, &["roles", "rolebindings"], &roles, &["get"]),
+        rule("admissionregistration.k8s.io", &policies, &[JOIN], &["get"]),
     ]
 }
 
