@@ -101,7 +101,8 @@ fn run_cluster(minor: &str, proxy_mode: &str) -> Result<()> {
     }
     told("the add-ons run");
     let versions = target.run(&["get", "nodes", "-o", "jsonpath={.items[*].status.nodeInfo.kubeletVersion}"])?;
-    ensure!(versions.split(' ').all(|version| version == parts.kubernetes_version().unwrap()), "{versions}");
+    let version = parts.kubernetes_version()?;
+    ensure!(versions == format!("{version} {version}"), "{versions}");
 
     target.apply(&WORKLOAD.replace("@WEB@", WEB).replace("@TOOLBOX@", TOOLBOX))?;
     target.run(&["rollout", "status", "deployment/web", "--timeout=120s"])?;
@@ -113,7 +114,8 @@ fn run_cluster(minor: &str, proxy_mode: &str) -> Result<()> {
 }
 
 fn the_service_answers(lab: &Lab, target: &Kubectl, nodes: &[&Machine]) -> Result<()> {
-    let asked = ["exec", "asker", "--", "timeout", "5", "wget", "-q", "-O", "-", "http://web.default.svc.cluster.local"];
+    let asked =
+        ["exec", "asker", "--", "timeout", "5", "wget", "-q", "-O", "-", "http://web.default.svc.cluster.local"];
     let name = eventually("answer by name", PATIENCE, || target.run(&asked))?;
     ensure!(name.starts_with("web-"), "{name}");
     let service = target.json(&["get", "service", "web"])?;
