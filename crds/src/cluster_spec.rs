@@ -5,7 +5,7 @@ use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::{ControlPlane, ControlPlaneEndpoint, Etcd, Images, Network};
+use crate::{ControlPlane, ControlPlaneEndpoint, Etcd, Images, Network, NodeStatus};
 
 /// One target cluster, whose keys and control-plane configuration Keyplane holds.
 #[derive(CustomResource, Clone, Debug, PartialEq, Serialize, Deserialize, KubeSchema)]
@@ -135,6 +135,14 @@ pub struct ClusterSpecStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub nodes_ready: Option<String>,
 
+    /// The version of Kubernetes that every control-plane node was seen to run. In an upgrade it follows the spec's last.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kubernetes_version: Option<String>,
+
+    /// What the control-plane nodes were seen to run.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub nodes: Vec<NodeStatus>,
+
     /// The earliest end of any certificate.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub certificates_expire: Option<Time>,
@@ -143,7 +151,8 @@ pub struct ClusterSpecStatus {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub certificates: Vec<CertificateStatus>,
 
-    /// Rendered, `ControlPlaneAvailable`, `CertificatesValid`, Ready, Reconciling, Stalled.
+    /// Rendered, `ControlPlaneAvailable`, `CertificatesValid`, `RolledOut`, `MachinesInSync`, `KubeletsCurrent`, Ready,
+    /// Reconciling, Stalled.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["type".into()]))]
     pub conditions: Vec<Condition>,

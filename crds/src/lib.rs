@@ -13,6 +13,7 @@ mod control_plane;
 mod duration;
 mod network;
 mod node_pool;
+mod node_status;
 
 pub use certificate_policy::{
     AuthorityPolicy, CertificatePolicy, CertificatePolicySpec, CertificatePolicyStatus, KeyAlgorithm,
@@ -21,7 +22,7 @@ pub use certificate_policy::{
 pub use cluster_spec::{
     CertificateStatus, ClusterSpec, ClusterSpecSpec, ClusterSpecStatus, DeletionPolicy, LocalReference,
 };
-pub use condition::{ClusterCondition, Condition, condition_of, set_condition};
+pub use condition::{ClusterCondition, Condition, ConditionStatus, condition_of, set_condition};
 pub use control_plane::{
     ApiServer, Argument, Component, ControlPlane, ControlPlaneEndpoint, ControlPlaneNode, Etcd, HostPathMount, Images,
     StackedEtcd, Taint,
@@ -29,6 +30,7 @@ pub use control_plane::{
 pub use duration::{DurationError, RenewBefore, parse_duration};
 pub use network::Network;
 pub use node_pool::{Machine, MachineSelector, NodePool, NodePoolRole, NodePoolSpec, NodePoolStatus};
+pub use node_status::{ComponentStatus, NodeStatus};
 
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::CustomResourceExt;
@@ -47,6 +49,13 @@ pub const CLUSTER_API_LABEL: &str = "cluster.x-k8s.io/cluster-name";
 
 /// Annotation that confirms the deletion of a cluster's keys: its value is the name of the `ClusterSpec`.
 pub const CONFIRM_DELETION_ANNOTATION: &str = "keyplane.io/confirm-deletion";
+
+/// Annotation on a `ClusterSpec`: with the value [`AT_ONCE`] changed static pods are written for all machines at once,
+/// without waiting for anything. It is meant for a control plane that is down and that a changed spec would mend.
+pub const ROLLOUT_ANNOTATION: &str = "keyplane.io/rollout";
+
+/// The value of [`ROLLOUT_ANNOTATION`].
+pub const AT_ONCE: &str = "AtOnce";
 
 /// The definitions of the three kinds, in the order in which `keyplane crds` prints them.
 #[must_use]

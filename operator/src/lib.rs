@@ -13,5 +13,6 @@ pub mod metrics;
 pub mod pki;
 pub mod plan;
 pub mod render;
+pub mod rollout;
 pub mod target;
 pub mod yaml;

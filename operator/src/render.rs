@@ -229,7 +229,7 @@ fn write_objects(output: &Path, cluster: &Cluster, observed: &Observed) -> Resul
     let Some(authorities) = Authorities::load(cluster, observed) else { return Ok(()) };
     let trust = authorities.get(AuthorityName::Cluster).certificate_pem();
     let target = output.join(OBJECTS_DIRECTORY).join("target").join(&cluster.name);
-    for wanted in target::objects(cluster, trust) {
+    for wanted in target::objects(cluster, trust, cluster.version) {
         let metadata = &wanted.object.metadata;
         let parts = [Some(wanted.resource.kind.to_lowercase()), metadata.namespace.clone(), metadata.name.clone()];
         let name = parts.into_iter().flatten().collect::<Vec<_>>().join("-").replace(':', "-");

@@ -3,6 +3,7 @@
 pub mod certificate_policy;
 pub mod cluster_spec;
 mod deletion;
+mod news;
 pub mod node_pool;
 mod observe;
 pub mod target;

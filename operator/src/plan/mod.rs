@@ -23,6 +23,7 @@ pub use observed::{Observed, TargetFacts};
 use crate::cluster::{Cluster, LeafTerms, Node};
 use crate::pki::inventory::{AuthorityName, Leaf};
 use crate::pki::{CertificateOrder, renewal, valid_for};
+use crate::rollout::rollout;
 
 /// What is to be done now, and what can't be done.
 #[derive(Debug, Default)]
@@ -180,9 +181,10 @@ pub fn plan(cluster: &Cluster, observed: &Observed, now: Timestamp) -> Plan {
     let mut plan = Plan::default();
     let Some(authorities) = authorities::plan(cluster, observed, now, &mut plan) else { return plan };
     objects::plan_config_map(objects::trust_bundle(cluster, &authorities), observed, &mut plan);
+    let rollout = rollout(cluster, observed);
     for node in &cluster.nodes {
         node::plan(cluster, node, &authorities, observed, now, &mut plan);
-        objects::plan_config_map(objects::node_config(cluster, node), observed, &mut plan);
+        objects::plan_config_map(objects::node_config(cluster, node, &rollout), observed, &mut plan);
     }
     user_kubeconfig::plan(cluster, &authorities, observed, now, &mut plan);
     plan
