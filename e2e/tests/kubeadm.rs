@@ -8,7 +8,7 @@ use keyplane_e2e::installation::{FIRST_REPLICA, Installation, PATIENCE};
 use keyplane_e2e::kubectl::documents;
 use keyplane_e2e::machine::lab_kubelet_settings;
 use keyplane_e2e::{Kubectl, Lab, Machine, Operator, eventually, image};
-use serde_json::json;
+use serde_json::{Value, json};
 
 const CLUSTER: &str = "stock";
 
@@ -71,7 +71,7 @@ fn kubeadm_works_on_the_machines_as_if_it_had_made_the_cluster() -> Result<()> {
 /// kubeadm calls certificates externally managed whose authority's key it does not find.
 fn check_expiration_finds_every_authority_key(machine: &Machine) -> Result<()> {
     let said = machine.run(&["kubeadm", "certs", "check-expiration", "-o", "json"])?;
-    let said: serde_json::Value = serde_json::from_str(&said).with_context(|| said.clone())?;
+    let said: Value = serde_json::from_str(&said).with_context(|| said.clone())?;
     let rows = |list: &str| said[list].as_array().cloned().unwrap_or_default();
     let names: Vec<_> = rows("certificates").iter().filter_map(|row| row["name"].as_str().map(str::to_owned)).collect();
     for name in ["admin.conf", "apiserver", "etcd-server", "front-proxy-client", "scheduler.conf", "super-admin.conf"] {
@@ -111,6 +111,17 @@ fn a_stock_worker_joins(machine: &Machine, worker: &mut Machine, target: &Kubect
     eventually("end of kubeadm join", Duration::from_mins(1), || {
         ensure!(!join.is_running(), "kubeadm join still runs");
         ensure!(join.log_tail().contains("This node has joined the cluster"), "{}", join.log_tail());
+        Ok(())
+    })?;
+    // Its serving certificate is approved because the pool declares it.
+    eventually("approved request of the worker", PATIENCE, || {
+        let requests = target.json(&["get", "csr"])?;
+        let approved = |request: &Value| {
+            request["spec"]["username"] == "system:node:worker1"
+                && request["spec"]["signerName"] == "kubernetes.io/kubelet-serving"
+                && request["status"]["conditions"][0]["reason"] == "AllRulesPassed"
+        };
+        ensure!(requests["items"].as_array().is_some_and(|items| items.iter().any(approved)), "{requests}");
         Ok(())
     })
 }

@@ -35,12 +35,10 @@ pub(super) fn wait(cluster: &Cluster, before: &[Step], step: &Step, observed: &O
             return Some(Wait::new("WaitsForMachine", message));
         }
     }
-    for node in cluster.nodes.iter().filter(|node| !never_up(&node.name, observed)) {
+    // The node itself need not be Ready: the change may be what it lacks.
+    for node in cluster.nodes.iter().filter(|node| node.name != step.node && !never_up(&node.name, observed)) {
         if nodes.get(&node.name) != Some(&true) {
             return Some(Wait::new("WaitsForNode", format!("the Node {} to be Ready", node.name)));
-        }
-        if node.name == step.node {
-            continue;
         }
         // The same components run everywhere: one that is missing here is not Ready either.
         let of_node = target.static_pods.iter().flatten().filter(|((other, _), _)| *other == node.name);
