@@ -66,8 +66,10 @@ fn the_files_of_the_options() {
 #[test]
 fn the_objects_in_the_target() {
     let cluster = cluster(RICH);
-    let objects: Vec<_> =
-        target::objects(&cluster, "TRUST\n").iter().map(|wanted| yaml::write_object(&wanted.object)).collect();
+    let objects: Vec<_> = target::objects(&cluster, "TRUST\n", cluster.version)
+        .iter()
+        .map(|wanted| yaml::write_object(&wanted.object))
+        .collect();
     insta::assert_snapshot!("target", objects.join("---\n"));
 }
 

@@ -25,6 +25,7 @@ pub use observed::{Observed, TargetFacts};
 use crate::cluster::{Cluster, LeafTerms, Node};
 use crate::pki::inventory::{AuthorityName, Leaf, user_certificate};
 use crate::pki::{CertificateOrder, renewal, valid_for};
+use crate::rollout::rollout;
 
 /// What is to be done now, and what can't be done.
 #[derive(Debug, Default)]
@@ -210,12 +211,13 @@ pub fn plan(cluster: &Cluster, observed: &Observed, now: Timestamp) -> Plan {
     let mut plan = Plan::default();
     let Some(authorities) = authorities::plan(cluster, observed, now, &mut plan) else { return plan };
     objects::plan_config_map(objects::trust_bundle(cluster, &authorities), observed, &mut plan);
+    let rollout = rollout(cluster, observed);
     match given::files(cluster, observed) {
         Err(blocker) => plan.blockers.push(blocker),
         Ok(given) => {
             for node in &cluster.nodes {
                 node::plan(cluster, node, &authorities, &given, observed, now, &mut plan);
-                objects::plan_config_map(objects::node_config(cluster, node), observed, &mut plan);
+                objects::plan_config_map(objects::node_config(cluster, node, &rollout), observed, &mut plan);
             }
         }
     }
