@@ -361,21 +361,21 @@ fn bad_input_is_refused_at_admission_with_the_field_and_the_cure() -> Result<()>
         "metadata": {"name": "demo", "namespace": "default"},
         "spec": {"clusterRef": {"name": "demo"}, "machines": [node("w1", "192.0.2.21")]}});
     let rich = json!({"apiVersion": "keyplane.io/v1alpha1", "kind": "NodePool",
-        "metadata": {"name": "rich", "namespace": "default"},
-        "spec": {
-            "clusterRef": {"name": "demo"},
-            "machines": [{"name": "w1", "addresses": ["192.0.2.21", "fd00::15"], "failureDomain": "rack-3",
-                "providerID": "aws:///eu-central-1a/i-0123456789abcdef0"}],
-            "kubelet": {"maxPods": 50},
-            "labels": {"example.com/disk": "ssd", "node-role.kubernetes.io/worker": "", "topology.kubernetes.io/region": "eu"},
-            "taints": [{"key": "example.com/gpu", "value": "true", "effect": "NoSchedule"}],
-            "sysctls": {"net.core.somaxconn": "4096", "net/ipv4/conf/eth0.1/forwarding": "1"},
-            "bootstrap": {
-                "format": "Ignition", "tokenTTL": "12h",
-                "downloads": {"kubelet": {"url": "https://files.example/{version}/{arch}/kubelet"}},
-                "hosts": [{"address": "192.0.2.5", "names": ["files.example"]}],
-            },
-        }});
+    "metadata": {"name": "rich", "namespace": "default"},
+    "spec": {
+        "clusterRef": {"name": "demo"},
+        "machines": [{"name": "w1", "addresses": ["192.0.2.21", "fd00::15"], "failureDomain": "rack-3",
+            "providerID": "aws:///eu-central-1a/i-0123456789abcdef0"}],
+        "kubelet": {"maxPods": 50},
+        "labels": {"example.com/disk": "ssd", "node-role.kubernetes.io/worker": "", "topology.kubernetes.io/region": "eu"},
+        "taints": [{"key": "example.com/gpu", "value": "true", "effect": "NoSchedule"}],
+        "sysctls": {"net.core.somaxconn": "4096", "net/ipv4/conf/eth0.1/forwarding": "1"},
+        "bootstrap": {
+            "format": "Ignition", "tokenTTL": "12h",
+            "downloads": {"kubelet": {"url": "https://files.example/{version}/{arch}/kubelet"}},
+            "hosts": [{"address": "192.0.2.5", "names": ["files.example"]}],
+        },
+    }});
     admin.apply(&rich.to_string()).context("a pool with everything was refused")?;
     let mut mirrored = cluster_spec("mirrored", "192.0.2.1");
     set(

@@ -257,12 +257,7 @@ fn write_nodes(output: &Path, observed: &Observed) -> Result<usize, RenderError>
     Ok(written)
 }
 
-fn write_objects(
-    output: &Path,
-    cluster: &Cluster,
-    workers: &[Pool],
-    observed: &Observed,
-) -> Result<(), RenderError> {
+fn write_objects(output: &Path, cluster: &Cluster, workers: &[Pool], observed: &Observed) -> Result<(), RenderError> {
     let management = output.join(OBJECTS_DIRECTORY).join("management");
     for (name, secret) in &observed.secrets {
         write_file(&management.join(format!("secret-{name}.yaml")), yaml::write_object(secret).as_bytes(), 0o600)?;

@@ -32,7 +32,7 @@ registryMirrors:
 ";
 
 /// Every field that changes something.
-const RICH: &str = r#"
+const RICH: &str = r"
 clusterRef: {name: demo}
 machines:
   - {name: worker1, addresses: [10.0.0.21, 'fd00::15'], failureDomain: rack-3, providerID: 'metal:///21'}
@@ -48,7 +48,7 @@ bootstrap:
     containerd: {url: 'https://files.corp.example/containerd.tar.gz', sha256: 'e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855'}
     cniPlugins: {url: 'https://files.corp.example/cni-{arch}.tgz'}
   hosts: [{address: 10.0.0.5, names: [mirror.corp.example, files.corp.example]}]
-"#;
+";
 
 const PLAIN: &str = "
 clusterRef: {name: demo}
@@ -124,10 +124,7 @@ fn a_worker_has_the_files_of_a_worker_and_nothing_secret() {
     ];
     assert_eq!(paths, expected);
     assert!(!data.values().any(|text| text.contains("PRIVATE KEY") || text.contains("token")));
-    assert_eq!(
-        data["kubeadm-flags.env"],
-        "KUBELET_KUBEADM_ARGS=\"--hostname-override=worker1 --node-ip=10.0.0.21\"\n"
-    );
+    assert_eq!(data["kubeadm-flags.env"], "KUBELET_KUBEADM_ARGS=\"--hostname-override=worker1 --node-ip=10.0.0.21\"\n");
 }
 
 #[test]
@@ -159,7 +156,8 @@ fn the_script_is_one_for_a_plain_shell() {
         check("sh", &["-n"], "join.sh", &script);
         check("shellcheck", &["--shell=sh"], "join.sh", &script);
         let steps = decoded(&join_data(&cluster, spec, "Ignition"));
-        let steps = steps["storage"]["files"].as_array().unwrap().iter().find(|file| file["path"] == "/etc/keyplane/join.sh");
+        let steps =
+            steps["storage"]["files"].as_array().unwrap().iter().find(|file| file["path"] == "/etc/keyplane/join.sh");
         check("sh", &["-n"], "steps.sh", steps.unwrap()["contents"]["source"].as_str().unwrap());
     }
 }
@@ -182,7 +180,8 @@ fn cloud_inits_own_schema_takes_the_cloud_config() {
 #[test]
 fn ignitions_own_validator_takes_the_configuration() {
     // The lab builds it into its cache.
-    let cache = std::env::var("KEYPLANE_CACHE").or_else(|_| std::env::var("HOME").map(|home| format!("{home}/.cache/keyplane")));
+    let cache = std::env::var("KEYPLANE_CACHE")
+        .or_else(|_| std::env::var("HOME").map(|home| format!("{home}/.cache/keyplane")));
     let built = fs::read_dir(format!("{}/ignition", cache.unwrap_or_default())).into_iter().flatten();
     let built = built.map(|folder| folder.unwrap().path().join("ignition-validate")).find(|path| path.is_file());
     let validator = built.map_or("ignition-validate".to_owned(), |path| path.display().to_string());
@@ -252,13 +251,14 @@ fn who(spec: &str, host: &str, addresses: &[&str]) -> (bool, String) {
         fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
     };
     // `ip -o addr show to RANGE`: a range has the addresses that begin like it.
-    let lines: String = addresses
+    let lines: Vec<_> = addresses
         .iter()
         .map(|address| {
             let family = if address.contains(':') { "inet6" } else { "inet" };
-            format!("case \"{address}\" in \"$r\"*) echo '2: eth0    {family} {address}/24 scope global eth0' ;; esac\n")
+            format!("case \"{address}\" in \"$r\"*) echo '2: eth0    {family} {address}/24 scope global eth0' ;; esac")
         })
         .collect();
+    let lines = lines.join("\n");
     program("ip", &format!("r=${{5%/*}}; r=${{r%0}}; [ \"$4\" = to ] || r=\n{lines}"));
     program("uname", &format!("echo {host}"));
     program("id", "echo 0");
@@ -289,7 +289,10 @@ machines:
     // With the addresses of both, its name decides.
     assert_eq!(who(named, "worker2", &["10.0.0.21", "10.0.0.22"]).1, "worker2|10.0.0.22||");
     let (joined, told) = who(named, "worker1", &["10.0.0.77"]);
-    assert!(!joined && told.contains("worker1") && told.contains("10.0.0.77") && told.contains("NodePool workers"), "{told}");
+    assert!(
+        !joined && told.contains("worker1") && told.contains("10.0.0.77") && told.contains("NodePool workers"),
+        "{told}"
+    );
 }
 
 #[test]
@@ -320,8 +323,16 @@ fn what_makes_no_sense_is_refused_with_the_field() {
         ("[10.0.0.21]", "[]", "spec.machines[worker1].addresses"),
         ("[10.0.0.21]", "[10.0.0.21], failureDomain: 'a b'", "spec.machines[worker1].failureDomain"),
         ("[10.0.0.21]", "[10.0.0.21], providerID: 'i 0'", "spec.machines[worker1].providerID"),
-        ("clusterRef", "selector: {namePattern: 'W*', addressCIDRs: [10.0.1.0/24]}\nclusterRef", "spec.selector.namePattern"),
-        ("clusterRef", "selector: {namePattern: 'w*', addressCIDRs: [10.0.1.1/24]}\nclusterRef", "spec.selector.addressCIDRs"),
+        (
+            "clusterRef",
+            "selector: {namePattern: 'W*', addressCIDRs: [10.0.1.0/24]}\nclusterRef",
+            "spec.selector.namePattern",
+        ),
+        (
+            "clusterRef",
+            "selector: {namePattern: 'w*', addressCIDRs: [10.0.1.1/24]}\nclusterRef",
+            "spec.selector.addressCIDRs",
+        ),
         ("clusterRef", "labels: {kubernetes.io/os: linux}\nclusterRef", "spec.labels"),
         ("clusterRef", "labels: {a: 'b,c=d'}\nclusterRef", "spec.labels"),
         (
@@ -336,14 +347,19 @@ fn what_makes_no_sense_is_refused_with_the_field() {
         ("clusterRef", "kubelet: {staticPodPath: /x}\nclusterRef", "spec.kubelet"),
         ("clusterRef", "kubelet: {providerID: x}\nclusterRef", "spec.kubelet"),
         ("clusterRef", "bootstrap: {tokenTTL: 5m}\nclusterRef", "spec.bootstrap.tokenTTL"),
-        ("clusterRef", "bootstrap: {downloads: {runc: {url: \"https://a'; reboot\"}}}\nclusterRef", "spec.bootstrap.downloads"),
+        (
+            "clusterRef",
+            "bootstrap: {downloads: {runc: {url: \"https://a'; reboot\"}}}\nclusterRef",
+            "spec.bootstrap.downloads",
+        ),
         ("clusterRef", "bootstrap: {hosts: [{address: x, names: [a]}]}\nclusterRef", "spec.bootstrap.hosts"),
     ] {
         let error = parse(&cluster, &PLAIN.replacen(from, to, 1)).unwrap_err();
         assert_eq!(error.field, field, "{to}: {error}");
     }
     // A pool of the control plane is no pool of workers.
-    let control_plane = "{clusterRef: {name: demo}, role: ControlPlane, machines: [{name: cp1, addresses: [10.0.0.12]}]}";
+    let control_plane =
+        "{clusterRef: {name: demo}, role: ControlPlane, machines: [{name: cp1, addresses: [10.0.0.12]}]}";
     assert_eq!(parse(&cluster, control_plane), Ok(None));
 }
 

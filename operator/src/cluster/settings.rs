@@ -65,7 +65,8 @@ fn refuse_mirrors(mirrors: &[RegistryMirror]) -> Result<(), FieldError> {
         let registry = mirror.registry.as_str();
         let (host, port) = registry.split_once(':').unwrap_or((registry, "1"));
         if registry != "_default" && !(is_dns_name(host) && port.parse::<u16>().is_ok_and(|port| port > 0)) {
-            let message = format!("{registry:?} is no registry as image names have them: write one like registry.k8s.io");
+            let message =
+                format!("{registry:?} is no registry as image names have them: write one like registry.k8s.io");
             return Err(FieldError::new(format!("{FIELD}[].registry"), message));
         }
         if mirrors.iter().take(index).any(|other| other.registry == registry) {

@@ -9,9 +9,7 @@ use crate::yaml;
 const STEPS: &str = "/run/keyplane/join.sh";
 
 pub(super) fn write(files: &[File], steps: &str) -> String {
-    let entry = |path: &str, mode: u32, content: &str| {
-        json!({"path": path, "owner": "root:root", "permissions": format!("{mode:04o}"), "content": content})
-    };
+    let entry = |path: &str, mode: u32, content: &str| json!({"path": path, "owner": "root:root", "permissions": format!("{mode:04o}"), "content": content});
     let mut written: Vec<Value> = files.iter().map(|file| entry(&file.path, file.mode, &file.content)).collect();
     written.push(entry(STEPS, 0o700, steps));
     let run = format!("sh {STEPS} && rm -f {STEPS}");

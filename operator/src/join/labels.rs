@@ -29,9 +29,8 @@ const KUBELET_NAMESPACES: [&str; 2] = ["kubelet.kubernetes.io", "node.kubernetes
 #[must_use]
 pub fn setter(key: &str) -> Setter {
     let Some((namespace, name)) = key.split_once('/') else { return Setter::Kubelet };
-    let within = |domain: &str| {
-        namespace.strip_suffix(domain).is_some_and(|rest| rest.is_empty() || rest.ends_with('.'))
-    };
+    let within =
+        |domain: &str| namespace.strip_suffix(domain).is_some_and(|rest| rest.is_empty() || rest.ends_with('.'));
     if within(RESTRICTED_NAMESPACE) {
         return Setter::Keyplane;
     }

@@ -7,12 +7,14 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use k8s_openapi::jiff::Timestamp;
 use keyplane_crds::{CLUSTER_LABEL, NODE_LABEL, NODE_POOL_LABEL};
 
+use super::bootstrap_data;
 use super::files::worker_files;
 use super::pool::{Machine, Pool};
 use super::token::Token;
-use super::bootstrap_data;
 use crate::cluster::Cluster;
-use crate::plan::objects::{INDEX_KEY, IndexEntry, MANAGED_BY, MANAGED_BY_LABEL, config_map, has_metadata, index, node_config_map, onto, secret};
+use crate::plan::objects::{
+    INDEX_KEY, IndexEntry, MANAGED_BY, MANAGED_BY_LABEL, config_map, has_metadata, index, node_config_map, onto, secret,
+};
 
 /// The type of a Secret with join data, as Cluster API has it.
 const BOOTSTRAP_SECRET_TYPE: &str = "cluster.x-k8s.io/secret";

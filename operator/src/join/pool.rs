@@ -186,12 +186,17 @@ fn parse_machines(spec: &NodePoolSpec, cluster: &Cluster) -> Result<Vec<Machine>
             return Err(FieldError::new(field(), "is empty: write at least one address"));
         }
         for address in &addresses {
-            if let Some(range) = cluster.service_cidrs.iter().chain(&cluster.pod_cidrs).find(|range| range.contains(address)) {
+            if let Some(range) =
+                cluster.service_cidrs.iter().chain(&cluster.pod_cidrs).find(|range| range.contains(address))
+            {
                 let message = format!("{address} lies in {range}, which is the cluster's own: choose another");
                 return Err(FieldError::new(field(), message));
             }
             if let Some(node) = cluster.nodes.iter().find(|node| node.addresses.contains(address)) {
-                return Err(FieldError::new(field(), format!("{address} is that of the control-plane node {}", node.name)));
+                return Err(FieldError::new(
+                    field(),
+                    format!("{address} is that of the control-plane node {}", node.name),
+                ));
             }
         }
         for other in &machines {
@@ -209,7 +214,9 @@ fn parse_machines(spec: &NodePoolSpec, cluster: &Cluster) -> Result<Vec<Machine>
         }
         let id = written.provider_id.as_deref().unwrap_or("x://x");
         let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"._~:/%@=+,-".contains(&byte);
-        if id.split_once("://").is_none_or(|(provider, id)| provider.is_empty() || id.is_empty()) || !id.bytes().all(plain) {
+        if id.split_once("://").is_none_or(|(provider, id)| provider.is_empty() || id.is_empty())
+            || !id.bytes().all(plain)
+        {
             let message = format!("{id:?} is no provider's id, for example aws:///eu-central-1a/i-0123456789abcdef0");
             return Err(FieldError::new(format!("{FIELD}[{name}].providerID"), message));
         }
@@ -261,11 +268,15 @@ fn refuse_labels(written: &BTreeMap<String, String>, selector: bool) -> Result<(
 fn refuse_sysctls(sysctls: &BTreeMap<String, String>) -> Result<(), FieldError> {
     let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"._/*-".contains(&byte);
     let good = |key: &str, value: &str| {
-        key.contains(['.', '/']) && key.bytes().all(plain) && !value.is_empty() && value.bytes().all(|b| (b' '..=b'~').contains(&b))
+        key.contains(['.', '/'])
+            && key.bytes().all(plain)
+            && !value.is_empty()
+            && value.bytes().all(|b| (b' '..=b'~').contains(&b))
     };
     match sysctls.iter().find(|(key, value)| !good(key, value)) {
         Some((key, value)) => {
-            let message = format!("{key:?} = {value:?} is no kernel parameter, for example net.core.somaxconn: \"4096\"");
+            let message =
+                format!("{key:?} = {value:?} is no kernel parameter, for example net.core.somaxconn: \"4096\"");
             Err(FieldError::new("spec.sysctls", message))
         }
         None => Ok(()),
@@ -284,12 +295,14 @@ fn refuse_bootstrap(bootstrap: Bootstrap) -> Result<Bootstrap, FieldError> {
     let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"._~:/?%@&=+,{}-".contains(&byte);
     for Download { url, sha256 } in bootstrap.downloads.iter().flat_map(all) {
         if !(url.starts_with("https://") || url.starts_with("http://")) || !url.bytes().all(plain) {
-            let message = format!("{url:?} is no URL: write one like https://files.corp.example/{{version}}/{{arch}}/kubelet");
+            let message =
+                format!("{url:?} is no URL: write one like https://files.corp.example/{{version}}/{{arch}}/kubelet");
             return Err(FieldError::new(field, message));
         }
         let Some(sha256) = sha256 else { continue };
         if sha256.len() != 64 || !sha256.bytes().all(|byte| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte)) {
-            let message = format!("{sha256:?} is no SHA-256: write 64 lower-case hexadecimal digits, as sha256sum prints them");
+            let message =
+                format!("{sha256:?} is no SHA-256: write 64 lower-case hexadecimal digits, as sha256sum prints them");
             return Err(FieldError::new(field, message));
         }
         if url.contains("{arch}") {
@@ -298,7 +311,10 @@ fn refuse_bootstrap(bootstrap: Bootstrap) -> Result<Bootstrap, FieldError> {
         }
     }
     for entry in &bootstrap.hosts {
-        if entry.address.parse::<IpAddr>().is_err() || entry.names.is_empty() || !entry.names.iter().all(|name| is_dns_name(name)) {
+        if entry.address.parse::<IpAddr>().is_err()
+            || entry.names.is_empty()
+            || !entry.names.iter().all(|name| is_dns_name(name))
+        {
             let message = format!("{} {} is no line for /etc/hosts", entry.address, entry.names.join(" "));
             return Err(FieldError::new("spec.bootstrap.hosts", message));
         }

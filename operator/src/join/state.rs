@@ -92,7 +92,14 @@ impl Request {
         let name = &request.name;
         let status = object.status.as_ref();
         let condition = |type_: &str| {
-            status?.conditions.iter().flatten().find(|condition| condition.type_ == type_)?.message.clone().or(Some(String::new()))
+            status?
+                .conditions
+                .iter()
+                .flatten()
+                .find(|condition| condition.type_ == type_)?
+                .message
+                .clone()
+                .or(Some(String::new()))
         };
         let issued = status.and_then(|status| status.certificate.as_ref()).is_some();
         let (reason, message) = if let Some(why) = condition("Denied") {
@@ -180,9 +187,8 @@ fn state(name: &str, facts: &Facts, old: Option<&MachineStatus>, now: Timestamp)
         };
         return (state, node.reason.clone(), node.message.clone());
     }
-    let was_there = old.filter(|old| {
-        matches!(old.state, MachineState::Joined | MachineState::Ready | MachineState::Missing)
-    });
+    let was_there =
+        old.filter(|old| matches!(old.state, MachineState::Joined | MachineState::Ready | MachineState::Missing));
     // A request that is older than the loss is the one with which the machine had joined.
     let request = facts.requests.get(name).filter(|request| {
         was_there.is_none_or(|old| old.state == MachineState::Missing && request.created > old.since.0)

@@ -70,7 +70,11 @@ pub fn group(pool: &str) -> String {
 pub fn ids(namespace: &str, pool: &str) -> [String; 2] {
     ["0", "1"].map(|turn| {
         let hash = digest::digest(&digest::SHA256, format!("keyplane/{namespace}/{pool}/{turn}").as_bytes());
-        hash.as_ref().iter().take(ID_LENGTH).map(|byte| char::from(ALPHABET[usize::from(*byte) % ALPHABET.len()])).collect()
+        hash.as_ref()
+            .iter()
+            .take(ID_LENGTH)
+            .map(|byte| char::from(ALPHABET[usize::from(*byte) % ALPHABET.len()]))
+            .collect()
     })
 }
 
@@ -124,7 +128,10 @@ impl Terms {
     fn data(&self, id: &str) -> BTreeMap<&'static str, String> {
         BTreeMap::from([
             ("token-id", id.to_owned()),
-            ("description", format!("Machines of NodePool {}/{} join with this token of Keyplane.", self.namespace, self.pool)),
+            (
+                "description",
+                format!("Machines of NodePool {}/{} join with this token of Keyplane.", self.namespace, self.pool),
+            ),
             ("auth-extra-groups", format!("{KUBEADM_GROUP},{}", group(&self.pool))),
             ("usage-bootstrap-authentication", "true".to_owned()),
             // So that `kubeadm join` can verify cluster-info with it.
@@ -257,8 +264,18 @@ mod tests {
     fn a_token_says_what_kubernetes_and_kubeadm_look_for() {
         let secret = made(0, 24, noon());
         let data: Vec<_> = secret.data.iter().flatten().map(|(key, _)| key.as_str()).collect();
-        assert_eq!(data, ["auth-extra-groups", "description", "expiration", "token-id", "token-secret",
-            "usage-bootstrap-authentication", "usage-bootstrap-signing"]);
+        assert_eq!(
+            data,
+            [
+                "auth-extra-groups",
+                "description",
+                "expiration",
+                "token-id",
+                "token-secret",
+                "usage-bootstrap-authentication",
+                "usage-bootstrap-signing"
+            ]
+        );
         assert_eq!(text(&secret, "expiration"), Some("2026-11-24T12:00:00Z"));
         let groups = "system:bootstrappers:kubeadm:default-node-token,system:bootstrappers:keyplane:workers";
         assert_eq!(text(&secret, "auth-extra-groups"), Some(groups));
@@ -295,7 +312,11 @@ mod tests {
     #[test]
     fn a_token_that_ended_or_says_something_else_or_lives_too_long_is_replaced() {
         let mut changed = made(0, 24, noon());
-        changed.data.as_mut().unwrap().insert("auth-extra-groups".to_owned(), ByteString(b"system:bootstrappers:x".to_vec()));
+        changed
+            .data
+            .as_mut()
+            .unwrap()
+            .insert("auth-extra-groups".to_owned(), ByteString(b"system:bootstrappers:x".to_vec()));
         for (what, found, now) in [
             ("ended", made(0, 24, noon()), later(25)),
             ("another group", changed, later(1)),

@@ -127,7 +127,12 @@ pub(super) fn node_config(cluster: &Cluster, node: &Node) -> ConfigMap {
 }
 
 /// A ConfigMap's object from its content.
-pub(crate) fn config_map(cluster: &Cluster, name: String, node: Option<&Node>, data: BTreeMap<String, String>) -> ConfigMap {
+pub(crate) fn config_map(
+    cluster: &Cluster,
+    name: String,
+    node: Option<&Node>,
+    data: BTreeMap<String, String>,
+) -> ConfigMap {
     let checksum = checksum(data.iter().map(|(key, value)| (key.as_str(), value.as_bytes())));
     ConfigMap {
         metadata: metadata(cluster, name, node, [(CONTENT_CHECKSUM_ANNOTATION, checksum)]),

@@ -117,7 +117,8 @@ mod tests {
 
     #[test]
     fn the_registry_itself_is_asked_last_and_only_if_that_is_wanted() {
-        let asked = |fallback| hosts(&mirror("registry.k8s.io", &["https://a.example", "https://b.example"], fallback), None);
+        let asked =
+            |fallback| hosts(&mirror("registry.k8s.io", &["https://a.example", "https://b.example"], fallback), None);
         assert!(asked(true).starts_with("server = \"https://registry.k8s.io\"\n\n[host.\"https://a.example\"]\n"));
         assert!(asked(false).starts_with("server = \"https://b.example\"\ncapabilities"));
         assert!(!asked(false).contains("registry.k8s.io") && asked(false).contains("[host.\"https://a.example\"]"));
