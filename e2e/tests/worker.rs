@@ -79,7 +79,7 @@ fn a_worker_joins_with_its_script_and_the_token_lives_only_while_a_machine_is_mi
     tell("the join data is there");
     crew.keyplane_may_make_tokens_and_no_other_secret()?;
     tell("its rights are narrow");
-    crew.another_machine_is_sent_away(&control_plane, &script)?;
+    another_machine_is_sent_away(&control_plane, &script)?;
     let images = image::for_any_node(lab.parts())?;
     let told = join(&mut crew.worker, &script, &images)?;
     ensure!(
@@ -105,6 +105,14 @@ fn a_worker_joins_with_its_script_and_the_token_lives_only_while_a_machine_is_mi
     crew.with_the_pool_goes_its_token()?;
     tell("the pool is gone");
     crew.no_token_is_shown()
+}
+
+fn another_machine_is_sent_away(other: &Machine, script: &str) -> Result<()> {
+    other.put_file("/tmp/join.sh", script.as_bytes(), 0o700)?;
+    let told = other.run(&["sh", "/tmp/join.sh"]).err().context("any machine may join")?;
+    let told = format!("{told:#}");
+    ensure!(told.contains(&other.address()) && told.contains("none of NodePool workers"), "{told}");
+    Ok(())
 }
 
 fn decoded(object: &Value, key: &str) -> Result<String> {
@@ -178,14 +186,6 @@ impl Crew {
         {
             ensure!(as_keyplane(forbidden).is_err_and(|told| told.contains("forbidden")), "{forbidden:?}");
         }
-        Ok(())
-    }
-
-    fn another_machine_is_sent_away(&self, other: &Machine, script: &str) -> Result<()> {
-        other.put_file("/tmp/join.sh", script.as_bytes(), 0o700)?;
-        let told = other.run(&["sh", "/tmp/join.sh"]).err().context("any machine may join")?;
-        let told = format!("{told:#}");
-        ensure!(told.contains(&other.address()) && told.contains("none of NodePool workers"), "{told}");
         Ok(())
     }
 
