@@ -14,6 +14,7 @@ pub mod command;
 pub mod image;
 pub mod installation;
 pub mod interrupt;
+pub mod join;
 pub mod kubectl;
 pub mod lab;
 pub mod load_balancer;

@@ -38,9 +38,11 @@ const SOON: Duration = Duration::from_secs(5);
 /// What the controller works with.
 pub(super) struct State {
     pub(super) context: Context,
-    /// The pools whose ConfigMaps were found right, and for what: two hundred need not be read for each heartbeat.
-    written: Arc<Mutex<HashMap<(String, String), (Pool, Arc<Brief>)>>>,
+    written: Arc<Mutex<Known>>,
 }
+
+/// The pools whose ConfigMaps were found right, and for what: two hundred need not be read for each news of a machine.
+type Known = HashMap<(String, String), (Pool, Arc<Brief>)>;
 
 /// The controller and what its watch knows.
 #[must_use]
@@ -77,7 +79,7 @@ pub async fn run(
     stop: impl Future<Output = ()> + Send + Sync + 'static,
 ) {
     let client = context.client.clone();
-    let written: Arc<Mutex<HashMap<_, _>>> = Arc::default();
+    let written: Arc<Mutex<Known>> = Arc::default();
     let ours = watch_config().labels(&format!("{MANAGED_BY_LABEL}={MANAGED_BY},{NODE_POOL_LABEL}"));
     let config_maps: Api<PartialObjectMeta<ConfigMap>> = Api::all(client.clone());
     let secrets: Api<PartialObjectMeta<Secret>> = Api::all(client);
@@ -216,7 +218,7 @@ async fn write_files(
     state: &State,
 ) -> Result<Option<String>, Error> {
     let key = (brief.cluster.namespace.clone(), parsed.name.clone());
-    let known = |written: &HashMap<_, (Pool, Arc<Brief>)>| {
+    let known = |written: &Known| {
         written
             .get(&key)
             .is_some_and(|(known, of)| known == parsed && of.cluster == brief.cluster && of.trust == brief.trust)

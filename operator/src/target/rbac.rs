@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use super::{TargetObject, USER};
 use crate::cluster::Cluster;
-use crate::join::RIGHTS as JOIN;
+use crate::join::{ADMISSION_POLICY, RIGHTS as JOIN};
 
 const GROUP: &str = "rbac.authorization.k8s.io";
 /// The group of bootstrap tokens that kubeadm makes.
@@ -67,7 +67,7 @@ fn own_rules(cluster: &Cluster) -> Vec<Value> {
         rule(GROUP, &["clusterroles"], &cluster_roles, &["get"]),
         rule(GROUP, &["clusterrolebindings"], &cluster_role_bindings, &["get"]),
         rule(GROUP, &["roles", "rolebindings"], &roles, &["get"]),
-        rule("admissionregistration.k8s.io", &policies, &[JOIN], &["get"]),
+        rule("admissionregistration.k8s.io", &policies, &[ADMISSION_POLICY], &["get"]),
     ]
 }
 
