@@ -14,8 +14,7 @@ pub struct NodeStatus {
     pub components: Vec<ComponentStatus>,
 }
 
-/// A component as it was last seen to run what is written for it, and Ready. A change that has not been seen to run is
-/// not here: it may be replaced at once, and nothing else changes before it runs.
+/// A component as it was last seen to run what is written for it, and Ready.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct ComponentStatus {
@@ -25,6 +24,8 @@ pub struct ComponentStatus {
     /// The image that it ran.
     pub image: String,
 
-    /// The SHA-256 of its manifest.
-    pub manifest_checksum: String,
+    /// The SHA-256 of its manifest. Not set while another one is written that has not been seen to run: that one may be
+    /// replaced at once, and nothing else changes before it runs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub manifest_checksum: Option<String>,
 }

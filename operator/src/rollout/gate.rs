@@ -27,13 +27,11 @@ pub(super) fn wait(cluster: &Cluster, before: &[Step], step: &Step, observed: &O
     // kubeadm upgraded it on the machine, and now the spec says the same: the whole node is taken over at once, as its
     // machine would go back to the old version if only a part of it were carried there.
     let adopted = is_adopted(step);
-    for earlier in before {
-        if never_up(&earlier.node, observed) || (adopted && earlier.node == step.node) {
-            continue;
-        }
-        if let Some(message) = not_running(cluster, earlier) {
-            return Some(Wait::new("WaitsForMachine", message));
-        }
+    let counts = |earlier: &&Step| !(never_up(&earlier.node, observed) || (adopted && earlier.node == step.node));
+    // What was changed last comes first: if an API server does not start, its node's other pods are not Ready either.
+    let (changed, others): (Vec<_>, Vec<_>) = before.iter().filter(counts).partition(|earlier| earlier.is_under_way());
+    if let Some(message) = changed.into_iter().chain(others).find_map(|earlier| not_running(cluster, earlier)) {
+        return Some(Wait::new("WaitsForMachine", message));
     }
     // The node itself need not be Ready: the change may be what it lacks.
     for node in cluster.nodes.iter().filter(|node| node.name != step.node && !never_up(&node.name, observed)) {
@@ -64,7 +62,8 @@ fn not_running(cluster: &Cluster, step: &Step) -> Option<String> {
         Running::NotReady => Some(format!("{component} on {node} to be Ready")),
         Running::Absent | Running::Unknown => Some(format!("{component} on {node}, which is not there")),
         Running::Other => Some(format!(
-            "{node} to run {component} as it is written: carry ConfigMap {} to the machine",
+            "{node} to run {component} as it is written: carry ConfigMap {} to the machine, or look there why it does not \
+             start",
             objects::node_config_map(&cluster.name, node)
         )),
     }

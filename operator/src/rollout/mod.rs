@@ -102,7 +102,7 @@ impl Step {
     /// Whether what is written was once seen to run.
     fn is_proven(&self) -> bool {
         self.running == Running::Ready
-            || self.proof.as_ref().is_some_and(|proof| proof.manifest_checksum == checksum(&self.text))
+            || self.proof.as_ref().is_some_and(|proof| proof.manifest_checksum.as_ref() == Some(&checksum(&self.text)))
     }
 
     /// Whether what is written is on its way to a machine.
@@ -260,10 +260,11 @@ fn configured(cluster: &Cluster, observed: &Observed) -> Option<Version> {
 fn nodes(cluster: &Cluster, steps: &[Step]) -> Vec<NodeStatus> {
     let component = |step: &Step| {
         if step.running != Running::Ready {
-            return step.proof.clone();
+            let manifest_checksum = step.is_proven().then(|| checksum(&step.text));
+            return step.proof.clone().map(|proof| ComponentStatus { manifest_checksum, ..proof });
         }
         let (name, image) = (step.component.clone(), image_of(&step.text));
-        Some(ComponentStatus { name, image, manifest_checksum: checksum(&step.text) })
+        Some(ComponentStatus { name, image, manifest_checksum: Some(checksum(&step.text)) })
     };
     let node = |node: &Node| {
         let of_node = steps.iter().filter(|step| step.node == node.name);
