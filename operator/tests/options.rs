@@ -223,3 +223,15 @@ fn kubeadm_knows_the_options_so_that_its_upgrade_keeps_them() {
         assert!(mounted.iter().any(|mount| mount["hostPath"]["path"] == volume["hostPath"]), "{volume}");
     }
 }
+
+#[test]
+fn what_the_documentation_shows_is_accepted() {
+    let mut shown = 0;
+    for block in include_str!("../../docs/options.md").split("```yaml\nspec:\n").skip(1) {
+        let block = block.split("```").next().unwrap();
+        let options: Vec<_> = block.lines().map(|line| line.strip_prefix("  ").unwrap()).collect();
+        cluster(&with(&options.join("\n")));
+        shown += 1;
+    }
+    assert_eq!(shown, 6);
+}
