@@ -11,9 +11,13 @@ pub enum ClusterCondition {
     Rendered,
     /// The target cluster's API server answers, and what Keyplane needs in it is there.
     ControlPlaneAvailable,
+    /// Every declared control-plane node is Ready in the target, and its etcd member is a healthy voter.
+    ControlPlaneNodesReady,
+    /// The loss of any one failure domain leaves the control plane working. Not there while no node declares one.
+    SpreadAcrossFailureDomains,
     /// No certificate has ended or is past its renewal time.
     CertificatesValid,
-    /// All of the others. The condition that kstatus, and so most `GitOps` tools, waits for.
+    /// All of the others but `SpreadAcrossFailureDomains`, which is advice. The condition that kstatus, and so most `GitOps` tools, waits for.
     Ready,
     /// Work is going on. kstatus reads `True` as "in progress".
     Reconciling,
@@ -28,6 +32,8 @@ impl ClusterCondition {
         match self {
             Self::Rendered => "Rendered",
             Self::ControlPlaneAvailable => "ControlPlaneAvailable",
+            Self::ControlPlaneNodesReady => "ControlPlaneNodesReady",
+            Self::SpreadAcrossFailureDomains => "SpreadAcrossFailureDomains",
             Self::CertificatesValid => "CertificatesValid",
             Self::Ready => "Ready",
             Self::Reconciling => "Reconciling",

@@ -14,6 +14,7 @@ mod cluster_spec;
 mod condition;
 mod control_plane;
 mod duration;
+mod etcd;
 mod network;
 mod node_pool;
 mod pod_security;
@@ -31,10 +32,10 @@ pub use cluster_spec::{
 };
 pub use condition::{ClusterCondition, Condition, condition_of, set_condition};
 pub use control_plane::{
-    ApiServer, Argument, Component, ControlPlane, ControlPlaneEndpoint, ControlPlaneNode, Etcd, HostPathMount, Images,
-    StackedEtcd, Taint,
+    ApiServer, Argument, Component, ControlPlane, ControlPlaneEndpoint, ControlPlaneNode, HostPathMount, Images, Taint,
 };
 pub use duration::{DurationError, RenewBefore, parse_duration};
+pub use etcd::{Etcd, EventsEtcd, ExternalEtcd, StackedEtcd};
 pub use network::Network;
 pub use node_pool::{Machine, MachineSelector, NodePool, NodePoolRole, NodePoolSpec, NodePoolStatus};
 pub use pod_security::{PodSecurity, PodSecurityExemptions, PodSecurityLevel};

@@ -15,7 +15,6 @@ use serde_json::Value;
 
 use crate::args::RenderArguments;
 use crate::cluster::{Cluster, FieldError, Policy};
-use crate::pki::inventory::AuthorityName;
 use crate::plan::issuance::{IssuanceError, fulfil};
 use crate::plan::objects::{INDEX_KEY, IndexEntry};
 use crate::plan::{Authorities, Blocker, Observed, Step, plan};
@@ -228,7 +227,7 @@ fn write_objects(output: &Path, cluster: &Cluster, observed: &Observed) -> Resul
         write_file(&path, yaml::write_object(config_map).as_bytes(), 0o644)?;
     }
     let Some(authorities) = Authorities::load(cluster, observed) else { return Ok(()) };
-    let trust = authorities.get(AuthorityName::Cluster).certificate_pem();
+    let trust = authorities.cluster().certificate_pem();
     let target = output.join(OBJECTS_DIRECTORY).join("target").join(&cluster.name);
     for wanted in target::objects(cluster, trust) {
         let metadata = &wanted.object.metadata;

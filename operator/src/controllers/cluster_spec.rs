@@ -19,13 +19,12 @@ use tokio::sync::mpsc;
 use tokio_stream::wrappers::UnboundedReceiverStream;
 
 use super::target::Brief;
-use super::{Context, Error, RECONCILE_TIMEOUT, RESYNC, config, deletion, issued, observe, watch_config};
+use super::{Context, Error, RECONCILE_TIMEOUT, RESYNC, config, deletion, observe, watch_config};
 use crate::cluster::{Cluster, Policy};
 use crate::kube::apply::update_status;
 use crate::kube::backoff::Backoff;
 use crate::kube::write::{Written, write};
 use crate::kube::{backoff, causes};
-use crate::pki::inventory::AuthorityName;
 use crate::plan::issuance::fulfil;
 use crate::plan::objects::{MANAGED_BY, MANAGED_BY_LABEL};
 use crate::plan::{Authorities, Blocker, Observed, Step, plan, status};
@@ -178,8 +177,8 @@ async fn one_pass((namespace, name): &(String, String), context: &Context) -> Re
             return Ok(Action::requeue(RESYNC));
         }
     };
-    let mut observed = observe::gather(&context.client, &cluster, &context.issued_kubeconfigs).await?;
-    observed.status = found.status.clone().unwrap_or_default();
+    let status = found.status.clone().unwrap_or_default();
+    let mut observed = observe::gather(&context.client, &cluster, status, &context.issued_kubeconfigs).await?;
     observed.target = context.targets.facts(namespace, name);
     let reference = unversioned(&found);
     let blockers = act(&cluster, &mut observed, &reference, now, context).await?;
@@ -302,15 +301,13 @@ async fn act(
                     context.events.normal_with(reference, other, "Written", "Write", &note).await;
                 }
                 Step::Removal(removal) => {
-                    issued::remove(&secrets, &removal, context).await?;
-                    observed.secrets.remove(&removal.name);
-                    tracing::info!(
-                        namespace = cluster.namespace,
-                        cluster = cluster.name,
-                        note = removal.note,
-                        "deleted"
-                    );
-                    context.events.normal(reference, "UserRemoved", "Delete", &removal.note).await;
+                    deletion::remove(cluster, observed, &removal, context).await?;
+                    let (namespace, cluster, note) = (&cluster.namespace, &cluster.name, &removal.note);
+                    tracing::info!(namespace, cluster, note, "deleted");
+                    context
+                        .events
+                        .normal_with(reference, removal.object(namespace), removal.reason, "Delete", note)
+                        .await;
                 }
             }
         }
@@ -354,7 +351,7 @@ fn brief(cluster: &Cluster, observed: &Observed, reference: ObjectReference, con
     // A map has no order: without one the brief would seem to change.
     let pools: std::collections::BTreeMap<_, _> = pools.collect();
     Some(Brief {
-        trust: authorities.get(AuthorityName::Cluster).certificate_pem().to_owned(),
+        trust: authorities.cluster().certificate_pem().to_owned(),
         pools: pools.into_values().collect(),
         reference,
         cluster: cluster.clone(),

@@ -20,9 +20,11 @@ pub use kubelet::{
     CONTAINER_RUNTIME_ENDPOINT, flags_env, instance_configuration, kubelet_configuration, shared_kubelet_configuration,
 };
 
+pub use apiserver::{ETCD_CLIENT_CERTIFICATE, ETCD_CLIENT_KEY, ETCD_TRUST};
 pub use options::WEBHOOK_KUBECONFIG;
 
 use crate::cluster::{Cluster, Node};
+use crate::etcd::InitialCluster;
 
 /// A file of a machine that holds nothing secret.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -41,13 +43,16 @@ pub struct File {
 /// bundle in a rotation: the signer refuses a file with two.
 pub const SIGNING_CERTIFICATE: &str = "/etc/kubernetes/pki/cluster-signing-ca.crt";
 
-/// Every file of a control-plane node that isn't secret.
+/// Every file of a control-plane node that isn't secret. `initial_cluster` is for etcd's first start.
 #[must_use]
-pub fn files(cluster: &Cluster, node: &Node) -> Vec<File> {
+pub fn files(cluster: &Cluster, node: &Node, initial_cluster: &InitialCluster) -> Vec<File> {
     let file = |key, path, mode, content| File { key, path, mode, content };
     // Modes are kubeadm's: staticpod.WriteStaticPodToDisk 0600, kubelet.writeConfigBytesToDisk 0644.
+    let etcd = cluster.external_etcd().is_none().then(|| {
+        let manifest = etcd::manifest(cluster, node, initial_cluster);
+        file("etcd.yaml", "/etc/kubernetes/manifests/etcd.yaml", 0o600, manifest)
+    });
     let mut files = vec![
-        file("etcd.yaml", "/etc/kubernetes/manifests/etcd.yaml", 0o600, etcd::manifest(cluster, node)),
         file(
             "kube-apiserver.yaml",
             "/etc/kubernetes/manifests/kube-apiserver.yaml",
@@ -70,6 +75,7 @@ pub fn files(cluster: &Cluster, node: &Node) -> Vec<File> {
         file("kubelet-instance-config.yaml", "/var/lib/kubelet/instance-config.yaml", 0o644, instance_configuration()),
         file("kubeadm-flags.env", "/var/lib/kubelet/kubeadm-flags.env", 0o644, flags_env(cluster, node)),
     ];
+    files.splice(0..0, etcd);
     files.extend(options::files(cluster));
     files
 }

@@ -8,11 +8,9 @@ use futures::StreamExt;
 use k8s_openapi::api::certificates::v1::CertificateSigningRequest;
 use k8s_openapi::api::core::v1::Node;
 use k8s_openapi::jiff::Timestamp;
-use keyplane_crds::ClusterSpec;
 use kube::api::{Api, Patch, PatchParams};
 use kube::core::DeserializeGuard;
 use kube::runtime::WatchStreamExt;
-use kube::runtime::reflector::ObjectRef;
 use kube::runtime::watcher::{self, Event, watcher};
 use kube::{Client, ResourceExt};
 use tokio::sync::watch;
@@ -22,13 +20,12 @@ use super::credentials;
 use super::nodes::Nodes;
 use super::preparation::{Prepared, Unavailable, prepare};
 use super::signing_requests::SigningRequests;
-use super::{Brief, Trigger};
+use super::{Brief, Findings};
 use crate::approval::KUBELET_SERVING_SIGNER;
 use crate::kube::backoff;
 use crate::kube::events::Events;
 use crate::kube::target_client::CLIENT_VALIDITY;
 use crate::metrics::Metrics;
-use crate::plan::TargetFacts;
 use crate::target::mark;
 
 /// How often /readyz is asked. Two silent answers in a row end the session, so a lost control plane is seen in a minute.
@@ -46,11 +43,9 @@ const LONGEST_WAIT: Duration = Duration::from_secs(15);
 
 /// A session's parts.
 pub(super) struct Session {
-    pub(super) object: ObjectRef<DeserializeGuard<ClusterSpec>>,
     pub(super) briefs: watch::Receiver<Arc<Brief>>,
-    pub(super) facts: watch::Sender<TargetFacts>,
+    pub(super) findings: Findings,
     pub(super) management: Client,
-    pub(super) trigger: Trigger,
     pub(super) events: Events,
     pub(super) metrics: Metrics,
 }
@@ -69,8 +64,8 @@ impl Session {
             };
             let Err(unavailable) = outcome else { continue };
             failures += 1;
-            tracing::info!(cluster = %self.object, reason = unavailable.reason, message = unavailable.message, "target not available");
-            self.learn(|facts| {
+            tracing::info!(cluster = %self.findings.object, reason = unavailable.reason, message = unavailable.message, "target not available");
+            self.findings.learn(|facts| {
                 facts.available = Some(Err((unavailable.reason.to_owned(), unavailable.message.clone())));
                 facts.nodes = None;
             });
@@ -81,26 +76,13 @@ impl Session {
         }
     }
 
-    /// Keeps new facts, and asks for a reconciliation if they differ.
-    fn learn(&self, change: impl FnOnce(&mut TargetFacts)) {
-        let modified = self.facts.send_if_modified(|facts| {
-            let before = facts.clone();
-            change(facts);
-            *facts != before
-        });
-        if modified {
-            // The receiver is gone only when the process ends.
-            let _ = self.trigger.send(self.object.clone());
-        }
-    }
-
     /// Works with the target until the certificate is to be renewed (`Ok`) or something fails.
     async fn connected(&self, brief: &Brief, failures: &mut u32) -> Result<(), Unavailable> {
         let client = credentials::own(&self.management, brief).await?;
         probe(&client, brief).await?;
         self.tell(brief, within(brief, prepare(&client, &self.management, brief)).await??).await;
         *failures = 0;
-        self.learn(|facts| facts.available = Some(Ok(())));
+        self.findings.learn(|facts| facts.available = Some(Ok(())));
 
         let watched_nodes = watcher(Api::<Node>::all(client.clone()), watcher::Config::default());
         let mut watched_nodes = pin!(watched_nodes.default_backoff());
@@ -125,14 +107,14 @@ impl Session {
                         // A kubelet updates its Node all the time; most of it is nothing new here.
                         if nodes.take(&event) && nodes.are_listed() {
                             let declared = brief.cluster.nodes.iter().map(|node| node.name.as_str());
-                            self.learn(|facts| facts.nodes = Some(nodes.ready(declared)));
+                            self.findings.learn(|facts| facts.nodes = Some(nodes.ready(declared)));
                             judge.nodes_changed(nodes.facts());
                         }
                         if let Event::Apply(node) | Event::InitApply(node) = event {
                             within(brief, self.mark(&client, brief, &node)).await?;
                         }
                     }
-                    Some(Err(error)) => tracing::debug!(cluster = %self.object, %error, "watching Nodes"),
+                    Some(Err(error)) => tracing::debug!(cluster = %self.findings.object, %error, "watching Nodes"),
                     None => return Err(Unavailable::new("WatchEnded", "the watch of Nodes ended")),
                 },
                 event = requests.next() => match event {
@@ -141,7 +123,7 @@ impl Session {
                     // A new list follows: what is not in it is gone.
                     Some(Ok(Event::Init)) => judge.forget_all(),
                     Some(Ok(Event::InitDone)) => {}
-                    Some(Err(error)) => tracing::debug!(cluster = %self.object, %error, "watching requests"),
+                    Some(Err(error)) => tracing::debug!(cluster = %self.findings.object, %error, "watching requests"),
                     None => return Err(Unavailable::new("WatchEnded", "the watch of requests ended")),
                 },
                 _ = retries.tick(), if nodes.are_listed() => within(brief, judge.work(Timestamp::now())).await?,
@@ -165,12 +147,12 @@ impl Session {
                 "granted rights in the target with the super-admin's credential, applied {}",
                 prepared.granted.join(", ")
             );
-            tracing::info!(cluster = %self.object, note, "target prepared");
+            tracing::info!(cluster = %self.findings.object, note, "target prepared");
             self.events.normal(&brief.reference, "TargetPrepared", "Prepare", &note).await;
         }
         if !prepared.mended.is_empty() {
             let note = format!("put right in the target: {}", prepared.mended.join(", "));
-            tracing::info!(cluster = %self.object, note, "target mended");
+            tracing::info!(cluster = %self.findings.object, note, "target mended");
             self.events.normal(&brief.reference, "TargetMended", "Mend", &note).await;
         }
     }
@@ -178,11 +160,9 @@ impl Session {
     /// Marks a declared control-plane Node that is new.
     async fn mark(&self, client: &Client, brief: &Brief, node: &Node) {
         let name = node.name_any();
-        if !brief.cluster.nodes.iter().any(|declared| declared.name == name) {
-            return;
-        }
+        let Some(declared) = brief.cluster.nodes.iter().find(|declared| declared.name == name) else { return };
         let taints = brief.cluster.spec.control_plane.taints.as_deref();
-        let Some(patch) = mark(node, taints) else { return };
+        let Some(patch) = mark(node, taints, declared.failure_domain.as_deref()) else { return };
         let api = Api::<Node>::all(client.clone());
         match api.patch(&name, &PatchParams::default(), &Patch::Merge(patch.0)).await {
             Ok(_) => {
@@ -190,7 +170,7 @@ impl Session {
                 self.events.normal(&brief.reference, "NodeMarked", "Mark", &note).await;
             }
             // The watch brings the Node again with its next change.
-            Err(error) => tracing::info!(cluster = %self.object, node = name, %error, "Node not marked yet"),
+            Err(error) => tracing::info!(cluster = %self.findings.object, node = name, %error, "Node not marked yet"),
         }
     }
 }
