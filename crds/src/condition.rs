@@ -11,6 +11,10 @@ pub enum ClusterCondition {
     Rendered,
     /// The target cluster's API server answers, and what Keyplane needs in it is there.
     ControlPlaneAvailable,
+    /// Every declared control-plane node is Ready in the target, and its etcd member is a healthy voter.
+    ControlPlaneNodesReady,
+    /// The loss of any one failure domain leaves the control plane working. Not there while no node declares one.
+    SpreadAcrossFailureDomains,
     /// No certificate has ended or is past its renewal time.
     CertificatesValid,
     /// Every static pod runs what is written for it: False while a change goes from machine to machine.
@@ -20,7 +24,7 @@ pub enum ClusterCondition {
     MachinesInSync,
     /// No kubelet is of another version than the control plane. Only told: Ready does not depend on it.
     KubeletsCurrent,
-    /// All of the others. The condition that kstatus, and so most `GitOps` tools, waits for.
+    /// All of the others but those that only tell. The condition that kstatus, and so most `GitOps` tools, waits for.
     Ready,
     /// Work is going on. kstatus reads `True` as "in progress".
     Reconciling,
@@ -35,6 +39,8 @@ impl ClusterCondition {
         match self {
             Self::Rendered => "Rendered",
             Self::ControlPlaneAvailable => "ControlPlaneAvailable",
+            Self::ControlPlaneNodesReady => "ControlPlaneNodesReady",
+            Self::SpreadAcrossFailureDomains => "SpreadAcrossFailureDomains",
             Self::CertificatesValid => "CertificatesValid",
             Self::RolledOut => "RolledOut",
             Self::MachinesInSync => "MachinesInSync",

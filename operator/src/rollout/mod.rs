@@ -26,7 +26,7 @@ pub use static_pod::StaticPod;
 
 use crate::cluster::{Cluster, Node, Version};
 use crate::manifests::{self, File};
-use crate::plan::{Observed, objects};
+use crate::plan::{Observed, initial_cluster, objects};
 use static_pod::{image_of, tag_of};
 
 /// Where the kubelet looks for static pods (kubeadm's `staticPodPath`).
@@ -124,7 +124,7 @@ impl Rollout {
 #[must_use]
 pub fn rollout(cluster: &Cluster, observed: &Observed) -> Rollout {
     let mut files: BTreeMap<_, _> =
-        cluster.nodes.iter().map(|node| (node.name.clone(), manifests::files(cluster, node))).collect();
+        cluster.nodes.iter().map(|node| (node.name.clone(), wanted_files(cluster, node, observed))).collect();
     let mut steps: Vec<Step> = vec![];
     let mut held = None;
     for node in &cluster.nodes {
@@ -171,6 +171,11 @@ pub fn rollout(cluster: &Cluster, observed: &Observed) -> Rollout {
         files,
         steps,
     }
+}
+
+/// The files as the spec has them; etcd's first flags are its own affair, and don't wait for other machines.
+fn wanted_files(cluster: &Cluster, node: &Node, observed: &Observed) -> Vec<File> {
+    manifests::files(cluster, node, &initial_cluster::of(cluster, node, observed).flags)
 }
 
 /// What a change of a node's ConfigMap does to static pods that were there before, for example
