@@ -6,6 +6,9 @@
 // The lint counts `type_` of one printcolumn against that of the next.
 #![allow(clippy::duplicated_attributes)]
 
+mod access;
+mod audit;
+mod authentication;
 mod bootstrap;
 mod certificate_policy;
 mod cluster_spec;
@@ -14,8 +17,14 @@ mod control_plane;
 mod duration;
 mod network;
 mod node_pool;
+mod node_status;
+mod pod_security;
 mod registry_mirror;
+mod users;
 
+pub use access::Access;
+pub use audit::{Audit, AuditLog, AuditWebhook};
+pub use authentication::{Anonymous, AnonymousCondition, Authentication};
 pub use bootstrap::{Bootstrap, BootstrapFormat, Download, Downloads, HostEntry};
 pub use certificate_policy::{
     AuthorityPolicy, CertificatePolicy, CertificatePolicySpec, CertificatePolicyStatus, KeyAlgorithm,
@@ -24,7 +33,7 @@ pub use certificate_policy::{
 pub use cluster_spec::{
     CertificateStatus, ClusterSpec, ClusterSpecSpec, ClusterSpecStatus, DeletionPolicy, LocalReference,
 };
-pub use condition::{ClusterCondition, Condition, condition_of, set_condition};
+pub use condition::{ClusterCondition, Condition, ConditionStatus, condition_of, set_condition};
 pub use control_plane::{
     ApiServer, Argument, Component, ControlPlane, ControlPlaneEndpoint, ControlPlaneNode, Etcd, HostPathMount, Images,
     StackedEtcd, Taint,
@@ -34,7 +43,10 @@ pub use network::Network;
 pub use node_pool::{
     Machine, MachineSelector, MachineState, MachineStatus, NodePool, NodePoolRole, NodePoolSpec, NodePoolStatus,
 };
+pub use node_status::{ComponentStatus, NodeStatus};
+pub use pod_security::{PodSecurity, PodSecurityExemptions, PodSecurityLevel};
 pub use registry_mirror::RegistryMirror;
+pub use users::User;
 
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::CustomResourceExt;
@@ -48,6 +60,9 @@ pub const CLUSTER_LABEL: &str = "keyplane.io/cluster";
 /// Label on every object that is about one machine: the name of the node.
 pub const NODE_LABEL: &str = "keyplane.io/node";
 
+/// Label on the Secret of an issued kubeconfig: the user's name.
+pub const USER_LABEL: &str = "keyplane.io/user";
+
 /// Label on every object that is about one pool: the name of the `NodePool`.
 pub const NODE_POOL_LABEL: &str = "keyplane.io/node-pool";
 
@@ -56,6 +71,13 @@ pub const CLUSTER_API_LABEL: &str = "cluster.x-k8s.io/cluster-name";
 
 /// Annotation that confirms the deletion of a cluster's keys: its value is the name of the `ClusterSpec`.
 pub const CONFIRM_DELETION_ANNOTATION: &str = "keyplane.io/confirm-deletion";
+
+/// Annotation on a `ClusterSpec`: with the value [`AT_ONCE`] changed static pods are written for all machines at once,
+/// without waiting for anything. It is meant for a control plane that is down and that a changed spec would mend.
+pub const ROLLOUT_ANNOTATION: &str = "keyplane.io/rollout";
+
+/// The value of [`ROLLOUT_ANNOTATION`].
+pub const AT_ONCE: &str = "AtOnce";
 
 /// The definitions of the three kinds, in the order in which `keyplane crds` prints them.
 #[must_use]

@@ -6,14 +6,15 @@ use std::time::Duration;
 use keyplane_crds::{Argument, HostPathMount};
 use serde_json::{Map, Value, json};
 
-use crate::cluster::{Cluster, joined};
+use super::options;
+use crate::cluster::{Cluster, Version, joined};
 use crate::kubeconfig::CLUSTER_NAME;
 use crate::pki::inventory::PKI_DIRECTORY;
 use crate::yaml;
 
-/// The configuration as YAML.
+/// The configuration as YAML, with the version that the cluster is taken for: in an upgrade not yet the spec's.
 #[must_use]
-pub fn cluster_configuration(cluster: &Cluster) -> String {
+pub fn cluster_configuration(cluster: &Cluster, version: Version) -> String {
     let control_plane = &cluster.spec.control_plane;
     let stacked = &cluster.spec.etcd.stacked;
     let api_server = &control_plane.api_server;
@@ -26,7 +27,7 @@ pub fn cluster_configuration(cluster: &Cluster) -> String {
     insert_unless_empty(&mut local_etcd, "extraArgs", arguments(&stacked.extra_args));
     insert_unless_empty(&mut local_etcd, "serverCertSANs", json!(stacked.server_cert_sans));
     insert_unless_empty(&mut local_etcd, "peerCertSANs", json!(stacked.peer_cert_sans));
-    let mut api_server_section = component(&api_server.extra_args, &api_server.extra_volumes);
+    let mut api_server_section = component(&options::extra_arguments(cluster), &options::extra_volumes(cluster));
     insert_unless_empty(&mut api_server_section, "certSANs", json!(api_server.cert_sans));
     let controller_manager = &control_plane.controller_manager;
     let scheduler = &control_plane.scheduler;
@@ -44,7 +45,7 @@ pub fn cluster_configuration(cluster: &Cluster) -> String {
         "encryptionAlgorithm": cluster.policy.default_leaf().key_algorithm,
         "etcd": {"local": local_etcd},
         "imageRepository": cluster.spec.image_repository,
-        "kubernetesVersion": cluster.version.to_string(),
+        "kubernetesVersion": version.to_string(),
         "networking": networking,
         "proxy": {},
         "scheduler": component(&scheduler.extra_args, &scheduler.extra_volumes),

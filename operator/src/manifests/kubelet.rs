@@ -42,8 +42,10 @@ pub fn instance_configuration() -> String {
 /// `/var/lib/kubelet/kubeadm-flags.env`. kubeadm asks the machine for its name and lets the kubelet choose its address;
 /// here both are declared, and the serving certificate is approved for what is declared.
 #[must_use]
-pub fn flags_env(node: &Node) -> String {
-    format!("KUBELET_KUBEADM_ARGS=\"--hostname-override={} --node-ip={}\"\n", node.name, node.advertise_address)
+pub fn flags_env(cluster: &Cluster, node: &Node) -> String {
+    let addresses = cluster.node_ips(node.advertise_address, &node.addresses);
+    let addresses = addresses.iter().map(ToString::to_string).collect::<Vec<_>>().join(",");
+    format!("KUBELET_KUBEADM_ARGS=\"--hostname-override={} --node-ip={addresses}\"\n", node.name)
 }
 
 /// What kubeadm marshals, with the zero values that the API type has no way to leave out.

@@ -10,6 +10,7 @@ mod controller_manager;
 mod etcd;
 mod images;
 mod kubelet;
+mod options;
 mod scheduler;
 mod static_pod;
 
@@ -22,6 +23,8 @@ pub use kubelet::{
     CONTAINER_RUNTIME_ENDPOINT, configuration_of_machines, flags_env, instance_configuration, kubelet_configuration,
     shared_kubelet_configuration,
 };
+
+pub use options::WEBHOOK_KUBECONFIG;
 
 use crate::cluster::{Cluster, Node};
 use crate::preparation;
@@ -83,8 +86,9 @@ pub fn files(cluster: &Cluster, node: &Node) -> Vec<File> {
         ),
         file("kubelet-config.yaml", "/var/lib/kubelet/config.yaml", 0o644, kubelet_configuration(cluster)),
         file("kubelet-instance-config.yaml", "/var/lib/kubelet/instance-config.yaml", 0o644, instance_configuration()),
-        file("kubeadm-flags.env", "/var/lib/kubelet/kubeadm-flags.env", 0o644, flags_env(node)),
+        file("kubeadm-flags.env", "/var/lib/kubelet/kubeadm-flags.env", 0o644, flags_env(cluster, node)),
     ];
+    files.extend(options::files(cluster));
     let kubelet = configuration_of_machines(cluster, cluster.spec.control_plane.kubelet.as_ref());
     files.extend(preparation::files(cluster, &kubelet, &BTreeMap::new(), preparation::PACKAGED_KUBELET));
     files

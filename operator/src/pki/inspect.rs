@@ -15,7 +15,7 @@ use super::{AlternativeName, ExtendedUsage, PkiError, Subject};
 pub struct CertificateFacts {
     /// The whole certificate.
     pub der: Vec<u8>,
-    /// CN and O. `None` where there is not exactly one CN and at most one O, which Keyplane never issues.
+    /// CN and O. `None` where there is not exactly one CN, which Keyplane never issues.
     pub subject: Option<Subject>,
     /// The issuer's common name.
     pub issuer: String,
@@ -36,7 +36,9 @@ pub struct CertificateFacts {
 }
 
 impl CertificateFacts {
-    fn read(der: &[u8]) -> Option<Self> {
+    /// Reads a certificate; nothing if it is none.
+    #[must_use]
+    pub fn from_der(der: &[u8]) -> Option<Self> {
         let (rest, certificate) = X509Certificate::from_der(der).ok()?;
         if !rest.is_empty() {
             return None;
@@ -80,7 +82,7 @@ pub fn certificates_in(what: &str, pem: &str) -> Result<Vec<CertificateFacts>, P
         if block.label != "CERTIFICATE" {
             return Err(error());
         }
-        certificates.push(CertificateFacts::read(&block.contents).ok_or_else(error)?);
+        certificates.push(CertificateFacts::from_der(&block.contents).ok_or_else(error)?);
     }
     if certificates.is_empty() { Err(error()) } else { Ok(certificates) }
 }
@@ -96,13 +98,10 @@ pub fn first_certificate(what: &str, pem: &str) -> Result<CertificateFacts, PkiE
 
 fn subject(certificate: &X509Certificate<'_>) -> Option<Subject> {
     let mut names = certificate.subject().iter_common_name();
-    let mut organizations = certificate.subject().iter_organization();
     let common_name = names.next()?.as_str().ok()?.to_owned();
-    let organization = match organizations.next() {
-        Some(value) => Some(value.as_str().ok()?.to_owned()),
-        None => None,
-    };
-    (names.next().is_none() && organizations.next().is_none()).then_some(Subject { common_name, organization })
+    let organizations = certificate.subject().iter_organization();
+    let organizations = organizations.map(|value| value.as_str().ok().map(str::to_owned)).collect::<Option<_>>()?;
+    names.next().is_none().then_some(Subject { common_name, organizations })
 }
 
 fn serial(certificate: &X509Certificate<'_>) -> String {

@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 
-use aws_lc_rs::digest;
 use k8s_openapi::ByteString;
 use k8s_openapi::api::core::v1::{ConfigMap, Secret};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
@@ -11,9 +10,11 @@ use serde::{Deserialize, Serialize};
 
 use super::observed::Slot;
 use super::{Authorities, Observed, Plan, Step};
+pub(crate) use crate::checksum::checksum;
 use crate::cluster::{Cluster, Node};
 use crate::manifests;
 use crate::pki::inventory::AuthorityName;
+use crate::rollout::Rollout;
 
 /// Tells who keeps an object.
 pub const MANAGED_BY_LABEL: &str = "app.kubernetes.io/managed-by";
@@ -29,6 +30,10 @@ pub const ISSUER_CHECKSUM_ANNOTATION: &str = "keyplane.io/issuer-checksum";
 pub const CONTENT_CHECKSUM_ANNOTATION: &str = "keyplane.io/content-checksum";
 /// The key under which an object lists its files.
 pub const INDEX_KEY: &str = "index.json";
+
+/// The key of the kubeadm configuration in a node's ConfigMap. It is for people and tools: kubeadm keeps it in the
+/// target, not on a machine, so the index has no path for it.
+pub const KUBEADM_CONFIG_KEY: &str = "kubeadm-config.yaml";
 
 /// The Secret of an authority.
 #[must_use]
@@ -46,6 +51,12 @@ pub fn service_account_secret(cluster: &str) -> String {
 #[must_use]
 pub fn kubeconfig_secret(cluster: &str) -> String {
     format!("{cluster}-kubeconfig")
+}
+
+/// The Secret of a user's kubeconfig.
+#[must_use]
+pub fn user_secret(cluster: &str, user: &str) -> String {
+    format!("{cluster}-user-{user}-kubeconfig")
 }
 
 /// The Secret of a node.
@@ -73,6 +84,13 @@ pub fn secret_names(cluster: &Cluster) -> impl Iterator<Item = String> {
         .map(|authority| authority_secret(&cluster.name, *authority))
         .chain([service_account_secret(&cluster.name), kubeconfig_secret(&cluster.name)])
         .chain(cluster.nodes.iter().map(|node| node_secret(&cluster.name, &node.name)))
+        .chain(cluster.users.iter().map(|user| user_secret(&cluster.name, &user.name)))
+}
+
+/// The Secrets of others that the ClusterSpec refers to.
+pub fn referenced_secret_names(cluster: &Cluster) -> impl Iterator<Item = String> {
+    let webhook = cluster.spec.audit.as_ref().and_then(|audit| audit.webhook.as_ref());
+    webhook.map(|webhook| webhook.secret_ref.name.clone()).into_iter()
 }
 
 /// The name of every ConfigMap that belongs to the cluster.
@@ -113,16 +131,14 @@ pub(super) fn trust_bundle(cluster: &Cluster, authorities: &Authorities) -> Conf
     config_map(cluster, trust_bundle_config_map(&cluster.name), None, [("ca.crt".to_owned(), certificate)].into())
 }
 
-/// All that isn't secret on a node.
-pub(super) fn node_config(cluster: &Cluster, node: &Node) -> ConfigMap {
-    let files = manifests::files(cluster, node);
+/// All that isn't secret on a node, as far as it is rolled out.
+pub(super) fn node_config(cluster: &Cluster, node: &Node, rollout: &Rollout) -> ConfigMap {
+    let files = rollout.files(node);
     let entries: Vec<_> = files.iter().map(|file| IndexEntry::new(&file.key, &file.path, file.mode)).collect();
-    let mut data = BTreeMap::from([
-        (INDEX_KEY.to_owned(), index(&entries)),
-        // For people and tools: kubeadm keeps it in the target, not on a machine, so the index has no path for it.
-        ("kubeadm-config.yaml".to_owned(), manifests::cluster_configuration(cluster)),
-    ]);
-    data.extend(files.into_iter().map(|file| (file.key.into_owned(), file.content)));
+    let configuration = manifests::cluster_configuration(cluster, rollout.configuration);
+    let mut data =
+        BTreeMap::from([(INDEX_KEY.to_owned(), index(&entries)), (KUBEADM_CONFIG_KEY.to_owned(), configuration)]);
+    data.extend(files.iter().map(|file| (file.key.to_string(), file.content.clone())));
     config_map(cluster, node_config_map(&cluster.name, &node.name), Some(node), data)
 }
 
@@ -183,18 +199,6 @@ fn metadata<const N: usize>(
         annotations: Some(annotations.into_iter().map(|(key, value)| (key.to_owned(), value)).collect()),
         ..ObjectMeta::default()
     }
-}
-
-/// SHA-256 in hexadecimal over keys and values, each with its length before it.
-pub(crate) fn checksum<'a>(entries: impl Iterator<Item = (&'a str, &'a [u8])>) -> String {
-    let mut context = digest::Context::new(&digest::SHA256);
-    for (key, value) in entries {
-        for part in [key.as_bytes(), value] {
-            context.update(&(part.len() as u64).to_be_bytes());
-            context.update(part);
-        }
-    }
-    context.finish().as_ref().iter().map(|byte| format!("{byte:02x}")).collect::<Vec<_>>().concat()
 }
 
 /// Whether an object has all that it should have. More labels and annotations than ours are others' business; more

@@ -8,6 +8,9 @@ use kube::ResourceExt;
 
 use super::Blocker;
 use super::objects::{MANAGED_BY, MANAGED_BY_LABEL};
+use crate::cluster::Version;
+use crate::pki::CertificateFacts;
+use crate::rollout::StaticPod;
 
 /// The objects that bear the names that Keyplane would write, whoever made them.
 #[derive(Debug, Default)]
@@ -20,6 +23,8 @@ pub struct Observed {
     pub status: ClusterSpecStatus,
     /// What the target said.
     pub target: TargetFacts,
+    /// Changed static pods are to be written at once, whatever the target says.
+    pub at_once: bool,
 }
 
 /// What the target cluster said of itself, as far as it was asked.
@@ -29,6 +34,14 @@ pub struct TargetFacts {
     pub available: Option<Result<(), (String, String)>>,
     /// The control-plane Nodes that it knows, and whether each is Ready. Nothing while it does not answer.
     pub nodes: Option<BTreeMap<String, bool>>,
+    /// The static pods of the control plane, by node and component. Nothing while it does not answer.
+    pub static_pods: Option<BTreeMap<(String, String), StaticPod>>,
+    /// The version that each Node's kubelet reports, workers' too.
+    pub kubelets: BTreeMap<String, String>,
+    /// The certificate that each node's API server presents, as far as it could be asked.
+    pub serving: BTreeMap<String, CertificateFacts>,
+    /// The version in `kube-system/kubeadm-config`, if it is newer than what belongs there.
+    pub configured_ahead: Option<Version>,
 }
 
 /// An object under a name that Keyplane would write.

@@ -12,9 +12,10 @@ mod rbac;
 use kube::core::{ApiResource, DynamicObject, GroupVersionKind};
 use serde_json::{Map, Value};
 
+pub use config_maps::{belongs_to_kubeadm, configured_version};
 pub use marks::{MarkPatch, mark};
 
-use crate::cluster::Cluster;
+use crate::cluster::{Cluster, Version};
 use crate::pki::Subject;
 
 /// The user that Keyplane is in a target cluster.
@@ -23,7 +24,7 @@ pub const USER: &str = "keyplane:controller";
 /// The subject of Keyplane's own certificate: a user without a group, whose rights are [`USER`]'s and no more.
 #[must_use]
 pub fn client_subject() -> Subject {
-    Subject { common_name: USER.to_owned(), organization: None }
+    Subject::user(USER)
 }
 
 /// An object that belongs in the target.
@@ -60,11 +61,12 @@ impl TargetObject {
     }
 }
 
-/// Everything that belongs in the target, rights first. `trust` is the bundle that the target's clients verify with.
+/// Everything that belongs in the target, rights first. `trust` is the bundle that the target's clients verify with,
+/// `configuration` the version that kubeadm-config says.
 #[must_use]
-pub fn objects(cluster: &Cluster, trust: &str) -> Vec<TargetObject> {
+pub fn objects(cluster: &Cluster, trust: &str, configuration: Version) -> Vec<TargetObject> {
     let mut objects = rbac::objects(cluster);
-    objects.extend(config_maps::objects(cluster, trust));
+    objects.extend(config_maps::objects(cluster, trust, configuration));
     objects
 }
 

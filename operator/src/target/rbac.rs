@@ -30,14 +30,18 @@ pub(super) fn objects(cluster: &Cluster) -> Vec<TargetObject> {
         role_binding("kube-public", "kubeadm:bootstrap-signer-clusterinfo", &[user("system:anonymous")]),
         cluster_role(USER, &own_rules(cluster)),
         cluster_role_binding(USER, USER, &[user(USER)]),
-        role("kube-system", USER, &[rule("", &["configmaps"], &["kubeadm-config", "kubelet-config"], &["get", "patch"])]),
+        role("kube-system", USER, &[
+            rule("", &["configmaps"], &["kubeadm-config", "kubelet-config"], &["get", "patch"]),
+            rule("", &["pods"], &[], &["get", "list", "watch"]),
+        ]),
         role_binding("kube-system", USER, &[user(USER)]),
         role("kube-public", USER, &[rule("", &["configmaps"], &["cluster-info"], &["get", "patch"])]),
         role_binding("kube-public", USER, &[user(USER)]),
     ]
 }
 
-/// Keyplane's own rights: judge kubelets' requests, see Nodes, mark control-plane Nodes, and look after what it wrote.
+/// Keyplane's own rights: judge kubelets' requests, see Nodes and (through its Role in kube-system) static pods,
+/// mark control-plane Nodes, and look after what it wrote.
 fn own_rules(cluster: &Cluster) -> Vec<Value> {
     let nodes: Vec<_> = cluster.nodes.iter().map(|node| node.name.as_str()).collect();
     let cluster_roles = ["kubeadm:get-nodes", USER, JOIN];
