@@ -196,10 +196,7 @@ impl Session {
                 _ = retries.tick(), if nodes.are_listed() => {
                     within(brief, judge.work(Timestamp::now())).await?;
                     if tokens_due.is_some_and(|due| due <= Instant::now()) {
-                        let states = within(brief, tokens.keep(&nodes.of_pools(&brief.workers), Timestamp::now())).await?;
-                        let failed = states.values().any(|state| matches!(state, TokenState::Failed(_)));
-                        tokens_due = failed.then(|| Instant::now() + TOKEN_RETRY);
-                        self.learn_of_machines(|facts| facts.tokens = states);
+                        tokens_due = self.keep_tokens(brief, &tokens, &nodes).await?;
                     }
                 }
                 _ = preparations.tick() => {
@@ -253,6 +250,19 @@ impl Session {
             tracing::info!(cluster = %self.findings.object, note, "target mended");
             self.events.normal(&brief.reference, "TargetMended", "Mend", &note).await;
         }
+    }
+
+    /// Makes, revokes and notes tokens; says when to try again what failed.
+    async fn keep_tokens(
+        &self,
+        brief: &Brief,
+        tokens: &Tokens<'_>,
+        nodes: &Nodes,
+    ) -> Result<Option<Instant>, Unavailable> {
+        let states = within(brief, tokens.keep(&nodes.of_pools(&brief.workers), Timestamp::now())).await?;
+        let failed = states.values().any(|state| matches!(state, TokenState::Failed(_)));
+        self.learn_of_machines(|facts| facts.tokens = states);
+        Ok(failed.then(|| Instant::now() + TOKEN_RETRY))
     }
 
     /// Keeps what a request of a kubelet that joins says of its machine.
