@@ -5,7 +5,7 @@ use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::{ControlPlane, ControlPlaneEndpoint, Etcd, Images, Network};
+use crate::{Addons, ControlPlane, ControlPlaneEndpoint, Etcd, Images, Network, Scale};
 
 /// One target cluster, whose keys and control-plane configuration Keyplane holds.
 #[derive(CustomResource, Clone, Debug, PartialEq, Serialize, Deserialize, KubeSchema)]
@@ -37,6 +37,8 @@ use crate::{ControlPlane, ControlPlaneEndpoint, Etcd, Images, Network};
 #[x_kube(validation = Rule::new(
     "!isIP(self.controlPlaneEndpoint.host) || (self.network.serviceCIDRs + self.network.podCIDRs).all(c, !isCIDR(c) || !cidr(c).containsIP(self.controlPlaneEndpoint.host))"
 ).message("spec.controlPlaneEndpoint.host lies in serviceCIDRs or podCIDRs, where machines can't reach it: choose an address outside"))]
+#[x_kube(validation = Rule::new("!self.addons.flannel.enabled || self.network.podCIDRs.size() > 0")
+    .message("spec.addons.flannel needs addresses for Pods: write spec.network.podCIDRs, for example [10.244.0.0/16]"))]
 pub struct ClusterSpecSpec {
     /// The version of the control plane, for example `v1.37.2`. It may go up by one minor version at a time, never down.
     #[schemars(length(max = 32))]
@@ -82,6 +84,14 @@ pub struct ClusterSpecSpec {
     /// The cluster's etcd.
     #[serde(default)]
     pub etcd: Etcd,
+
+    /// What runs in the cluster besides the control plane.
+    #[serde(default)]
+    pub addons: Addons,
+
+    /// The size that the cluster is made for. Not set means kubeadm's settings.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub scale: Option<Scale>,
 
     /// The CertificatePolicy in the same namespace. Not set means kubeadm's lifetimes and key algorithm, and serving
     /// certificates approved by the default rules.
@@ -143,7 +153,7 @@ pub struct ClusterSpecStatus {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub certificates: Vec<CertificateStatus>,
 
-    /// Rendered, `ControlPlaneAvailable`, `CertificatesValid`, Ready, Reconciling, Stalled.
+    /// Rendered, `ControlPlaneAvailable`, `CertificatesValid`, `AddonsReady`, Ready, Reconciling, Stalled.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["type".into()]))]
     pub conditions: Vec<Condition>,

@@ -13,7 +13,10 @@ pub enum ClusterCondition {
     ControlPlaneAvailable,
     /// No certificate has ended or is past its renewal time.
     CertificatesValid,
-    /// All of the others. The condition that kstatus, and so most `GitOps` tools, waits for.
+    /// The add-ons run in the target as they are declared. Ready does not wait for it: without a worker that takes its
+    /// Pods, a cluster's DNS may have no place to run.
+    AddonsReady,
+    /// All of the ones above but `AddonsReady`. The condition that kstatus, and so most `GitOps` tools, waits for.
     Ready,
     /// Work is going on. kstatus reads `True` as "in progress".
     Reconciling,
@@ -29,6 +32,7 @@ impl ClusterCondition {
             Self::Rendered => "Rendered",
             Self::ControlPlaneAvailable => "ControlPlaneAvailable",
             Self::CertificatesValid => "CertificatesValid",
+            Self::AddonsReady => "AddonsReady",
             Self::Ready => "Ready",
             Self::Reconciling => "Reconciling",
             Self::Stalled => "Stalled",

@@ -6,6 +6,7 @@
 // The lint counts `type_` of one printcolumn against that of the next.
 #![allow(clippy::duplicated_attributes)]
 
+mod addons;
 mod certificate_policy;
 mod cluster_spec;
 mod condition;
@@ -14,6 +15,7 @@ mod duration;
 mod network;
 mod node_pool;
 
+pub use addons::{Addons, CoreDns, Flannel, KubeProxy, Scale};
 pub use certificate_policy::{
     AuthorityPolicy, CertificatePolicy, CertificatePolicySpec, CertificatePolicyStatus, KeyAlgorithm,
     KubeletServingPolicy, LeafOverride, LeafPolicy, OnViolation,

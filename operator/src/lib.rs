@@ -1,11 +1,13 @@
 //! Keyplane: Kubernetes controllers that hold the keys of other clusters' control planes.
 
+pub mod addons;
 pub mod admin;
 pub mod app;
 pub mod approval;
 pub mod args;
 pub mod cluster;
 pub mod controllers;
+pub mod images;
 pub mod kube;
 pub mod kubeconfig;
 pub mod manifests;

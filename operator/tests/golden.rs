@@ -6,6 +6,7 @@
 mod common;
 
 use common::cluster;
+use keyplane::addons::Addon;
 use keyplane::pki::inventory;
 use keyplane::{app, manifests, target, yaml};
 
@@ -43,6 +44,16 @@ fn the_objects_in_the_target() {
     let objects: Vec<_> =
         target::objects(&cluster, "TRUST\n").iter().map(|wanted| yaml::write_object(&wanted.object)).collect();
     insta::assert_snapshot!("target", objects.join("---\n"));
+}
+
+#[test]
+fn the_objects_of_the_add_ons() {
+    let cluster = cluster(RICH);
+    for addon in Addon::ALL {
+        let objects = addon.objects(&cluster, cluster.version);
+        let documents: Vec<_> = objects.iter().map(|wanted| yaml::write_object(&wanted.object)).collect();
+        insta::assert_snapshot!(format!("addon-{}", addon.name().to_lowercase()), documents.join("---\n"));
+    }
 }
 
 #[test]

@@ -6,6 +6,7 @@
 
 mod policy;
 mod settings;
+mod sizing;
 mod version;
 
 use std::fmt;
@@ -15,6 +16,7 @@ use ipnet::IpNet;
 use keyplane_crds::{ClusterSpecSpec, ControlPlaneNode};
 
 pub use policy::{LeafTerms, Policy};
+pub use sizing::Sizing;
 pub use version::Version;
 
 /// A field that makes no sense, and what to write instead.
@@ -337,6 +339,17 @@ network: {podCIDRs: [10.244.0.0/16]}
             ("10.244.0.0/16", "10.100.0.0/16", "spec.network"),
             ("10.0.0.11,", "10.96.0.11,", "spec.controlPlane.nodes[].addresses"),
             ("{nodes:", "{kubelet: {rotateCertificates: false}, nodes:", "spec.controlPlane.kubelet"),
+            ("network:", "addons: {kubeProxy: {mode: userspace}}\nnetwork:", "spec.addons.kubeProxy.mode"),
+            ("network:", "addons: {kubeProxy: {config: {mode: ipvs}}}\nnetwork:", "spec.addons.kubeProxy.config"),
+            ("network:", "addons: {kubeProxy: {config: {kind: X}}}\nnetwork:", "spec.addons.kubeProxy.config"),
+            ("network:", "addons: {flannel: {backend: ipip}}\nnetwork:", "spec.addons.flannel.backend"),
+            (
+                "network:",
+                "addons: {flannel: {backendOptions: {PSK: x}}}\nnetwork:",
+                "spec.addons.flannel.backendOptions",
+            ),
+            ("network: {podCIDRs: [10.244.0.0/16]}", "addons: {flannel: {enabled: true}}", "spec.addons.flannel"),
+            ("network:", "scale: {nodes: 0}\nnetwork:", "spec.scale.nodes"),
             ("{nodes:", "{apiServer: {certSANs: [a b]}, nodes:", "spec.controlPlane.apiServer.certSANs"),
             (
                 "{nodes:",

@@ -31,7 +31,7 @@ pub(super) fn manifest(cluster: &Cluster, node: &Node) -> String {
 }
 
 fn command(cluster: &Cluster, node: &Node, address: &str) -> Vec<String> {
-    let extra = &cluster.spec.control_plane.api_server.extra_args;
+    let extra = &cluster.api_server_arguments();
     let file = |name: &str| format!("{PKI_DIRECTORY}/{name}");
     // A member that the user lets advertise another URL serves there too, and nowhere else for sure.
     let etcd_servers = value_of(&cluster.spec.etcd.stacked.extra_args, "advertise-client-urls")

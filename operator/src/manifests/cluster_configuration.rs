@@ -26,7 +26,7 @@ pub fn cluster_configuration(cluster: &Cluster) -> String {
     insert_unless_empty(&mut local_etcd, "extraArgs", arguments(&stacked.extra_args));
     insert_unless_empty(&mut local_etcd, "serverCertSANs", json!(stacked.server_cert_sans));
     insert_unless_empty(&mut local_etcd, "peerCertSANs", json!(stacked.peer_cert_sans));
-    let mut api_server_section = component(&api_server.extra_args, &api_server.extra_volumes);
+    let mut api_server_section = component(&cluster.api_server_arguments(), &api_server.extra_volumes);
     insert_unless_empty(&mut api_server_section, "certSANs", json!(api_server.cert_sans));
     let controller_manager = &control_plane.controller_manager;
     let scheduler = &control_plane.scheduler;
@@ -39,15 +39,15 @@ pub fn cluster_configuration(cluster: &Cluster) -> String {
         "certificatesDir": PKI_DIRECTORY,
         "clusterName": CLUSTER_NAME,
         "controlPlaneEndpoint": cluster.endpoint.to_string(),
-        "controllerManager": component(&controller_manager.extra_args, &controller_manager.extra_volumes),
-        "dns": {},
+        "controllerManager": component(&cluster.controller_manager_arguments(), &controller_manager.extra_volumes),
+        "dns": addon(cluster.spec.addons.core_dns.enabled),
         "encryptionAlgorithm": cluster.policy.default_leaf().key_algorithm,
         "etcd": {"local": local_etcd},
         "imageRepository": cluster.spec.image_repository,
         "kubernetesVersion": cluster.version.to_string(),
         "networking": networking,
-        "proxy": {},
-        "scheduler": component(&scheduler.extra_args, &scheduler.extra_volumes),
+        "proxy": addon(cluster.spec.addons.kube_proxy.enabled),
+        "scheduler": component(&cluster.scheduler_arguments(), &scheduler.extra_volumes),
     }))
 }
 
@@ -56,6 +56,11 @@ fn component(extra_args: &[Argument], extra_volumes: &[HostPathMount]) -> Map<St
     insert_unless_empty(&mut section, "extraArgs", arguments(extra_args));
     insert_unless_empty(&mut section, "extraVolumes", Value::Array(extra_volumes.iter().map(volume).collect()));
     section
+}
+
+/// kubeadm leaves an add-on that is disabled alone in an upgrade.
+fn addon(enabled: bool) -> Value {
+    if enabled { json!({}) } else { json!({"disabled": true}) }
 }
 
 fn arguments(arguments: &[Argument]) -> Value {

@@ -14,7 +14,7 @@ mod scheduler;
 mod static_pod;
 
 pub use cluster_configuration::cluster_configuration;
-pub use images::Image;
+pub use images::{Image, required_images};
 pub use kubelet::{
     CONTAINER_RUNTIME_ENDPOINT, flags_env, instance_configuration, kubelet_configuration, shared_kubelet_configuration,
 };

@@ -8,6 +8,7 @@ use kube::ResourceExt;
 
 use super::Blocker;
 use super::objects::{MANAGED_BY, MANAGED_BY_LABEL};
+use crate::addons::{Addon, AddonFacts};
 
 /// The objects that bear the names that Keyplane would write, whoever made them.
 #[derive(Debug, Default)]
@@ -29,6 +30,8 @@ pub struct TargetFacts {
     pub available: Option<Result<(), (String, String)>>,
     /// The control-plane Nodes that it knows, and whether each is Ready. Nothing while it does not answer.
     pub nodes: Option<BTreeMap<String, bool>>,
+    /// The add-ons, once they were looked at; nothing while it does not answer.
+    pub addons: Option<BTreeMap<Addon, AddonFacts>>,
 }
 
 /// An object under a name that Keyplane would write.

@@ -5,6 +5,7 @@ use k8s_openapi::jiff::Timestamp;
 use keyplane_crds::{CertificateStatus, ClusterCondition, ClusterSpecStatus, Condition, set_condition};
 
 use super::{Authorities, Blocker, Observed, node, objects, user_kubeconfig};
+use crate::addons;
 use crate::cluster::{Cluster, Node};
 use crate::pki::inventory::{AuthorityName, Leaf, cluster_leaves, leaves_of};
 use crate::pki::{CertificateFacts, first_certificate, renewal};
@@ -73,6 +74,7 @@ pub fn report(
     set(&mut status.conditions, ClusterCondition::Rendered, &rendered, generation, now);
     set(&mut status.conditions, ClusterCondition::ControlPlaneAvailable, &available, generation, now);
     set(&mut status.conditions, ClusterCondition::CertificatesValid, &valid, generation, now);
+    set(&mut status.conditions, ClusterCondition::AddonsReady, &addons(cluster, observed), generation, now);
     set(&mut status.conditions, ClusterCondition::Ready, &ready, generation, now);
     set(&mut status.conditions, ClusterCondition::Reconciling, &reconciling, generation, now);
     set(&mut status.conditions, ClusterCondition::Stalled, &stalled, generation, now);
@@ -138,6 +140,11 @@ fn available(cluster: &Cluster, observed: &Observed) -> Outcome {
         Some(Ok(())) => Outcome::good("Available", format!("the API server at {} answers", cluster.endpoint)),
         Some(Err((reason, message))) => Outcome::bad(reason, message.clone()),
     }
+}
+
+fn addons(cluster: &Cluster, observed: &Observed) -> Outcome {
+    let health = addons::health(cluster, observed.target.addons.as_ref());
+    Outcome { good: health.good, reason: health.reason.to_owned(), message: health.message }
 }
 
 fn valid(certificates: &[CertificateStatus], rendered: bool, now: Timestamp) -> Outcome {

@@ -5,6 +5,7 @@
 //! controller starts and stops sessions and reads what they have learned; a session that learns something new asks for
 //! a reconciliation.
 
+mod addons;
 mod credentials;
 mod nodes;
 mod preparation;

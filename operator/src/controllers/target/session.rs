@@ -18,6 +18,7 @@ use kube::{Client, ResourceExt};
 use tokio::sync::watch;
 use tokio::time::{Instant, MissedTickBehavior, interval, interval_at, sleep, timeout};
 
+use super::addons::{Addons, Done};
 use super::credentials;
 use super::nodes::Nodes;
 use super::preparation::{Prepared, Unavailable, prepare};
@@ -35,7 +36,7 @@ use crate::target::mark;
 const PROBE_PERIOD: Duration = Duration::from_secs(20);
 /// How long an answer may take.
 const PROBE_TIMEOUT: Duration = Duration::from_secs(10);
-/// How long a piece of work with the target may take: two dozen requests at most.
+/// How long a piece of work with the target may take: a few dozen requests at most.
 const WORK_TIMEOUT: Duration = Duration::from_mins(1);
 /// How often the objects in the target are looked at again.
 const PREPARE_PERIOD: Duration = Duration::from_mins(10);
@@ -73,6 +74,7 @@ impl Session {
             self.learn(|facts| {
                 facts.available = Some(Err((unavailable.reason.to_owned(), unavailable.message.clone())));
                 facts.nodes = None;
+                facts.addons = None;
             });
             tokio::select! {
                 changed = briefs.changed() => if changed.is_err() { return },
@@ -116,6 +118,9 @@ impl Session {
             timer.set_missed_tick_behavior(MissedTickBehavior::Delay);
         }
         let mut renewal = pin!(sleep(CLIENT_VALIDITY / 2));
+        let mut addons = Addons::new(client.clone(), brief);
+        let mut addon_changes = addons.changes();
+        let mut addons_due = pin!(sleep(Duration::ZERO));
         let mut silent = 0;
         loop {
             tokio::select! {
@@ -145,6 +150,19 @@ impl Session {
                     None => return Err(Unavailable::new("WatchEnded", "the watch of requests ended")),
                 },
                 _ = retries.tick(), if nodes.are_listed() => within(brief, judge.work(Timestamp::now())).await?,
+                Some(change) = addon_changes.next() => {
+                    if let Some(wait) = addons.take(change) {
+                        let due = addons_due.deadline().min(Instant::now() + wait);
+                        addons_due.as_mut().reset(due);
+                    }
+                    self.learn_addons(&addons);
+                }
+                () = &mut addons_due => {
+                    let (done, retry) = within(brief, addons.look_after(&self.management)).await?;
+                    self.tell_addons(brief, done).await;
+                    self.learn_addons(&addons);
+                    addons_due.as_mut().reset(Instant::now() + retry.unwrap_or(PREPARE_PERIOD));
+                }
                 _ = preparations.tick() => self.tell(brief, within(brief, prepare(&client, &self.management, brief)).await??).await,
                 _ = probes.tick() => match probe(&client, brief).await {
                     Ok(()) => silent = 0,
@@ -172,6 +190,26 @@ impl Session {
             let note = format!("put right in the target: {}", prepared.mended.join(", "));
             tracing::info!(cluster = %self.object, note, "target mended");
             self.events.normal(&brief.reference, "TargetMended", "Mend", &note).await;
+        }
+    }
+
+    /// Keeps what is known of the add-ons, once there was a first look.
+    fn learn_addons(&self, addons: &Addons<'_>) {
+        if let Some(known) = addons.facts() {
+            self.learn(|facts| facts.addons = Some(known));
+        }
+    }
+
+    async fn tell_addons(&self, brief: &Brief, done: Done) {
+        for (objects, reason, action, what) in [
+            (done.applied, "AddonsApplied", "Apply", "applied add-ons in the target"),
+            (done.removed, "AddonsRemoved", "Remove", "took add-ons out of the target"),
+        ] {
+            if !objects.is_empty() {
+                let note = format!("{what}: {}", objects.join(", "));
+                tracing::info!(cluster = %self.object, note, "add-ons");
+                self.events.normal(&brief.reference, reason, action, &note).await;
+            }
         }
     }
 
