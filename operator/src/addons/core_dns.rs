@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use super::{KUBE_SYSTEM, RBAC, cluster_role_binding, labelled, resources, service_account};
-use crate::cluster::{Cluster, Version};
+use crate::cluster::{Cluster, Sizing, Version};
 use crate::manifests::Image;
 use crate::target::TargetObject;
 
@@ -84,10 +84,10 @@ fn deployment(cluster: &Cluster, version: Version) -> Value {
     let written = &cluster.spec.addons.core_dns;
     let sizing = cluster.sizing();
     let replicas = written.replicas.map_or_else(
-        || sizing.map_or(REPLICAS, |sizing| sizing.dns_replicas()),
+        || sizing.map_or(REPLICAS, Sizing::dns_replicas),
         |replicas| u32::try_from(replicas).unwrap_or(REPLICAS),
     );
-    let (request, limit) = sizing.map_or((70, 170), |sizing| sizing.dns_memory());
+    let (request, limit) = sizing.map_or((70, 170), Sizing::dns_memory);
     let sized = json!({
         "limits": {"memory": format!("{limit}Mi")},
         "requests": {"cpu": "100m", "memory": format!("{request}Mi")},

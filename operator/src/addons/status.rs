@@ -86,7 +86,7 @@ pub fn health(cluster: &Cluster, facts: Option<&BTreeMap<Addon, AddonFacts>>) ->
                 left.extend(theirs.iter().cloned());
                 match rollout {
                     Some(Rollout { wanted, available, complete: true }) => {
-                        running.push(format!("{name} {available}/{wanted}"))
+                        running.push(format!("{name} {available}/{wanted}"));
                     }
                     Some(Rollout { wanted, available, .. }) => {
                         under_way.push(format!("{name}: {available} of {wanted} Pods are available"));
