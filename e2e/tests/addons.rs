@@ -4,10 +4,15 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
-use keyplane_e2e::{Parts, command, operator, oracle, preflight};
-use serde_json::Value;
+use keyplane_e2e::installation::{FIRST_REPLICA, Installation, PATIENCE};
+use keyplane_e2e::machine::lab_kubelet_settings;
+use keyplane_e2e::{
+    Kubectl, Lab, Machine, Operator, Parts, boot, carry, command, eventually, image, operator, oracle, preflight,
+};
+use serde_json::{Value, json};
 
 /// The same cluster for both.
 struct Case {
@@ -179,3 +184,246 @@ fn the_images_are_those_that_kubeadm_lists() -> Result<()> {
     }
     Ok(())
 }
+
+/// Without systemd, and with the kernel of another machine around it, this sysctl is not the lab's to set.
+const PROXY_CONFIG: &str = r#"{"conntrack": {"maxPerCore": 0}}"#;
+
+const CLUSTER: &str = "addons";
+
+fn cluster_with(machine: &Machine, addons: &Value) -> Value {
+    json!({
+        "apiVersion": "keyplane.io/v1alpha1", "kind": "ClusterSpec", "metadata": {"name": CLUSTER},
+        "spec": {
+            "kubernetesVersion": "v1.37.2",
+            "controlPlaneEndpoint": {"host": machine.address()},
+            "controlPlane": {
+                "nodes": [{"name": "cp1", "addresses": [machine.address()]}],
+                "kubelet": lab_kubelet_settings(machine),
+            },
+            "network": {"podCIDRs": ["10.244.0.0/16"]},
+            "addons": addons,
+        },
+    })
+}
+
+fn all_on() -> Result<Value> {
+    Ok(json!({
+        "kubeProxy": {"mode": "nftables", "config": serde_json::from_str::<Value>(PROXY_CONFIG)?},
+        "flannel": {"enabled": true},
+    }))
+}
+
+#[test]
+#[ignore = "needs root and the lab's parts: make test"]
+fn add_ons_run_are_mended_keep_what_is_the_users_and_are_taken_away() -> Result<()> {
+    let began = Instant::now();
+    let tell = |what: &str| eprintln!("{:6.1} s  {what}", began.elapsed().as_secs_f32());
+    let lab = Lab::start()?;
+    let images = image::for_whole_cluster(lab.parts())?;
+    let mut machine = lab.machine("cp1")?;
+    let mut installation = Installation::start(&lab)?;
+    installation.admin().apply(&cluster_with(&machine, &all_on()?).to_string())?;
+    installation.wait_for(CLUSTER, "Rendered")?;
+    carry::carry(installation.admin(), "default", CLUSTER, &machine)?;
+    machine.start_containerd()?;
+    machine.import_images(&images)?;
+    // No pod network is put there: the Node becomes Ready by Flannel alone.
+    machine.start_kubelet()?;
+    let target = boot::owners_kubectl(&lab, installation.admin(), CLUSTER)?;
+    installation.wait_for(CLUSTER, "Ready")?;
+    tell("the control plane is Ready");
+    installation.wait_for(CLUSTER, "AddonsReady")?;
+    tell("the add-ons are Ready");
+    let mut cluster = Running { installation, machine, target };
+    cluster.the_condition_tells_how_many_pods_there_are()?;
+    cluster.dns_answers_a_pod_through_its_service()?;
+    tell("DNS answers");
+    cluster.what_was_changed_is_mended_and_what_is_the_users_stays()?;
+    tell("what was changed is mended, what is the user's has stayed");
+    cluster.nothing_is_applied_while_nothing_changes(&lab)?;
+    tell("nothing was applied");
+    cluster.what_the_user_takes_over_is_left_to_him()?;
+    tell("an object that the user has taken over is left");
+    cluster.dns_that_is_switched_off_is_taken_away()?;
+    tell("CoreDNS is gone");
+    cluster.dns_of_somebody_else_is_left_alone_and_told()?;
+    tell("CoreDNS of somebody else is told");
+    Ok(())
+}
+
+struct Running {
+    installation: Installation,
+    machine: Machine,
+    target: Kubectl,
+}
+
+impl Running {
+    fn condition(&self) -> Result<Value> {
+        let cluster = self.installation.admin().json(&["get", "clusterspec", CLUSTER])?;
+        let conditions = cluster["status"]["conditions"].as_array().cloned().unwrap_or_default();
+        conditions.into_iter().find(|condition| condition["type"] == "AddonsReady").context("no condition AddonsReady")
+    }
+
+    fn apply_addons(&self, change: impl FnOnce(&mut Value)) -> Result<()> {
+        let mut addons = all_on()?;
+        change(&mut addons);
+        self.installation.admin().apply(&cluster_with(&self.machine, &addons).to_string()).map(|_| ())
+    }
+
+    fn wait_for_reason(&self, reason: &str) -> Result<Value> {
+        eventually(&format!("AddonsReady with the reason {reason}"), PATIENCE, || {
+            let condition = self.condition()?;
+            ensure!(condition["reason"] == reason, "{condition}");
+            Ok(condition)
+        })
+    }
+
+    fn the_condition_tells_how_many_pods_there_are(&self) -> Result<()> {
+        let condition = self.condition()?;
+        ensure!(condition["message"] == "Pods available: kube-proxy 1/1, Flannel 1/1, CoreDNS 2/2", "{condition}");
+        Ok(())
+    }
+
+    fn dns_answers_a_pod_through_its_service(&self) -> Result<()> {
+        self.target.apply(&ASKER.replace("@IMAGE@", image::TOOLBOX))?;
+        eventually("pod that asks", PATIENCE, || self.target.check_condition(&["pod", "asker"], "Ready"))?;
+        let asked =
+            ["exec", "asker", "--", "timeout", "5", "nslookup", "kubernetes.default.svc.cluster.local", "10.96.0.10"];
+        eventually("answer of DNS", PATIENCE, || {
+            let answer = self.target.run(&asked)?;
+            ensure!(answer.contains("10.96.0.1\n"), "{answer}");
+            Ok(())
+        })
+    }
+
+    fn what_was_changed_is_mended_and_what_is_the_users_stays(&self) -> Result<()> {
+        let deployment = ["-n", "kube-system", "deployment/coredns"];
+        let daemon_set = ["-n", "kube-system", "daemonset/kube-proxy"];
+        let kubectl = |verb: &[&str], rest: &[&str]| self.target.run(&[verb, rest].concat());
+        // The user's: fields that kubeadm's manifests don't have, a toleration more, and the number of Pods.
+        kubectl(&["set", "resources"], &[&daemon_set[..], &["--requests=cpu=5m"]].concat())?;
+        kubectl(&["set", "env"], &[&deployment[..], &["MINE=yes"]].concat())?;
+        kubectl(&["scale", "--replicas=1"], &deployment)?;
+        let add = r#"[{"op": "add", "path": "/spec/template/spec/tolerations/-", "value": {"key": "theirs", "operator": "Exists"}}]"#;
+        kubectl(&["patch", "--type=json", "-p", add], &deployment)?;
+        // Keyplane's: an image, and an object that is gone.
+        kubectl(&["set", "image"], &[&deployment[..], &["coredns=registry.example/other:1"]].concat())?;
+        let mended = || {
+            let found = self.target.json(&["get", "-n", "kube-system", "deployment", "coredns"])?;
+            let container = &found["spec"]["template"]["spec"]["containers"][0];
+            ensure!(container["image"] == "registry.k8s.io/coredns/coredns:v1.14.6", "{container}");
+            Ok(found)
+        };
+        let found = eventually("CoreDNS with its own image", PATIENCE, mended)?;
+        let pod = &found["spec"]["template"]["spec"];
+        ensure!(found["spec"]["replicas"] == 1, "{}", found["spec"]["replicas"]);
+        ensure!(pod["tolerations"].to_string().contains("theirs"), "{}", pod["tolerations"]);
+        ensure!(pod["containers"][0]["env"][0]["name"] == "MINE", "{}", pod["containers"][0]);
+        let proxy = self.target.json(&["get", "-n", "kube-system", "daemonset", "kube-proxy"])?;
+        let requests = &proxy["spec"]["template"]["spec"]["containers"][0]["resources"]["requests"];
+        ensure!(requests["cpu"] == "5m", "{requests}");
+        self.target.run(&["delete", "-n", "kube-system", "daemonset", "kube-proxy"])?;
+        eventually("kube-proxy that is back", PATIENCE, || {
+            self.target.run(&["get", "-n", "kube-system", "daemonset", "kube-proxy"])
+        })?;
+        self.wait_for_reason("Installed").map(|_| ())
+    }
+
+    /// A new session looks at every object again, and finds nothing to do.
+    fn nothing_is_applied_while_nothing_changes(&mut self, lab: &Lab) -> Result<()> {
+        let applied = self.requests("APPLY", "")?;
+        let looked = self.requests("GET", "serviceaccounts")?;
+        self.installation.operator.stop()?;
+        self.installation.operator = Operator::start(lab, &self.installation.user, FIRST_REPLICA)?;
+        eventually("look at every add-on", PATIENCE, || {
+            let now = self.requests("GET", "serviceaccounts")?;
+            ensure!(now >= looked + 3, "{now} requests, {looked} before");
+            Ok(())
+        })?;
+        // Changes of the workloads' status go on arriving; none of them is a reason to write.
+        std::thread::sleep(Duration::from_secs(15));
+        let now = self.requests("APPLY", "")?;
+        ensure!(now == applied, "{now} objects were applied, {applied} before");
+        Ok(())
+    }
+
+    /// How many requests of this kind the target's API server has answered. Nobody else applies there.
+    fn requests(&self, verb: &str, resource: &str) -> Result<u64> {
+        let metrics = self.target.run(&["get", "--raw", "/metrics"])?;
+        let of_interest = |line: &&str| {
+            line.starts_with("apiserver_request_total{")
+                && line.contains(&format!("verb=\"{verb}\""))
+                && (resource.is_empty() || line.contains(&format!("resource=\"{resource}\"")))
+        };
+        let counts =
+            metrics.lines().filter(of_interest).filter_map(|line| line.rsplit(' ').next()?.parse::<u64>().ok());
+        Ok(counts.sum())
+    }
+
+    fn what_the_user_takes_over_is_left_to_him(&self) -> Result<()> {
+        let deployment = ["-n", "kube-system", "deployment", "coredns"];
+        self.target.run(&[&["annotate"], &deployment[..], &["keyplane.io/unmanaged=true"]].concat())?;
+        self.target.run(&["set", "env", "-n", "kube-system", "deployment/coredns", "MINE=still"])?;
+        let limits = ["set", "resources", "-n", "kube-system", "deployment/coredns", "--limits=memory=200Mi"];
+        self.target.run(&limits)?;
+        std::thread::sleep(Duration::from_secs(5));
+        let found = self.target.json(&[&["get"], &deployment[..]].concat())?;
+        let limit = &found["spec"]["template"]["spec"]["containers"][0]["resources"]["limits"]["memory"];
+        ensure!(limit == "200Mi", "{limit}");
+        self.target.run(&[&["annotate"], &deployment[..], &["keyplane.io/unmanaged-"]].concat())?;
+        eventually("CoreDNS with its own limit", PATIENCE, || {
+            let found = self.target.json(&[&["get"], &deployment[..]].concat())?;
+            let limit = &found["spec"]["template"]["spec"]["containers"][0]["resources"]["limits"]["memory"];
+            ensure!(limit == "170Mi", "{limit}");
+            Ok(())
+        })
+    }
+
+    fn dns_that_is_switched_off_is_taken_away(&self) -> Result<()> {
+        self.apply_addons(|addons| addons["coreDNS"] = json!({"enabled": false}))?;
+        for object in [
+            "-n=kube-system deployment coredns",
+            "-n=kube-system service kube-dns",
+            "-n=kube-system configmap coredns",
+            "-n=kube-system serviceaccount coredns",
+            "clusterrole system:coredns",
+            "clusterrolebinding system:coredns",
+        ] {
+            let words: Vec<_> = object.split(' ').collect();
+            eventually(&format!("end of {object}"), PATIENCE, || {
+                let found = self.target.run(&[&["get", "--ignore-not-found", "-o", "name"], &words[..]].concat())?;
+                ensure!(found.trim().is_empty(), "{found}");
+                Ok(())
+            })?;
+        }
+        let left = self.target.run(&["get", "-n", "kube-system", "daemonset", "kube-proxy", "-o", "name"])?;
+        ensure!(left.contains("kube-proxy"), "kube-proxy is gone too");
+        self.wait_for_reason("Installed").map(|_| ())
+    }
+
+    fn dns_of_somebody_else_is_left_alone_and_told(&self) -> Result<()> {
+        self.target.apply("{apiVersion: v1, kind: ConfigMap, metadata: {name: coredns, namespace: kube-system, labels: {app.kubernetes.io/managed-by: Helm}}, data: {Corefile: theirs}}")?;
+        self.apply_addons(|_| ())?;
+        let condition = self.wait_for_reason("ForeignObject")?;
+        let message = condition["message"].as_str().unwrap_or_default();
+        ensure!(message.contains("ConfigMap kube-system/coredns"), "{message}");
+        let found = self.target.json(&["get", "-n", "kube-system", "configmap", "coredns"])?;
+        ensure!(found["data"]["Corefile"] == "theirs", "{found}");
+        let deployment =
+            self.target.run(&["get", "-n", "kube-system", "deployment", "--ignore-not-found", "coredns"])?;
+        ensure!(deployment.trim().is_empty(), "half of it was installed: {deployment}");
+        // The cluster is Ready all the same: its own affairs are in order.
+        self.installation.admin().check_condition(&["clusterspec", CLUSTER], "Ready")
+    }
+}
+
+/// A pod to ask from. It tolerates the control plane's taint.
+const ASKER: &str = "
+apiVersion: v1
+kind: Pod
+metadata: {name: asker, namespace: default}
+spec:
+  terminationGracePeriodSeconds: 0
+  tolerations: [{operator: Exists}]
+  containers: [{name: asker, image: @IMAGE@, imagePullPolicy: Never, command: [sleep, '100000']}]
+";

@@ -113,7 +113,8 @@ fn run_cluster(minor: &str, proxy_mode: &str) -> Result<()> {
 }
 
 fn the_service_answers(lab: &Lab, target: &Kubectl, nodes: &[&Machine]) -> Result<()> {
-    let asked = ["exec", "asker", "--", "timeout", "5", "wget", "-q", "-O", "-", "http://web.default.svc.cluster.local"];
+    let asked =
+        ["exec", "asker", "--", "timeout", "5", "wget", "-q", "-O", "-", "http://web.default.svc.cluster.local"];
     let name = eventually("answer by name", PATIENCE, || target.run(&asked))?;
     ensure!(name.starts_with("web-"), "{name}");
     let service = target.json(&["get", "service", "web"])?;
