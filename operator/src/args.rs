@@ -79,7 +79,7 @@ pub enum LogFormat {
 /// `keyplane render`
 #[derive(Debug, Args)]
 #[command(after_help = "Written are DIR/<node>/<path on the machine>, DIR/objects/management/*.yaml and \
-    DIR/objects/target/*.yaml.\nDIR must be empty or missing. Private keys have mode 0600.\n\n\
+    DIR/objects/target/*.yaml, with one file\nfor each add-on (kubectl apply --server-side -f).\nDIR must be empty or missing. Private keys have mode 0600.\n\n\
     Example:\n  keyplane render -f cluster.yaml -o out\n  tar -C out/cp1 -c etc/kubernetes var/lib/kubelet | ssh root@cp1 tar -C / -xp")]
 pub struct RenderArguments {
     /// A file with one or more YAML documents; `-` is standard input. May be given several times.
