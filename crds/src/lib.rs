@@ -6,7 +6,11 @@
 // The lint counts `type_` of one printcolumn against that of the next.
 #![allow(clippy::duplicated_attributes)]
 
+mod access;
 mod addons;
+mod audit;
+mod authentication;
+mod bootstrap;
 mod certificate_policy;
 mod cluster_spec;
 mod condition;
@@ -14,8 +18,15 @@ mod control_plane;
 mod duration;
 mod network;
 mod node_pool;
+mod pod_security;
+mod registry_mirror;
+mod users;
 
+pub use access::Access;
 pub use addons::{Addons, CoreDns, Flannel, KubeProxy, Scale};
+pub use audit::{Audit, AuditLog, AuditWebhook};
+pub use authentication::{Anonymous, AnonymousCondition, Authentication};
+pub use bootstrap::{Bootstrap, BootstrapFormat, Download, Downloads, HostEntry};
 pub use certificate_policy::{
     AuthorityPolicy, CertificatePolicy, CertificatePolicySpec, CertificatePolicyStatus, KeyAlgorithm,
     KubeletServingPolicy, LeafOverride, LeafPolicy, OnViolation,
@@ -30,7 +41,12 @@ pub use control_plane::{
 };
 pub use duration::{DurationError, RenewBefore, parse_duration};
 pub use network::Network;
-pub use node_pool::{Machine, MachineSelector, NodePool, NodePoolRole, NodePoolSpec, NodePoolStatus};
+pub use node_pool::{
+    Machine, MachineSelector, MachineState, MachineStatus, NodePool, NodePoolRole, NodePoolSpec, NodePoolStatus,
+};
+pub use pod_security::{PodSecurity, PodSecurityExemptions, PodSecurityLevel};
+pub use registry_mirror::RegistryMirror;
+pub use users::User;
 
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::CustomResourceExt;
@@ -43,6 +59,12 @@ pub const CLUSTER_LABEL: &str = "keyplane.io/cluster";
 
 /// Label on every object that is about one machine: the name of the node.
 pub const NODE_LABEL: &str = "keyplane.io/node";
+
+/// Label on the Secret of an issued kubeconfig: the user's name.
+pub const USER_LABEL: &str = "keyplane.io/user";
+
+/// Label on every object that is about one pool: the name of the `NodePool`.
+pub const NODE_POOL_LABEL: &str = "keyplane.io/node-pool";
 
 /// The label by which Cluster API finds a cluster's Secrets.
 pub const CLUSTER_API_LABEL: &str = "cluster.x-k8s.io/cluster-name";

@@ -23,11 +23,25 @@ pub enum Credential<'a> {
     },
     /// In a file on the machine that holds both.
     File(&'a str),
+    /// A bootstrap token in their place.
+    Token(&'a str),
 }
 
 /// Writes a kubeconfig with one cluster, one user and one context.
 #[must_use]
 pub fn write(server: &Endpoint, authority: &str, user: &str, credential: Credential<'_>) -> String {
+    write_through(None, server, authority, user, credential)
+}
+
+/// Writes a kubeconfig that reaches the server through a proxy, where there is one.
+#[must_use]
+pub fn write_through(
+    proxy_url: Option<&str>,
+    server: &Endpoint,
+    authority: &str,
+    user: &str,
+    credential: Credential<'_>,
+) -> String {
     let context = format!("{user}@{CLUSTER_NAME}");
     let user_info = match credential {
         Credential::Embedded { certificate, key } => json!({
@@ -35,14 +49,16 @@ pub fn write(server: &Endpoint, authority: &str, user: &str, credential: Credent
             "client-key-data": base64(key),
         }),
         Credential::File(path) => json!({"client-certificate": path, "client-key": path}),
+        Credential::Token(token) => json!({"token": token}),
     };
+    let mut cluster = json!({"certificate-authority-data": base64(authority), "server": format!("https://{server}")});
+    if let Some(proxy_url) = proxy_url {
+        cluster["proxy-url"] = proxy_url.into();
+    }
     yaml::write(&json!({
         "apiVersion": "v1",
         "kind": "Config",
-        "clusters": [{
-            "name": CLUSTER_NAME,
-            "cluster": {"certificate-authority-data": base64(authority), "server": format!("https://{server}")},
-        }],
+        "clusters": [{"name": CLUSTER_NAME, "cluster": cluster}],
         "users": [{"name": user, "user": user_info}],
         "contexts": [{"name": context, "context": {"cluster": CLUSTER_NAME, "user": user}}],
         "current-context": context,
@@ -74,7 +90,8 @@ pub fn embedded_credential(text: &str) -> Option<(String, String)> {
     Some((field("client-certificate-data")?, field("client-key-data")?))
 }
 
-fn base64(text: &str) -> String {
+/// Standard base64 with padding.
+pub(crate) fn base64(text: &str) -> String {
     // ByteString is how the Kubernetes API writes bytes: standard base64 with padding, as a kubeconfig has it.
     match serde_json::to_value(k8s_openapi::ByteString(text.as_bytes().to_vec())) {
         Ok(serde_json::Value::String(encoded)) => encoded,

@@ -16,11 +16,13 @@ use serde_json::Value;
 use crate::addons::Addon;
 use crate::args::RenderArguments;
 use crate::cluster::{Cluster, FieldError, Policy};
+use crate::join::Pool;
+use crate::join::objects::worker_config;
 use crate::pki::inventory::AuthorityName;
 use crate::plan::issuance::{IssuanceError, fulfil};
 use crate::plan::objects::{INDEX_KEY, IndexEntry};
 use crate::plan::{Authorities, Blocker, Observed, Step, plan};
-use crate::{target, yaml};
+use crate::{join, target, yaml};
 
 /// Where kubectl puts an object whose YAML has no namespace.
 const DEFAULT_NAMESPACE: &str = "default";
@@ -98,6 +100,7 @@ pub enum RenderError {
 struct Inputs {
     clusters: Vec<ClusterSpec>,
     policies: Vec<CertificatePolicy>,
+    pools: Vec<NodePool>,
     secrets: Vec<Secret>,
 }
 
@@ -118,8 +121,14 @@ pub fn render(arguments: &RenderArguments, now: Timestamp) -> Result<Vec<String>
         if let Some(twice) = cluster.nodes.iter().find(|node| !nodes.insert(node.name.clone())) {
             return Err(RenderError::NodeDirectoryTaken(twice.name.clone()));
         }
-        let observed = complete(&cluster, &inputs.secrets, now)?;
-        clusters.push((cluster, observed));
+        let workers = workers(&cluster, &inputs.pools)?;
+        let mut machines = workers.iter().flat_map(|pool| &pool.machines);
+        if let Some(twice) = machines.find(|machine| !nodes.insert(machine.name.clone())) {
+            return Err(RenderError::NodeDirectoryTaken(twice.name.clone()));
+        }
+        let mut observed = complete(&cluster, &inputs.secrets, now)?;
+        add_workers(&cluster, &workers, &mut observed);
+        clusters.push((cluster, workers, observed));
     }
     let output = &arguments.output;
     make_directory(output)?;
@@ -127,10 +136,17 @@ pub fn render(arguments: &RenderArguments, now: Timestamp) -> Result<Vec<String>
         return Err(RenderError::NotEmpty(output.clone()));
     }
     let mut done = vec![];
-    for (cluster, observed) in &clusters {
+    for (cluster, workers, observed) in &clusters {
         let files = write_nodes(output, observed)?;
-        write_objects(output, cluster, observed)?;
-        done.push(format!("{}: {files} files for {} nodes in {}", cluster.name, cluster.nodes.len(), output.display()));
+        write_objects(output, cluster, workers, observed)?;
+        let machines = cluster.nodes.len() + workers.iter().map(|pool| pool.machines.len()).sum::<usize>();
+        done.push(format!("{}: {files} files for {machines} nodes in {}", cluster.name, output.display()));
+        done.extend(workers.iter().map(|pool| {
+            format!(
+                "{}: no join data for NodePool {}: its token is made in the running cluster; `kubeadm join` works, too",
+                cluster.name, pool.name
+            )
+        }));
     }
     Ok(done)
 }
@@ -157,6 +173,30 @@ fn parse(spec: &ClusterSpec, policies: &[CertificatePolicy]) -> Result<Cluster, 
         name,
         source,
     })
+}
+
+/// The pools of workers of a cluster.
+fn workers(cluster: &Cluster, pools: &[NodePool]) -> Result<Vec<Pool>, RenderError> {
+    let theirs = pools
+        .iter()
+        .filter(|pool| namespace_of(*pool) == cluster.namespace && pool.spec.cluster_ref.name == cluster.name);
+    let parsed = theirs.map(|pool| {
+        let name = pool.name_any();
+        Pool::parse(&name, &pool.spec, cluster).map_err(|source| RenderError::Field { kind: "NodePool", name, source })
+    });
+    parsed.filter_map(Result::transpose).collect()
+}
+
+/// Adds the ConfigMaps of the machines that are declared by name.
+fn add_workers(cluster: &Cluster, workers: &[Pool], observed: &mut Observed) {
+    let Some(authorities) = Authorities::load(cluster, observed) else { return };
+    let trust = authorities.get(AuthorityName::Cluster).certificate_pem();
+    for pool in workers {
+        for machine in &pool.machines {
+            let config_map = worker_config(cluster, pool, machine, trust);
+            observed.config_maps.insert(config_map.name_any(), config_map);
+        }
+    }
 }
 
 /// The namespace into which kubectl would apply the object.
@@ -189,6 +229,7 @@ fn complete(cluster: &Cluster, secrets: &[Secret], now: Timestamp) -> Result<Obs
                 Step::ConfigMap(config_map) => {
                     observed.config_maps.insert(config_map.name_any(), *config_map);
                 }
+                Step::Removal(removal) => _ = observed.secrets.remove(&removal.name),
             }
         }
     }
@@ -218,7 +259,7 @@ fn write_nodes(output: &Path, observed: &Observed) -> Result<usize, RenderError>
     Ok(written)
 }
 
-fn write_objects(output: &Path, cluster: &Cluster, observed: &Observed) -> Result<(), RenderError> {
+fn write_objects(output: &Path, cluster: &Cluster, workers: &[Pool], observed: &Observed) -> Result<(), RenderError> {
     let management = output.join(OBJECTS_DIRECTORY).join("management");
     for (name, secret) in &observed.secrets {
         write_file(&management.join(format!("secret-{name}.yaml")), yaml::write_object(secret).as_bytes(), 0o600)?;
@@ -230,7 +271,8 @@ fn write_objects(output: &Path, cluster: &Cluster, observed: &Observed) -> Resul
     let Some(authorities) = Authorities::load(cluster, observed) else { return Ok(()) };
     let trust = authorities.get(AuthorityName::Cluster).certificate_pem();
     let target = output.join(OBJECTS_DIRECTORY).join("target").join(&cluster.name);
-    for wanted in target::objects(cluster, trust) {
+    let of_pools = join::target_objects(&cluster.namespace, workers, &[]);
+    for wanted in target::objects(cluster, trust).into_iter().chain(of_pools) {
         let metadata = &wanted.object.metadata;
         let parts = [Some(wanted.resource.kind.to_lowercase()), metadata.namespace.clone(), metadata.name.clone()];
         let name = parts.into_iter().flatten().collect::<Vec<_>>().join("-").replace(':', "-");
@@ -327,7 +369,7 @@ impl Inputs {
             }
             "ClusterSpec" => self.clusters.push(read_as(document)?),
             "CertificatePolicy" => self.policies.push(read_as(document)?),
-            "NodePool" => _ = read_as::<NodePool>(document)?,
+            "NodePool" => self.pools.push(read_as(document)?),
             "Secret" => self.secrets.push(read_as(document)?),
             other => {
                 return Err(format!(

@@ -60,12 +60,15 @@ pub fn lab_kubelet_settings(_machine: &Machine) -> Value {
 }
 
 impl Machine {
-    /// Gives the machine's pods a bridge and the addresses of `pod_cidr`. Without this, or an add-on that does it, the
-    /// node stays `NotReady`.
+    /// Gives the machine's pods a bridge and the addresses of `pod_cidr`: a range, or one of each family with a comma
+    /// between them. Without this, or an add-on that does it, the node stays `NotReady`.
     ///
     /// # Errors
     /// When the file can't be written.
     pub fn put_pod_network(&self, pod_cidr: &str) -> Result<()> {
+        let ranges: Vec<_> = pod_cidr.split(',').map(|range| json!([{"subnet": range}])).collect();
+        let all = |range: &str| json!({"dst": if range.contains(':') { "::/0" } else { "0.0.0.0/0" }});
+        let routes: Vec<_> = pod_cidr.split(',').map(all).collect();
         let network = json!({
             "cniVersion": "1.0.0",
             "name": "lab",
@@ -78,8 +81,8 @@ impl Machine {
                     "hairpinMode": true,
                     "ipam": {
                         "type": "host-local",
-                        "ranges": [[{"subnet": pod_cidr}]],
-                        "routes": [{"dst": "0.0.0.0/0"}],
+                        "ranges": ranges,
+                        "routes": routes,
                     },
                 },
                 {"type": "portmap", "capabilities": {"portMappings": true}},
@@ -105,7 +108,7 @@ impl Machine {
     }
 
     /// Puts images into containerd, which must run. Where a machine got just these images before, and this one has
-    /// none yet, it gets that machine's store, which takes a tenth of the time: see [`store`].
+    /// none yet, it gets that machine's store, which takes a tenth of the time.
     ///
     /// # Errors
     /// When containerd refuses one.

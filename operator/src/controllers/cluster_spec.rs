@@ -7,7 +7,9 @@ use std::time::Duration;
 use futures::StreamExt;
 use k8s_openapi::api::core::v1::{ConfigMap, ObjectReference, Secret};
 use k8s_openapi::jiff::Timestamp;
-use keyplane_crds::{CLUSTER_LABEL, CertificatePolicy, ClusterSpec, ClusterSpecStatus, NodePool, condition_of};
+use keyplane_crds::{
+    CLUSTER_LABEL, CertificatePolicy, ClusterSpec, ClusterSpecStatus, NodePool, NodePoolRole, condition_of,
+};
 use kube::core::{ApiResource, DeserializeGuard, DynamicObject, PartialObjectMeta};
 use kube::runtime::controller::{self, Action, Controller};
 use kube::runtime::reflector::ObjectRef;
@@ -19,8 +21,9 @@ use tokio::sync::mpsc;
 use tokio_stream::wrappers::UnboundedReceiverStream;
 
 use super::target::Brief;
-use super::{Context, Error, RECONCILE_TIMEOUT, RESYNC, config, deletion, observe, watch_config};
+use super::{Context, Error, RECONCILE_TIMEOUT, RESYNC, config, deletion, issued, node_pool, observe, watch_config};
 use crate::cluster::{Cluster, Policy};
+use crate::join::Pool;
 use crate::kube::apply::update_status;
 use crate::kube::backoff::Backoff;
 use crate::kube::write::{Written, write};
@@ -31,6 +34,9 @@ use crate::plan::objects::{MANAGED_BY, MANAGED_BY_LABEL};
 use crate::plan::{Authorities, Blocker, Observed, Step, plan, status};
 
 type Guarded = DeserializeGuard<ClusterSpec>;
+
+/// How often a Secret is looked for that a user has announced and not made yet.
+const GIVEN_SECRET_PERIOD: Duration = Duration::from_secs(15);
 
 struct State {
     context: Context,
@@ -47,6 +53,8 @@ pub async fn run(
     let client = context.client.clone();
     // Metadata is enough to see that a Secret has changed; keys are read when they are needed, and not kept.
     let ours = watch_config().labels(&format!("{MANAGED_BY_LABEL}={MANAGED_BY}"));
+    // Besides ours, Secrets that users give and have labelled so that a change of them is seen.
+    let labelled = watch_config().labels(CLUSTER_LABEL);
     let secrets: Api<PartialObjectMeta<Secret>> = Api::all(client.clone());
     let config_maps: Api<PartialObjectMeta<ConfigMap>> = Api::all(client.clone());
     let policies: Api<DeserializeGuard<CertificatePolicy>> = Api::all(client.clone());
@@ -60,7 +68,7 @@ pub async fn run(
         .watches(gone, watch_config(), |cluster| {
             Some(ObjectRef::new(&cluster.name_any()).within(cluster.namespace()?.as_str()))
         })
-        .watches(secrets, ours.clone(), |secret| owner(&secret))
+        .watches(secrets, labelled, |secret| owner(&secret))
         .watches(config_maps, ours, |config_map| owner(&config_map))
         .watches(policies, watcher::Config::default(), move |policy| {
             let (namespace, name) = (policy.namespace(), policy.name_any());
@@ -173,7 +181,7 @@ async fn one_pass((namespace, name): &(String, String), context: &Context) -> Re
             return Ok(Action::requeue(RESYNC));
         }
     };
-    let mut observed = observe::gather(&context.client, &cluster).await?;
+    let mut observed = observe::gather(&context.client, &cluster, &context.issued_kubeconfigs).await?;
     observed.status = found.status.clone().unwrap_or_default();
     observed.target = context.targets.facts(namespace, name);
     let reference = unversioned(&found);
@@ -182,7 +190,7 @@ async fn one_pass((namespace, name): &(String, String), context: &Context) -> Re
         observed.target = context.targets.ensure(brief);
     }
     let status = status::report(&cluster, &observed, &blockers, found.metadata.generation, now);
-    let next = next_check(&status, now);
+    let next = next_check(&status, &blockers, now);
     report(&found, status, context).await?;
     Ok(Action::requeue(next))
 }
@@ -296,6 +304,17 @@ async fn act(
                     tracing::info!(namespace = cluster.namespace, cluster = cluster.name, note, "wrote");
                     context.events.normal_with(reference, other, "Written", "Write", &note).await;
                 }
+                Step::Removal(removal) => {
+                    issued::remove(&secrets, &removal, context).await?;
+                    observed.secrets.remove(&removal.name);
+                    tracing::info!(
+                        namespace = cluster.namespace,
+                        cluster = cluster.name,
+                        note = removal.note,
+                        "deleted"
+                    );
+                    context.events.normal(reference, "UserRemoved", "Delete", &removal.note).await;
+                }
             }
         }
     }
@@ -329,17 +348,30 @@ async fn warn_of_new_blockers(blockers: &[Blocker], observed: &Observed, about: 
 /// What the session of the target has to know, once all keys are there.
 fn brief(cluster: &Cluster, observed: &Observed, reference: ObjectReference, context: &Context) -> Option<Brief> {
     let authorities = Authorities::load(cluster, observed)?;
-    let pools = context.node_pools.state().into_iter().filter_map(|pool| {
+    let of_cluster = context.node_pools.state().into_iter().filter_map(|pool| {
         let pool = pool.0.as_ref().ok()?;
         let ours =
             pool.namespace().as_deref() == Some(&cluster.namespace) && pool.spec.cluster_ref.name == cluster.name;
-        ours.then(|| (pool.name_any(), pool.spec.clone()))
+        ours.then(|| (pool.name_any(), pool.clone()))
     });
     // A map has no order: without one the brief would seem to change.
-    let pools: std::collections::BTreeMap<_, _> = pools.collect();
+    let of_cluster: std::collections::BTreeMap<_, _> = of_cluster.collect();
+    let (leaving, staying): (Vec<_>, Vec<_>) =
+        of_cluster.into_values().partition(|pool| pool.metadata.deletion_timestamp.is_some());
+    // A pool that once was one of workers may have a token.
+    let others = staying.iter().filter(|pool| pool.spec.role != NodePoolRole::Worker);
+    let leaving = leaving.iter().chain(others).filter(|pool| node_pool::is_held(pool)).map(ResourceExt::name_any);
+    let leaving = leaving.collect();
+    // A pool gets a token only once its end can't be missed.
+    let workers = staying.iter().filter(|pool| node_pool::is_held(pool)).filter_map(|pool| {
+        // What can't be read is told by the pool's own controller.
+        Pool::parse(&pool.name_any(), &pool.spec, cluster).ok()?
+    });
     Some(Brief {
         trust: authorities.get(AuthorityName::Cluster).certificate_pem().to_owned(),
-        pools: pools.into_values().collect(),
+        workers: workers.collect(),
+        leaving,
+        pools: staying.into_iter().map(|pool| pool.spec).collect(),
         reference,
         cluster: cluster.clone(),
     })
@@ -367,8 +399,12 @@ async fn report(found: &ClusterSpec, status: ClusterSpecStatus, context: &Contex
     Ok(())
 }
 
-/// When something is due by the clock alone: a certificate's renewal time or end, at the latest after [`RESYNC`].
-fn next_check(status: &ClusterSpecStatus, now: Timestamp) -> Duration {
+/// When something is due by the clock alone: a certificate's renewal time or end, at the latest after [`RESYNC`]. A Secret
+/// that a user still has to give bears no label that a watch would see, so it is looked for.
+fn next_check(status: &ClusterSpecStatus, blockers: &[Blocker], now: Timestamp) -> Duration {
+    if blockers.iter().any(Blocker::waits_for_a_secret) {
+        return GIVEN_SECRET_PERIOD;
+    }
     let times =
         status.certificates.iter().flat_map(|certificate| [certificate.renewal_time.0, certificate.not_after.0]);
     wait_until(times.filter(|time| *time > now).min(), now)

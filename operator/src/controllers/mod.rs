@@ -3,8 +3,10 @@
 pub mod certificate_policy;
 pub mod cluster_spec;
 mod deletion;
+pub mod issued;
 pub mod node_pool;
 mod observe;
+mod pool_deletion;
 pub mod target;
 
 use std::fmt::Debug;
@@ -23,6 +25,7 @@ use serde::de::DeserializeOwned;
 use crate::kube::events::Events;
 use crate::kube::{backoff, causes};
 use crate::metrics::Metrics;
+use issued::IssuedKubeconfigs;
 use target::Targets;
 
 /// Objects are looked at again after about this long even if nothing has changed: a watch can miss an event.
@@ -49,6 +52,8 @@ pub struct Context {
     pub node_pools: Store<DeserializeGuard<NodePool>>,
     /// The policies, as the watch knows them.
     pub certificate_policies: Store<DeserializeGuard<CertificatePolicy>>,
+    /// The kubeconfigs of users, as the watch knows them.
+    pub issued_kubeconfigs: IssuedKubeconfigs,
 }
 
 /// How every controller is set up.
@@ -57,19 +62,20 @@ fn config(concurrency: u16) -> controller::Config {
     controller::Config::default().concurrency(concurrency).debounce(DEBOUNCE)
 }
 
-/// Runs a controller whose objects need no more than a client, until `stop`.
-async fn drive<K, Work>(
+/// Runs a controller whose objects are soon done with, until `stop`.
+async fn drive<K, State, Work>(
     controller: Controller<K>,
-    client: Client,
-    reconcile: fn(Arc<K>, Arc<Client>) -> Work,
+    state: Arc<State>,
+    reconcile: fn(Arc<K>, Arc<State>) -> Work,
     stop: impl Future<Output = ()> + Send + Sync + 'static,
 ) where
     K: Resource<DynamicType = ()> + DeserializeOwned + Clone + Debug + Send + Sync + 'static,
+    State: Send + Sync + 'static,
     Work: Future<Output = Result<Action, Error>> + Send + 'static,
 {
     controller
         .graceful_shutdown_on(stop)
-        .run(reconcile, |_, _, _| Action::requeue(backoff::delay(3)), Arc::new(client))
+        .run(reconcile, |_, _, _| Action::requeue(backoff::delay(3)), state)
         .for_each(|result| async move {
             match result {
                 // It was deleted while it was in the queue.

@@ -1,6 +1,6 @@
 //! The kubelet's files (kubeadm's `phases/kubelet` and `componentconfigs/kubelet.go`).
 
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use crate::cluster::{Cluster, Node};
 use crate::pki::inventory::PKI_DIRECTORY;
@@ -13,12 +13,18 @@ pub const CONTAINER_RUNTIME_ENDPOINT: &str = "unix:///var/run/containerd/contain
 /// user's settings for these nodes.
 #[must_use]
 pub fn kubelet_configuration(cluster: &Cluster) -> String {
+    yaml::write(&configuration_of_machines(cluster, cluster.spec.control_plane.kubelet.as_ref()))
+}
+
+/// The cluster's configuration, the machine's runtime and the user's settings for some machines.
+#[must_use]
+pub fn configuration_of_machines(cluster: &Cluster, settings: Option<&Map<String, Value>>) -> Value {
     let mut configuration = base(cluster);
     configuration["containerRuntimeEndpoint"] = CONTAINER_RUNTIME_ENDPOINT.into();
-    if let Some(settings) = &cluster.spec.control_plane.kubelet {
+    if let Some(settings) = settings {
         yaml::merge(&mut configuration, &Value::Object(settings.clone()));
     }
-    yaml::write(&configuration)
+    configuration
 }
 
 /// The configuration that all kubelets share: the ConfigMap `kube-system/kubelet-config`.
@@ -36,8 +42,10 @@ pub fn instance_configuration() -> String {
 /// `/var/lib/kubelet/kubeadm-flags.env`. kubeadm asks the machine for its name and lets the kubelet choose its address;
 /// here both are declared, and the serving certificate is approved for what is declared.
 #[must_use]
-pub fn flags_env(node: &Node) -> String {
-    format!("KUBELET_KUBEADM_ARGS=\"--hostname-override={} --node-ip={}\"\n", node.name, node.advertise_address)
+pub fn flags_env(cluster: &Cluster, node: &Node) -> String {
+    let addresses = cluster.node_ips(node.advertise_address, &node.addresses);
+    let addresses = addresses.iter().map(ToString::to_string).collect::<Vec<_>>().join(",");
+    format!("KUBELET_KUBEADM_ARGS=\"--hostname-override={} --node-ip={addresses}\"\n", node.name)
 }
 
 /// What kubeadm marshals, with the zero values that the API type has no way to leave out.

@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 
-use aws_lc_rs::digest;
 use k8s_openapi::ByteString;
 use k8s_openapi::api::core::v1::{ConfigMap, Secret};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
@@ -11,6 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use super::observed::Slot;
 use super::{Authorities, Observed, Plan, Step};
+pub(crate) use crate::checksum::checksum;
 use crate::cluster::{Cluster, Node};
 use crate::manifests;
 use crate::pki::inventory::AuthorityName;
@@ -48,6 +48,12 @@ pub fn kubeconfig_secret(cluster: &str) -> String {
     format!("{cluster}-kubeconfig")
 }
 
+/// The Secret of a user's kubeconfig.
+#[must_use]
+pub fn user_secret(cluster: &str, user: &str) -> String {
+    format!("{cluster}-user-{user}-kubeconfig")
+}
+
 /// The Secret of a node.
 #[must_use]
 pub fn node_secret(cluster: &str, node: &str) -> String {
@@ -73,6 +79,13 @@ pub fn secret_names(cluster: &Cluster) -> impl Iterator<Item = String> {
         .map(|authority| authority_secret(&cluster.name, *authority))
         .chain([service_account_secret(&cluster.name), kubeconfig_secret(&cluster.name)])
         .chain(cluster.nodes.iter().map(|node| node_secret(&cluster.name, &node.name)))
+        .chain(cluster.users.iter().map(|user| user_secret(&cluster.name, &user.name)))
+}
+
+/// The Secrets of others that the ClusterSpec refers to.
+pub fn referenced_secret_names(cluster: &Cluster) -> impl Iterator<Item = String> {
+    let webhook = cluster.spec.audit.as_ref().and_then(|audit| audit.webhook.as_ref());
+    webhook.map(|webhook| webhook.secret_ref.name.clone()).into_iter()
 }
 
 /// The name of every ConfigMap that belongs to the cluster.
@@ -95,14 +108,14 @@ pub struct IndexEntry {
 }
 
 impl IndexEntry {
-    pub(super) fn new(key: &str, path: &str, mode: u32) -> Self {
+    pub(crate) fn new(key: &str, path: &str, mode: u32) -> Self {
         let (key, path) = (key.to_owned(), path.to_owned());
         Self { key, path, mode: format!("{mode:04o}"), owner: "root:root".to_owned() }
     }
 }
 
 /// An index as text: one entry a line, for people who read it.
-pub(super) fn index(entries: &[IndexEntry]) -> String {
+pub(crate) fn index(entries: &[IndexEntry]) -> String {
     let lines: Vec<_> = entries.iter().map(|entry| serde_json::to_string(entry).unwrap_or_default()).collect();
     format!("[\n  {}\n]\n", lines.join(",\n  "))
 }
@@ -116,17 +129,23 @@ pub(super) fn trust_bundle(cluster: &Cluster, authorities: &Authorities) -> Conf
 /// All that isn't secret on a node.
 pub(super) fn node_config(cluster: &Cluster, node: &Node) -> ConfigMap {
     let files = manifests::files(cluster, node);
-    let entries: Vec<_> = files.iter().map(|file| IndexEntry::new(file.key, file.path, file.mode)).collect();
+    let entries: Vec<_> = files.iter().map(|file| IndexEntry::new(&file.key, &file.path, file.mode)).collect();
     let mut data = BTreeMap::from([
         (INDEX_KEY.to_owned(), index(&entries)),
         // For people and tools: kubeadm keeps it in the target, not on a machine, so the index has no path for it.
         ("kubeadm-config.yaml".to_owned(), manifests::cluster_configuration(cluster)),
     ]);
-    data.extend(files.into_iter().map(|file| (file.key.to_owned(), file.content)));
+    data.extend(files.into_iter().map(|file| (file.key.into_owned(), file.content)));
     config_map(cluster, node_config_map(&cluster.name, &node.name), Some(node), data)
 }
 
-fn config_map(cluster: &Cluster, name: String, node: Option<&Node>, data: BTreeMap<String, String>) -> ConfigMap {
+/// A ConfigMap's object from its content.
+pub(crate) fn config_map(
+    cluster: &Cluster,
+    name: String,
+    node: Option<&Node>,
+    data: BTreeMap<String, String>,
+) -> ConfigMap {
     let checksum = checksum(data.iter().map(|(key, value)| (key.as_str(), value.as_bytes())));
     ConfigMap {
         metadata: metadata(cluster, name, node, [(CONTENT_CHECKSUM_ANNOTATION, checksum)]),
@@ -136,7 +155,7 @@ fn config_map(cluster: &Cluster, name: String, node: Option<&Node>, data: BTreeM
 }
 
 /// A Secret's object from its content.
-pub(super) fn secret<const N: usize>(
+pub(crate) fn secret<const N: usize>(
     cluster: &Cluster,
     name: String,
     node: Option<&Node>,
@@ -179,21 +198,9 @@ fn metadata<const N: usize>(
     }
 }
 
-/// SHA-256 in hexadecimal over keys and values, each with its length before it.
-pub(super) fn checksum<'a>(entries: impl Iterator<Item = (&'a str, &'a [u8])>) -> String {
-    let mut context = digest::Context::new(&digest::SHA256);
-    for (key, value) in entries {
-        for part in [key.as_bytes(), value] {
-            context.update(&(part.len() as u64).to_be_bytes());
-            context.update(part);
-        }
-    }
-    context.finish().as_ref().iter().map(|byte| format!("{byte:02x}")).collect::<Vec<_>>().concat()
-}
-
 /// Whether an object has all that it should have. More labels and annotations than ours are others' business; more
 /// data is not.
-pub(super) fn has_metadata(found: &ObjectMeta, wanted: &ObjectMeta) -> bool {
+pub(crate) fn has_metadata(found: &ObjectMeta, wanted: &ObjectMeta) -> bool {
     let contains = |found: &Option<BTreeMap<String, String>>, wanted: &Option<BTreeMap<String, String>>| {
         wanted.iter().flatten().all(|(key, value)| found.as_ref().and_then(|map| map.get(key)) == Some(value))
     };
@@ -201,7 +208,7 @@ pub(super) fn has_metadata(found: &ObjectMeta, wanted: &ObjectMeta) -> bool {
 }
 
 /// The metadata for a write: others' labels and annotations stay, and what is replaced is the version that was seen.
-pub(super) fn onto(found: Option<&ObjectMeta>, wanted: ObjectMeta) -> ObjectMeta {
+pub(crate) fn onto(found: Option<&ObjectMeta>, wanted: ObjectMeta) -> ObjectMeta {
     let Some(found) = found else { return wanted };
     let merged = |found: &Option<BTreeMap<String, String>>, wanted: Option<BTreeMap<String, String>>| {
         let mut merged = found.clone().unwrap_or_default();

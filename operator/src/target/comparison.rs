@@ -30,6 +30,8 @@ pub(super) fn contains(found: &Value, wanted: &Value) -> bool {
         (Value::Array(found), Value::Array(wanted)) => {
             found.len() == wanted.len() && found.iter().zip(wanted).all(|(found, wanted)| contains(found, wanted))
         }
+        // The API server reads an empty list back as null.
+        (Value::Null, Value::Array(wanted)) => wanted.is_empty(),
         (found, wanted) => found == wanted,
     }
 }

@@ -5,6 +5,7 @@ use serde_json::{Value, json};
 use super::{TargetObject, USER};
 use crate::addons;
 use crate::cluster::Cluster;
+use crate::join::RIGHTS as JOIN;
 
 pub(super) const GROUP: &str = "rbac.authorization.k8s.io";
 /// The group of bootstrap tokens that kubeadm makes.
@@ -52,7 +53,7 @@ fn addon_rule(right: &addons::Rule) -> Value {
 /// add-ons.
 fn own_rules(cluster: &Cluster) -> Vec<Value> {
     let nodes: Vec<_> = cluster.nodes.iter().map(|node| node.name.as_str()).collect();
-    let cluster_roles = ["kubeadm:get-nodes", USER];
+    let cluster_roles = ["kubeadm:get-nodes", USER, JOIN];
     let cluster_role_bindings = [
         "kubeadm:cluster-admins",
         "kubeadm:apiserver-kubelet-client",
@@ -61,9 +62,11 @@ fn own_rules(cluster: &Cluster) -> Vec<Value> {
         "kubeadm:node-autoapprove-bootstrap",
         "kubeadm:node-autoapprove-certificate-rotation",
         USER,
+        JOIN,
     ];
     let roles =
-        ["kubeadm:kubelet-config", "kubeadm:nodes-kubeadm-config", "kubeadm:bootstrap-signer-clusterinfo", USER];
+        ["kubeadm:kubelet-config", "kubeadm:nodes-kubeadm-config", "kubeadm:bootstrap-signer-clusterinfo", USER, JOIN];
+    let policies = ["validatingadmissionpolicies", "validatingadmissionpolicybindings"];
     let mut rules = vec![
         rule("certificates.k8s.io", &["certificatesigningrequests"], &[], &["get", "list", "watch"]),
         rule("certificates.k8s.io", &["certificatesigningrequests/approval"], &[], &["patch", "update"]),
@@ -73,6 +76,7 @@ fn own_rules(cluster: &Cluster) -> Vec<Value> {
         rule(GROUP, &["clusterroles"], &cluster_roles, &["get"]),
         rule(GROUP, &["clusterrolebindings"], &cluster_role_bindings, &["get"]),
         rule(GROUP, &["roles", "rolebindings"], &roles, &["get"]),
+        rule("admissionregistration.k8s.io", &policies, &[JOIN], &["get"]),
     ];
     rules.extend(addons::rights(cluster).1.iter().map(addon_rule));
     rules

@@ -54,6 +54,7 @@ async fn read(management: &Client, brief: &Brief, name: &str) -> Result<Secret, 
 }
 
 async fn connect(brief: &Brief, certificate: &str, key: &str) -> Result<Client, Unavailable> {
-    let client = target_client::connect(&brief.cluster.endpoint, &brief.trust, certificate, key).await;
+    let cluster = &brief.cluster;
+    let client = target_client::connect(cluster.proxy_url(), &cluster.endpoint, &brief.trust, certificate, key).await;
     client.map_err(|error| Unavailable::new("NoClient", error.to_string()))
 }
