@@ -6,8 +6,8 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    Access, Audit, Authentication, ControlPlane, ControlPlaneEndpoint, Etcd, Images, Network, NodeStatus, PodSecurity,
-    RegistryMirror, User,
+    Access, Addons, Audit, Authentication, ControlPlane, ControlPlaneEndpoint, Etcd, Images, Network, NodeStatus,
+    PodSecurity, RegistryMirror, Scale, User,
 };
 
 /// One target cluster, whose keys and control-plane configuration Keyplane holds.
@@ -40,6 +40,8 @@ use crate::{
 #[x_kube(validation = Rule::new(
     "!isIP(self.controlPlaneEndpoint.host) || (self.network.serviceCIDRs + self.network.podCIDRs).all(c, !isCIDR(c) || !cidr(c).containsIP(self.controlPlaneEndpoint.host))"
 ).message("spec.controlPlaneEndpoint.host lies in serviceCIDRs or podCIDRs, where machines can't reach it: choose an address outside"))]
+#[x_kube(validation = Rule::new("!self.addons.flannel.enabled || self.network.podCIDRs.size() > 0")
+    .message("spec.addons.flannel needs addresses for Pods: write spec.network.podCIDRs, for example [10.244.0.0/16]"))]
 #[x_kube(validation = Rule::new(
     "!has(self.audit) || !has(self.controlPlane.apiServer.extraArgs) || self.controlPlane.apiServer.extraArgs.all(a, !(a.name in ['audit-policy-file', 'audit-log-path', 'audit-log-maxage', 'audit-log-maxbackup', 'audit-log-maxsize', 'audit-webhook-config-file']))"
 ).message("spec.controlPlane.apiServer.extraArgs has a flag that spec.audit sets: write it in spec.audit, or take spec.audit away"))]
@@ -106,6 +108,14 @@ pub struct ClusterSpecSpec {
     /// The cluster's etcd.
     #[serde(default)]
     pub etcd: Etcd,
+
+    /// What runs in the cluster besides the control plane.
+    #[serde(default)]
+    pub addons: Addons,
+
+    /// The size that the cluster is made for. Not set means kubeadm's settings.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub scale: Option<Scale>,
 
     /// How the target's API is reached from outside.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -199,7 +209,7 @@ pub struct ClusterSpecStatus {
     pub certificates: Vec<CertificateStatus>,
 
     /// Rendered, `ControlPlaneAvailable`, `ControlPlaneNodesReady`, `SpreadAcrossFailureDomains`, `CertificatesValid`,
-    /// `RolledOut`, `MachinesInSync`, `KubeletsCurrent`, Ready, Reconciling, Stalled.
+    /// `RolledOut`, `MachinesInSync`, `KubeletsCurrent`, `AddonsReady`, Ready, Reconciling, Stalled.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["type".into()]))]
     pub conditions: Vec<Condition>,

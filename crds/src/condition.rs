@@ -24,6 +24,9 @@ pub enum ClusterCondition {
     MachinesInSync,
     /// No kubelet is of another version than the control plane. Only told: Ready does not depend on it.
     KubeletsCurrent,
+    /// The add-ons run in the target as they are declared. Ready does not wait for it: without a worker that takes its
+    /// Pods, a cluster's DNS may have no place to run.
+    AddonsReady,
     /// All of the others but those that only tell. The condition that kstatus, and so most `GitOps` tools, waits for.
     Ready,
     /// Work is going on. kstatus reads `True` as "in progress".
@@ -45,6 +48,7 @@ impl ClusterCondition {
             Self::RolledOut => "RolledOut",
             Self::MachinesInSync => "MachinesInSync",
             Self::KubeletsCurrent => "KubeletsCurrent",
+            Self::AddonsReady => "AddonsReady",
             Self::Ready => "Ready",
             Self::Reconciling => "Reconciling",
             Self::Stalled => "Stalled",

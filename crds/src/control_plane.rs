@@ -260,6 +260,31 @@ pub struct Images {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 512))]
     pub etcd: Option<String>,
+
+    /// The image of every Pod's sandbox, which the container runtime's configuration names.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 512))]
+    pub pause: Option<String>,
+
+    /// CoreDNS's image.
+    #[serde(rename = "coreDNS", default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 512))]
+    pub core_dns: Option<String>,
+
+    /// kube-proxy's image.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 512))]
+    pub kube_proxy: Option<String>,
+
+    /// Flannel's image. It does not come from `imageRepository`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 512))]
+    pub flannel: Option<String>,
+
+    /// The image of Flannel's CNI plugin. It does not come from `imageRepository`.
+    #[serde(rename = "flannelCNIPlugin", default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 512))]
+    pub flannel_cni_plugin: Option<String>,
 }
 
 /// A part of a KubeletConfiguration: the API server keeps all fields. The ones that are named are those that a rule

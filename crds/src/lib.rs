@@ -7,6 +7,7 @@
 #![allow(clippy::duplicated_attributes)]
 
 mod access;
+mod addons;
 mod audit;
 mod authentication;
 mod bootstrap;
@@ -24,6 +25,7 @@ mod registry_mirror;
 mod users;
 
 pub use access::Access;
+pub use addons::{Addons, CoreDns, Flannel, KubeProxy, Scale};
 pub use audit::{Audit, AuditLog, AuditWebhook};
 pub use authentication::{Anonymous, AnonymousCondition, Authentication};
 pub use bootstrap::{Bootstrap, BootstrapFormat, Download, Downloads, HostEntry};

@@ -65,6 +65,67 @@ fn in_namespace(parts: &Parts, script: &str, arguments: &[&Path]) -> Result<Stri
     command::run(&mut unshare)
 }
 
+/// The objects that `kubeadm init phase addon` would apply, as it prints them; `addon` is `coredns` or `kube-proxy`.
+///
+/// # Errors
+/// When kubeadm fails.
+pub fn kubeadm_addon(parts: &Parts, configuration: &Path, addon: &str) -> Result<Vec<Value>> {
+    let mut kubeadm = parts.command("kubeadm");
+    kubeadm.args(["init", "phase", "addon", addon, "--print-manifest", "--config"]).arg(configuration);
+    objects(&command::run(&mut kubeadm)?)
+}
+
+/// The objects in a text of YAML documents.
+///
+/// # Errors
+/// When it is none.
+pub fn objects(text: &str) -> Result<Vec<Value>> {
+    let documents: Vec<Value> = serde_saphyr::from_multiple(text)?;
+    Ok(documents.into_iter().filter(|document| !document.is_null()).collect())
+}
+
+/// Holds kubeadm's objects against Keyplane's, field by field. A text in a ConfigMap that is YAML is compared as such.
+///
+/// # Errors
+/// When an object has no name.
+pub fn object_differences(theirs: &[Value], ours: &[Value]) -> Result<Vec<Difference>> {
+    let named = |objects: &[Value]| {
+        let named = objects.iter().map(|object| {
+            let text = |pointer: &str| object.pointer(pointer).and_then(Value::as_str);
+            let kind = text("/kind").context("an object without a kind")?;
+            let name = text("/metadata/name").context("an object without a name")?;
+            let namespace = text("/metadata/namespace").unwrap_or("-");
+            Ok((format!("{kind} {namespace}/{name}"), parsed(object.clone())))
+        });
+        named.collect::<Result<BTreeMap<_, _>>>()
+    };
+    let (theirs, ours) = (named(theirs)?, named(ours)?);
+    let mut found = vec![];
+    for name in theirs.keys().chain(ours.keys()).collect::<BTreeSet<_>>() {
+        let mut note = |place: &str, detail: String| {
+            found.push(Difference { file: name.clone(), place: place.to_owned(), detail });
+        };
+        match (theirs.get(name), ours.get(name)) {
+            (Some(theirs), Some(ours)) => compare_values("", theirs, ours, &mut note),
+            (theirs, _) => note("object", format!("only {}", if theirs.is_some() { "kubeadm" } else { "Keyplane" })),
+        }
+    }
+    Ok(found)
+}
+
+/// An object whose ConfigMap data is read, where it is YAML, and which always has labels, so that each is told by itself.
+fn parsed(mut object: Value) -> Value {
+    if let Some(metadata) = object.get_mut("metadata").and_then(Value::as_object_mut) {
+        metadata.entry("labels").or_insert_with(|| Value::Object(serde_json::Map::new()));
+    }
+    for text in object.get_mut("data").and_then(Value::as_object_mut).into_iter().flat_map(|data| data.values_mut()) {
+        if let Ok(value @ Value::Object(_)) = yaml(text.as_str().unwrap_or_default()) {
+            *text = value;
+        }
+    }
+    object
+}
+
 /// A difference between the two: the file, and the flag, field or fact in it.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Difference {
@@ -292,8 +353,21 @@ impl Exception {
 /// # Errors
 /// When it can't be read, or a row has no reason.
 pub fn exceptions() -> Result<Vec<Exception>> {
+    table("File")
+}
+
+/// The same for the objects of add-ons.
+///
+/// # Errors
+/// When it can't be read, or a row has no reason.
+pub fn object_exceptions() -> Result<Vec<Exception>> {
+    table("Object")
+}
+
+fn table(first_column: &str) -> Result<Vec<Exception>> {
+    let head = format!("| {first_column} |");
     let text = fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/kubeadm-differences.md"))?;
-    let table = text.lines().skip_while(|line| !line.starts_with("| File |")).skip(2);
+    let table = text.lines().skip_while(|line| !line.starts_with(&head)).skip(2);
     let rows = table.take_while(|line| line.starts_with('|')).map(|line| {
         let cells: Vec<_> = line.trim_matches('|').split('|').map(|cell| cell.trim().trim_matches('`')).collect();
         let [file, place, reason] = cells.as_slice() else { anyhow::bail!("not three columns: {line}") };

@@ -339,6 +339,39 @@ fn clusters() -> Vec<Refusal> {
             &["spec.access.proxyURL", "http://bastion.example:3128"],
         ),
         refusal("a proxy without a port", "/spec/access", json!({"proxyURL": "http://bastion.example"}), &["spec.access.proxyURL"]),
+        refusal("a mode of long ago", "/spec/addons/kubeProxy/mode", json!("userspace"), &["kubeProxy.mode", "nftables"]),
+        refusal(
+            "kube-proxy's kubeconfig",
+            "/spec/addons/kubeProxy/config",
+            json!({"clientConnection": {"qps": 50}}),
+            &["clientConnection", "leave it out"],
+        ),
+        refusal(
+            "kube-proxy's mode in two places",
+            "/spec/addons/kubeProxy/config",
+            json!({"mode": "nftables"}),
+            &["spec.addons.kubeProxy.mode"],
+        ),
+        refusal("no Pod of DNS", "/spec/addons/coreDNS/replicas", json!(0), &["replicas", "1"]),
+        refusal("an experimental backend", "/spec/addons/flannel/backend", json!("ipip"), &["flannel.backend", "vxlan"]),
+        refusal(
+            "a secret in a ConfigMap",
+            "/spec/addons/flannel/backendOptions",
+            json!({"PSK": "x"}),
+            &["backendOptions", "leave it out"],
+        ),
+        refusal(
+            "a network without addresses",
+            "/spec",
+            json!({
+                "kubernetesVersion": "v1.37.2",
+                "controlPlaneEndpoint": {"host": "192.0.2.1"},
+                "controlPlane": {"nodes": [node("cp1", "192.0.2.1")]},
+                "addons": {"flannel": {"enabled": true}},
+            }),
+            &["spec.addons.flannel", "spec.network.podCIDRs"],
+        ),
+        refusal("more Nodes than Kubernetes is made for", "/spec/scale", json!({"nodes": 5001}), &["scale.nodes", "5000"]),
         refusal("a long name", "/metadata/name", json!("a".repeat(51)), &["metadata.name", "50 characters"]),
     ]
 }
@@ -577,6 +610,12 @@ fn bad_input_is_refused_at_admission_with_the_field_and_the_cure() -> Result<()>
             }
         }
     }
+    let mut flannel = good.clone();
+    set(&mut flannel, "/spec/addons/flannel", json!({"enabled": true, "backend": "vxlan"}));
+    admin.apply(&flannel.to_string()).context("Flannel was refused")?;
+    set(&mut flannel, "/spec/addons/flannel/backend", json!("host-gw"));
+    let told = admin.apply(&flannel.to_string()).err().map(|error| format!("{error:#}")).unwrap_or_default();
+    ensure!(told.contains("write the old value back"), "another backend while Flannel runs: {told}");
     let mut newer = good;
     set(&mut newer, "/spec/kubernetesVersion", json!("v1.37.3"));
     admin.apply(&newer.to_string()).context("a newer patch was refused")?;

@@ -34,6 +34,8 @@ fn objects(machine: &Machine) -> String {
                 "kubelet": lab_kubelet_settings(machine),
             },
             "network": {"podCIDRs": ["10.244.0.0/16"]},
+            // They have tests of their own, and images that this machine does not get.
+            "addons": {"coreDNS": {"enabled": false}, "kubeProxy": {"enabled": false}},
             "certificatePolicyRef": {"name": "standard"},
         },
     });

@@ -26,6 +26,7 @@ fn three_control_plane_nodes_form_one_etcd_and_each_serves_with_a_certificate_of
             // There is no load balancer here: the first machine stands for it.
             "controlPlaneEndpoint": {"host": machines[0].address()},
             "controlPlane": {"nodes": nodes, "kubelet": lab_kubelet_settings(&machines[0])},
+            "addons": {"coreDNS": {"enabled": false}, "kubeProxy": {"enabled": false}},
             "network": {"podCIDRs": ["10.244.0.0/16"]},
         },
     });

@@ -20,7 +20,7 @@ use crate::controllers::{Context, certificate_policy, cluster_spec, issued, node
 use crate::kube::causes;
 use crate::kube::events::Events;
 use crate::metrics::Metrics;
-use crate::{render, yaml};
+use crate::{images, render, yaml};
 
 /// How long work under way may take after a signal. Below the 30 s that Kubernetes gives a Pod by default.
 const SHUTDOWN_GRACE: Duration = Duration::from_secs(20);
@@ -38,6 +38,9 @@ pub fn main(arguments: Arguments) -> ExitCode {
         Command::Render(arguments) => render::render(&arguments, arguments.now.unwrap_or_else(Timestamp::now))
             .map_err(|error| error.to_string())
             .and_then(|done| print(&(done.join("\n") + "\n"))),
+        Command::Images(arguments) => {
+            images::list(&arguments).map_err(|error| error.to_string()).and_then(|images| print(&images))
+        }
         Command::Run(arguments) => tokio::runtime::Runtime::new()
             .map_err(|error| format!("starting threads: {error}"))
             .and_then(|runtime| runtime.block_on(run(arguments))),

@@ -31,6 +31,11 @@ pub enum Command {
     /// made anew, so that without the Secrets of an earlier run (they are in DIR/objects/management) every run makes
     /// another cluster. The files are those that keyplane run writes for a cluster that has not started yet.
     Render(RenderArguments),
+    /// List every image that a cluster needs, one a line, as kubeadm config images list does.
+    ///
+    /// Reads ClusterSpecs, and needs no cluster. spec.imageRepository and spec.images are honoured; Flannel's two images come
+    /// from its own registry unless spec.images names others.
+    Images(ImagesArguments),
 }
 
 /// `keyplane run`
@@ -74,7 +79,7 @@ pub enum LogFormat {
 /// `keyplane render`
 #[derive(Debug, Args)]
 #[command(after_help = "Written are DIR/<node>/<path on the machine>, DIR/objects/management/*.yaml and \
-    DIR/objects/target/*.yaml.\nDIR must be empty or missing. Private keys have mode 0600.\n\n\
+    DIR/objects/target/*.yaml, with one file\nfor each add-on (kubectl apply --server-side -f).\nDIR must be empty or missing. Private keys have mode 0600.\n\n\
     Example:\n  keyplane render -f cluster.yaml -o out\n  (cd out/cp1 && find etc usr var -type f | tar -cT -) | ssh root@cp1 tar -C / -xp")]
 pub struct RenderArguments {
     /// A file with one or more YAML documents; `-` is standard input. May be given several times.
@@ -88,4 +93,33 @@ pub struct RenderArguments {
     /// The time from which certificates are valid, RFC 3339. Not set means now.
     #[arg(long, value_name = "RFC3339")]
     pub now: Option<Timestamp>,
+}
+
+/// `keyplane images`
+#[derive(Debug, Args)]
+#[command(
+    after_help = "To fill the registry of a site without the internet, list the images of a ClusterSpec without \
+    imageRepository\nand copy each one; then write imageRepository (and images, for Flannel) into the ClusterSpec:\n\n\
+    Examples:\n  keyplane images -f cluster.yaml | while read -r image; do\n    \
+    skopeo copy --all \"docker://$image\" \"docker://registry.corp.example/kubernetes/${image##*/}\"\n  done\n  \
+    keyplane images -f cluster.yaml | xargs -I{} crane copy {} registry.corp.example/mirror/{}\n  \
+    keyplane images -f cluster.yaml -o json | jq -r '.images[]'"
+)]
+pub struct ImagesArguments {
+    /// A file with one or more YAML documents; `-` is standard input. May be given several times.
+    #[arg(short, long = "filename", value_name = "FILE", required = true)]
+    pub filenames: Vec<PathBuf>,
+
+    /// How the list is written.
+    #[arg(short, long, value_enum, default_value_t = ImagesFormat::Text)]
+    pub output: ImagesFormat,
+}
+
+/// How the list of images is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum ImagesFormat {
+    /// One a line.
+    Text,
+    /// An object with the list `images`.
+    Json,
 }

@@ -1,5 +1,6 @@
 //! Keyplane: Kubernetes controllers that hold the keys of other clusters' control planes.
 
+pub mod addons;
 pub mod admin;
 pub mod app;
 pub mod approval;
@@ -9,6 +10,7 @@ pub mod cluster;
 pub mod controllers;
 pub mod etcd;
 pub mod etcd_client;
+pub mod images;
 pub mod join;
 pub mod kube;
 pub mod kubeconfig;

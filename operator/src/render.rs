@@ -13,6 +13,7 @@ use kube::ResourceExt;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
+use crate::addons::Addon;
 use crate::args::RenderArguments;
 use crate::cluster::{Cluster, FieldError, Policy};
 use crate::join::Pool;
@@ -277,7 +278,32 @@ fn write_objects(output: &Path, cluster: &Cluster, workers: &[Pool], observed: &
         let path = target.join(format!("{name}.yaml"));
         write_file(&path, yaml::write_object(&wanted.object).as_bytes(), 0o644)?;
     }
+    for addon in Addon::ALL.into_iter().filter(|addon| addon.is_enabled(cluster)) {
+        // One file, as kubectl applies files by name and the objects of one in their order.
+        let objects = addon.objects(cluster, cluster.version);
+        let documents: Vec<_> = objects.iter().map(|wanted| yaml::write_object(&wanted.object)).collect();
+        let path = target.join(format!("addon-{}.yaml", addon.name().to_lowercase()));
+        write_file(&path, documents.join("---\n").as_bytes(), 0o644)?;
+    }
     Ok(())
+}
+
+/// The clusters in these files, for commands that need no keys.
+///
+/// # Errors
+/// The first thing that is wrong.
+pub(crate) fn read_clusters(filenames: &[PathBuf]) -> Result<Vec<Cluster>, RenderError> {
+    let inputs = read(filenames)?;
+    if inputs.clusters.is_empty() {
+        return Err(RenderError::NoCluster);
+    }
+    let parse =
+        |spec: &ClusterSpec| {
+            let name = spec.name_any();
+            Cluster::parse(&name, &namespace_of(spec), &spec.spec, Policy::default())
+                .map_err(|source| RenderError::Field { kind: "ClusterSpec", name, source })
+        };
+    inputs.clusters.iter().map(parse).collect()
 }
 
 /// Directories are for root alone: there are keys in them.

@@ -17,6 +17,18 @@ pub fn write_object(object: &impl Serialize) -> String {
     write(&serde_json::to_value(object).unwrap_or_default())
 }
 
+/// Objects are merged, everything else is replaced (RFC 7386, but null stays null: components read it as not set).
+pub fn merge(target: &mut Value, patch: &Value) {
+    match (target, patch) {
+        (Value::Object(target), Value::Object(patch)) => {
+            for (key, value) in patch {
+                merge(target.entry(key.clone()).or_insert(Value::Null), value);
+            }
+        }
+        (target, patch) => *target = patch.clone(),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -29,5 +41,13 @@ mod tests {
             "n": "#c", "o": "'", "p": "\"", "q": "::1", "r": " x ", "s": "0123", "t": "%x", "u": "@x", "v": "y"});
         let read: Value = serde_saphyr::from_str(&write(&value)).unwrap();
         assert_eq!(read, value);
+    }
+
+    #[test]
+    fn a_users_setting_replaces_one_value_and_leaves_its_neighbours() {
+        let mut value = json!({"logging": {"verbosity": 0, "flushFrequency": 0}, "clusterDNS": ["a"]});
+        merge(&mut value, &json!({"logging": {"verbosity": 4}, "clusterDNS": ["b", "c"], "maxPods": 50}));
+        let merged = json!({"logging": {"verbosity": 4, "flushFrequency": 0}, "clusterDNS": ["b", "c"], "maxPods": 50});
+        assert_eq!(value, merged);
     }
 }

@@ -7,6 +7,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 const PURE: &[&str] = &[
+    "addons",
     "approval",
     "checksum.rs",
     "cluster",

@@ -6,6 +6,7 @@
 mod common;
 
 use common::cluster;
+use keyplane::addons::Addon;
 use keyplane::cluster::Cluster;
 use keyplane::etcd::{InitialCluster, initial_cluster};
 use keyplane::pki::inventory;
@@ -98,6 +99,16 @@ fn the_objects_in_the_target() {
         .map(|wanted| yaml::write_object(&wanted.object))
         .collect();
     insta::assert_snapshot!("target", objects.join("---\n"));
+}
+
+#[test]
+fn the_objects_of_the_add_ons() {
+    let cluster = cluster(RICH);
+    for addon in Addon::ALL {
+        let objects = addon.objects(&cluster, cluster.version);
+        let documents: Vec<_> = objects.iter().map(|wanted| yaml::write_object(&wanted.object)).collect();
+        insta::assert_snapshot!(format!("addon-{}", addon.name().to_lowercase()), documents.join("---\n"));
+    }
 }
 
 #[test]

@@ -81,6 +81,20 @@ fn every_file_with_a_private_key_is_for_root_alone() {
 }
 
 #[test]
+fn an_add_on_is_one_file_in_the_order_in_which_kubectl_has_to_apply_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let flannel =
+        "  network: {podCIDRs: [10.244.0.0/16]}\n  addons: {coreDNS: {enabled: false}, flannel: {enabled: true}}\n";
+    let output = render(folder.path(), &[&format!("{CLUSTER}{flannel}"), POLICY], "out");
+    assert!(output.status.success(), "{}", error(&output));
+    let target = folder.path().join("out/objects/target/demo");
+    let text = fs::read_to_string(target.join("addon-flannel.yaml")).unwrap();
+    let kinds: Vec<_> = text.lines().filter_map(|line| line.strip_prefix("kind: ")).collect();
+    assert_eq!(kinds, ["Namespace", "ServiceAccount", "ClusterRole", "ClusterRoleBinding", "ConfigMap", "DaemonSet"]);
+    assert!(target.join("addon-kube-proxy.yaml").exists() && !target.join("addon-coredns.yaml").exists());
+}
+
+#[test]
 fn with_the_secrets_of_an_earlier_rendering_the_files_are_the_same() {
     let folder = tempfile::tempdir().unwrap();
     assert!(render(folder.path(), &[CLUSTER, POLICY], "first").status.success());

@@ -4,9 +4,11 @@
 //! [`Cluster`] knows that it makes sense: what admission refuses is refused here too, with the same words, because
 //! `keyplane render` reads files that no API server has seen.
 
+mod addons;
 mod options;
 mod policy;
 mod settings;
+mod sizing;
 mod users;
 mod version;
 
@@ -18,6 +20,7 @@ use keyplane_crds::{ClusterSpecSpec, ControlPlaneNode, ExternalEtcd};
 
 pub use policy::{LeafTerms, Policy};
 pub(crate) use settings::refuse_kubelet_settings;
+pub use sizing::Sizing;
 pub use users::User;
 pub use version::Version;
 
@@ -392,6 +395,17 @@ network: {podCIDRs: [10.244.0.0/16]}
             ("10.244.0.0/16", "10.100.0.0/16", "spec.network"),
             ("10.0.0.11,", "10.96.0.11,", "spec.controlPlane.nodes[].addresses"),
             ("{nodes:", "{kubelet: {rotateCertificates: false}, nodes:", "spec.controlPlane.kubelet"),
+            ("network:", "addons: {kubeProxy: {mode: userspace}}\nnetwork:", "spec.addons.kubeProxy.mode"),
+            ("network:", "addons: {kubeProxy: {config: {mode: ipvs}}}\nnetwork:", "spec.addons.kubeProxy.config"),
+            ("network:", "addons: {kubeProxy: {config: {kind: X}}}\nnetwork:", "spec.addons.kubeProxy.config"),
+            ("network:", "addons: {flannel: {backend: ipip}}\nnetwork:", "spec.addons.flannel.backend"),
+            (
+                "network:",
+                "addons: {flannel: {backendOptions: {PSK: x}}}\nnetwork:",
+                "spec.addons.flannel.backendOptions",
+            ),
+            ("network: {podCIDRs: [10.244.0.0/16]}", "addons: {flannel: {enabled: true}}", "spec.addons.flannel"),
+            ("network:", "scale: {nodes: 0}\nnetwork:", "spec.scale.nodes"),
             ("{nodes:", "{apiServer: {certSANs: [a b]}, nodes:", "spec.controlPlane.apiServer.certSANs"),
             ("nodeIP: 10.1.0.11", "failureDomain: zone a", "spec.controlPlane.nodes[cp1].failureDomain"),
             (

@@ -6,6 +6,7 @@ use http::Uri;
 use keyplane_crds::{Argument, ClusterSpecSpec, Etcd, RegistryMirror, StackedEtcd};
 use serde_json::{Map, Value};
 
+use super::addons::refuse_addons;
 use super::{FieldError, is_dns_name};
 
 /// The name begins the names of Secrets, which have room for 253 characters, and is a label's value, which has room for 63.
@@ -36,6 +37,7 @@ pub(super) fn refuse_settings(spec: &ClusterSpecSpec) -> Result<(), FieldError> 
         ("spec.controlPlane.controllerManager.extraArgs", &control_plane.controller_manager.extra_args),
         ("spec.controlPlane.scheduler.extraArgs", &control_plane.scheduler.extra_args),
         ("spec.etcd.stacked.extraArgs", &stacked.extra_args),
+        ("spec.addons.flannel.extraArgs", &spec.addons.flannel.extra_args),
     ];
     for (field, arguments) in arguments {
         let bad = |name: &str| name.starts_with('-') || !name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-');
@@ -52,6 +54,7 @@ pub(super) fn refuse_settings(spec: &ClusterSpecSpec) -> Result<(), FieldError> 
         return Err(FieldError::new("spec.etcd.events", message));
     }
     refuse_mirrors(&spec.registry_mirrors)?;
+    refuse_addons(spec)?;
     refuse_kubelet_settings("spec.controlPlane.kubelet", control_plane.kubelet.as_ref())
 }
 

@@ -13,9 +13,21 @@ pub struct Version {
     pub patch: u8,
 }
 
-/// A minor version that Keyplane can deploy, and the etcd image tag that kubeadm 1.37 pairs it with
-/// (`SupportedEtcdVersion` in its constants).
-const SUPPORTED: &[(u8, &str)] = &[(36, "3.7.0-0"), (37, "3.7.0-0")];
+/// A minor version that Keyplane can deploy, and what kubeadm 1.37 pairs it with.
+struct Supported {
+    minor: u8,
+    /// `SupportedEtcdVersion` in kubeadm's constants.
+    etcd: &'static str,
+    /// `CoreDNSVersion`.
+    core_dns: &'static str,
+    /// `PauseVersion`.
+    pause: &'static str,
+}
+
+const SUPPORTED: &[Supported] = &[
+    Supported { minor: 36, etcd: "3.7.0-0", core_dns: "v1.14.6", pause: "3.10.2" },
+    Supported { minor: 37, etcd: "3.7.0-0", core_dns: "v1.14.6", pause: "3.10.2" },
+];
 
 impl Version {
     /// Reads `v1.37.2`.
@@ -48,7 +60,23 @@ impl Version {
     /// The tag of the etcd image that belongs to this version.
     #[must_use]
     pub fn etcd_image_tag(self) -> Option<&'static str> {
-        SUPPORTED.iter().find(|(minor, _)| *minor == self.minor).map(|(_, tag)| *tag)
+        self.supported().map(|supported| supported.etcd)
+    }
+
+    /// The tag of the CoreDNS image that belongs to this version.
+    #[must_use]
+    pub fn core_dns_image_tag(self) -> Option<&'static str> {
+        self.supported().map(|supported| supported.core_dns)
+    }
+
+    /// The tag of the sandbox image that belongs to this version.
+    #[must_use]
+    pub fn pause_image_tag(self) -> Option<&'static str> {
+        self.supported().map(|supported| supported.pause)
+    }
+
+    fn supported(self) -> Option<&'static Supported> {
+        SUPPORTED.iter().find(|supported| supported.minor == self.minor)
     }
 }
 

@@ -381,8 +381,10 @@ fn brief(cluster: &Cluster, observed: &Observed, reference: ObjectReference, con
         // What can't be read is told by the pool's own controller.
         Pool::parse(&pool.name_any(), &pool.spec, cluster).ok()?
     });
+    let rollout = rollout::rollout(cluster, observed);
     Some(Brief {
-        configuration: rollout::rollout(cluster, observed).configuration,
+        configuration: rollout.configuration,
+        addons: rollout.addons,
         trust: authorities.cluster().certificate_pem().to_owned(),
         workers: workers.collect(),
         leaving,

@@ -42,7 +42,7 @@ pub(super) fn manifest(cluster: &Cluster, node: &Node) -> String {
 }
 
 fn command(cluster: &Cluster, node: &Node, address: &str) -> Vec<String> {
-    let extra = &cluster.spec.control_plane.api_server.extra_args;
+    let extra = &cluster.api_server_arguments();
     let file = |name: &str| format!("{PKI_DIRECTORY}/{name}");
     let etcd_servers = match cluster.external_etcd() {
         Some(external) => external.endpoints.join(","),

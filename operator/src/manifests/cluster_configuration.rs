@@ -35,15 +35,15 @@ pub fn cluster_configuration(cluster: &Cluster, version: Version) -> String {
         "certificatesDir": PKI_DIRECTORY,
         "clusterName": CLUSTER_NAME,
         "controlPlaneEndpoint": cluster.endpoint.to_string(),
-        "controllerManager": component(&controller_manager.extra_args, &controller_manager.extra_volumes),
-        "dns": {},
+        "controllerManager": component(&cluster.controller_manager_arguments(), &controller_manager.extra_volumes),
+        "dns": addon(cluster.spec.addons.core_dns.enabled),
         "encryptionAlgorithm": cluster.policy.default_leaf().key_algorithm,
         "etcd": etcd(cluster),
         "imageRepository": cluster.spec.image_repository,
         "kubernetesVersion": version.to_string(),
         "networking": networking,
-        "proxy": {},
-        "scheduler": component(&scheduler.extra_args, &scheduler.extra_volumes),
+        "proxy": addon(cluster.spec.addons.kube_proxy.enabled),
+        "scheduler": component(&cluster.scheduler_arguments(), &scheduler.extra_volumes),
     }))
 }
 
@@ -70,6 +70,11 @@ fn component(extra_args: &[Argument], extra_volumes: &[HostPathMount]) -> Map<St
     insert_unless_empty(&mut section, "extraArgs", arguments(extra_args));
     insert_unless_empty(&mut section, "extraVolumes", Value::Array(extra_volumes.iter().map(volume).collect()));
     section
+}
+
+/// kubeadm leaves an add-on that is disabled alone in an upgrade.
+fn addon(enabled: bool) -> Value {
+    if enabled { json!({}) } else { json!({"disabled": true}) }
 }
 
 fn arguments(arguments: &[Argument]) -> Value {

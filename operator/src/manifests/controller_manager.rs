@@ -56,5 +56,5 @@ fn command(cluster: &Cluster) -> Vec<String> {
             .with("cluster-cidr", joined(&cluster.pod_cidrs))
             .with("service-cluster-ip-range", joined(&cluster.service_cidrs));
     }
-    arguments.command("kube-controller-manager", &cluster.spec.control_plane.controller_manager.extra_args)
+    arguments.command("kube-controller-manager", &cluster.controller_manager_arguments())
 }

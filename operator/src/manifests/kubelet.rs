@@ -22,7 +22,7 @@ pub fn configuration_of_machines(cluster: &Cluster, settings: Option<&Map<String
     let mut configuration = base(cluster);
     configuration["containerRuntimeEndpoint"] = CONTAINER_RUNTIME_ENDPOINT.into();
     if let Some(settings) = settings {
-        merge(&mut configuration, &Value::Object(settings.clone()));
+        yaml::merge(&mut configuration, &Value::Object(settings.clone()));
     }
     configuration
 }
@@ -95,29 +95,4 @@ fn base(cluster: &Cluster) -> Value {
         "syncFrequency": "0s",
         "volumeStatsAggPeriod": "0s",
     })
-}
-
-/// Objects are merged, everything else is replaced (RFC 7386, but null stays null: the kubelet reads it as not set).
-fn merge(target: &mut Value, patch: &Value) {
-    match (target, patch) {
-        (Value::Object(target), Value::Object(patch)) => {
-            for (key, value) in patch {
-                merge(target.entry(key.clone()).or_insert(Value::Null), value);
-            }
-        }
-        (target, patch) => *target = patch.clone(),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_users_setting_replaces_one_value_and_leaves_its_neighbours() {
-        let mut value = json!({"logging": {"verbosity": 0, "flushFrequency": 0}, "clusterDNS": ["a"]});
-        merge(&mut value, &json!({"logging": {"verbosity": 4}, "clusterDNS": ["b", "c"], "maxPods": 50}));
-        let merged = json!({"logging": {"verbosity": 4, "flushFrequency": 0}, "clusterDNS": ["b", "c"], "maxPods": 50});
-        assert_eq!(value, merged);
-    }
 }

@@ -18,7 +18,7 @@ use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 pub use cluster_configuration::cluster_configuration;
-pub use images::Image;
+pub use images::{Image, required_images};
 pub use kubelet::{
     CONTAINER_RUNTIME_ENDPOINT, configuration_of_machines, flags_env, instance_configuration, kubelet_configuration,
     shared_kubelet_configuration,

@@ -20,7 +20,7 @@ pub(super) fn manifest(cluster: &Cluster) -> String {
             .with("kubeconfig", KUBECONFIG)
             .with("authentication-kubeconfig", KUBECONFIG)
             .with("authorization-kubeconfig", KUBECONFIG)
-            .command("kube-scheduler", &written.extra_args),
+            .command("kube-scheduler", &cluster.scheduler_arguments()),
         annotation: None,
         mounts: Mounts::default().file("kubeconfig", KUBECONFIG).extra(&written.extra_volumes),
         requests: &[("cpu", "100m")],

@@ -8,6 +8,7 @@ use kube::ResourceExt;
 
 use super::Blocker;
 use super::objects::{MANAGED_BY, MANAGED_BY_LABEL};
+use crate::addons::{Addon, AddonFacts};
 use crate::cluster::Version;
 use crate::etcd::Member;
 use crate::pki::CertificateFacts;
@@ -43,6 +44,8 @@ pub struct TargetFacts {
     pub serving: BTreeMap<String, CertificateFacts>,
     /// The version in `kube-system/kubeadm-config`, if it is newer than what belongs there.
     pub configured_ahead: Option<Version>,
+    /// The add-ons, once they were looked at; nothing while it does not answer.
+    pub addons: Option<BTreeMap<Addon, AddonFacts>>,
     /// Who is in its etcd, if that is on the nodes; why nobody knows where it can't be said. Nothing before it was asked.
     pub etcd: Option<Result<EtcdFacts, String>>,
 }

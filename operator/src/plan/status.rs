@@ -9,6 +9,7 @@ use keyplane_crds::{
 use super::node_conditions::{nodes_ready, spread_across_failure_domains};
 use super::observed::Slot;
 use super::{Authorities, Blocker, Observed, departed, node, objects, user_kubeconfig};
+use crate::addons;
 use crate::cluster::{Cluster, Version};
 use crate::pki::inventory::{LEAVES, Leaf, Place, USER_ISSUER, cluster_leaves, leaves_of, user_certificate};
 use crate::pki::{CertificateFacts, first_certificate, renewal};
@@ -76,7 +77,7 @@ pub fn report(
     let nodes = nodes_ready(cluster, observed);
     let valid = valid(&status.certificates, rendered.is_good(), now);
     let rolled_out = rolled_out(&rollout);
-    let first_bad = [&rendered, &available, &nodes, &valid, &rolled_out].into_iter().find(|outcome| !outcome.is_good());
+    let first_bad = [&rendered, &available, &rolled_out, &nodes, &valid].into_iter().find(|outcome| !outcome.is_good());
     let ready = match first_bad {
         None => Outcome::good(
             "Ready",
@@ -107,6 +108,7 @@ pub fn report(
     set(&mut status.conditions, ClusterCondition::MachinesInSync, &in_sync, generation, now);
     let current = kubelets_current(&rollout, observed);
     set(&mut status.conditions, ClusterCondition::KubeletsCurrent, &current, generation, now);
+    set(&mut status.conditions, ClusterCondition::AddonsReady, &addons(cluster, observed), generation, now);
     set(&mut status.conditions, ClusterCondition::Ready, &ready, generation, now);
     set(&mut status.conditions, ClusterCondition::Reconciling, &reconciling, generation, now);
     set(&mut status.conditions, ClusterCondition::Stalled, &stalled, generation, now);
@@ -172,6 +174,12 @@ fn available(cluster: &Cluster, observed: &Observed) -> Outcome {
         Some(Ok(())) => Outcome::good("Available", format!("the API server at {} answers", cluster.endpoint)),
         Some(Err((reason, message))) => Outcome::bad(reason, message.clone()),
     }
+}
+
+fn addons(cluster: &Cluster, observed: &Observed) -> Outcome {
+    let health = addons::health(cluster, observed.target.addons.as_ref());
+    let outcome = if health.good { Outcome::good } else { Outcome::bad };
+    outcome(health.reason, health.message)
 }
 
 fn valid(certificates: &[CertificateStatus], rendered: bool, now: Timestamp) -> Outcome {

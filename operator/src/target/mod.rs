@@ -5,15 +5,17 @@
 //! does not have; from then on Keyplane works with a narrow certificate of its own, which reads these objects and
 //! notices when one of them is gone.
 
+mod comparison;
 mod config_maps;
 mod marks;
 mod rbac;
 
 use kube::core::{ApiResource, DynamicObject, GroupVersionKind};
-use serde_json::{Map, Value};
+use serde_json::Value;
 
 pub use config_maps::{belongs_to_kubeadm, configured_version};
 pub use marks::{MarkPatch, mark};
+pub(crate) use rbac::BOOTSTRAPPERS;
 
 use crate::cluster::{Cluster, Version};
 use crate::pki::Subject;
@@ -34,6 +36,8 @@ pub struct TargetObject {
     pub resource: ApiResource,
     /// What it says, and no more than that.
     pub object: DynamicObject,
+    /// Fields (JSON pointers) that are set only where there are none yet: what is found there stays.
+    pub at_first: &'static [&'static str],
 }
 
 impl TargetObject {
@@ -41,7 +45,7 @@ impl TargetObject {
         let resource = ApiResource::from_gvk(&GroupVersionKind::gvk(group, "v1", kind));
         let mut object = DynamicObject::new(name, &resource).data(content);
         object.metadata.namespace = namespace.map(str::to_owned);
-        Self { resource, object }
+        Self { resource, object, at_first: &[] }
     }
 
     /// Kind, namespace and name, for messages.
@@ -57,7 +61,16 @@ impl TargetObject {
     /// Whether what was found says what it should. Others may add fields, such as the signatures in cluster-info.
     #[must_use]
     pub fn is_satisfied_by(&self, found: &DynamicObject) -> bool {
-        contains(&found.data, &self.object.data)
+        let (found_metadata, wanted) = (&found.metadata, &self.object.metadata);
+        comparison::has_entries(found_metadata.labels.as_ref(), wanted.labels.as_ref())
+            && comparison::has_entries(found_metadata.annotations.as_ref(), wanted.annotations.as_ref())
+            && comparison::contains(&found.data, &self.object.data)
+    }
+
+    /// Whether only somebody who has all rights may write it: it gives rights away, or lets Pods do what they like.
+    #[must_use]
+    pub fn gives_rights(&self) -> bool {
+        self.resource.group == rbac::GROUP || self.resource.kind == "Namespace"
     }
 }
 
@@ -68,24 +81,6 @@ pub fn objects(cluster: &Cluster, trust: &str, configuration: Version) -> Vec<Ta
     let mut objects = rbac::objects(cluster);
     objects.extend(config_maps::objects(cluster, trust, configuration));
     objects
-}
-
-/// Every field that is wanted is there; lists must be the same, but their objects may have more fields, which the API
-/// server fills in.
-fn contains(found: &Value, wanted: &Value) -> bool {
-    match (found, wanted) {
-        (Value::Object(found), Value::Object(wanted)) => contains_object(found, wanted),
-        (Value::Array(found), Value::Array(wanted)) => {
-            found.len() == wanted.len() && found.iter().zip(wanted).all(|(found, wanted)| contains(found, wanted))
-        }
-        // The API server reads an empty list back as null.
-        (Value::Null, Value::Array(wanted)) => wanted.is_empty(),
-        (found, wanted) => found == wanted,
-    }
-}
-
-fn contains_object(found: &Map<String, Value>, wanted: &Map<String, Value>) -> bool {
-    wanted.iter().all(|(key, wanted)| found.get(key).is_some_and(|found| contains(found, wanted)))
 }
 
 #[cfg(test)]

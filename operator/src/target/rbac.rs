@@ -3,12 +3,13 @@
 use serde_json::{Value, json};
 
 use super::{TargetObject, USER};
+use crate::addons;
 use crate::cluster::Cluster;
 use crate::join::{ADMISSION_POLICY, RIGHTS as JOIN};
 
-const GROUP: &str = "rbac.authorization.k8s.io";
+pub(super) const GROUP: &str = "rbac.authorization.k8s.io";
 /// The group of bootstrap tokens that kubeadm makes.
-const BOOTSTRAPPERS: &str = "system:bootstrappers:kubeadm:default-node-token";
+pub(crate) const BOOTSTRAPPERS: &str = "system:bootstrappers:kubeadm:default-node-token";
 const NODES: &str = "system:nodes";
 
 /// kubeadm's names are those of its constants and `phases/bootstraptoken`, `phases/uploadconfig`, `phases/kubelet`.
@@ -30,18 +31,27 @@ pub(super) fn objects(cluster: &Cluster) -> Vec<TargetObject> {
         role_binding("kube-public", "kubeadm:bootstrap-signer-clusterinfo", &[user("system:anonymous")]),
         cluster_role(USER, &own_rules(cluster)),
         cluster_role_binding(USER, USER, &[user(USER)]),
-        role("kube-system", USER, &[
-            rule("", &["configmaps"], &["kubeadm-config", "kubelet-config"], &["get", "patch"]),
-            rule("", &["pods"], &[], &["get", "list", "watch"]),
-        ]),
+        role("kube-system", USER, &kube_system_rules(cluster)),
         role_binding("kube-system", USER, &[user(USER)]),
         role("kube-public", USER, &[rule("", &["configmaps"], &["cluster-info"], &["get", "patch"])]),
         role_binding("kube-public", USER, &[user(USER)]),
     ]
 }
 
-/// Keyplane's own rights: judge kubelets' requests, see Nodes and (through its Role in kube-system) static pods,
-/// mark control-plane Nodes, and look after what it wrote.
+/// Keyplane's own rights in kube-system.
+fn kube_system_rules(cluster: &Cluster) -> Vec<Value> {
+    let configurations = rule("", &["configmaps"], &["kubeadm-config", "kubelet-config"], &["get", "patch"]);
+    let pods = rule("", &["pods"], &[], &["get", "list", "watch"]);
+    [configurations, pods].into_iter().chain(addons::rights(cluster).0.iter().map(addon_rule)).collect()
+}
+
+fn addon_rule(right: &addons::Rule) -> Value {
+    let names: Vec<_> = right.names.iter().map(String::as_str).collect();
+    rule(&right.group, &[&right.resource], &names, &right.verbs)
+}
+
+/// Keyplane's own rights: judge kubelets' requests, see Nodes and (through its Role in kube-system) static pods, mark control-plane Nodes, and look after what it wrote, with the
+/// add-ons.
 fn own_rules(cluster: &Cluster) -> Vec<Value> {
     let nodes: Vec<_> = cluster.nodes.iter().map(|node| node.name.as_str()).collect();
     let cluster_roles = ["kubeadm:get-nodes", USER, JOIN];
@@ -58,7 +68,7 @@ fn own_rules(cluster: &Cluster) -> Vec<Value> {
     let roles =
         ["kubeadm:kubelet-config", "kubeadm:nodes-kubeadm-config", "kubeadm:bootstrap-signer-clusterinfo", USER, JOIN];
     let policies = ["validatingadmissionpolicies", "validatingadmissionpolicybindings"];
-    vec![
+    let mut rules = vec![
         rule("certificates.k8s.io", &["certificatesigningrequests"], &[], &["get", "list", "watch"]),
         rule("certificates.k8s.io", &["certificatesigningrequests/approval"], &[], &["patch", "update"]),
         rule("certificates.k8s.io", &["signers"], &["kubernetes.io/kubelet-serving"], &["approve"]),
@@ -68,7 +78,9 @@ fn own_rules(cluster: &Cluster) -> Vec<Value> {
         rule(GROUP, &["clusterrolebindings"], &cluster_role_bindings, &["get"]),
         rule(GROUP, &["roles", "rolebindings"], &roles, &["get"]),
         rule("admissionregistration.k8s.io", &policies, &[ADMISSION_POLICY], &["get"]),
-    ]
+    ];
+    rules.extend(addons::rights(cluster).1.iter().map(addon_rule));
+    rules
 }
 
 fn rule(group: &str, resources: &[&str], names: &[&str], verbs: &[&str]) -> Value {

@@ -85,7 +85,7 @@ fn bring_up(file: &Path, progress: &Progress) -> Result<Demo> {
     operator::binary()?;
     let file = file.canonicalize().with_context(|| format!("cannot find {}", file.display()))?;
     let parts = Parts::build()?;
-    let images = image::all(&parts)?;
+    let images = image::for_whole_cluster(&parts)?;
     interrupt::check()?;
     let lab = Lab::start_as(LAB, Subnet::DEMO, parts)?;
 

@@ -5,6 +5,7 @@
 //! controller starts and stops sessions and reads what they have learned; a session that learns something new asks for
 //! a reconciliation. Beside it, `etcd.rs` looks after the target's etcd.
 
+mod addons;
 mod credentials;
 mod etcd;
 mod given_secrets;
@@ -41,6 +42,8 @@ pub struct Brief {
     pub cluster: Cluster,
     /// The version that belongs into kubeadm-config: in an upgrade not yet the spec's.
     pub configuration: Version,
+    /// The version that the add-ons are for: the control plane's, once all of it runs it.
+    pub addons: Version,
     /// The bundle that the target's servers are verified with.
     pub trust: String,
     /// The pools of the cluster.

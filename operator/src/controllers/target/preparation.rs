@@ -94,7 +94,7 @@ pub(super) async fn prepare(client: &Client, management: &Client, brief: &Brief)
     Ok(prepared)
 }
 
-async fn put(client: &Client, brief: &Brief, wanted: &TargetObject) -> Result<(), Unavailable> {
+pub(super) async fn put(client: &Client, brief: &Brief, wanted: &TargetObject) -> Result<(), Unavailable> {
     match apply(&api(client, wanted), &wanted.object).await {
         Ok(_) => Ok(()),
         Err(error) => {
@@ -105,7 +105,7 @@ async fn put(client: &Client, brief: &Brief, wanted: &TargetObject) -> Result<()
     }
 }
 
-fn api(client: &Client, wanted: &TargetObject) -> Api<DynamicObject> {
+pub(super) fn api(client: &Client, wanted: &TargetObject) -> Api<DynamicObject> {
     match wanted.object.metadata.namespace.as_deref() {
         Some(namespace) => Api::namespaced_with(client.clone(), namespace, &wanted.resource),
         None => Api::all_with(client.clone(), &wanted.resource),

@@ -18,6 +18,7 @@ use kube::{Client, ResourceExt};
 use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, MissedTickBehavior, interval, interval_at, sleep, timeout};
 
+use super::addons::{Addons, Done};
 use super::credentials;
 use super::nodes::Nodes;
 use super::preparation::{Prepared, Unavailable, prepare};
@@ -39,7 +40,7 @@ use crate::target::mark;
 const PROBE_PERIOD: Duration = Duration::from_secs(20);
 /// How long an answer may take.
 const PROBE_TIMEOUT: Duration = Duration::from_secs(10);
-/// How long a piece of work with the target may take: two dozen requests at most.
+/// How long a piece of work with the target may take: a few dozen requests at most.
 const WORK_TIMEOUT: Duration = Duration::from_mins(1);
 /// How often the objects in the target are looked at again.
 const PREPARE_PERIOD: Duration = Duration::from_mins(10);
@@ -87,6 +88,7 @@ impl Session {
                 facts.available = Some(Err((unavailable.reason.to_owned(), unavailable.message.clone())));
                 facts.nodes = None;
                 facts.static_pods = None;
+                facts.addons = None;
             });
             self.learn_of_machines(|facts| facts.nodes = None);
             tokio::select! {
@@ -142,6 +144,9 @@ impl Session {
             timer.set_missed_tick_behavior(MissedTickBehavior::Delay);
         }
         let mut renewal = pin!(sleep(CLIENT_VALIDITY / 2));
+        let mut addons = Addons::new(client.clone(), brief);
+        let mut addon_changes = addons.changes();
+        let mut addons_due = pin!(sleep(Duration::ZERO));
         let mut silent = 0;
         loop {
             tokio::select! {
@@ -187,6 +192,19 @@ impl Session {
                     Some(Err(error)) => tracing::debug!(cluster = %self.findings.object, %error, "watching requests"),
                     None => return Err(Unavailable::new("WatchEnded", "the watch of requests ended")),
                 },
+                Some(change) = addon_changes.next() => {
+                    if let Some(wait) = addons.take(change) {
+                        let due = addons_due.deadline().min(Instant::now() + wait);
+                        addons_due.as_mut().reset(due);
+                    }
+                    self.learn_addons(&addons);
+                }
+                () = &mut addons_due => {
+                    let (done, retry) = within(brief, addons.look_after(&self.management)).await?;
+                    self.tell_addons(brief, done).await;
+                    self.learn_addons(&addons);
+                    addons_due.as_mut().reset(Instant::now() + retry.unwrap_or(PREPARE_PERIOD));
+                }
                 event = first_requests.next() => match event {
                     Some(Ok(event)) => self.take_first_request(brief, &event),
                     Some(Err(error)) => tracing::debug!(cluster = %self.findings.object, %error, "watching first requests"),
@@ -263,6 +281,26 @@ impl Session {
         let failed = states.values().any(|state| matches!(state, TokenState::Failed(_)));
         self.learn_of_machines(|facts| facts.tokens = states);
         Ok(failed.then(|| Instant::now() + TOKEN_RETRY))
+    }
+
+    /// Keeps what is known of the add-ons, once there was a first look.
+    fn learn_addons(&self, addons: &Addons<'_>) {
+        if let Some(known) = addons.facts() {
+            self.findings.learn(|facts| facts.addons = Some(known));
+        }
+    }
+
+    async fn tell_addons(&self, brief: &Brief, done: Done) {
+        for (objects, reason, action, what) in [
+            (done.applied, "AddonsApplied", "Apply", "applied add-ons in the target"),
+            (done.removed, "AddonsRemoved", "Remove", "took add-ons out of the target"),
+        ] {
+            if !objects.is_empty() {
+                let note = format!("{what}: {}", objects.join(", "));
+                tracing::info!(cluster = %self.findings.object, note, "add-ons");
+                self.events.normal(&brief.reference, reason, action, &note).await;
+            }
+        }
     }
 
     /// Keeps what a request of a kubelet that joins says of its machine.

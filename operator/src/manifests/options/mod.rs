@@ -54,7 +54,7 @@ pub(super) fn mounts(cluster: &Cluster) -> Vec<HostPathMount> {
 /// The API server's flags as kubeadm has to know them: `kubeadm upgrade` writes its manifest from its configuration.
 pub(super) fn extra_arguments(cluster: &Cluster) -> Vec<Argument> {
     let ours = arguments(cluster).into_iter().map(|(name, value)| Argument { name: name.to_owned(), value });
-    ours.chain(cluster.spec.control_plane.api_server.extra_args.iter().cloned()).collect()
+    ours.chain(cluster.api_server_arguments()).collect()
 }
 
 /// The API server's directories as kubeadm has to know them.

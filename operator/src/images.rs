@@ -1,0 +1,26 @@
+//! `keyplane images`: what has to be in a registry before a cluster can start.
+
+use serde_json::json;
+
+use crate::args::{ImagesArguments, ImagesFormat};
+use crate::manifests::required_images;
+use crate::render::{self, RenderError};
+
+/// Every image of every ClusterSpec in the files, each once.
+///
+/// # Errors
+/// The first thing that is wrong with a file.
+pub fn list(arguments: &ImagesArguments) -> Result<String, RenderError> {
+    let mut images: Vec<String> = vec![];
+    for cluster in render::read_clusters(&arguments.filenames)? {
+        for image in required_images(&cluster) {
+            if !images.contains(&image) {
+                images.push(image);
+            }
+        }
+    }
+    Ok(match arguments.output {
+        ImagesFormat::Text => images.join("\n") + "\n",
+        ImagesFormat::Json => format!("{:#}\n", json!({"images": images})),
+    })
+}
