@@ -52,6 +52,9 @@ use crate::{
 #[x_kube(validation = Rule::new(
     "!(has(self.audit) || has(self.authentication) || has(self.podSecurity)) || !has(self.controlPlane.apiServer.extraVolumes) || self.controlPlane.apiServer.extraVolumes.all(v, !(v.name in ['audit-config', 'audit-log', 'authentication-config', 'admission-config']))"
 ).message("spec.controlPlane.apiServer.extraVolumes: audit-config, audit-log, authentication-config and admission-config are the volumes of spec.audit, spec.authentication and spec.podSecurity: choose another name"))]
+#[x_kube(validation = Rule::new(
+    "!has(self.etcd) || !has(self.etcd.events) || !has(self.controlPlane.apiServer) || !has(self.controlPlane.apiServer.extraArgs) || self.controlPlane.apiServer.extraArgs.all(a, a.name != 'etcd-servers-overrides')"
+).message("spec.etcd.events becomes the API server's flag etcd-servers-overrides: leave it out of spec.controlPlane.apiServer.extraArgs"))]
 pub struct ClusterSpecSpec {
     /// The version of the control plane, for example `v1.37.2`. It may go up by one minor version at a time, never down.
     #[schemars(length(max = 32))]
@@ -195,8 +198,8 @@ pub struct ClusterSpecStatus {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub certificates: Vec<CertificateStatus>,
 
-    /// Rendered, `ControlPlaneAvailable`, `CertificatesValid`, `RolledOut`, `MachinesInSync`, `KubeletsCurrent`, Ready,
-    /// Reconciling, Stalled.
+    /// Rendered, `ControlPlaneAvailable`, `ControlPlaneNodesReady`, `SpreadAcrossFailureDomains`, `CertificatesValid`,
+    /// `RolledOut`, `MachinesInSync`, `KubeletsCurrent`, Ready, Reconciling, Stalled.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["type".into()]))]
     pub conditions: Vec<Condition>,

@@ -11,6 +11,10 @@ pub enum ClusterCondition {
     Rendered,
     /// The target cluster's API server answers, and what Keyplane needs in it is there.
     ControlPlaneAvailable,
+    /// Every declared control-plane node is Ready in the target, and its etcd member is a healthy voter.
+    ControlPlaneNodesReady,
+    /// The loss of any one failure domain leaves the control plane working. Not there while no node declares one.
+    SpreadAcrossFailureDomains,
     /// No certificate has ended or is past its renewal time.
     CertificatesValid,
     /// Every static pod runs what is written for it: False while a change goes from machine to machine.
@@ -35,6 +39,8 @@ impl ClusterCondition {
         match self {
             Self::Rendered => "Rendered",
             Self::ControlPlaneAvailable => "ControlPlaneAvailable",
+            Self::ControlPlaneNodesReady => "ControlPlaneNodesReady",
+            Self::SpreadAcrossFailureDomains => "SpreadAcrossFailureDomains",
             Self::CertificatesValid => "CertificatesValid",
             Self::RolledOut => "RolledOut",
             Self::MachinesInSync => "MachinesInSync",

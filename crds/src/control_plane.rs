@@ -1,4 +1,4 @@
-//! The control plane of a target cluster: its endpoint, nodes, components and etcd.
+//! The control plane of a target cluster: its endpoint, nodes and components.
 
 use k8s_openapi::api::core::v1::ResourceRequirements;
 use kube::KubeSchema;
@@ -34,9 +34,11 @@ impl ControlPlaneEndpoint {
 #[x_kube(validation = Rule::new(
     "self.nodes.all(a, self.nodes.exists_one(b, b.addresses.exists(y, y in a.addresses)))"
 ).message("spec.controlPlane.nodes: an address is listed for two nodes: each address belongs to one machine"))]
+#[x_kube(validation = Rule::new("self.nodes.exists(n, oldSelf.nodes.exists(o, o.name == n.name))")
+    .message("spec.controlPlane.nodes: at least one node of before must stay, as new members of etcd join those that there are: replace the nodes one after the other"))]
 #[x_kube(validation = Rule::new(
-    "self.nodes.size() == oldSelf.nodes.size() && self.nodes.all(n, oldSelf.nodes.exists(o, o.name == n.name))"
-).message("spec.controlPlane.nodes: nodes can't be added, removed or renamed while the cluster exists: this version does not change etcd's membership"))]
+    "self.nodes.all(n, oldSelf.nodes.exists(o, o.name == n.name) || !oldSelf.nodes.exists(o, o.addresses.exists(a, a in n.addresses)))"
+).message("spec.controlPlane.nodes: a node can't be renamed, and a new one can't have the address of one that goes: take the old one out first, and add the new one once status lists no certificate of the old one any more"))]
 pub struct ControlPlane {
     /// The machines, in the order in which they were made. The first one has super-admin.conf, as with `kubeadm init`.
     #[schemars(length(min = 1, max = 9))]
@@ -78,6 +80,8 @@ pub struct ControlPlane {
 #[serde(rename_all = "camelCase")]
 #[x_kube(validation = Rule::new("!has(self.nodeIP) || self.addresses.exists(a, a == self.nodeIP)")
     .message("spec.controlPlane.nodes[].nodeIP must be one of the node's addresses"))]
+#[x_kube(validation = Rule::new("(has(self.nodeIP) ? self.nodeIP : self.addresses[0]) == (has(oldSelf.nodeIP) ? oldSelf.nodeIP : oldSelf.addresses[0])")
+    .message("spec.controlPlane.nodes[]: the address of a node (nodeIP, or the first of addresses) can't be changed: etcd's members know each other by it; take the node out and add it under another name, or set nodeIP to the old address"))]
 pub struct ControlPlaneNode {
     /// The Node's name, which is also the machine's identity in certificates and in etcd.
     #[schemars(length(min = 1, max = 63))]
@@ -99,6 +103,15 @@ pub struct ControlPlaneNode {
     #[serde(rename = "nodeIP", default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 64))]
     pub node_ip: Option<String>,
+
+    /// Where the machine stands: what fails together has the same value, for example a zone, a rack or a room. Tells
+    /// the condition `SpreadAcrossFailureDomains`, and becomes the Node's label `topology.kubernetes.io/zone` where it
+    /// has none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 63))]
+    #[x_kube(validation = Rule::new("self.matches('^[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?$')")
+        .message("spec.controlPlane.nodes[].failureDomain is a label's value: letters, digits, '-', '_' and '.', for example zone-a"))]
+    pub failure_domain: Option<String>,
 }
 
 impl ControlPlaneNode {
@@ -222,65 +235,6 @@ pub struct Taint {
     #[x_kube(validation = Rule::new("self in ['NoSchedule', 'PreferNoSchedule', 'NoExecute']")
         .message("taints[].effect must be NoSchedule, PreferNoSchedule or NoExecute"))]
     pub effect: String,
-}
-
-/// The target's etcd.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
-#[serde(rename_all = "camelCase")]
-pub struct Etcd {
-    /// etcd as a static pod on every control-plane node.
-    #[serde(default)]
-    pub stacked: StackedEtcd,
-}
-
-/// etcd beside the API servers.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
-#[serde(rename_all = "camelCase")]
-#[x_kube(validation = Rule::new("self.dataDir == oldSelf.dataDir")
-    .message("spec.etcd.stacked.dataDir can't be changed while the cluster exists: etcd would start empty; write the old value back"))]
-pub struct StackedEtcd {
-    /// Where etcd keeps its data on the machine.
-    #[serde(default = "StackedEtcd::default_data_dir")]
-    #[schemars(length(min = 2, max = 1024))]
-    #[x_kube(validation = Rule::new("self.startsWith('/')").message("spec.etcd.stacked.dataDir must be absolute"))]
-    pub data_dir: String,
-
-    /// More flags, or other values for flags that are there.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(length(max = 128))]
-    pub extra_args: Vec<Argument>,
-
-    /// More DNS names and IP addresses for etcd's serving certificate.
-    #[serde(rename = "serverCertSANs", default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(length(max = 64), inner(length(min = 1, max = 253)))]
-    #[x_kube(validation = Rule::new("self.all(s, isIP(s) || !format.dns1123Subdomain().validate(s.startsWith('*.') ? s.substring(2) : s).hasValue())")
-        .message("spec.etcd.stacked.serverCertSANs: each must be an IP address or a lower-case DNS name"))]
-    pub server_cert_sans: Vec<String>,
-
-    /// More DNS names and IP addresses for etcd's peer certificate.
-    #[serde(rename = "peerCertSANs", default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(length(max = 64), inner(length(min = 1, max = 253)))]
-    #[x_kube(validation = Rule::new("self.all(s, isIP(s) || !format.dns1123Subdomain().validate(s.startsWith('*.') ? s.substring(2) : s).hasValue())")
-        .message("spec.etcd.stacked.peerCertSANs: each must be an IP address or a lower-case DNS name"))]
-    pub peer_cert_sans: Vec<String>,
-}
-
-impl StackedEtcd {
-    /// kubeadm's default.
-    fn default_data_dir() -> String {
-        "/var/lib/etcd".to_owned()
-    }
-}
-
-impl Default for StackedEtcd {
-    fn default() -> Self {
-        Self {
-            data_dir: Self::default_data_dir(),
-            extra_args: vec![],
-            server_cert_sans: vec![],
-            peer_cert_sans: vec![],
-        }
-    }
 }
 
 /// Images in place of the ones that `imageRepository` and the versions give: whole references with a tag or digest.

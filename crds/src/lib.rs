@@ -15,6 +15,7 @@ mod cluster_spec;
 mod condition;
 mod control_plane;
 mod duration;
+mod etcd;
 mod network;
 mod node_pool;
 mod node_status;
@@ -35,10 +36,10 @@ pub use cluster_spec::{
 };
 pub use condition::{ClusterCondition, Condition, ConditionStatus, condition_of, set_condition};
 pub use control_plane::{
-    ApiServer, Argument, Component, ControlPlane, ControlPlaneEndpoint, ControlPlaneNode, Etcd, HostPathMount, Images,
-    StackedEtcd, Taint,
+    ApiServer, Argument, Component, ControlPlane, ControlPlaneEndpoint, ControlPlaneNode, HostPathMount, Images, Taint,
 };
 pub use duration::{DurationError, RenewBefore, parse_duration};
+pub use etcd::{Etcd, EventsEtcd, ExternalEtcd, StackedEtcd};
 pub use network::Network;
 pub use node_pool::{
     Machine, MachineSelector, MachineState, MachineStatus, NodePool, NodePoolRole, NodePoolSpec, NodePoolStatus,

@@ -7,6 +7,8 @@ pub mod args;
 pub mod checksum;
 pub mod cluster;
 pub mod controllers;
+pub mod etcd;
+pub mod etcd_client;
 pub mod join;
 pub mod kube;
 pub mod kubeconfig;

@@ -17,7 +17,6 @@ use crate::args::RenderArguments;
 use crate::cluster::{Cluster, FieldError, Policy};
 use crate::join::Pool;
 use crate::join::objects::worker_config;
-use crate::pki::inventory::AuthorityName;
 use crate::plan::issuance::{IssuanceError, fulfil};
 use crate::plan::objects::{INDEX_KEY, IndexEntry};
 use crate::plan::{Authorities, Blocker, Observed, Step, plan};
@@ -189,7 +188,7 @@ fn workers(cluster: &Cluster, pools: &[NodePool]) -> Result<Vec<Pool>, RenderErr
 /// Adds the ConfigMaps of the machines that are declared by name.
 fn add_workers(cluster: &Cluster, workers: &[Pool], observed: &mut Observed) {
     let Some(authorities) = Authorities::load(cluster, observed) else { return };
-    let trust = authorities.get(AuthorityName::Cluster).certificate_pem();
+    let trust = authorities.cluster().certificate_pem();
     for pool in workers {
         for machine in &pool.machines {
             let config_map = worker_config(cluster, pool, machine, trust);
@@ -268,7 +267,7 @@ fn write_objects(output: &Path, cluster: &Cluster, workers: &[Pool], observed: &
         write_file(&path, yaml::write_object(config_map).as_bytes(), 0o644)?;
     }
     let Some(authorities) = Authorities::load(cluster, observed) else { return Ok(()) };
-    let trust = authorities.get(AuthorityName::Cluster).certificate_pem();
+    let trust = authorities.cluster().certificate_pem();
     let target = output.join(OBJECTS_DIRECTORY).join("target").join(&cluster.name);
     let of_pools = join::target_objects(&cluster.namespace, workers, &[]);
     for wanted in target::objects(cluster, trust, cluster.version).into_iter().chain(of_pools) {

@@ -10,6 +10,7 @@ const PURE: &[&str] = &[
     "approval",
     "checksum.rs",
     "cluster",
+    "etcd",
     "join",
     "kubeconfig.rs",
     "manifests",

@@ -6,8 +6,15 @@
 mod common;
 
 use common::cluster;
+use keyplane::cluster::Cluster;
+use keyplane::etcd::{InitialCluster, initial_cluster};
 use keyplane::pki::inventory;
 use keyplane::{app, manifests, target, yaml};
+
+/// With which flags a node's etcd starts while nobody can be asked.
+fn joins(cluster: &Cluster, node: usize) -> InitialCluster {
+    initial_cluster(cluster, &cluster.nodes[node], None, |_| None).flags
+}
 
 /// Every field that changes a file.
 const RICH: &str = "
@@ -31,7 +38,7 @@ images: {etcd: 'registry.corp.example/etcd@sha256:000000000000000000000000000000
 #[test]
 fn the_files_of_a_node() {
     let cluster = cluster(RICH);
-    for file in manifests::files(&cluster, &cluster.nodes[0]) {
+    for file in manifests::files(&cluster, &cluster.nodes[0], &joins(&cluster, 0)) {
         let text = format!("# {} {:04o}\n{}", file.path, file.mode, file.content);
         insta::assert_snapshot!(file.key.into_owned(), text);
     }
@@ -54,13 +61,36 @@ podSecurity: {enforce: baseline, version: v1.37, warn: restricted, exemptions: {
 #[test]
 fn the_files_of_the_options() {
     let cluster = cluster(OPTIONS);
-    let files = manifests::files(&cluster, &cluster.nodes[0]);
+    let files = manifests::files(&cluster, &cluster.nodes[0], &joins(&cluster, 0));
     let known = ["kube-apiserver.yaml", "audit-policy.yaml", "authentication-config.yaml", "admission-config.yaml"];
     for file in files.iter().filter(|file| known.contains(&file.key.as_ref())) {
         let text = format!("# {} {:04o}\n{}", file.path, file.mode, file.content);
         insta::assert_snapshot!(format!("options-{}", file.key), text);
     }
     assert_eq!(files.iter().filter(|file| known.contains(&file.key.as_ref())).count(), known.len());
+}
+
+#[test]
+fn the_files_of_a_node_that_joins_and_of_one_with_an_external_etcd() {
+    let cluster = cluster(RICH);
+    let etcd = |node: usize| {
+        let files = manifests::files(&cluster, &cluster.nodes[node], &joins(&cluster, node));
+        files.into_iter().find(|file| file.key == "etcd.yaml").unwrap().content
+    };
+    let lines = |text: &str| text.lines().map(str::to_owned).collect::<std::collections::BTreeSet<_>>();
+    let different: Vec<_> = lines(&etcd(1)).difference(&lines(&etcd(0))).cloned().collect();
+    insta::assert_snapshot!("etcd.yaml-of-the-second-node", different.join("\n"));
+
+    let external = common::cluster(&format!(
+        "{RICH}etcd:\n  external: {{endpoints: ['https://etcd1.example:2379', 'https://[fd00::e2]:2379'], secretRef: {{name: corp-etcd}}}}\n  \
+         events: {{endpoints: ['https://events1.example:2379', 'https://events2.example:2379']}}\n"
+    ));
+    let files = manifests::files(&external, &external.nodes[0], &joins(&external, 0));
+    assert!(files.iter().all(|file| file.key != "etcd.yaml"));
+    let api_server = files.iter().find(|file| file.key == "kube-apiserver.yaml").unwrap();
+    let flags: Vec<_> = api_server.content.lines().filter(|line| line.contains("--etcd-")).collect();
+    let kubeadm = manifests::cluster_configuration(&external, external.version);
+    insta::assert_snapshot!("external-etcd", format!("{}\n{kubeadm}", flags.join("\n")));
 }
 
 #[test]

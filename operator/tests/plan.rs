@@ -7,22 +7,12 @@ mod common;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use common::{SMALL, carry_out, cluster, noon, settle, settled, text};
+use common::{SMALL, THREE, carry_out, cluster, noon, settle, settled, text};
 use k8s_openapi::api::core::v1::Secret;
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use keyplane::plan::{Observed, Step, TargetFacts, plan, status};
 use keyplane_crds::{ClusterSpecStatus, condition_of};
 use kube::ResourceExt;
-
-const THREE: &str = "
-kubernetesVersion: v1.37.2
-controlPlaneEndpoint: {host: api.demo.example}
-controlPlane:
-  nodes:
-    - {name: cp1, addresses: [10.0.0.11]}
-    - {name: cp2, addresses: [10.0.0.12]}
-    - {name: cp3, addresses: [10.0.0.13]}
-";
 
 fn names(observed: &Observed) -> BTreeSet<String> {
     observed.secrets.keys().chain(observed.config_maps.keys()).cloned().collect()

@@ -14,7 +14,7 @@ use std::fmt;
 use std::net::IpAddr;
 
 use ipnet::IpNet;
-use keyplane_crds::{ClusterSpecSpec, ControlPlaneNode};
+use keyplane_crds::{ClusterSpecSpec, ControlPlaneNode, ExternalEtcd};
 
 pub use policy::{LeafTerms, Policy};
 pub(crate) use settings::refuse_kubelet_settings;
@@ -84,6 +84,8 @@ pub struct Node {
     pub addresses: Vec<IpAddr>,
     /// The one that its API server advertises and its etcd listens on.
     pub advertise_address: IpAddr,
+    /// Where the machine stands.
+    pub failure_domain: Option<String>,
 }
 
 impl Node {
@@ -202,6 +204,12 @@ impl Cluster {
         self.spec.access.as_ref()?.proxy_url.as_deref()
     }
 
+    /// The etcd that somebody else runs; nothing where every node has a member.
+    #[must_use]
+    pub fn external_etcd(&self) -> Option<&ExternalEtcd> {
+        self.spec.etcd.external.as_ref()
+    }
+
     /// Whether the node is the first, on which `kubeadm init` would have run.
     #[must_use]
     pub fn is_first(&self, node: &Node) -> bool {
@@ -306,7 +314,14 @@ fn parse_nodes(written: &[ControlPlaneNode]) -> Result<Vec<Node>, FieldError> {
                 return Err(FieldError::new(FIELD, format!("{address} is listed for {} and for {name}", other.name)));
             }
         }
-        nodes.push(Node { name, addresses, advertise_address });
+        let failure_domain = node.failure_domain.clone();
+        if failure_domain.as_deref().is_some_and(|domain| !settings::is_label_value(domain)) {
+            return Err(FieldError::new(
+                format!("{FIELD}[{name}].failureDomain"),
+                "is a label's value: letters, digits, '-', '_' and '.', for example zone-a",
+            ));
+        }
+        nodes.push(Node { name, addresses, advertise_address, failure_domain });
     }
     Ok(nodes)
 }
@@ -378,6 +393,22 @@ network: {podCIDRs: [10.244.0.0/16]}
             ("10.0.0.11,", "10.96.0.11,", "spec.controlPlane.nodes[].addresses"),
             ("{nodes:", "{kubelet: {rotateCertificates: false}, nodes:", "spec.controlPlane.kubelet"),
             ("{nodes:", "{apiServer: {certSANs: [a b]}, nodes:", "spec.controlPlane.apiServer.certSANs"),
+            ("nodeIP: 10.1.0.11", "failureDomain: zone a", "spec.controlPlane.nodes[cp1].failureDomain"),
+            (
+                "network:",
+                "etcd: {external: {endpoints: ['etcd1.example:2379'], secretRef: {name: etcd}}}\nnetwork:",
+                "spec.etcd.external.endpoints",
+            ),
+            (
+                "network:",
+                "etcd: {stacked: {dataDir: /data}, external: {endpoints: ['https://e:2379'], secretRef: {name: etcd}}}\nnetwork:",
+                "spec.etcd",
+            ),
+            (
+                "network:",
+                "etcd: {events: {endpoints: ['https://e:2379/events']}}\nnetwork:",
+                "spec.etcd.events.endpoints",
+            ),
             (
                 "{nodes:",
                 "{scheduler: {extraArgs: [{name: --v, value: '4'}]}, nodes:",

@@ -2,7 +2,8 @@
 
 use std::net::IpAddr;
 
-use keyplane_crds::{ClusterSpecSpec, RegistryMirror};
+use http::Uri;
+use keyplane_crds::{Argument, ClusterSpecSpec, Etcd, RegistryMirror, StackedEtcd};
 use serde_json::{Map, Value};
 
 use super::{FieldError, is_dns_name};
@@ -43,6 +44,12 @@ pub(super) fn refuse_settings(spec: &ClusterSpecSpec) -> Result<(), FieldError> 
                 format!("{:?} is the flag without dashes before it, for example audit-log-path", argument.name);
             return Err(FieldError::new(field, message));
         }
+    }
+    refuse_etcd(&spec.etcd)?;
+    let overrides = |argument: &Argument| argument.name == "etcd-servers-overrides";
+    if spec.etcd.events.is_some() && control_plane.api_server.extra_args.iter().any(overrides) {
+        let message = "becomes the API server's flag etcd-servers-overrides: leave it out of apiServer.extraArgs";
+        return Err(FieldError::new("spec.etcd.events", message));
     }
     refuse_mirrors(&spec.registry_mirrors)?;
     refuse_kubelet_settings("spec.controlPlane.kubelet", control_plane.kubelet.as_ref())
@@ -93,4 +100,41 @@ fn refuse_mirrors(mirrors: &[RegistryMirror]) -> Result<(), FieldError> {
         }
     }
     Ok(())
+}
+
+fn refuse_etcd(etcd: &Etcd) -> Result<(), FieldError> {
+    if etcd.external.is_some() && etcd.stacked != StackedEtcd::default() {
+        let message = "stacked and external exclude each other: leave stacked out";
+        return Err(FieldError::new("spec.etcd", message));
+    }
+    let external = etcd.external.iter().map(|external| ("spec.etcd.external.endpoints", &external.endpoints));
+    let events = etcd.events.iter().map(|events| ("spec.etcd.events.endpoints", &events.endpoints));
+    for (field, endpoints) in external.chain(events) {
+        let bad = |endpoint: &&String| !is_endpoint(endpoint);
+        match endpoints.iter().find(bad) {
+            None if endpoints.is_empty() => return Err(FieldError::new(field, "is empty: write at least one URL")),
+            None => {}
+            Some(endpoint) => {
+                let message = format!(
+                    "{endpoint:?} is no URL with https, a host and a port, for example https://etcd1.example:2379"
+                );
+                return Err(FieldError::new(field, message));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// The API server takes lists of them, with commas and semicolons between.
+fn is_endpoint(text: &str) -> bool {
+    let Ok(uri) = text.parse::<Uri>() else { return false };
+    let bare = !text.ends_with('/') && uri.path() == "/" && uri.query().is_none();
+    bare && uri.scheme_str() == Some("https") && uri.port_u16().is_some() && !text.contains([',', ';', '#', '@'])
+}
+
+/// The value of a label, as Kubernetes checks it.
+pub(super) fn is_label_value(text: &str) -> bool {
+    let inner = |b: u8| b.is_ascii_alphanumeric() || b"-_.".contains(&b);
+    let edge = |b: Option<u8>| b.is_some_and(|b| b.is_ascii_alphanumeric());
+    text.len() <= 63 && text.bytes().all(inner) && edge(text.bytes().next()) && edge(text.bytes().last())
 }

@@ -23,16 +23,13 @@ use tokio::sync::mpsc;
 use tokio_stream::wrappers::UnboundedReceiverStream;
 
 use super::target::Brief;
-use super::{
-    Context, Error, RECONCILE_TIMEOUT, RESYNC, config, deletion, issued, news, node_pool, observe, watch_config,
-};
+use super::{Context, Error, RECONCILE_TIMEOUT, RESYNC, config, deletion, news, node_pool, observe, watch_config};
 use crate::cluster::{Cluster, Policy};
 use crate::join::Pool;
 use crate::kube::apply::update_status;
 use crate::kube::backoff::Backoff;
 use crate::kube::write::{Written, write};
 use crate::kube::{backoff, causes};
-use crate::pki::inventory::AuthorityName;
 use crate::plan::issuance::fulfil;
 use crate::plan::objects::{MANAGED_BY, MANAGED_BY_LABEL};
 use crate::plan::{Authorities, Blocker, Observed, Step, plan, status};
@@ -186,8 +183,8 @@ async fn one_pass((namespace, name): &(String, String), context: &Context) -> Re
             return Ok(Action::requeue(RESYNC));
         }
     };
-    let mut observed = observe::gather(&context.client, &cluster, &context.issued_kubeconfigs).await?;
-    observed.status = found.status.clone().unwrap_or_default();
+    let status = found.status.clone().unwrap_or_default();
+    let mut observed = observe::gather(&context.client, &cluster, status, &context.issued_kubeconfigs).await?;
     observed.target = context.targets.facts(namespace, name);
     observed.at_once = found.annotations().get(ROLLOUT_ANNOTATION).is_some_and(|value| value == AT_ONCE);
     let reference = unversioned(&found);
@@ -319,15 +316,13 @@ async fn act(
                     context.events.normal_with(reference, other, reason, "Write", &note).await;
                 }
                 Step::Removal(removal) => {
-                    issued::remove(&secrets, &removal, context).await?;
-                    observed.secrets.remove(&removal.name);
-                    tracing::info!(
-                        namespace = cluster.namespace,
-                        cluster = cluster.name,
-                        note = removal.note,
-                        "deleted"
-                    );
-                    context.events.normal(reference, "UserRemoved", "Delete", &removal.note).await;
+                    deletion::remove(cluster, observed, &removal, context).await?;
+                    let (namespace, cluster, note) = (&cluster.namespace, &cluster.name, &removal.note);
+                    tracing::info!(namespace, cluster, note, "deleted");
+                    context
+                        .events
+                        .normal_with(reference, removal.object(namespace), removal.reason, "Delete", note)
+                        .await;
                 }
             }
         }
@@ -388,7 +383,7 @@ fn brief(cluster: &Cluster, observed: &Observed, reference: ObjectReference, con
     });
     Some(Brief {
         configuration: rollout::rollout(cluster, observed).configuration,
-        trust: authorities.get(AuthorityName::Cluster).certificate_pem().to_owned(),
+        trust: authorities.cluster().certificate_pem().to_owned(),
         workers: workers.collect(),
         leaving,
         pools: staying.into_iter().map(|pool| pool.spec).collect(),

@@ -1,4 +1,5 @@
-//! The end of a ClusterSpec: its keys stay, unless a person has said twice that they shall go.
+//! The end of a ClusterSpec: its keys stay, unless a person has said twice that they shall go. And the end of single
+//! objects that nothing needs any more.
 
 use k8s_openapi::api::core::v1::{ConfigMap, Secret};
 use k8s_openapi::jiff::Timestamp;
@@ -11,9 +12,11 @@ use serde::de::DeserializeOwned;
 use serde_json::json;
 
 use super::{Context, Error};
+use crate::cluster::Cluster;
 use crate::kube::apply::update_status;
+use crate::kube::write::{self, Deleted};
 use crate::plan::objects::{MANAGED_BY, MANAGED_BY_LABEL};
-use crate::plan::{Blocker, status};
+use crate::plan::{Blocker, Kind, Observed, Removal, status};
 
 /// Holds a ClusterSpec whose keys shall go with it, until they are gone.
 const FINALIZER: &str = "keyplane.io/keys";
@@ -76,6 +79,32 @@ where
             Err(kube::Error::Api(status)) if status.code == 404 => {}
             Err(error) => return Err(Error::api(format!("deleting {kind} {}", object.name_any()))(error)),
         }
+    }
+    Ok(())
+}
+
+/// Deletes an object that nothing needs any more, and counts it.
+pub(super) async fn remove(
+    cluster: &Cluster,
+    observed: &mut Observed,
+    removal: &Removal,
+    context: &Context,
+) -> Result<(), Error> {
+    let (client, name, kind) = (context.client.clone(), &removal.name, removal.kind.name());
+    let (uid, version) = (removal.uid.clone(), removal.resource_version.clone());
+    let deleted = match removal.kind {
+        Kind::Secret => write::delete(&Api::<Secret>::namespaced(client, &cluster.namespace), name, uid, version).await,
+        Kind::ConfigMap => {
+            write::delete(&Api::<ConfigMap>::namespaced(client, &cluster.namespace), name, uid, version).await
+        }
+    };
+    match deleted.map_err(Error::api(format!("deleting {kind} {name}")))? {
+        Deleted::Done => context.metrics.writes.with_label_values(&[kind]).inc(),
+        Deleted::Conflict => return Err(Error::Conflict(format!("{kind} {name}"))),
+    }
+    match removal.kind {
+        Kind::Secret => _ = observed.secrets.remove(name),
+        Kind::ConfigMap => _ = observed.config_maps.remove(name),
     }
     Ok(())
 }

@@ -9,10 +9,8 @@ use kube::runtime::reflector::{self, Store};
 use kube::runtime::{WatchStreamExt, watcher};
 use kube::{Api, Client, ResourceExt};
 
-use super::{Context, Error, watch_config};
+use super::watch_config;
 use crate::cluster::Cluster;
-use crate::kube::write::{Deleted, delete};
-use crate::plan::Removal;
 use crate::plan::objects::{MANAGED_BY, MANAGED_BY_LABEL};
 
 /// The Secrets of users' kubeconfigs, without what is in them.
@@ -48,15 +46,4 @@ pub fn watch(client: Client) -> (impl Future<Output = ()>, IssuedKubeconfigs) {
         std::future::ready(())
     });
     (work, IssuedKubeconfigs(store))
-}
-
-/// Deletes the Secret of a user who is gone, and counts it.
-pub(super) async fn remove(secrets: &Api<Secret>, removal: &Removal, context: &Context) -> Result<(), Error> {
-    let name = &removal.name;
-    let removed = delete(secrets, name, removal.uid.clone(), removal.resource_version.clone()).await;
-    match removed.map_err(Error::api(format!("deleting Secret {name}")))? {
-        Deleted::Done => context.metrics.writes.with_label_values(&["Secret"]).inc(),
-        Deleted::Conflict => return Err(Error::Conflict(format!("Secret {name}"))),
-    }
-    Ok(())
 }

@@ -4,20 +4,30 @@ use std::collections::BTreeSet;
 
 use futures::future::try_join_all;
 use k8s_openapi::api::core::v1::{ConfigMap, Secret};
+use keyplane_crds::ClusterSpecStatus;
 use kube::{Api, Client};
 
 use super::Error;
 use super::issued::IssuedKubeconfigs;
 use crate::cluster::Cluster;
-use crate::plan::{Observed, objects};
+use crate::plan::{Observed, TargetFacts, departed, objects};
 
-/// Gathers the cluster's Secrets and ConfigMaps, and the Secrets of others that it refers to.
-pub(super) async fn gather(client: &Client, cluster: &Cluster, issued: &IssuedKubeconfigs) -> Result<Observed, Error> {
+/// Gathers the cluster's Secrets and ConfigMaps, what is left of nodes that have gone, and the Secrets of others that it
+/// refers to.
+pub(super) async fn gather(
+    client: &Client,
+    cluster: &Cluster,
+    status: ClusterSpecStatus,
+    issued: &IssuedKubeconfigs,
+) -> Result<Observed, Error> {
+    let departed = departed(cluster, &status);
+    let departed_config_maps = departed.iter().map(|node| objects::node_config_map(&cluster.name, node));
     let secrets: Api<Secret> = Api::namespaced(client.clone(), &cluster.namespace);
     let config_maps: Api<ConfigMap> = Api::namespaced(client.clone(), &cluster.namespace);
     let names: BTreeSet<_> = objects::secret_names(cluster)
         .chain(objects::referenced_secret_names(cluster))
         .chain(issued.of(cluster))
+        .chain(departed.iter().map(|node| objects::node_secret(&cluster.name, node)))
         .collect();
     let secrets = try_join_all(names.into_iter().map(|name| {
         let secrets = secrets.clone();
@@ -26,7 +36,7 @@ pub(super) async fn gather(client: &Client, cluster: &Cluster, issued: &IssuedKu
             Ok::<_, Error>(found.map(|secret| (name, secret)))
         }
     }));
-    let config_maps = try_join_all(objects::config_map_names(cluster).map(|name| {
+    let config_maps = try_join_all(objects::config_map_names(cluster).chain(departed_config_maps).map(|name| {
         let config_maps = config_maps.clone();
         async move {
             let found = config_maps.get_opt(&name).await.map_err(Error::api(format!("reading ConfigMap {name}")))?;
@@ -37,6 +47,8 @@ pub(super) async fn gather(client: &Client, cluster: &Cluster, issued: &IssuedKu
     Ok(Observed {
         secrets: secrets.into_iter().flatten().collect(),
         config_maps: config_maps.into_iter().flatten().collect(),
-        ..Observed::default()
+        status,
+        target: TargetFacts::default(),
+        at_once: false,
     })
 }

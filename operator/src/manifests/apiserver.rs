@@ -7,6 +7,13 @@ use crate::cluster::{API_SERVER_PORT, Cluster, Node, joined};
 use crate::pki::inventory::PKI_DIRECTORY;
 use crate::yaml;
 
+/// What etcd's certificates are verified with, whoever runs it.
+pub const ETCD_TRUST: &str = "/etc/kubernetes/pki/etcd/ca.crt";
+/// The API server's certificate as a client of etcd, whoever runs it.
+pub const ETCD_CLIENT_CERTIFICATE: &str = "/etc/kubernetes/pki/apiserver-etcd-client.crt";
+/// Its key.
+pub const ETCD_CLIENT_KEY: &str = "/etc/kubernetes/pki/apiserver-etcd-client.key";
+
 pub(super) fn manifest(cluster: &Cluster, node: &Node) -> String {
     let written = &cluster.spec.control_plane.api_server;
     let address = node.advertise_address.to_string();
@@ -37,9 +44,12 @@ pub(super) fn manifest(cluster: &Cluster, node: &Node) -> String {
 fn command(cluster: &Cluster, node: &Node, address: &str) -> Vec<String> {
     let extra = &cluster.spec.control_plane.api_server.extra_args;
     let file = |name: &str| format!("{PKI_DIRECTORY}/{name}");
-    // A member that the user lets advertise another URL serves there too, and nowhere else for sure.
-    let etcd_servers = value_of(&cluster.spec.etcd.stacked.extra_args, "advertise-client-urls")
-        .map_or_else(|| super::etcd::local_client_url(node), str::to_owned);
+    let etcd_servers = match cluster.external_etcd() {
+        Some(external) => external.endpoints.join(","),
+        // A member that the user lets advertise another URL serves there too, and nowhere else for sure.
+        None => value_of(&cluster.spec.etcd.stacked.extra_args, "advertise-client-urls")
+            .map_or_else(|| super::etcd::local_client_url(node), str::to_owned),
+    };
     let mut arguments = Arguments::default()
         .with("advertise-address", address)
         .with("enable-admission-plugins", "NodeRestriction")
@@ -66,15 +76,13 @@ fn command(cluster: &Cluster, node: &Node, address: &str) -> Vec<String> {
         .with("proxy-client-cert-file", file("front-proxy-client.crt"))
         .with("proxy-client-key-file", file("front-proxy-client.key"))
         .with("etcd-servers", etcd_servers)
-        .with("etcd-cafile", file("etcd/ca.crt"))
-        .with("etcd-certfile", file("apiserver-etcd-client.crt"))
-        .with("etcd-keyfile", file("apiserver-etcd-client.key"));
+        .with("etcd-cafile", ETCD_TRUST)
+        .with("etcd-certfile", ETCD_CLIENT_CERTIFICATE)
+        .with("etcd-keyfile", ETCD_CLIENT_KEY);
     // Structured authorization and the flag exclude each other.
     if value_of(extra, "authorization-config").is_none() {
         arguments = arguments.with("authorization-mode", "Node,RBAC");
     }
-    for (name, value) in options::arguments(cluster) {
-        arguments = arguments.with(name, value);
-    }
-    arguments.command("kube-apiserver", extra)
+    // An option's flags come where kubeadm would put them: `kubeadm upgrade` has them from its configuration's extraArgs.
+    arguments.command("kube-apiserver", &options::extra_arguments(cluster))
 }

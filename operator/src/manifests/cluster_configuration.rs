@@ -6,6 +6,7 @@ use std::time::Duration;
 use keyplane_crds::{Argument, HostPathMount};
 use serde_json::{Map, Value, json};
 
+use super::apiserver::{ETCD_CLIENT_CERTIFICATE, ETCD_CLIENT_KEY, ETCD_TRUST};
 use super::options;
 use crate::cluster::{Cluster, Version, joined};
 use crate::kubeconfig::CLUSTER_NAME;
@@ -16,17 +17,11 @@ use crate::yaml;
 #[must_use]
 pub fn cluster_configuration(cluster: &Cluster, version: Version) -> String {
     let control_plane = &cluster.spec.control_plane;
-    let stacked = &cluster.spec.etcd.stacked;
     let api_server = &control_plane.api_server;
     let mut networking = Map::new();
     networking.insert("dnsDomain".to_owned(), cluster.spec.network.dns_domain.clone().into());
     networking.insert("serviceSubnet".to_owned(), joined(&cluster.service_cidrs).into());
     insert_unless_empty(&mut networking, "podSubnet", joined(&cluster.pod_cidrs).into());
-    let mut local_etcd = Map::new();
-    local_etcd.insert("dataDir".to_owned(), stacked.data_dir.clone().into());
-    insert_unless_empty(&mut local_etcd, "extraArgs", arguments(&stacked.extra_args));
-    insert_unless_empty(&mut local_etcd, "serverCertSANs", json!(stacked.server_cert_sans));
-    insert_unless_empty(&mut local_etcd, "peerCertSANs", json!(stacked.peer_cert_sans));
     let mut api_server_section = component(&options::extra_arguments(cluster), &options::extra_volumes(cluster));
     insert_unless_empty(&mut api_server_section, "certSANs", json!(api_server.cert_sans));
     let controller_manager = &control_plane.controller_manager;
@@ -43,13 +38,31 @@ pub fn cluster_configuration(cluster: &Cluster, version: Version) -> String {
         "controllerManager": component(&controller_manager.extra_args, &controller_manager.extra_volumes),
         "dns": {},
         "encryptionAlgorithm": cluster.policy.default_leaf().key_algorithm,
-        "etcd": {"local": local_etcd},
+        "etcd": etcd(cluster),
         "imageRepository": cluster.spec.image_repository,
         "kubernetesVersion": version.to_string(),
         "networking": networking,
         "proxy": {},
         "scheduler": component(&scheduler.extra_args, &scheduler.extra_volumes),
     }))
+}
+
+fn etcd(cluster: &Cluster) -> Value {
+    if let Some(external) = cluster.external_etcd() {
+        return json!({"external": {
+            "endpoints": external.endpoints,
+            "caFile": ETCD_TRUST,
+            "certFile": ETCD_CLIENT_CERTIFICATE,
+            "keyFile": ETCD_CLIENT_KEY,
+        }});
+    }
+    let stacked = &cluster.spec.etcd.stacked;
+    let mut local = Map::new();
+    local.insert("dataDir".to_owned(), stacked.data_dir.clone().into());
+    insert_unless_empty(&mut local, "extraArgs", arguments(&stacked.extra_args));
+    insert_unless_empty(&mut local, "serverCertSANs", json!(stacked.server_cert_sans));
+    insert_unless_empty(&mut local, "peerCertSANs", json!(stacked.peer_cert_sans));
+    json!({"local": local})
 }
 
 fn component(extra_args: &[Argument], extra_volumes: &[HostPathMount]) -> Map<String, Value> {

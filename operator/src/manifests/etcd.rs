@@ -1,24 +1,21 @@
 //! etcd as a static pod (kubeadm's `phases/etcd/local.go`).
 
-use std::net::{IpAddr, SocketAddr};
-
 use super::Image;
 use super::arguments::{Arguments, value_of};
 use super::static_pod::{Component, Mounts, ProbeTarget};
 use crate::cluster::{Cluster, Node};
+use crate::etcd::{CLIENT_PORT, InitialCluster, client_url, peer_url};
 use crate::pki::inventory::PKI_DIRECTORY;
 
-const CLIENT_PORT: u16 = 2379;
-const PEER_PORT: u16 = 2380;
 /// Health and metrics without TLS, on the loopback address only.
 const METRICS_PORT: u16 = 2381;
 
-pub(super) fn manifest(cluster: &Cluster, node: &Node) -> String {
+pub(super) fn manifest(cluster: &Cluster, node: &Node, initial_cluster: &InitialCluster) -> String {
     let etcd = &cluster.spec.etcd.stacked;
     let client_url = client_url(node.advertise_address);
     Component {
         image: Image::Etcd,
-        command: command(cluster, node, &client_url),
+        command: command(cluster, node, &client_url, initial_cluster),
         annotation: Some(("kubeadm.kubernetes.io/etcd.advertise-client-urls", client_url)),
         mounts: Mounts::default().directory("etcd-data", &etcd.data_dir, false).directory(
             "etcd-certs",
@@ -35,38 +32,27 @@ pub(super) fn manifest(cluster: &Cluster, node: &Node) -> String {
     .manifest(cluster)
 }
 
-/// Where a member serves clients.
-pub(super) fn client_url(address: IpAddr) -> String {
-    format!("https://{}", SocketAddr::new(address, CLIENT_PORT))
-}
-
 /// Where a member serves clients on its own machine.
 pub(super) fn local_client_url(node: &Node) -> String {
     format!("https://{}:{CLIENT_PORT}", bracketed(node.loopback()))
-}
-
-fn peer_url(address: IpAddr) -> String {
-    format!("https://{}", SocketAddr::new(address, PEER_PORT))
 }
 
 fn bracketed(loopback: &str) -> String {
     if loopback.contains(':') { format!("[{loopback}]") } else { loopback.to_owned() }
 }
 
-fn command(cluster: &Cluster, node: &Node, client_url: &str) -> Vec<String> {
+fn command(cluster: &Cluster, node: &Node, client_url: &str, initial_cluster: &InitialCluster) -> Vec<String> {
     let etcd = &cluster.spec.etcd.stacked;
     let file = |name: &str| format!("{PKI_DIRECTORY}/etcd/{name}");
-    let peer_url_of = |node: &Node| peer_url(node.advertise_address);
-    let initial_cluster: Vec<_> =
-        cluster.nodes.iter().map(|member| format!("{}={}", member.name, peer_url_of(member))).collect();
+    let peer_url = peer_url(node.advertise_address);
     let metrics_url = format!("http://{}:{METRICS_PORT}", bracketed(node.loopback()));
-    Arguments::default()
+    let mut arguments = Arguments::default()
         .with("name", &node.name)
         .with("listen-client-urls", format!("{},{client_url}", local_client_url(node)))
         .with("advertise-client-urls", client_url)
-        .with("listen-peer-urls", peer_url_of(node))
-        .with("initial-advertise-peer-urls", peer_url_of(node))
-        .with("initial-cluster", initial_cluster.join(","))
+        .with("listen-peer-urls", &peer_url)
+        .with("initial-advertise-peer-urls", &peer_url)
+        .with("initial-cluster", &initial_cluster.members)
         .with("data-dir", &etcd.data_dir)
         .with("cert-file", file("server.crt"))
         .with("key-file", file("server.key"))
@@ -79,8 +65,12 @@ fn command(cluster: &Cluster, node: &Node, client_url: &str) -> Vec<String> {
         .with("snapshot-count", "10000")
         .with("listen-metrics-urls", metrics_url)
         .with("feature-gates", "InitialCorruptCheck=true")
-        .with("watch-progress-notify-interval", "5s")
-        .command("etcd", &etcd.extra_args)
+        .with("watch-progress-notify-interval", "5s");
+    // kubeadm init leaves it out, which means a new one.
+    if initial_cluster.existing {
+        arguments = arguments.with("initial-cluster-state", "existing");
+    }
+    arguments.command("etcd", &etcd.extra_args)
 }
 
 /// The first of the URLs that the user gave for metrics, or the default.

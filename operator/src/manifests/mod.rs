@@ -24,9 +24,11 @@ pub use kubelet::{
     shared_kubelet_configuration,
 };
 
+pub use apiserver::{ETCD_CLIENT_CERTIFICATE, ETCD_CLIENT_KEY, ETCD_TRUST};
 pub use options::WEBHOOK_KUBECONFIG;
 
 use crate::cluster::{Cluster, Node};
+use crate::etcd::InitialCluster;
 use crate::preparation;
 
 /// A file of a machine that holds nothing secret.
@@ -59,13 +61,16 @@ impl File {
 /// bundle in a rotation: the signer refuses a file with two.
 pub const SIGNING_CERTIFICATE: &str = "/etc/kubernetes/pki/cluster-signing-ca.crt";
 
-/// Every file of a control-plane node that isn't secret.
+/// Every file of a control-plane node that isn't secret. `initial_cluster` is for etcd's first start.
 #[must_use]
-pub fn files(cluster: &Cluster, node: &Node) -> Vec<File> {
+pub fn files(cluster: &Cluster, node: &Node, initial_cluster: &InitialCluster) -> Vec<File> {
     let file = |key: &'static str, path: &'static str, mode, content| File::new(key, path, mode, content);
     // Modes are kubeadm's: staticpod.WriteStaticPodToDisk 0600, kubelet.writeConfigBytesToDisk 0644.
+    let etcd = cluster.external_etcd().is_none().then(|| {
+        let manifest = etcd::manifest(cluster, node, initial_cluster);
+        file("etcd.yaml", "/etc/kubernetes/manifests/etcd.yaml", 0o600, manifest)
+    });
     let components = vec![
-        file("etcd.yaml", "/etc/kubernetes/manifests/etcd.yaml", 0o600, etcd::manifest(cluster, node)),
         file(
             "kube-apiserver.yaml",
             "/etc/kubernetes/manifests/kube-apiserver.yaml",
@@ -90,6 +95,7 @@ pub fn files(cluster: &Cluster, node: &Node) -> Vec<File> {
     ];
     // First what an API server reads when it starts, then the manifest that starts it.
     let mut files = options::files(cluster);
+    files.extend(etcd);
     files.extend(components);
     let kubelet = configuration_of_machines(cluster, cluster.spec.control_plane.kubelet.as_ref());
     files.extend(preparation::files(cluster, &kubelet, &BTreeMap::new(), preparation::PACKAGED_KUBELET));

@@ -17,7 +17,7 @@ pub struct CertificateFacts {
     pub der: Vec<u8>,
     /// CN and O. `None` where there is not exactly one CN, which Keyplane never issues.
     pub subject: Option<Subject>,
-    /// The issuer's common name.
+    /// The issuer's common name; empty if it has none.
     pub issuer: String,
     /// The serial number as `openssl x509 -serial` prints it.
     pub serial: String,
@@ -48,7 +48,13 @@ impl CertificateFacts {
         Some(Self {
             der: der.to_vec(),
             subject: subject(&certificate),
-            issuer: certificate.issuer().iter_common_name().next()?.as_str().ok()?.to_owned(),
+            issuer: certificate
+                .issuer()
+                .iter_common_name()
+                .next()
+                .and_then(|name| name.as_str().ok())
+                .unwrap_or_default()
+                .to_owned(),
             serial: serial(&certificate),
             not_before: Timestamp::from_second(certificate.validity().not_before.timestamp()).ok()?,
             not_after: Timestamp::from_second(certificate.validity().not_after.timestamp()).ok()?,

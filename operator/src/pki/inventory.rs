@@ -29,6 +29,12 @@ impl AuthorityName {
     /// All of them, in the order in which they are made.
     pub const ALL: [Self; 3] = [Self::Cluster, Self::Etcd, Self::FrontProxy];
 
+    /// Those that a cluster has: an external etcd brings its own.
+    pub fn of(cluster: &Cluster) -> impl Iterator<Item = Self> {
+        let external = cluster.external_etcd().is_some();
+        Self::ALL.into_iter().filter(move |name| !external || *name != Self::Etcd)
+    }
+
     /// The name in `kubeadm certs check-expiration` and in a ClusterSpec's status.
     #[must_use]
     pub const fn name(self) -> &'static str {
@@ -187,7 +193,9 @@ pub const LEAVES: &[Leaf] = &[
 
 /// The certificates that lie on a control-plane node.
 pub fn leaves_of<'a>(cluster: &'a Cluster, node: &'a Node) -> impl Iterator<Item = &'static Leaf> + 'a {
-    LEAVES.iter().filter(|leaf| match leaf.place {
+    let external = cluster.external_etcd().is_some();
+    let issued = move |leaf: &&'static Leaf| !external || leaf.issuer != AuthorityName::Etcd;
+    LEAVES.iter().filter(issued).filter(|leaf| match leaf.place {
         Place::EveryNode => true,
         Place::FirstNode => cluster.is_first(node),
         Place::Cluster => false,

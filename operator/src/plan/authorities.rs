@@ -1,5 +1,7 @@
 //! The authorities and the service-account pair: what everything else is made from, and what is never made twice.
 
+use std::collections::BTreeMap;
+
 use k8s_openapi::api::core::v1::Secret;
 use k8s_openapi::jiff::Timestamp;
 
@@ -13,8 +15,9 @@ use crate::pki::{Authority, PrivateKey, valid_for};
 #[derive(Debug)]
 pub struct Authorities {
     cluster: Authority,
-    etcd: Authority,
     front_proxy: Authority,
+    // An external etcd brings its own.
+    etcd: Option<Authority>,
     service_account: PrivateKey,
     service_account_public: String,
 }
@@ -23,33 +26,47 @@ impl Authorities {
     /// Takes them from the Secrets that there are; nothing while one is missing or can't be read.
     #[must_use]
     pub fn load(cluster: &Cluster, observed: &Observed) -> Option<Self> {
-        Self::from_loaded(
-            AuthorityName::ALL.map(|name| load_authority(cluster, name, observed).there()),
-            load_service_account(cluster, observed).there(),
-        )
+        let authorities = AuthorityName::of(cluster);
+        let authorities = authorities.map(|name| (name, load_authority(cluster, name, observed).there()));
+        Self::from_loaded(cluster, authorities.collect(), load_service_account(cluster, observed).there())
     }
 
-    /// In the order of [`AuthorityName::ALL`].
-    fn from_loaded(authorities: [Option<Authority>; 3], service_account: Option<(PrivateKey, String)>) -> Option<Self> {
-        let [cluster, etcd, front_proxy] = authorities;
+    fn from_loaded(
+        cluster: &Cluster,
+        mut authorities: BTreeMap<AuthorityName, Option<Authority>>,
+        service_account: Option<(PrivateKey, String)>,
+    ) -> Option<Self> {
+        let mut take = |name| authorities.remove(&name).flatten();
+        let (etcd, external) = (take(AuthorityName::Etcd), cluster.external_etcd().is_some());
         let (service_account, service_account_public) = service_account?;
         Some(Self {
-            cluster: cluster?,
-            etcd: etcd?,
-            front_proxy: front_proxy?,
+            cluster: take(AuthorityName::Cluster)?,
+            front_proxy: take(AuthorityName::FrontProxy)?,
+            etcd: if external { None } else { Some(etcd?) },
             service_account,
             service_account_public,
         })
     }
 
-    /// One of them.
+    /// The cluster's own, which signs for its API.
     #[must_use]
-    pub fn get(&self, name: AuthorityName) -> &Authority {
+    pub fn cluster(&self) -> &Authority {
+        &self.cluster
+    }
+
+    /// One of them; nothing for the authority of an external etcd.
+    #[must_use]
+    pub fn get(&self, name: AuthorityName) -> Option<&Authority> {
         match name {
-            AuthorityName::Cluster => &self.cluster,
-            AuthorityName::Etcd => &self.etcd,
-            AuthorityName::FrontProxy => &self.front_proxy,
+            AuthorityName::Cluster => Some(&self.cluster),
+            AuthorityName::Etcd => self.etcd.as_ref(),
+            AuthorityName::FrontProxy => Some(&self.front_proxy),
         }
+    }
+
+    /// All of them, in the order in which they are made.
+    pub fn all(&self) -> impl Iterator<Item = (AuthorityName, &Authority)> {
+        AuthorityName::ALL.into_iter().filter_map(|name| Some((name, self.get(name)?)))
     }
 
     /// The key that signs service-account tokens.
@@ -82,18 +99,20 @@ impl<T> Loaded<T> {
 
 /// Plans them; gives them back once all are there.
 pub(super) fn plan(cluster: &Cluster, observed: &Observed, now: Timestamp, plan: &mut Plan) -> Option<Authorities> {
-    let authorities = AuthorityName::ALL.map(|name| {
+    let mut authorities = BTreeMap::new();
+    for name in AuthorityName::of(cluster) {
         let (not_before, not_after) = valid_for(now, cluster.policy.authority_validity);
         let algorithm = cluster.policy.authority_key_algorithm;
         let content = Content::Authority { name, algorithm, not_before, not_after };
         let loaded = load_authority(cluster, name, observed);
-        there_or_planned(loaded, cluster, observed, objects::authority_secret(&cluster.name, name), content, plan)
-    });
+        let secret = objects::authority_secret(&cluster.name, name);
+        authorities.insert(name, there_or_planned(loaded, cluster, observed, secret, content, plan));
+    }
     let content = Content::ServiceAccountKey { algorithm: cluster.policy.default_leaf().key_algorithm };
     let loaded = load_service_account(cluster, observed);
     let secret = objects::service_account_secret(&cluster.name);
     let service_account = there_or_planned(loaded, cluster, observed, secret, content, plan);
-    Authorities::from_loaded(authorities, service_account)
+    Authorities::from_loaded(cluster, authorities, service_account)
 }
 
 /// What is there; what is missing is planned, and what is in the way is told.

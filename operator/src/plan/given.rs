@@ -2,15 +2,16 @@
 
 use serde_json::Value;
 
-use super::{Blocker, Observed, objects};
+use super::node::PRIVATE;
+use super::{Blocker, Observed, external_etcd, objects};
 use crate::cluster::Cluster;
 use crate::manifests::WEBHOOK_KUBECONFIG;
 
 /// The key of a kubeconfig in a Secret, as Cluster API has it.
 const KUBECONFIG_KEY: &str = "value";
 
-const NOT_FOUND: &str = "SecretNotFound";
-const UNUSABLE: &str = "SecretUnusable";
+pub(super) const NOT_FOUND: &str = "SecretNotFound";
+pub(super) const UNUSABLE: &str = "SecretUnusable";
 
 /// A secret file for every control-plane machine.
 #[derive(Debug)]
@@ -19,6 +20,8 @@ pub(super) struct GivenFile {
     pub(super) key: &'static str,
     /// Its path on the machine.
     pub(super) path: &'static str,
+    /// Its mode.
+    pub(super) mode: u32,
     /// Its content.
     pub(super) content: String,
 }
@@ -26,10 +29,12 @@ pub(super) struct GivenFile {
 /// Takes the files from the Secrets that the ClusterSpec refers to. Without them an API server would not start, so
 /// nothing is written for a machine while one is missing.
 pub(super) fn files(cluster: &Cluster, observed: &Observed) -> Result<Vec<GivenFile>, Blocker> {
+    let mut files = external_etcd::files(cluster, observed)?;
     let webhook = cluster.spec.audit.as_ref().and_then(|audit| audit.webhook.as_ref());
-    let Some(webhook) = webhook else { return Ok(vec![]) };
+    let Some(webhook) = webhook else { return Ok(files) };
     let content = kubeconfig(observed, "spec.audit.webhook.secretRef", &webhook.secret_ref.name)?;
-    Ok(vec![GivenFile { key: "audit-webhook.conf", path: WEBHOOK_KUBECONFIG, content }])
+    files.push(GivenFile { key: "audit-webhook.conf", path: WEBHOOK_KUBECONFIG, mode: PRIVATE, content });
+    Ok(files)
 }
 
 impl Blocker {

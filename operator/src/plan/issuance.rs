@@ -65,7 +65,8 @@ pub fn fulfil(draft: Draft, cluster: &Cluster, observed: &Observed) -> Result<Se
             let mut pairs = BTreeMap::new();
             for planned in leaves {
                 let leaf = planned.leaf.name;
-                if let Some(pair) = pair(planned, &authorities).map_err(pki)? {
+                let issuer = authorities.get(planned.leaf.issuer).ok_or_else(outdated)?;
+                if let Some(pair) = pair(planned, issuer).map_err(pki)? {
                     pairs.insert(leaf, pair);
                 }
             }
@@ -75,13 +76,15 @@ pub fn fulfil(draft: Draft, cluster: &Cluster, observed: &Observed) -> Result<Se
             let authorities = Authorities::load(cluster, observed).ok_or_else(outdated)?;
             let first = cluster.nodes.first().ok_or_else(outdated)?;
             let leaf = planned.leaf;
-            let pair = pair(planned, &authorities).map_err(pki)?.ok_or_else(outdated)?;
+            let issuer = authorities.get(leaf.issuer).ok_or_else(outdated)?;
+            let pair = pair(planned, issuer).map_err(pki)?.ok_or_else(outdated)?;
             user_kubeconfig::compose(cluster, first, leaf, &authorities, &pair)
         }
         Content::User { user, source } => {
             let authorities = Authorities::load(cluster, observed).ok_or_else(outdated)?;
             let user = cluster.users.iter().find(|other| other.name == user).ok_or_else(outdated)?;
-            let issued = issued(&user_certificate(&user.name), source, authorities.get(USER_ISSUER)).map_err(pki)?;
+            let issuer = authorities.get(USER_ISSUER).ok_or_else(outdated)?;
+            let issued = issued(&user_certificate(&user.name), source, issuer).map_err(pki)?;
             users::compose(cluster, user, &authorities, &issued.ok_or_else(outdated)?)
         }
     };
@@ -90,11 +93,11 @@ pub fn fulfil(draft: Draft, cluster: &Cluster, observed: &Observed) -> Result<Se
     Ok(secret)
 }
 
-fn pair(planned: PlannedLeaf, authorities: &Authorities) -> Result<Option<Pair>, PkiError> {
-    issued(planned.leaf.name, planned.source, authorities.get(planned.leaf.issuer))
+fn pair(planned: PlannedLeaf, issuer: &Authority) -> Result<Option<Pair>, PkiError> {
+    issued(planned.leaf.name, planned.source, issuer)
 }
 
-fn issued(certificate: &str, source: Source, authority: &Authority) -> Result<Option<Pair>, PkiError> {
+fn issued(certificate: &str, source: Source, issuer: &Authority) -> Result<Option<Pair>, PkiError> {
     match source {
         Source::Keep(pair) => Ok(Some(pair)),
         Source::KubeletsOwn => Ok(None),
@@ -103,7 +106,7 @@ fn issued(certificate: &str, source: Source, authority: &Authority) -> Result<Op
                 KeySource::New(algorithm) => PrivateKey::generate(algorithm)?,
                 KeySource::Keep(pem) => PrivateKey::from_pem(certificate, &pem.0)?,
             };
-            let certificate = issue(&order, &key, authority)?;
+            let certificate = issue(&order, &key, issuer)?;
             Ok(Some(Pair { certificate, key: Secret(key.pem().to_owned()) }))
         }
     }

@@ -6,21 +6,27 @@
 //! `keyplane render` in memory, with the same functions.
 
 mod authorities;
+mod departed;
+mod external_etcd;
 mod given;
+pub(crate) mod initial_cluster;
 pub mod issuance;
 mod node;
+mod node_conditions;
 pub mod objects;
 mod observed;
 pub mod status;
 mod user_kubeconfig;
 mod users;
 
-use k8s_openapi::api::core::v1::ConfigMap;
+use k8s_openapi::api::core::v1::{ConfigMap, ObjectReference};
 use k8s_openapi::jiff::Timestamp;
 use keyplane_crds::KeyAlgorithm;
 
 pub use authorities::Authorities;
-pub use observed::{Observed, TargetFacts};
+pub use departed::departed;
+pub use initial_cluster::{INITIAL_CLUSTER_ANNOTATION, MEMBER_ANNOTATION};
+pub use observed::{EtcdFacts, Observed, TargetFacts};
 
 use crate::cluster::{Cluster, LeafTerms, Node};
 use crate::pki::inventory::{AuthorityName, Leaf, user_certificate};
@@ -44,21 +50,60 @@ pub enum Step {
     Secret(Box<Draft>),
     /// A ConfigMap that is derived from the spec.
     ConfigMap(Box<ConfigMap>),
-    /// A Secret of ours that nothing needs any more.
+    /// An object of ours that nothing needs any more.
     Removal(Box<Removal>),
 }
 
-/// The deletion of a Secret, in the very version that was seen.
+/// The deletion of an object, in the very version that was seen.
 #[derive(Debug)]
 pub struct Removal {
+    /// Its kind.
+    pub kind: Kind,
     /// Its name.
     pub name: String,
     /// Its UID.
     pub uid: Option<String>,
     /// The version that was seen.
     pub resource_version: Option<String>,
+    /// Why, as the reason of an Event.
+    pub reason: &'static str,
     /// What happens and what a person has to do, for an Event and the log.
     pub note: String,
+}
+
+impl Removal {
+    /// The object, for an Event.
+    #[must_use]
+    pub fn object(&self, namespace: &str) -> ObjectReference {
+        ObjectReference {
+            api_version: Some("v1".to_owned()),
+            kind: Some(self.kind.name().to_owned()),
+            name: Some(self.name.clone()),
+            namespace: Some(namespace.to_owned()),
+            uid: self.uid.clone(),
+            ..ObjectReference::default()
+        }
+    }
+}
+
+/// The kinds that Keyplane writes in the management cluster.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// A Secret.
+    Secret,
+    /// A ConfigMap.
+    ConfigMap,
+}
+
+impl Kind {
+    /// Its name in the Kubernetes API.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Secret => "Secret",
+            Self::ConfigMap => "ConfigMap",
+        }
+    }
 }
 
 /// A Secret that is yet to be issued.
@@ -210,6 +255,7 @@ impl Draft {
 pub fn plan(cluster: &Cluster, observed: &Observed, now: Timestamp) -> Plan {
     let mut plan = Plan::default();
     let Some(authorities) = authorities::plan(cluster, observed, now, &mut plan) else { return plan };
+    plan.blockers.extend(external_etcd::ended(cluster, observed, now));
     objects::plan_config_map(objects::trust_bundle(cluster, &authorities), observed, &mut plan);
     let rollout = rollout(cluster, observed);
     match given::files(cluster, observed) {
@@ -217,12 +263,13 @@ pub fn plan(cluster: &Cluster, observed: &Observed, now: Timestamp) -> Plan {
         Ok(given) => {
             for node in &cluster.nodes {
                 node::plan(cluster, node, &authorities, &given, observed, now, &mut plan);
-                objects::plan_config_map(objects::node_config(cluster, node, &rollout), observed, &mut plan);
+                objects::plan_config_map(objects::node_config(cluster, node, observed, &rollout), observed, &mut plan);
             }
         }
     }
     user_kubeconfig::plan(cluster, &authorities, observed, now, &mut plan);
     users::plan(cluster, &authorities, observed, now, &mut plan);
+    departed::plan(cluster, observed, &mut plan);
     plan
 }
 

@@ -15,13 +15,13 @@ use super::{
 use crate::cluster::{Cluster, Node};
 use crate::kubeconfig::{self, Credential, KUBELET_CLIENT_CURRENT};
 use crate::manifests::SIGNING_CERTIFICATE;
-use crate::pki::inventory::{AuthorityName, Form, KUBERNETES_DIRECTORY, Leaf, PKI_DIRECTORY, leaves_of};
-use crate::pki::{CertificateFacts, CertificateOrder, PrivateKey, first_certificate, renewal};
+use crate::pki::inventory::{Form, KUBERNETES_DIRECTORY, Leaf, PKI_DIRECTORY, leaves_of};
+use crate::pki::{Authority, CertificateFacts, CertificateOrder, PrivateKey, first_certificate, renewal};
 
 /// Mode of what everybody on the machine may read (kubeadm, `certutil.WriteCert`).
-const PUBLIC: u32 = 0o644;
+pub(super) const PUBLIC: u32 = 0o644;
 /// Mode of what only root may read (kubeadm, `keyutil.WriteKey`).
-const PRIVATE: u32 = 0o600;
+pub(super) const PRIVATE: u32 = 0o600;
 
 /// Plans a node's Secret.
 pub(super) fn plan(
@@ -44,14 +44,15 @@ pub(super) fn plan(
     }
     let kubelets_own = kubelet_keeps_its_own(node, found, observed);
     let leaves: Vec<_> = leaves_of(cluster, node)
-        .map(|leaf| {
+        .filter_map(|leaf| {
+            let issuer = authorities.get(leaf.issuer)?;
             let stored = found.and_then(|secret| stored_pair(secret, leaf));
             let source = if kubelets_own && leaf.name == "kubelet.conf" {
                 Source::KubeletsOwn
             } else {
-                source(cluster, node, leaf, stored, authorities, now)
+                source(cluster, node, leaf, stored, issuer, now)
             };
-            PlannedLeaf { leaf, source }
+            Some(PlannedLeaf { leaf, source })
         })
         .collect();
     if let Some(found) = found
@@ -71,12 +72,12 @@ pub(super) fn source(
     node: &Node,
     leaf: &'static Leaf,
     stored: Option<Pair>,
-    authorities: &Authorities,
+    issuer: &Authority,
     now: Timestamp,
 ) -> Source {
     let terms = cluster.policy.leaf(leaf.name);
     let order = order(cluster, node, leaf, terms, now);
-    source_of(leaf.name, order, terms.key_algorithm, stored, authorities.get(leaf.issuer).facts())
+    source_of(leaf.name, order, terms.key_algorithm, stored, issuer.facts())
 }
 
 /// Whether the stored certificate is as ordered, or what to issue instead. A key that can be read stays.
@@ -120,9 +121,9 @@ pub(super) fn stored_pair(secret: &SecretObject, leaf: &Leaf) -> Option<Pair> {
 /// The node's Secret must come from the authorities that there are: otherwise somebody has put another authority in
 /// place, and issuing from it would cut the machines off from each other.
 fn other_authority(name: &str, secret: &SecretObject, authorities: &Authorities) -> Option<Blocker> {
-    AuthorityName::ALL.into_iter().find_map(|authority| {
+    authorities.all().find_map(|(authority, loaded)| {
         let stored = objects::text(secret, &data_key(&format!("{}.crt", authority.file())))?;
-        (stored != authorities.get(authority).certificate_pem()).then(|| Blocker {
+        (stored != loaded.certificate_pem()).then(|| Blocker {
             reason: "AuthorityChanged",
             message: format!(
                 "Secret {name} was made with another authority {} than the one in its Secret now: put the former one \
@@ -176,17 +177,15 @@ pub(super) fn compose(
     let mut put = |directory: &str, file: &str, mode, content: &str| {
         files.push((data_key(file), format!("{directory}/{file}"), mode, content.to_owned()));
     };
-    for name in AuthorityName::ALL {
-        let authority = authorities.get(name);
+    for (name, authority) in authorities.all() {
         put(PKI_DIRECTORY, &format!("{}.crt", name.file()), PUBLIC, authority.certificate_pem());
         put(PKI_DIRECTORY, &format!("{}.key", name.file()), PRIVATE, authority.key().pem());
     }
-    let signing = SIGNING_CERTIFICATE.trim_start_matches(PKI_DIRECTORY).trim_start_matches('/');
-    put(PKI_DIRECTORY, signing, PUBLIC, authorities.get(AuthorityName::Cluster).certificate_pem());
+    let trust = authorities.cluster().certificate_pem();
+    put(PKI_DIRECTORY, below_pki(SIGNING_CERTIFICATE), PUBLIC, trust);
     // kubeadm writes the public key with the private key's mode (keyutil.WriteKey).
     put(PKI_DIRECTORY, "sa.pub", PRIVATE, authorities.service_account_public_key());
     put(PKI_DIRECTORY, "sa.key", PRIVATE, authorities.service_account_key().pem());
-    let trust = authorities.get(AuthorityName::Cluster).certificate_pem();
     for leaf in leaves_of(cluster, node) {
         match (leaf.form, pairs.get(leaf.name), leaf.server(cluster, node)) {
             (Form::Pair { file }, Some(pair), _) => {
@@ -204,18 +203,23 @@ pub(super) fn compose(
             (Form::Pair { .. }, None, _) | (Form::Kubeconfig { .. }, _, None) => {}
         }
     }
-    files.extend(given.iter().map(|file| (file.key.to_owned(), file.path.to_owned(), PRIVATE, file.content.clone())));
+    files.extend(given.iter().map(|file| (file.key.to_owned(), file.path.to_owned(), file.mode, file.content.clone())));
     files.sort();
     let entries: Vec<_> = files.iter().map(|(key, path, mode, _)| IndexEntry::new(key, path, *mode)).collect();
     let mut data = BTreeMap::from([(objects::INDEX_KEY.to_owned(), objects::index(&entries))]);
     data.extend(files.into_iter().map(|(key, _, _, content)| (key, content)));
     let issuers = objects::checksum(
-        AuthorityName::ALL.iter().map(|name| (name.name(), authorities.get(*name).certificate_pem().as_bytes())),
+        authorities.all().map(|(name, authority)| (name.name(), authority.certificate_pem().as_bytes())),
     );
     let annotations =
         [(objects::NOT_AFTER_ANNOTATION, earliest_end(pairs.values())), (objects::ISSUER_CHECKSUM_ANNOTATION, issuers)];
     let name = objects::node_secret(&cluster.name, &node.name);
     objects::secret(cluster, name, Some(node), "Opaque", data, annotations)
+}
+
+/// A path without the directory that all of them are in.
+fn below_pki(path: &str) -> &str {
+    path.trim_start_matches(PKI_DIRECTORY).trim_start_matches('/')
 }
 
 /// The key of a file in a Secret: keys can't have slashes.

@@ -9,7 +9,7 @@ use keyplane_crds::{CLUSTER_API_LABEL, CLUSTER_LABEL, NODE_LABEL};
 use serde::{Deserialize, Serialize};
 
 use super::observed::Slot;
-use super::{Authorities, Observed, Plan, Step};
+use super::{Authorities, Observed, Plan, Step, initial_cluster};
 pub(crate) use crate::checksum::checksum;
 use crate::cluster::{Cluster, Node};
 use crate::manifests;
@@ -79,9 +79,8 @@ pub fn trust_bundle_config_map(cluster: &str) -> String {
 
 /// The name of every Secret that belongs to the cluster.
 pub fn secret_names(cluster: &Cluster) -> impl Iterator<Item = String> {
-    AuthorityName::ALL
-        .iter()
-        .map(|authority| authority_secret(&cluster.name, *authority))
+    AuthorityName::of(cluster)
+        .map(|authority| authority_secret(&cluster.name, authority))
         .chain([service_account_secret(&cluster.name), kubeconfig_secret(&cluster.name)])
         .chain(cluster.nodes.iter().map(|node| node_secret(&cluster.name, &node.name)))
         .chain(cluster.users.iter().map(|user| user_secret(&cluster.name, &user.name)))
@@ -90,7 +89,8 @@ pub fn secret_names(cluster: &Cluster) -> impl Iterator<Item = String> {
 /// The Secrets of others that the ClusterSpec refers to.
 pub fn referenced_secret_names(cluster: &Cluster) -> impl Iterator<Item = String> {
     let webhook = cluster.spec.audit.as_ref().and_then(|audit| audit.webhook.as_ref());
-    webhook.map(|webhook| webhook.secret_ref.name.clone()).into_iter()
+    let webhook = webhook.map(|webhook| webhook.secret_ref.name.clone());
+    webhook.into_iter().chain(cluster.external_etcd().map(|external| external.secret_ref.name.clone()))
 }
 
 /// The name of every ConfigMap that belongs to the cluster.
@@ -127,19 +127,27 @@ pub(crate) fn index(entries: &[IndexEntry]) -> String {
 
 /// The trust bundle: the certificates that sign for the cluster's API.
 pub(super) fn trust_bundle(cluster: &Cluster, authorities: &Authorities) -> ConfigMap {
-    let certificate = authorities.get(AuthorityName::Cluster).certificate_pem().to_owned();
+    let certificate = authorities.cluster().certificate_pem().to_owned();
     config_map(cluster, trust_bundle_config_map(&cluster.name), None, [("ca.crt".to_owned(), certificate)].into())
 }
 
 /// All that isn't secret on a node, as far as it is rolled out.
-pub(super) fn node_config(cluster: &Cluster, node: &Node, rollout: &Rollout) -> ConfigMap {
+pub(super) fn node_config(cluster: &Cluster, node: &Node, observed: &Observed, rollout: &Rollout) -> ConfigMap {
     let files = rollout.files(node);
     let entries: Vec<_> = files.iter().map(|file| IndexEntry::new(&file.key, &file.path, file.mode)).collect();
     let configuration = manifests::cluster_configuration(cluster, rollout.configuration);
     let mut data =
         BTreeMap::from([(INDEX_KEY.to_owned(), index(&entries)), (KUBEADM_CONFIG_KEY.to_owned(), configuration)]);
     data.extend(files.iter().map(|file| (file.key.to_string(), file.content.clone())));
-    config_map(cluster, node_config_map(&cluster.name, &node.name), Some(node), data)
+    let mut config_map = config_map(cluster, node_config_map(&cluster.name, &node.name), Some(node), data);
+    if cluster.external_etcd().is_none() {
+        let joins = initial_cluster::of(cluster, node, observed);
+        config_map.metadata.annotations.get_or_insert_default().extend([
+            (initial_cluster::INITIAL_CLUSTER_ANNOTATION.to_owned(), joins.flags.to_text()),
+            (initial_cluster::MEMBER_ANNOTATION.to_owned(), joins.known.name().to_owned()),
+        ]);
+    }
+    config_map
 }
 
 /// A ConfigMap's object from its content.

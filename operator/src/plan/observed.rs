@@ -9,6 +9,7 @@ use kube::ResourceExt;
 use super::Blocker;
 use super::objects::{MANAGED_BY, MANAGED_BY_LABEL};
 use crate::cluster::Version;
+use crate::etcd::Member;
 use crate::pki::CertificateFacts;
 use crate::rollout::StaticPod;
 
@@ -42,6 +43,28 @@ pub struct TargetFacts {
     pub serving: BTreeMap<String, CertificateFacts>,
     /// The version in `kube-system/kubeadm-config`, if it is newer than what belongs there.
     pub configured_ahead: Option<Version>,
+    /// Who is in its etcd, if that is on the nodes; why nobody knows where it can't be said. Nothing before it was asked.
+    pub etcd: Option<Result<EtcdFacts, String>>,
+}
+
+/// Who is in a target's etcd.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct EtcdFacts {
+    /// The members.
+    pub members: Vec<Member>,
+    /// Whether a majority of them has confirmed the list.
+    pub confirmed: bool,
+    /// What its membership waits for.
+    pub waits: Option<String>,
+}
+
+impl TargetFacts {
+    /// The members of etcd, if a majority of them says so.
+    #[must_use]
+    pub fn confirmed_members(&self) -> Option<&[Member]> {
+        let facts = self.etcd.as_ref()?.as_ref().ok()?;
+        facts.confirmed.then_some(facts.members.as_slice())
+    }
 }
 
 /// An object under a name that Keyplane would write.

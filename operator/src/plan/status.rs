@@ -6,25 +6,27 @@ use keyplane_crds::{
     CertificateStatus, ClusterCondition, ClusterSpecStatus, Condition, ConditionStatus, set_condition,
 };
 
-use super::{Authorities, Blocker, Observed, node, objects, user_kubeconfig};
-use crate::cluster::{Cluster, Node, Version};
-use crate::pki::inventory::{AuthorityName, Leaf, USER_ISSUER, cluster_leaves, leaves_of, user_certificate};
+use super::node_conditions::{nodes_ready, spread_across_failure_domains};
+use super::observed::Slot;
+use super::{Authorities, Blocker, Observed, departed, node, objects, user_kubeconfig};
+use crate::cluster::{Cluster, Version};
+use crate::pki::inventory::{LEAVES, Leaf, Place, USER_ISSUER, cluster_leaves, leaves_of, user_certificate};
 use crate::pki::{CertificateFacts, first_certificate, renewal};
 use crate::rollout::{Drift, KubeletVersions, Progress, Rollout, drift, kubelet_versions, rollout};
 
 /// What a condition says.
-struct Outcome {
+pub(super) struct Outcome {
     status: ConditionStatus,
     reason: String,
     message: String,
 }
 
 impl Outcome {
-    fn good(reason: &str, message: impl Into<String>) -> Self {
+    pub(super) fn good(reason: &str, message: impl Into<String>) -> Self {
         Self { status: ConditionStatus::True, reason: reason.to_owned(), message: message.into() }
     }
 
-    fn bad(reason: &str, message: impl Into<String>) -> Self {
+    pub(super) fn bad(reason: &str, message: impl Into<String>) -> Self {
         Self { status: ConditionStatus::False, reason: reason.to_owned(), message: message.into() }
     }
 
@@ -71,13 +73,15 @@ pub fn report(
     };
     let rendered = rendered(blockers);
     let available = available(cluster, observed);
+    let nodes = nodes_ready(cluster, observed);
     let valid = valid(&status.certificates, rendered.is_good(), now);
     let rolled_out = rolled_out(&rollout);
-    let first_bad = [&rendered, &available, &valid, &rolled_out].into_iter().find(|outcome| !outcome.is_good());
+    let all = [&rendered, &available, &nodes, &valid, &rolled_out];
+    let first_bad = all.into_iter().find(|outcome| !outcome.is_good());
     let ready = match first_bad {
         None => Outcome::good(
             "Ready",
-            "everything is written and runs, the control plane answers, all certificates are valid",
+            "everything is written and runs, the control plane answers, its nodes are Ready, all certificates are valid",
         ),
         Some(outcome) => Outcome::bad(&outcome.reason, outcome.message.clone()),
     };
@@ -91,6 +95,13 @@ pub fn report(
     };
     set(&mut status.conditions, ClusterCondition::Rendered, &rendered, generation, now);
     set(&mut status.conditions, ClusterCondition::ControlPlaneAvailable, &available, generation, now);
+    set(&mut status.conditions, ClusterCondition::ControlPlaneNodesReady, &nodes, generation, now);
+    let spread = ClusterCondition::SpreadAcrossFailureDomains;
+    if let Some(outcome) = spread_across_failure_domains(cluster) {
+        set(&mut status.conditions, spread, &outcome, generation, now);
+    } else {
+        status.conditions.retain(|condition| condition.type_ != spread.name());
+    }
     set(&mut status.conditions, ClusterCondition::CertificatesValid, &valid, generation, now);
     set(&mut status.conditions, ClusterCondition::RolledOut, &rolled_out, generation, now);
     let in_sync = in_sync(drift(cluster, observed, &rollout, authorities.as_ref()));
@@ -216,18 +227,19 @@ fn kubelets_current(rollout: &Rollout, observed: &Observed) -> Outcome {
     }
 }
 
-/// Every certificate, in the inventory's order: authorities, then the nodes', then the cluster's own, then the users'.
+/// Every certificate, in the inventory's order: authorities, then the nodes', those of nodes that leave, then the
+/// cluster's own, then the users'.
 #[must_use]
 pub fn certificates(cluster: &Cluster, observed: &Observed, authorities: &Authorities) -> Vec<CertificateStatus> {
-    let mut list: Vec<_> = AuthorityName::ALL
-        .into_iter()
-        .map(|name| {
-            let facts = authorities.get(name).facts();
+    let mut list: Vec<_> = authorities
+        .all()
+        .map(|(name, authority)| {
+            let facts = authority.facts();
             let renewal = renewal::authority_renewal_time(facts, cluster.policy.default_leaf());
             row(name.name(), None, name.name(), facts, renewal)
         })
         .collect();
-    let leaf_row = |leaf: &Leaf, node: Option<&Node>, certificate: &str| {
+    let leaf_row = |leaf: &Leaf, node: Option<&str>, certificate: &str| {
         let facts = first_certificate(leaf.name, certificate).ok()?;
         let renewal = renewal::leaf_renewal_time(&facts, cluster.policy.leaf(leaf.name));
         Some(row(leaf.name, node, leaf.issuer.name(), &facts, renewal))
@@ -236,8 +248,17 @@ pub fn certificates(cluster: &Cluster, observed: &Observed, authorities: &Author
         let secret = observed.secrets.get(&objects::node_secret(&cluster.name, &node.name));
         list.extend(
             leaves_of(cluster, node)
-                .filter_map(|leaf| leaf_row(leaf, Some(node), &node::stored_pair(secret?, leaf)?.certificate)),
+                .filter_map(|leaf| leaf_row(leaf, Some(&node.name), &node::stored_pair(secret?, leaf)?.certificate)),
         );
+    }
+    // Those of a node that leaves, until they are deleted: the list is how it is remembered.
+    for name in departed(cluster, &observed.status) {
+        if let Slot::Ours(secret) = observed.secret(&cluster.name, &objects::node_secret(&cluster.name, &name)) {
+            let leaves = LEAVES.iter().filter(|leaf| leaf.place != Place::Cluster);
+            list.extend(
+                leaves.filter_map(|leaf| leaf_row(leaf, Some(&name), &node::stored_pair(secret, leaf)?.certificate)),
+            );
+        }
     }
     let secret = observed.secrets.get(&objects::kubeconfig_secret(&cluster.name));
     list.extend(
@@ -255,14 +276,14 @@ pub fn certificates(cluster: &Cluster, observed: &Observed, authorities: &Author
 
 fn row(
     name: &str,
-    node: Option<&Node>,
+    node: Option<&str>,
     issuer: &str,
     facts: &CertificateFacts,
     renewal: Timestamp,
 ) -> CertificateStatus {
     CertificateStatus {
         name: name.to_owned(),
-        node: node.map(|node| node.name.clone()),
+        node: node.map(str::to_owned),
         issuer: issuer.to_owned(),
         serial: facts.serial.clone(),
         not_after: Time(facts.not_after),

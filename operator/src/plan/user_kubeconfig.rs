@@ -7,7 +7,7 @@ use super::observed::Slot;
 use super::{Authorities, Content, Draft, Observed, Pair, Plan, PlannedLeaf, Secret, Source, Step, node, objects};
 use crate::cluster::{Cluster, Node};
 use crate::kubeconfig::{self, Credential};
-use crate::pki::inventory::{AuthorityName, Leaf, cluster_leaves};
+use crate::pki::inventory::{Leaf, cluster_leaves};
 
 /// Cluster API's key for a kubeconfig.
 const VALUE_KEY: &str = "value";
@@ -22,7 +22,8 @@ pub(super) fn plan(cluster: &Cluster, authorities: &Authorities, observed: &Obse
         Slot::Free => None,
         Slot::Ours(secret) => Some(secret),
     };
-    let source = node::source(cluster, first, leaf, found.and_then(stored_pair), authorities, now);
+    let Some(issuer) = authorities.get(leaf.issuer) else { return };
+    let source = node::source(cluster, first, leaf, found.and_then(stored_pair), issuer, now);
     if let (Some(found), Source::Keep(pair)) = (found, &source) {
         let wanted = compose(cluster, first, leaf, authorities, pair);
         if found.data == wanted.data && objects::has_metadata(&found.metadata, &wanted.metadata) {
@@ -61,7 +62,7 @@ pub(super) fn secret(
     authorities: &Authorities,
     pair: &Pair,
 ) -> SecretObject {
-    let trust = authorities.get(AuthorityName::Cluster).certificate_pem();
+    let trust = authorities.cluster().certificate_pem();
     let credential = Credential::Embedded { certificate: &pair.certificate, key: &pair.key.0 };
     let text = kubeconfig::write_through(cluster.proxy_url(), &cluster.endpoint, trust, user, credential);
     let annotations = [

@@ -6,7 +6,9 @@ use keyplane_crds::USER_LABEL;
 use kube::ResourceExt;
 
 use super::observed::Slot;
-use super::{Authorities, Content, Draft, Observed, Pair, Plan, Removal, Source, Step, node, objects, user_kubeconfig};
+use super::{
+    Authorities, Content, Draft, Kind, Observed, Pair, Plan, Removal, Source, Step, node, objects, user_kubeconfig,
+};
 use crate::cluster::{Cluster, User};
 use crate::pki::inventory::{USER_ISSUER, USER_USAGES, user_certificate, user_subject};
 use crate::pki::{CertificateOrder, valid_for};
@@ -31,9 +33,11 @@ pub(super) fn plan(cluster: &Cluster, authorities: &Authorities, observed: &Obse
 fn removal(name: &str, user: &str, secret: &SecretObject) -> Removal {
     let end = secret.annotations().get(objects::NOT_AFTER_ANNOTATION).map_or("its end", String::as_str);
     Removal {
+        kind: Kind::Secret,
         name: name.to_owned(),
         uid: secret.uid(),
         resource_version: secret.resource_version(),
+        reason: "UserRemoved",
         note: format!(
             "deleted Secret {name}: user {user} is not in spec.users any more. A certificate can't be taken back: who has a \
              copy is let in until {end}, so take the bindings of {user} and its groups away in the target"
@@ -66,8 +70,8 @@ fn plan_user(
     };
     let stored = found.and_then(user_kubeconfig::stored_pair);
     let certificate = user_certificate(&user.name);
-    let source =
-        node::source_of(&certificate, order, terms.key_algorithm, stored, authorities.get(USER_ISSUER).facts());
+    let Some(issuer) = authorities.get(USER_ISSUER) else { return };
+    let source = node::source_of(&certificate, order, terms.key_algorithm, stored, issuer.facts());
     if let (Some(found), Source::Keep(pair)) = (found, &source) {
         let wanted = compose(cluster, user, authorities, pair);
         if found.data == wanted.data && objects::has_metadata(&found.metadata, &wanted.metadata) {

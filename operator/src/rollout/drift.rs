@@ -5,7 +5,6 @@ use std::collections::BTreeMap;
 use super::static_pod::version_of;
 use super::{Rollout, Running, Step};
 use crate::cluster::{Cluster, Version};
-use crate::pki::inventory::AuthorityName;
 use crate::pki::{CertificateFacts, first_certificate};
 use crate::plan::{Authorities, Observed, objects};
 
@@ -110,7 +109,7 @@ fn certificates(cluster: &Cluster, observed: &Observed, authorities: Option<&Aut
         let held = objects::text(observed.secrets.get(&secret)?, "apiserver.crt")?;
         let held = first_certificate("apiserver", held).ok()?;
         (presented.der != held.der).then(|| {
-            let ours = authorities.is_some_and(|all| presented.is_signed_by(all.get(AuthorityName::Cluster).facts()));
+            let ours = authorities.is_some_and(|all| presented.is_signed_by(all.cluster().facts()));
             format!("{}: {}", node.name, certificate(presented, &held, ours, &secret))
         })
     });

@@ -26,7 +26,7 @@ pub use static_pod::StaticPod;
 
 use crate::cluster::{Cluster, Node, Version};
 use crate::manifests::{self, File};
-use crate::plan::{Observed, objects};
+use crate::plan::{Observed, initial_cluster, objects};
 use static_pod::{image_of, tag_of};
 
 /// Where the kubelet looks for static pods (kubeadm's `staticPodPath`).
@@ -124,7 +124,7 @@ impl Rollout {
 #[must_use]
 pub fn rollout(cluster: &Cluster, observed: &Observed) -> Rollout {
     let mut files: BTreeMap<_, _> =
-        cluster.nodes.iter().map(|node| (node.name.clone(), manifests::files(cluster, node))).collect();
+        cluster.nodes.iter().map(|node| (node.name.clone(), files_of(cluster, node, observed))).collect();
     let mut steps: Vec<Step> = vec![];
     let mut held = None;
     for node in &cluster.nodes {
@@ -190,6 +190,11 @@ pub fn changes(before: &BTreeMap<String, String>, after: &BTreeMap<String, Strin
             format!("{component} {} -> {}", tag(&before), tag(&after))
         })
         .collect()
+}
+
+/// The files as they belong there in the end.
+fn files_of(cluster: &Cluster, node: &Node, observed: &Observed) -> Vec<File> {
+    manifests::files(cluster, node, &initial_cluster::of(cluster, node, observed).flags)
 }
 
 /// The name of a static pod is that of its file.

@@ -6,7 +6,7 @@
 use k8s_openapi::jiff::Timestamp;
 use keyplane::cluster::{Cluster, Policy};
 use keyplane::plan::issuance::fulfil;
-use keyplane::plan::{Observed, Plan, Step, plan};
+use keyplane::plan::{Kind, Observed, Plan, Step, plan};
 use keyplane_crds::{CertificatePolicySpec, ClusterSpecSpec};
 use kube::ResourceExt;
 
@@ -16,6 +16,17 @@ kubernetesVersion: v1.37.2
 controlPlaneEndpoint: {host: api.demo.example}
 controlPlane: {nodes: [{name: cp1, addresses: [10.0.0.11]}]}
 network: {podCIDRs: [10.244.0.0/16]}
+";
+
+/// Three nodes.
+pub const THREE: &str = "
+kubernetesVersion: v1.37.2
+controlPlaneEndpoint: {host: api.demo.example}
+controlPlane:
+  nodes:
+    - {name: cp1, addresses: [10.0.0.11]}
+    - {name: cp2, addresses: [10.0.0.12]}
+    - {name: cp3, addresses: [10.0.0.13]}
 ";
 
 /// Noon of some day.
@@ -45,8 +56,11 @@ pub fn carry_out(step: Step, cluster: &Cluster, observed: &mut Observed) {
         }
         Step::ConfigMap(config_map) => _ = observed.config_maps.insert(config_map.name_any(), *config_map),
         Step::Removal(removal) => {
-            let removed = observed.secrets.remove(&removal.name).unwrap();
-            assert_eq!(removed.resource_version(), removal.resource_version, "{} was changed meanwhile", removal.name);
+            let seen = match removal.kind {
+                Kind::Secret => observed.secrets.remove(&removal.name).unwrap().metadata,
+                Kind::ConfigMap => observed.config_maps.remove(&removal.name).unwrap().metadata,
+            };
+            assert_eq!(seen.resource_version, removal.resource_version, "{} was changed meanwhile", removal.name);
         }
     }
 }

@@ -6,6 +6,7 @@ use kube::{Api, Client};
 
 use super::Brief;
 use super::preparation::Unavailable;
+use crate::etcd_client::Credentials;
 use crate::kube::target_client;
 use crate::kubeconfig;
 use crate::pki::Authority;
@@ -15,21 +16,38 @@ use crate::target::client_subject;
 
 /// A client of the target as Keyplane's own narrow user.
 pub(super) async fn own(management: &Client, brief: &Brief) -> Result<Client, Unavailable> {
-    let name = objects::authority_secret(&brief.cluster.name, AuthorityName::Cluster);
+    let (trust, certificate, key) = issue(management, brief, AuthorityName::Cluster).await?;
+    // The reconciliation has looked at the authority; one that is another by now is its business first.
+    if trust != brief.trust {
+        let name = objects::authority_secret(&brief.cluster.name, AuthorityName::Cluster);
+        return Err(Unavailable::new("NoClient", format!("Secret {name}: its certificate has changed")));
+    }
+    connect(brief, &certificate, &key).await
+}
+
+/// A client of the target's etcd. etcd asks for no more than a certificate of its authority.
+pub(super) async fn etcd(management: &Client, brief: &Brief) -> Result<Credentials, Unavailable> {
+    let (trust, certificate, key) = issue(management, brief, AuthorityName::Etcd).await?;
+    Ok(Credentials::new(&trust, &certificate, &key))
+}
+
+/// What an authority's certificate is, and a certificate and key of our own from it.
+async fn issue(
+    management: &Client,
+    brief: &Brief,
+    authority: AuthorityName,
+) -> Result<(String, String, String), Unavailable> {
+    let name = objects::authority_secret(&brief.cluster.name, authority);
     let secret = read(management, brief, &name).await?;
-    let trust = brief.trust.clone();
     let issued = tokio::task::spawn_blocking(move || {
         let (certificate, key) = objects::key_pair(&secret)?;
-        // The reconciliation has looked at the authority; one that is another by now is its business first.
-        if certificate != trust {
-            return Err("its certificate has changed".to_owned());
-        }
-        let authority = Authority::load("ca", certificate, key).map_err(|error| error.to_string())?;
-        target_client::issue_client(client_subject(), &authority, Timestamp::now()).map_err(|error| error.to_string())
+        let loaded = Authority::load(authority.name(), certificate, key).map_err(|error| error.to_string())?;
+        let issued = target_client::issue_client(client_subject(), &loaded, Timestamp::now());
+        let (own, own_key) = issued.map_err(|error| error.to_string())?;
+        Ok((certificate.to_owned(), own, own_key))
     });
     let failed = |error: String| Unavailable::new("NoClient", format!("Secret {name}: {error}"));
-    let (certificate, key) = issued.await.map_err(|error| failed(error.to_string()))?.map_err(failed)?;
-    connect(brief, &certificate, &key).await
+    issued.await.map_err(|error| failed(error.to_string()))?.map_err(failed)
 }
 
 /// A client of the target as its super-admin, from the first node's kubeconfig.

@@ -3,9 +3,11 @@
 //!
 //! A session is a task of its own, so that a target which does not answer holds up nobody else. The ClusterSpec's
 //! controller starts and stops sessions and reads what they have learned; a session that learns something new asks for
-//! a reconciliation.
+//! a reconciliation. Beside it, `etcd.rs` looks after the target's etcd.
 
 mod credentials;
+mod etcd;
+mod given_secrets;
 mod listing;
 mod nodes;
 mod preparation;
@@ -15,7 +17,7 @@ mod signing_requests;
 mod static_pods;
 mod tokens;
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use k8s_openapi::api::core::v1::ObjectReference;
@@ -56,6 +58,32 @@ pub type Trigger = mpsc::UnboundedSender<ObjectRef<DeserializeGuard<ClusterSpec>
 
 /// What asks for a reconciliation of all NodePools of a ClusterSpec.
 pub type PoolTrigger = mpsc::UnboundedSender<ObjectRef<DeserializeGuard<ClusterSpec>>>;
+/// Where a session keeps what it has learned.
+#[derive(Clone)]
+struct Findings {
+    object: ObjectRef<DeserializeGuard<ClusterSpec>>,
+    facts: Arc<watch::Sender<TargetFacts>>,
+    trigger: Trigger,
+}
+
+impl Findings {
+    /// Keeps new facts, and asks for a reconciliation if they differ.
+    fn learn(&self, change: impl FnOnce(&mut TargetFacts)) {
+        let modified = self.facts.send_if_modified(|facts| {
+            let before = facts.clone();
+            change(facts);
+            *facts != before
+        });
+        if modified {
+            self.ask_for_reconciliation();
+        }
+    }
+
+    fn ask_for_reconciliation(&self) {
+        // The receiver is gone only when the process ends.
+        let _ = self.trigger.send(self.object.clone());
+    }
+}
 
 /// The sessions, by namespace and name of their ClusterSpec.
 pub struct Targets {
@@ -161,21 +189,30 @@ impl Targets {
         let (facts_sender, facts) = watch::channel(TargetFacts::default());
         let (join_sender, join) = watch::channel(state::Facts::default());
         let wake = Arc::new(Notify::new());
+        let findings = Findings { object, facts: Arc::new(facts_sender), trigger: self.trigger.clone() };
+        let membership = etcd::Membership {
+            briefs: brief_receiver.clone(),
+            findings: findings.clone(),
+            management: self.management.clone(),
+            events: self.events.clone(),
+            learners_since: BTreeMap::new(),
+        };
+        let given_secrets = given_secrets::watch(brief_receiver.clone(), findings.clone(), self.management.clone());
         let session = session::Session {
-            object,
             briefs: brief_receiver,
-            facts: facts_sender,
+            findings,
             join: join_sender,
             wake: Arc::clone(&wake),
             pool_trigger: self.pool_trigger.clone(),
             management: self.management.clone(),
-            trigger: self.trigger.clone(),
             events: self.events.clone(),
             metrics: self.metrics.clone(),
         };
         let token = stop.clone();
         tokio::spawn(async move {
-            token.run_until_cancelled(Box::pin(session.run())).await;
+            let all =
+                futures::future::join3(Box::pin(session.run()), Box::pin(membership.run()), Box::pin(given_secrets));
+            token.run_until_cancelled(all).await;
         });
         Handle { briefs, facts, join, wake, _stop: stop.drop_guard() }
     }

@@ -10,11 +10,9 @@ use futures::future::join_all;
 use k8s_openapi::api::certificates::v1::CertificateSigningRequest;
 use k8s_openapi::api::core::v1::{Node, Pod};
 use k8s_openapi::jiff::Timestamp;
-use keyplane_crds::ClusterSpec;
 use kube::api::{Api, Patch, PatchParams};
 use kube::core::DeserializeGuard;
 use kube::runtime::WatchStreamExt;
-use kube::runtime::reflector::ObjectRef;
 use kube::runtime::watcher::{self, Event, watcher};
 use kube::{Client, ResourceExt};
 use tokio::sync::{Notify, watch};
@@ -27,7 +25,7 @@ use super::serving;
 use super::signing_requests::SigningRequests;
 use super::static_pods::{self, StaticPods};
 use super::tokens::Tokens;
-use super::{Brief, PoolTrigger, Trigger};
+use super::{Brief, Findings, PoolTrigger};
 use crate::approval::{KUBELET_CLIENT_SIGNER, KUBELET_SERVING_SIGNER};
 use crate::join::mark_worker;
 use crate::join::state::{Facts, Request, TokenState};
@@ -61,14 +59,12 @@ const LONGEST_WAIT: Duration = Duration::from_secs(15);
 
 /// A session's parts.
 pub(super) struct Session {
-    pub(super) object: ObjectRef<DeserializeGuard<ClusterSpec>>,
     pub(super) briefs: watch::Receiver<Arc<Brief>>,
-    pub(super) facts: watch::Sender<TargetFacts>,
+    pub(super) findings: Findings,
     pub(super) join: watch::Sender<Facts>,
     pub(super) wake: Arc<Notify>,
     pub(super) pool_trigger: PoolTrigger,
     pub(super) management: Client,
-    pub(super) trigger: Trigger,
     pub(super) events: Events,
     pub(super) metrics: Metrics,
 }
@@ -87,7 +83,7 @@ impl Session {
             };
             let Err(unavailable) = outcome else { continue };
             failures += 1;
-            tracing::info!(cluster = %self.object, reason = unavailable.reason, message = unavailable.message, "target not available");
+            tracing::info!(cluster = %self.findings.object, reason = unavailable.reason, message = unavailable.message, "target not available");
             self.learn(|facts| {
                 facts.available = Some(Err((unavailable.reason.to_owned(), unavailable.message.clone())));
                 facts.nodes = None;
@@ -101,17 +97,8 @@ impl Session {
         }
     }
 
-    /// Keeps new facts, and asks for a reconciliation if they differ.
     fn learn(&self, change: impl FnOnce(&mut TargetFacts)) {
-        let modified = self.facts.send_if_modified(|facts| {
-            let before = facts.clone();
-            change(facts);
-            *facts != before
-        });
-        if modified {
-            // The receiver is gone only when the process ends.
-            let _ = self.trigger.send(self.object.clone());
-        }
+        self.findings.learn(change);
     }
 
     /// Keeps new facts about machines, and asks for a reconciliation of the pools if they differ.
@@ -123,7 +110,7 @@ impl Session {
         });
         if modified {
             // The receiver is gone only when the process ends.
-            let _ = self.pool_trigger.send(self.object.clone());
+            let _ = self.pool_trigger.send(self.findings.object.clone());
         }
     }
 
@@ -181,7 +168,7 @@ impl Session {
                             within(brief, self.mark(&client, brief, &node)).await?;
                         }
                     }
-                    Some(Err(error)) => tracing::debug!(cluster = %self.object, %error, "watching Nodes"),
+                    Some(Err(error)) => tracing::debug!(cluster = %self.findings.object, %error, "watching Nodes"),
                     None => return Err(Unavailable::new("WatchEnded", "the watch of Nodes ended")),
                 },
                 event = watched_pods.next() => match event {
@@ -191,7 +178,7 @@ impl Session {
                             restarted.notify_one();
                         }
                     }
-                    Some(Err(error)) => tracing::debug!(cluster = %self.object, %error, "watching static pods"),
+                    Some(Err(error)) => tracing::debug!(cluster = %self.findings.object, %error, "watching static pods"),
                     None => return Err(Unavailable::new("WatchEnded", "the watch of static pods ended")),
                 },
                 // It only looks, and has no end.
@@ -202,12 +189,12 @@ impl Session {
                     // A new list follows: what is not in it is gone.
                     Some(Ok(Event::Init)) => judge.forget_all(),
                     Some(Ok(Event::InitDone)) => {}
-                    Some(Err(error)) => tracing::debug!(cluster = %self.object, %error, "watching requests"),
+                    Some(Err(error)) => tracing::debug!(cluster = %self.findings.object, %error, "watching requests"),
                     None => return Err(Unavailable::new("WatchEnded", "the watch of requests ended")),
                 },
                 event = first_requests.next() => match event {
                     Some(Ok(event)) => self.take_first_request(brief, &event),
-                    Some(Err(error)) => tracing::debug!(cluster = %self.object, %error, "watching first requests"),
+                    Some(Err(error)) => tracing::debug!(cluster = %self.findings.object, %error, "watching first requests"),
                     None => return Err(Unavailable::new("WatchEnded", "the watch of requests ended")),
                 },
                 () = self.wake.notified() => tokens_due = Some(Instant::now()),
@@ -227,12 +214,8 @@ impl Session {
                 }
                 _ = probes.tick() => match probe(&client, brief).await {
                     Ok(()) => silent = 0,
-                    Err(unavailable) => {
-                        silent += 1;
-                        if silent > 1 {
-                            return Err(unavailable);
-                        }
-                    }
+                    Err(unavailable) if silent > 0 => return Err(unavailable),
+                    Err(_) => silent += 1,
                 },
             }
         }
@@ -263,12 +246,12 @@ impl Session {
                 "granted rights in the target with the super-admin's credential, applied {}",
                 prepared.granted.join(", ")
             );
-            tracing::info!(cluster = %self.object, note, "target prepared");
+            tracing::info!(cluster = %self.findings.object, note, "target prepared");
             self.events.normal(&brief.reference, "TargetPrepared", "Prepare", &note).await;
         }
         if !prepared.mended.is_empty() {
             let note = format!("put right in the target: {}", prepared.mended.join(", "));
-            tracing::info!(cluster = %self.object, note, "target mended");
+            tracing::info!(cluster = %self.findings.object, note, "target mended");
             self.events.normal(&brief.reference, "TargetMended", "Mend", &note).await;
         }
     }
@@ -298,9 +281,9 @@ impl Session {
     /// Marks a declared control-plane Node that is new, and a worker's Node that lacks labels.
     async fn mark(&self, client: &Client, brief: &Brief, node: &Node) {
         let name = node.name_any();
-        let (patch, what) = if brief.cluster.nodes.iter().any(|declared| declared.name == name) {
+        let (patch, what) = if let Some(declared) = brief.cluster.nodes.iter().find(|declared| declared.name == name) {
             let taints = brief.cluster.spec.control_plane.taints.as_deref();
-            (mark(node, taints), "as one of the control plane")
+            (mark(node, taints, declared.failure_domain.as_deref()), "as one of the control plane")
         } else {
             (mark_worker(node, &brief.workers), "with the labels of its NodePool")
         };
@@ -312,7 +295,7 @@ impl Session {
                 self.events.normal(&brief.reference, "NodeMarked", "Mark", &note).await;
             }
             // The watch brings the Node again with its next change.
-            Err(error) => tracing::info!(cluster = %self.object, node = name, %error, "Node not marked yet"),
+            Err(error) => tracing::info!(cluster = %self.findings.object, node = name, %error, "Node not marked yet"),
         }
     }
 }

@@ -1,4 +1,4 @@
-//! The options that the API server reads from files of their own: their files, flags and mounts. Without an option
+//! The options of the API server that kubeadm has no fields for: their files, flags and mounts. Without an option
 //! there is nothing of it, and every file is kubeadm's.
 //!
 //! Each option has a directory, which is mounted as a whole: the mount of a single file would stay with the old one
@@ -6,6 +6,7 @@
 
 mod audit;
 mod authentication;
+mod events;
 mod pod_security;
 
 use keyplane_crds::{Argument, HostPathMount};
@@ -31,7 +32,8 @@ struct ApiServerOption {
 }
 
 fn of(cluster: &Cluster) -> impl Iterator<Item = ApiServerOption> {
-    [audit::option(cluster), authentication::option(cluster), pod_security::option(cluster)].into_iter().flatten()
+    let etcd = events::option(cluster);
+    [audit::option(cluster), authentication::option(cluster), pod_security::option(cluster), etcd].into_iter().flatten()
 }
 
 /// Their files on a control-plane machine that aren't secret.
@@ -40,7 +42,7 @@ pub(super) fn files(cluster: &Cluster) -> Vec<File> {
 }
 
 /// Their flags.
-pub(super) fn arguments(cluster: &Cluster) -> Vec<(&'static str, String)> {
+fn arguments(cluster: &Cluster) -> Vec<(&'static str, String)> {
     of(cluster).flat_map(|option| option.arguments).collect()
 }
 
