@@ -11,6 +11,7 @@ pub mod bastion;
 pub mod boot;
 pub mod carry;
 pub mod cgroup;
+pub mod client_keys;
 pub mod command;
 pub mod image;
 pub mod installation;

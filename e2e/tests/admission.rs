@@ -226,6 +226,31 @@ fn clusters() -> Vec<Refusal> {
             &["imageRepository", "without https://"],
         ),
         refusal("a relative data directory", "/spec/etcd/stacked/dataDir", json!("data"), &["dataDir", "absolute"]),
+        refusal(
+            "both kinds of etcd",
+            "/spec/etcd",
+            json!({"stacked": {"dataDir": "/data"},
+                "external": {"endpoints": ["https://etcd1.example:2379"], "secretRef": {"name": "corp-etcd"}}}),
+            &["stacked and external exclude each other"],
+        ),
+        refusal(
+            "an etcd without TLS",
+            "/spec/etcd/external",
+            json!({"endpoints": ["http://etcd1.example:2379"], "secretRef": {"name": "corp-etcd"}}),
+            &["spec.etcd.external.endpoints", "https://etcd1.example:2379"],
+        ),
+        refusal(
+            "an etcd of Events with a path",
+            "/spec/etcd/events",
+            json!({"endpoints": ["https://events1.example:2379/events"]}),
+            &["spec.etcd.events.endpoints", "https://events1.example:2379"],
+        ),
+        refusal(
+            "a failure domain that is no label's value",
+            "/spec/controlPlane/nodes/0/failureDomain",
+            json!("zone a"),
+            &["failureDomain", "zone-a"],
+        ),
         refusal("an unknown field", "/spec/rotate", json!({"certificates": "1"}), &["rotate"]),
         refusal("an unknown deletion policy", "/spec/deletionPolicy", json!("Orphan"), &["deletionPolicy", "Retain"]),
         refusal(
@@ -476,10 +501,22 @@ fn changes() -> Vec<Refusal> {
         ),
         refusal("another data directory", "/spec/etcd/stacked/dataDir", json!("/data"), &["etcd would start empty"]),
         refusal(
-            "one node more",
+            "an etcd that is somebody else's all at once",
+            "/spec/etcd/external",
+            json!({"endpoints": ["https://etcd1.example:2379"], "secretRef": {"name": "corp-etcd"}}),
+            &["can't be switched", "make a new ClusterSpec"],
+        ),
+        refusal(
+            "all nodes at once",
             "/spec/controlPlane/nodes",
-            json!([node("cp1", "192.0.2.1"), node("cp2", "192.0.2.2")]),
-            &["can't be added"],
+            json!([node("cp2", "192.0.2.2"), node("cp3", "192.0.2.3")]),
+            &["at least one node of before must stay"],
+        ),
+        refusal(
+            "another address",
+            "/spec/controlPlane/nodes/0/addresses",
+            json!(["192.0.2.9", "192.0.2.1"]),
+            &["can't be changed", "set nodeIP to the old address"],
         ),
     ]
 }
@@ -577,6 +614,21 @@ fn bad_input_is_refused_at_admission_with_the_field_and_the_cure() -> Result<()>
             }
         }
     }
+    // Nodes come and go, as long as one of before stays; a renamed one would be two changes in one.
+    let mut nodes = good.clone();
+    set(&mut nodes, "/spec/controlPlane/nodes", json!([node("cp1", "192.0.2.1"), node("cp2", "192.0.2.2")]));
+    admin.apply(&nodes.to_string()).context("one node more was refused")?;
+    let mut renamed = good.clone();
+    set(&mut renamed, "/spec/controlPlane/nodes", json!([node("cp1", "192.0.2.1"), node("cp9", "192.0.2.2")]));
+    match admin.apply(&renamed.to_string()) {
+        Ok(_) => problems.push("a renamed node was let in".to_owned()),
+        Err(error) => ensure!(format!("{error:#}").contains("can't be renamed"), "{error:#}"),
+    }
+    let mut first_goes = good.clone();
+    set(&mut first_goes, "/spec/controlPlane/nodes", json!([node("cp2", "192.0.2.2")]));
+    admin.apply(&first_goes.to_string()).context("the first node must be able to go")?;
+    admin.run(&["delete", "clusterspec", "demo"])?;
+    admin.apply(&good.to_string())?;
     let mut newer = good;
     set(&mut newer, "/spec/kubernetesVersion", json!("v1.37.3"));
     admin.apply(&newer.to_string()).context("a newer patch was refused")?;

@@ -4,7 +4,7 @@ use std::fs;
 
 use anyhow::{Context, Result, ensure};
 use keyplane_e2e::installation::{Installation, PATIENCE};
-use keyplane_e2e::{Lab, eventually};
+use keyplane_e2e::{Lab, client_keys, eventually};
 
 #[test]
 #[ignore = "needs root and the lab's parts: make test"]
@@ -12,6 +12,12 @@ fn every_example_is_admitted_and_rendered() -> Result<()> {
     let lab = Lab::start()?;
     let mut installation = Installation::start(&lab)?;
     let admin = installation.admin().clone();
+    // What the owner of an external etcd hands out, under the names that the example gives.
+    let keys = lab.folder().join("client-keys");
+    client_keys::make(&keys)?;
+    let files = ["ca.crt", "tls.crt", "tls.key"].map(|file| format!("--from-file={}", keys.join(file).display()));
+    let files: Vec<_> = files.iter().map(String::as_str).collect();
+    admin.run(&[&["create", "secret", "generic", "corp-etcd"][..], &files].concat())?;
     let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../examples");
     let files = fs::read_dir(folder)?.map(|entry| Ok(entry?.path())).collect::<Result<Vec<_>>>()?;
     ensure!(files.len() > 1, "{files:?}");

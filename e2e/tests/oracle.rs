@@ -1,12 +1,17 @@
 //! `keyplane render` and the real kubeadm, file by file.
 
+use std::collections::BTreeMap;
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
+use base64::Engine;
+use base64::prelude::BASE64_STANDARD;
 use keyplane_e2e::oracle::{self, Difference};
-use keyplane_e2e::{Parts, command, operator, preflight};
+use keyplane_e2e::{Parts, client_keys, command, operator, preflight};
+use serde_json::json;
 
 /// The same cluster for both.
 struct Case {
@@ -221,9 +226,43 @@ etcd:
 ",
         address: "10.0.0.1",
     },
+    Case {
+        name: "external etcd, and one for Events",
+        keyplane: "
+kind: ClusterSpec
+metadata: {name: demo}
+spec:
+  kubernetesVersion: v1.37.2
+  controlPlaneEndpoint: {host: 10.0.0.1}
+  controlPlane: {nodes: [{name: cp1, addresses: [10.0.0.1]}]}
+  etcd:
+    external: {endpoints: ['https://etcd1.example:2379', 'https://[fd00::e2]:2379'], secretRef: {name: corp-etcd}}
+    events: {endpoints: ['https://events1.example:2379', 'https://events2.example:2379']}
+",
+        kubeadm: "
+kubernetesVersion: v1.37.2
+apiServer:
+  extraArgs:
+    - {name: etcd-servers-overrides, value: '/events#https://events1.example:2379;https://events2.example:2379'}
+etcd:
+  external:
+    endpoints: ['https://etcd1.example:2379', 'https://[fd00::e2]:2379']
+    caFile: /etc/kubernetes/pki/etcd/ca.crt
+    certFile: /etc/kubernetes/pki/apiserver-etcd-client.crt
+    keyFile: /etc/kubernetes/pki/apiserver-etcd-client.key
+",
+        address: "10.0.0.1",
+    },
 ];
 
+/// Where the files of an external etcd are made, below a case's folder.
+const KEYS: &str = "client-keys";
+
 impl Case {
+    fn has_external_etcd(&self) -> bool {
+        self.keyplane.contains("external:")
+    }
+
     fn node_name(&self) -> &'static str {
         if self.keyplane.contains("cp1.demo.example") { "cp1.demo.example" } else { "cp1" }
     }
@@ -232,7 +271,18 @@ impl Case {
     fn render(&self, folder: &Path) -> Result<PathBuf> {
         fs::create_dir_all(folder)?;
         let file = folder.join("cluster.yaml");
-        fs::write(&file, self.keyplane.replace("kind:", "apiVersion: keyplane.io/v1alpha1\nkind:"))?;
+        let mut documents = self.keyplane.replace("kind:", "apiVersion: keyplane.io/v1alpha1\nkind:");
+        if self.has_external_etcd() {
+            let keys = folder.join(KEYS);
+            client_keys::make(&keys)?;
+            let mut data = BTreeMap::new();
+            for name in ["ca.crt", "tls.crt", "tls.key"] {
+                data.insert(name, BASE64_STANDARD.encode(fs::read(keys.join(name))?));
+            }
+            let secret = json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "corp-etcd"}, "data": data});
+            documents += &format!("---\n{secret}\n");
+        }
+        fs::write(&file, documents)?;
         let output = folder.join("rendered");
         let mut keyplane = Command::new(operator::binary()?);
         keyplane.args(["render", "-f"]).arg(&file).arg("-o").arg(&output);
@@ -254,6 +304,19 @@ impl Case {
     fn differences(&self, parts: &Parts, folder: &Path) -> Result<Vec<Difference>> {
         let node = self.render(folder)?;
         let theirs = folder.join("kubeadm");
+        if self.has_external_etcd() {
+            // kubeadm expects the same three files at the places that its configuration names.
+            fs::create_dir_all(theirs.join("etc/pki/etcd"))?;
+            for (name, place, mode) in [
+                ("ca.crt", "etcd/ca.crt", 0o644),
+                ("tls.crt", "apiserver-etcd-client.crt", 0o644),
+                ("tls.key", "apiserver-etcd-client.key", 0o600),
+            ] {
+                let place = theirs.join("etc/pki").join(place);
+                fs::copy(folder.join(KEYS).join(name), &place)?;
+                fs::set_permissions(place, fs::Permissions::from_mode(mode))?;
+            }
+        }
         oracle::kubeadm_init(parts, &self.kubeadm_configuration(), &theirs)?;
         oracle::differences(&theirs, &node)
     }

@@ -252,7 +252,7 @@ fn corp_etcd() -> Secret {
     let authority = mint_authority("corp", algorithm, not_before, not_after).unwrap();
     let key = PrivateKey::generate(algorithm).unwrap();
     let order = CertificateOrder {
-        subject: Subject { common_name: "demo".to_owned(), organization: None },
+        subject: Subject { common_name: "demo".to_owned(), organizations: vec![] },
         alternative_names: vec![],
         extended_usages: vec![ExtendedUsage::ClientAuth],
         not_before,
