@@ -10,8 +10,9 @@ use std::collections::BTreeMap;
 use common::{carry_out, cluster, noon, settle};
 use k8s_openapi::api::core::v1::Pod;
 use keyplane::cluster::Cluster;
+use keyplane::etcd::Member;
 use keyplane::pki::first_certificate;
-use keyplane::plan::{Observed, TargetFacts, objects, plan, status};
+use keyplane::plan::{EtcdFacts, Observed, TargetFacts, objects, plan, status};
 use keyplane::rollout::{StaticPod, rollout};
 use keyplane_crds::{ClusterSpecStatus, Condition, condition_of};
 use kube::ResourceExt;
@@ -78,9 +79,28 @@ impl World {
     /// The machine gets its files, and its static pods come up.
     fn carry(&mut self, node: &str) {
         for component in ["etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler"] {
-            self.run(node, component, &self.written(node, component).to_owned(), true);
+            let manifest = self.written(node, component).to_owned();
+            self.run(node, component, &manifest, true);
         }
         self.target().nodes.as_mut().unwrap().insert(node.to_owned(), true);
+        self.join(node);
+    }
+
+    /// Its member of etcd is one with a vote.
+    fn join(&mut self, node: &str) {
+        let number = u64::from(node.as_bytes()[2] - b'0');
+        let facts = self.observed.target.etcd.take().and_then(Result::ok);
+        let mut members = facts.map(|facts| facts.members).unwrap_or_default();
+        members.retain(|member| member.id != number);
+        members.push(Member {
+            id: number,
+            name: node.to_owned(),
+            peer_urls: vec![format!("https://10.0.0.1{number}:2380")],
+            learner: false,
+            up: true,
+            trouble: None,
+        });
+        self.observed.target.etcd = Some(Ok(EtcdFacts { members, confirmed: true, waits: None }));
     }
 
     /// The machine runs this manifest.
@@ -107,7 +127,7 @@ impl World {
         let mut changed = vec![];
         for (node, before) in before {
             for (key, text) in self.config(node).into_iter().flatten() {
-                let manifest = key.ends_with(".yaml") && text.contains("kind: Pod");
+                let manifest = key.strip_suffix(".yaml").is_some() && text.contains("kind: Pod");
                 if manifest && before.as_ref().and_then(|before| before.get(key)) != Some(text) {
                     changed.push(format!("{node} {}", key.trim_end_matches(".yaml")));
                 }
