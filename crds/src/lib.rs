@@ -24,7 +24,7 @@ pub use cluster_spec::{
 pub use condition::{ClusterCondition, Condition, condition_of, set_condition};
 pub use control_plane::{
     ApiServer, Argument, Component, ControlPlane, ControlPlaneEndpoint, ControlPlaneNode, Etcd, HostPathMount, Images,
-    StackedEtcd, Taint,
+    Layout, StackedEtcd, Taint,
 };
 pub use duration::{DurationError, RenewBefore, parse_duration};
 pub use network::Network;

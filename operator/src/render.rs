@@ -6,7 +6,7 @@ use std::io::{self, Read, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
-use k8s_openapi::api::core::v1::Secret;
+use k8s_openapi::api::core::v1::{Node, Secret};
 use k8s_openapi::jiff::Timestamp;
 use keyplane_crds::{CertificatePolicy, ClusterSpec, NodePool};
 use kube::ResourceExt;
@@ -15,6 +15,7 @@ use serde_json::Value;
 
 use crate::args::RenderArguments;
 use crate::cluster::{Cluster, FieldError, Policy};
+use crate::manifests::systemd::pod_ranges;
 use crate::pki::inventory::AuthorityName;
 use crate::plan::issuance::{IssuanceError, fulfil};
 use crate::plan::objects::{INDEX_KEY, IndexEntry};
@@ -98,6 +99,8 @@ struct Inputs {
     clusters: Vec<ClusterSpec>,
     policies: Vec<CertificatePolicy>,
     secrets: Vec<Secret>,
+    pools: Vec<NodePool>,
+    nodes: Vec<Node>,
 }
 
 /// Reads, plans, issues and writes; gives back a line per cluster that says what was done.
@@ -113,11 +116,11 @@ pub fn render(arguments: &RenderArguments, now: Timestamp) -> Result<Vec<String>
     // The directory of the objects stands beside those of the nodes.
     let mut nodes = BTreeSet::from([OBJECTS_DIRECTORY.to_owned()]);
     for spec in &inputs.clusters {
-        let cluster = parse(spec, &inputs.policies)?;
-        if let Some(twice) = cluster.nodes.iter().find(|node| !nodes.insert(node.name.clone())) {
+        let cluster = parse(spec, &inputs)?;
+        if let Some(twice) = cluster.machines().find(|node| !nodes.insert(node.name.clone())) {
             return Err(RenderError::NodeDirectoryTaken(twice.name.clone()));
         }
-        let observed = complete(&cluster, &inputs.secrets, now)?;
+        let observed = complete(&cluster, &inputs, now)?;
         clusters.push((cluster, observed));
     }
     let output = &arguments.output;
@@ -129,18 +132,27 @@ pub fn render(arguments: &RenderArguments, now: Timestamp) -> Result<Vec<String>
     for (cluster, observed) in &clusters {
         let files = write_nodes(output, observed)?;
         write_objects(output, cluster, observed)?;
-        done.push(format!("{}: {files} files for {} nodes in {}", cluster.name, cluster.nodes.len(), output.display()));
+        let machines = cluster.machines().count();
+        done.push(format!("{}: {files} files for {machines} nodes in {}", cluster.name, output.display()));
+        if cluster.has_pod_routes() && observed.target.pod_ranges.is_none() {
+            done.push(format!(
+                "{}: the Pods' bridges and routes are left out, since only the Nodes have their ranges: when they are \
+                 there, give them with `kubectl get nodes -o yaml | keyplane render -f - ...`",
+                cluster.name
+            ));
+        }
     }
     Ok(done)
 }
 
-fn parse(spec: &ClusterSpec, policies: &[CertificatePolicy]) -> Result<Cluster, RenderError> {
+fn parse(spec: &ClusterSpec, inputs: &Inputs) -> Result<Cluster, RenderError> {
     let name = spec.name_any();
     let namespace = namespace_of(spec);
     let policy = match &spec.spec.certificate_policy_ref {
         None => Policy::default(),
         Some(reference) => {
-            let written = policies
+            let written = inputs
+                .policies
                 .iter()
                 .find(|policy| policy.name_any() == reference.name && namespace_of(*policy) == namespace)
                 .ok_or_else(|| RenderError::NoPolicy { cluster: name.clone(), policy: reference.name.clone() })?;
@@ -151,11 +163,15 @@ fn parse(spec: &ClusterSpec, policies: &[CertificatePolicy]) -> Result<Cluster, 
             })?
         }
     };
-    Cluster::parse(&name, &namespace, &spec.spec, policy).map_err(|source| RenderError::Field {
+    let cluster = Cluster::parse(&name, &namespace, &spec.spec, policy).map_err(|source| RenderError::Field {
         kind: "ClusterSpec",
         name,
         source,
-    })
+    })?;
+    let ours = |pool: &&NodePool| namespace_of(*pool) == namespace && pool.spec.cluster_ref.name == cluster.name;
+    let pools: BTreeMap<_, _> = inputs.pools.iter().filter(ours).map(|pool| (pool.name_any(), &pool.spec)).collect();
+    let pools: Vec<_> = pools.into_values().cloned().collect();
+    Ok(cluster.with_pools(&pools))
 }
 
 /// The namespace into which kubectl would apply the object.
@@ -164,9 +180,13 @@ fn namespace_of(object: &impl ResourceExt) -> String {
 }
 
 /// Plans and issues until nothing is left to do.
-fn complete(cluster: &Cluster, secrets: &[Secret], now: Timestamp) -> Result<Observed, RenderError> {
+fn complete(cluster: &Cluster, inputs: &Inputs, now: Timestamp) -> Result<Observed, RenderError> {
     let mut observed = Observed::default();
-    for secret in secrets {
+    if !inputs.nodes.is_empty() {
+        observed.target.pod_ranges =
+            Some(inputs.nodes.iter().map(|node| (node.name_any(), pod_ranges(node))).collect());
+    }
+    for secret in &inputs.secrets {
         if namespace_of(secret) == cluster.namespace {
             observed.secrets.insert(secret.name_any(), secret.clone());
         }
@@ -294,18 +314,19 @@ impl Inputs {
         let kind = document.get("kind").and_then(Value::as_str).unwrap_or_default().to_owned();
         match kind.as_str() {
             _ if document.is_null() => {}
-            "List" | "SecretList" => {
+            "List" | "SecretList" | "NodeList" => {
                 for item in document.get("items").and_then(Value::as_array).into_iter().flatten() {
                     self.take(item.clone())?;
                 }
             }
             "ClusterSpec" => self.clusters.push(read_as(document)?),
             "CertificatePolicy" => self.policies.push(read_as(document)?),
-            "NodePool" => _ = read_as::<NodePool>(document)?,
+            "NodePool" => self.pools.push(read_as(document)?),
+            "Node" => self.nodes.push(read_as(document)?),
             "Secret" => self.secrets.push(read_as(document)?),
             other => {
                 return Err(format!(
-                    "kind {other:?} is not known here: give ClusterSpec, NodePool, CertificatePolicy and Secret"
+                    "kind {other:?} is not known here: give ClusterSpec, NodePool, CertificatePolicy, Secret and Node"
                 ));
             }
         }

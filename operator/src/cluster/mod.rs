@@ -7,12 +7,13 @@
 mod policy;
 mod settings;
 mod version;
+mod workers;
 
 use std::fmt;
 use std::net::IpAddr;
 
 use ipnet::IpNet;
-use keyplane_crds::{ClusterSpecSpec, ControlPlaneNode};
+use keyplane_crds::{ClusterSpecSpec, ControlPlaneNode, Layout, NodePoolSpec};
 
 pub use policy::{LeafTerms, Policy};
 pub use version::Version;
@@ -71,14 +72,14 @@ impl fmt::Display for Endpoint {
 /// The port of every API server on its own machine, as kubeadm's `localAPIEndpoint.bindPort`.
 pub const API_SERVER_PORT: u16 = 6443;
 
-/// A machine of the control plane.
+/// A machine.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Node {
     /// The Node's name.
     pub name: String,
     /// Every address of the machine.
     pub addresses: Vec<IpAddr>,
-    /// The one that its API server advertises and its etcd listens on.
+    /// The one that its API server advertises, its etcd listens on and its kubelet reports.
     pub advertise_address: IpAddr,
 }
 
@@ -109,6 +110,9 @@ pub struct Cluster {
     pub endpoint: Endpoint,
     /// The machines of the control plane, the first made first.
     pub nodes: Vec<Node>,
+    /// The workers whose files Keyplane writes one by one: the machines that the pools of a cluster with the layout
+    /// `Systemd` list by name, as [`Cluster::with_pools`] finds them.
+    pub workers: Vec<Node>,
     /// Ranges of Service addresses; at least one.
     pub service_cidrs: Vec<IpNet>,
     /// Ranges of Pod addresses.
@@ -158,11 +162,48 @@ impl Cluster {
             version,
             endpoint,
             nodes,
+            workers: vec![],
             service_cidrs,
             pod_cidrs,
             policy,
             spec: spec.clone(),
         })
+    }
+
+    /// Takes up the machines that these pools list. The pools must be those of this cluster.
+    #[must_use]
+    pub fn with_pools(mut self, pools: &[NodePoolSpec]) -> Self {
+        self.workers = if self.layout() == Layout::Systemd { workers::listed(&self.nodes, pools) } else { vec![] };
+        self
+    }
+
+    /// How the components run.
+    #[must_use]
+    pub fn layout(&self) -> Layout {
+        self.spec.control_plane.layout
+    }
+
+    /// Whether the machine is one of the control plane.
+    #[must_use]
+    pub fn is_control_plane(&self, node: &Node) -> bool {
+        self.nodes.iter().any(|other| other.name == node.name)
+    }
+
+    /// Whether the machine has a kubelet, and so a Node.
+    #[must_use]
+    pub fn has_kubelet(&self, node: &Node) -> bool {
+        self.spec.control_plane.register_nodes || !self.is_control_plane(node)
+    }
+
+    /// Every machine whose files Keyplane writes.
+    pub fn machines(&self) -> impl Iterator<Item = &Node> {
+        self.nodes.iter().chain(&self.workers)
+    }
+
+    /// Whether the machines' own routes are the network of the Pods: only then does Keyplane know where each range is.
+    #[must_use]
+    pub fn has_pod_routes(&self) -> bool {
+        self.layout() == Layout::Systemd && !self.pod_cidrs.is_empty()
     }
 
     /// The address of the Service `kubernetes`: the first of the first range, as the API server itself takes it.

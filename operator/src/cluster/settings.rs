@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use keyplane_crds::ClusterSpecSpec;
+use keyplane_crds::{ClusterSpecSpec, ControlPlane, Layout};
 
 use super::{FieldError, is_dns_name};
 
@@ -43,6 +43,7 @@ pub(super) fn refuse_settings(spec: &ClusterSpecSpec) -> Result<(), FieldError> 
             return Err(FieldError::new(field, message));
         }
     }
+    refuse_layout(control_plane)?;
     let ours =
         ["apiVersion", "kind", "staticPodPath", "rotateCertificates", "serverTLSBootstrap", "containerRuntimeEndpoint"];
     let kubelet = control_plane.kubelet.iter().flat_map(|settings| settings.keys());
@@ -52,4 +53,32 @@ pub(super) fn refuse_settings(spec: &ClusterSpecSpec) -> Result<(), FieldError> 
         }
         None => Ok(()),
     }
+}
+
+/// Settings that mean nothing in the layout that is asked for.
+fn refuse_layout(control_plane: &ControlPlane) -> Result<(), FieldError> {
+    if control_plane.layout == Layout::StaticPod {
+        let message = "can be false only with the layout Systemd: static pods need a kubelet, and a kubelet registers \
+                       its Node";
+        return if control_plane.register_nodes {
+            Ok(())
+        } else {
+            Err(FieldError::new("spec.controlPlane.registerNodes", message))
+        };
+    }
+    if !control_plane.register_nodes && (control_plane.kubelet.is_some() || control_plane.taints.is_some()) {
+        let message = "kubelet and taints are for Nodes, and with registerNodes: false these machines are none: leave \
+                       them out";
+        return Err(FieldError::new("spec.controlPlane", message));
+    }
+    let api_server = &control_plane.api_server;
+    let components = [&control_plane.controller_manager, &control_plane.scheduler];
+    let volumes = components.map(|component| &component.extra_volumes).into_iter().chain([&api_server.extra_volumes]);
+    let resources = components.map(|component| &component.resources).into_iter().chain([&api_server.resources]);
+    if volumes.into_iter().any(|volumes| !volumes.is_empty()) || resources.into_iter().any(Option::is_some) {
+        let message = "extraVolumes and resources are for containers; with the layout Systemd a component sees the \
+                       machine's own files: leave them out, and limit a unit with a drop-in";
+        return Err(FieldError::new("spec.controlPlane", message));
+    }
+    Ok(())
 }

@@ -7,7 +7,9 @@ use std::time::Duration;
 use futures::StreamExt;
 use k8s_openapi::api::core::v1::{ConfigMap, ObjectReference, Secret};
 use k8s_openapi::jiff::Timestamp;
-use keyplane_crds::{CLUSTER_LABEL, CertificatePolicy, ClusterSpec, ClusterSpecStatus, NodePool, condition_of};
+use keyplane_crds::{
+    CLUSTER_LABEL, CertificatePolicy, ClusterSpec, ClusterSpecStatus, NodePool, NodePoolSpec, condition_of,
+};
 use kube::core::{ApiResource, DeserializeGuard, DynamicObject, PartialObjectMeta};
 use kube::runtime::controller::{self, Action, Controller};
 use kube::runtime::reflector::ObjectRef;
@@ -249,8 +251,23 @@ fn parse(found: &ClusterSpec, context: &Context) -> Result<Cluster, Blocker> {
             })?
         }
     };
-    Cluster::parse(&found.name_any(), &namespace, &found.spec, policy)
-        .map_err(|error| Blocker { reason: "InvalidSpec", message: error.to_string() })
+    let cluster = Cluster::parse(&found.name_any(), &namespace, &found.spec, policy)
+        .map_err(|error| Blocker { reason: "InvalidSpec", message: error.to_string() })?;
+    let pools = pools(&cluster, context);
+    Ok(cluster.with_pools(&pools))
+}
+
+/// The pools of the cluster.
+fn pools(cluster: &Cluster, context: &Context) -> Vec<NodePoolSpec> {
+    let pools = context.node_pools.state().into_iter().filter_map(|pool| {
+        let pool = pool.0.as_ref().ok()?;
+        let ours =
+            pool.namespace().as_deref() == Some(&cluster.namespace) && pool.spec.cluster_ref.name == cluster.name;
+        ours.then(|| (pool.name_any(), pool.spec.clone()))
+    });
+    // What the store gives has no order: without one the brief would seem to change.
+    let pools: std::collections::BTreeMap<_, _> = pools.collect();
+    pools.into_values().collect()
 }
 
 /// Plans and writes until nothing is left to do; gives back what is in the way.
@@ -329,17 +346,9 @@ async fn warn_of_new_blockers(blockers: &[Blocker], observed: &Observed, about: 
 /// What the session of the target has to know, once all keys are there.
 fn brief(cluster: &Cluster, observed: &Observed, reference: ObjectReference, context: &Context) -> Option<Brief> {
     let authorities = Authorities::load(cluster, observed)?;
-    let pools = context.node_pools.state().into_iter().filter_map(|pool| {
-        let pool = pool.0.as_ref().ok()?;
-        let ours =
-            pool.namespace().as_deref() == Some(&cluster.namespace) && pool.spec.cluster_ref.name == cluster.name;
-        ours.then(|| (pool.name_any(), pool.spec.clone()))
-    });
-    // A map has no order: without one the brief would seem to change.
-    let pools: std::collections::BTreeMap<_, _> = pools.collect();
     Some(Brief {
         trust: authorities.get(AuthorityName::Cluster).certificate_pem().to_owned(),
-        pools: pools.into_values().collect(),
+        pools: pools(cluster, context),
         reference,
         cluster: cluster.clone(),
     })

@@ -1,17 +1,17 @@
-//! kube-apiserver as a static pod (kubeadm's `phases/controlplane/manifests.go`).
+//! kube-apiserver: its flags, and itself as a static pod (kubeadm's `phases/controlplane/manifests.go`).
 
 use super::Image;
 use super::arguments::{Arguments, value_of};
 use super::static_pod::{Component, Mounts, ProbeTarget, probe_host};
 use crate::cluster::{API_SERVER_PORT, Cluster, Node, joined};
-use crate::pki::inventory::PKI_DIRECTORY;
+use crate::pki::places::{PKI_DIRECTORY, pki_file};
 
 pub(super) fn manifest(cluster: &Cluster, node: &Node) -> String {
     let written = &cluster.spec.control_plane.api_server;
     let address = node.advertise_address.to_string();
     Component {
         image: Image::ApiServer,
-        command: command(cluster, node, &address),
+        command: command(cluster, node),
         annotation: Some((
             "kubeadm.kubernetes.io/kube-apiserver.advertise-address.endpoint",
             node.local_endpoint().to_string(),
@@ -30,14 +30,14 @@ pub(super) fn manifest(cluster: &Cluster, node: &Node) -> String {
     .manifest(cluster)
 }
 
-fn command(cluster: &Cluster, node: &Node, address: &str) -> Vec<String> {
+pub(super) fn command(cluster: &Cluster, node: &Node) -> Vec<String> {
     let extra = &cluster.spec.control_plane.api_server.extra_args;
-    let file = |name: &str| format!("{PKI_DIRECTORY}/{name}");
+    let file = |name: &str| pki_file(cluster.layout(), name);
     // A member that the user lets advertise another URL serves there too, and nowhere else for sure.
     let etcd_servers = value_of(&cluster.spec.etcd.stacked.extra_args, "advertise-client-urls")
         .map_or_else(|| super::etcd::local_client_url(node), str::to_owned);
     let mut arguments = Arguments::default()
-        .with("advertise-address", address)
+        .with("advertise-address", node.advertise_address.to_string())
         .with("enable-admission-plugins", "NodeRestriction")
         .with("service-cluster-ip-range", joined(&cluster.service_cidrs))
         .with("service-account-key-file", file("sa.pub"))
@@ -65,6 +65,11 @@ fn command(cluster: &Cluster, node: &Node, address: &str) -> Vec<String> {
         .with("etcd-cafile", file("etcd/ca.crt"))
         .with("etcd-certfile", file("apiserver-etcd-client.crt"))
         .with("etcd-keyfile", file("apiserver-etcd-client.key"));
+    // Without a kube-proxy on the machine no Service address leads anywhere: the API server dials webhooks and aggregated
+    // API servers at their endpoints itself.
+    if !cluster.has_kubelet(node) {
+        arguments = arguments.with("enable-aggregator-routing", "true");
+    }
     // Structured authorization and the flag exclude each other.
     if value_of(extra, "authorization-config").is_none() {
         arguments = arguments.with("authorization-mode", "Node,RBAC");

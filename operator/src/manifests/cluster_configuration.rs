@@ -8,7 +8,7 @@ use serde_json::{Map, Value, json};
 
 use crate::cluster::{Cluster, joined};
 use crate::kubeconfig::CLUSTER_NAME;
-use crate::pki::inventory::PKI_DIRECTORY;
+use crate::pki::places::PKI_DIRECTORY;
 use crate::yaml;
 
 /// The configuration as YAML.

@@ -1,4 +1,4 @@
-//! etcd as a static pod (kubeadm's `phases/etcd/local.go`).
+//! etcd: its flags, and itself as a static pod (kubeadm's `phases/etcd/local.go`).
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -6,7 +6,7 @@ use super::Image;
 use super::arguments::{Arguments, value_of};
 use super::static_pod::{Component, Mounts, ProbeTarget};
 use crate::cluster::{Cluster, Node};
-use crate::pki::inventory::PKI_DIRECTORY;
+use crate::pki::places::{PKI_DIRECTORY, pki_file};
 
 const CLIENT_PORT: u16 = 2379;
 const PEER_PORT: u16 = 2380;
@@ -18,7 +18,7 @@ pub(super) fn manifest(cluster: &Cluster, node: &Node) -> String {
     let client_url = client_url(node.advertise_address);
     Component {
         image: Image::Etcd,
-        command: command(cluster, node, &client_url),
+        command: command(cluster, node),
         annotation: Some(("kubeadm.kubernetes.io/etcd.advertise-client-urls", client_url)),
         mounts: Mounts::default().directory("etcd-data", &etcd.data_dir, false).directory(
             "etcd-certs",
@@ -53,9 +53,10 @@ fn bracketed(loopback: &str) -> String {
     if loopback.contains(':') { format!("[{loopback}]") } else { loopback.to_owned() }
 }
 
-fn command(cluster: &Cluster, node: &Node, client_url: &str) -> Vec<String> {
+pub(super) fn command(cluster: &Cluster, node: &Node) -> Vec<String> {
+    let client_url = client_url(node.advertise_address);
     let etcd = &cluster.spec.etcd.stacked;
-    let file = |name: &str| format!("{PKI_DIRECTORY}/etcd/{name}");
+    let file = |name: &str| pki_file(cluster.layout(), &format!("etcd/{name}"));
     let peer_url_of = |node: &Node| peer_url(node.advertise_address);
     let initial_cluster: Vec<_> =
         cluster.nodes.iter().map(|member| format!("{}={}", member.name, peer_url_of(member))).collect();

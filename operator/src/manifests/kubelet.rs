@@ -1,21 +1,28 @@
 //! The kubelet's files (kubeadm's `phases/kubelet` and `componentconfigs/kubelet.go`).
 
+use keyplane_crds::Layout;
 use serde_json::{Value, json};
 
 use crate::cluster::{Cluster, Node};
-use crate::pki::inventory::PKI_DIRECTORY;
+use crate::pki::places::{HARD_WAY_KUBELET_AUTHORITY, PKI_DIRECTORY};
 use crate::yaml;
 
 /// Where the kubelet finds containerd: kubeadm's `criSocket` default on Linux.
 pub const CONTAINER_RUNTIME_ENDPOINT: &str = "unix:///var/run/containerd/containerd.sock";
 
-/// `/var/lib/kubelet/config.yaml` of a control-plane node: the cluster's configuration, the machine's runtime and the
-/// user's settings for these nodes.
+/// The kubelet's configuration on a machine: the cluster's, the machine's runtime and, on a control-plane node, the user's
+/// settings for these nodes.
 #[must_use]
-pub fn kubelet_configuration(cluster: &Cluster) -> String {
+pub fn kubelet_configuration(cluster: &Cluster, node: &Node) -> String {
     let mut configuration = base(cluster);
     configuration["containerRuntimeEndpoint"] = CONTAINER_RUNTIME_ENDPOINT.into();
-    if let Some(settings) = &cluster.spec.control_plane.kubelet {
+    if cluster.layout() == Layout::Systemd {
+        configuration["authentication"]["x509"]["clientCAFile"] = HARD_WAY_KUBELET_AUTHORITY.into();
+        // Nothing runs as a static pod there.
+        configuration.as_object_mut().and_then(|fields| fields.remove("staticPodPath"));
+    }
+    let settings = cluster.spec.control_plane.kubelet.as_ref().filter(|_| cluster.is_control_plane(node));
+    if let Some(settings) = settings {
         merge(&mut configuration, &Value::Object(settings.clone()));
     }
     yaml::write(&configuration)
@@ -33,11 +40,16 @@ pub fn instance_configuration() -> String {
     format!("containerRuntimeEndpoint: \"{CONTAINER_RUNTIME_ENDPOINT}\"\n")
 }
 
-/// `/var/lib/kubelet/kubeadm-flags.env`. kubeadm asks the machine for its name and lets the kubelet choose its address;
+/// What the kubelet is told of its machine. kubeadm asks the machine for its name and lets the kubelet choose its address;
 /// here both are declared, and the serving certificate is approved for what is declared.
+pub(super) fn machine_flags(node: &Node) -> [String; 2] {
+    [format!("--hostname-override={}", node.name), format!("--node-ip={}", node.advertise_address)]
+}
+
+/// `/var/lib/kubelet/kubeadm-flags.env`.
 #[must_use]
 pub fn flags_env(node: &Node) -> String {
-    format!("KUBELET_KUBEADM_ARGS=\"--hostname-override={} --node-ip={}\"\n", node.name, node.advertise_address)
+    format!("KUBELET_KUBEADM_ARGS=\"{}\"\n", machine_flags(node).join(" "))
 }
 
 /// What kubeadm marshals, with the zero values that the API type has no way to leave out.

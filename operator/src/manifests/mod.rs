@@ -1,7 +1,8 @@
-//! What runs on a control-plane machine: static pods and the kubelet's configuration, as kubeadm 1.37 writes them.
+//! What runs on a machine: static pods and the kubelet's configuration, as kubeadm 1.37 writes them, or the same
+//! components as systemd units.
 //!
 //! Every difference from kubeadm is in `docs/kubeadm-differences.md` with its reason, and the oracle test holds this
-//! room against the real kubeadm.
+//! room against the real kubeadm. The flags of a component are the same in both layouts, save the paths in them.
 
 mod apiserver;
 mod arguments;
@@ -12,12 +13,15 @@ mod images;
 mod kubelet;
 mod scheduler;
 mod static_pod;
+pub mod systemd;
 
 pub use cluster_configuration::cluster_configuration;
 pub use images::Image;
 pub use kubelet::{
     CONTAINER_RUNTIME_ENDPOINT, flags_env, instance_configuration, kubelet_configuration, shared_kubelet_configuration,
 };
+
+use keyplane_crds::Layout;
 
 use crate::cluster::{Cluster, Node};
 
@@ -34,13 +38,12 @@ pub struct File {
     pub content: String,
 }
 
-/// The file from which the controller-manager signs. It always holds one certificate, so that `ca.crt` can become a
-/// bundle in a rotation: the signer refuses a file with two.
-pub const SIGNING_CERTIFICATE: &str = "/etc/kubernetes/pki/cluster-signing-ca.crt";
-
-/// Every file of a control-plane node that isn't secret.
+/// Every file of a machine that isn't secret and that the ClusterSpec alone decides.
 #[must_use]
 pub fn files(cluster: &Cluster, node: &Node) -> Vec<File> {
+    if cluster.layout() == Layout::Systemd {
+        return systemd::files(cluster, node);
+    }
     let file = |key, path, mode, content| File { key, path, mode, content };
     // Modes are kubeadm's: staticpod.WriteStaticPodToDisk 0600, kubelet.writeConfigBytesToDisk 0644.
     vec![
@@ -63,7 +66,7 @@ pub fn files(cluster: &Cluster, node: &Node) -> Vec<File> {
             0o600,
             scheduler::manifest(cluster),
         ),
-        file("kubelet-config.yaml", "/var/lib/kubelet/config.yaml", 0o644, kubelet_configuration(cluster)),
+        file("kubelet-config.yaml", "/var/lib/kubelet/config.yaml", 0o644, kubelet_configuration(cluster, node)),
         file("kubelet-instance-config.yaml", "/var/lib/kubelet/instance-config.yaml", 0o644, instance_configuration()),
         file("kubeadm-flags.env", "/var/lib/kubelet/kubeadm-flags.env", 0o644, flags_env(node)),
     ]

@@ -180,9 +180,9 @@ pub fn plan(cluster: &Cluster, observed: &Observed, now: Timestamp) -> Plan {
     let mut plan = Plan::default();
     let Some(authorities) = authorities::plan(cluster, observed, now, &mut plan) else { return plan };
     objects::plan_config_map(objects::trust_bundle(cluster, &authorities), observed, &mut plan);
-    for node in &cluster.nodes {
+    for node in cluster.machines() {
         node::plan(cluster, node, &authorities, observed, now, &mut plan);
-        objects::plan_config_map(objects::node_config(cluster, node), observed, &mut plan);
+        objects::plan_config_map(objects::node_config(cluster, node, observed), observed, &mut plan);
     }
     user_kubeconfig::plan(cluster, &authorities, observed, now, &mut plan);
     plan

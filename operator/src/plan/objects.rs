@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use super::observed::Slot;
 use super::{Authorities, Observed, Plan, Step};
 use crate::cluster::{Cluster, Node};
-use crate::manifests;
+use crate::manifests::{self, File, systemd};
 use crate::pki::inventory::AuthorityName;
 
 /// Tells who keeps an object.
@@ -72,13 +72,13 @@ pub fn secret_names(cluster: &Cluster) -> impl Iterator<Item = String> {
         .iter()
         .map(|authority| authority_secret(&cluster.name, *authority))
         .chain([service_account_secret(&cluster.name), kubeconfig_secret(&cluster.name)])
-        .chain(cluster.nodes.iter().map(|node| node_secret(&cluster.name, &node.name)))
+        .chain(cluster.machines().map(|node| node_secret(&cluster.name, &node.name)))
 }
 
 /// The name of every ConfigMap that belongs to the cluster.
 pub fn config_map_names(cluster: &Cluster) -> impl Iterator<Item = String> {
     std::iter::once(trust_bundle_config_map(&cluster.name))
-        .chain(cluster.nodes.iter().map(|node| node_config_map(&cluster.name, &node.name)))
+        .chain(cluster.machines().map(|node| node_config_map(&cluster.name, &node.name)))
 }
 
 /// A file in an object's `index.json`.
@@ -113,17 +113,30 @@ pub(super) fn trust_bundle(cluster: &Cluster, authorities: &Authorities) -> Conf
     config_map(cluster, trust_bundle_config_map(&cluster.name), None, [("ca.crt".to_owned(), certificate)].into())
 }
 
-/// All that isn't secret on a node.
-pub(super) fn node_config(cluster: &Cluster, node: &Node) -> ConfigMap {
-    let files = manifests::files(cluster, node);
+/// All that isn't secret on a machine.
+pub(super) fn node_config(cluster: &Cluster, node: &Node, observed: &Observed) -> ConfigMap {
+    let name = node_config_map(&cluster.name, &node.name);
+    let mut files = manifests::files(cluster, node);
+    files.extend(match &observed.target.pod_ranges {
+        Some(ranges) => systemd::pod_network(cluster, node, ranges),
+        None => pod_network_before(observed.config_map(&cluster.name, &name)),
+    });
     let entries: Vec<_> = files.iter().map(|file| IndexEntry::new(file.key, file.path, file.mode)).collect();
-    let mut data = BTreeMap::from([
-        (INDEX_KEY.to_owned(), index(&entries)),
+    let mut data = BTreeMap::from([(INDEX_KEY.to_owned(), index(&entries))]);
+    if cluster.is_control_plane(node) {
         // For people and tools: kubeadm keeps it in the target, not on a machine, so the index has no path for it.
-        ("kubeadm-config.yaml".to_owned(), manifests::cluster_configuration(cluster)),
-    ]);
+        data.insert("kubeadm-config.yaml".to_owned(), manifests::cluster_configuration(cluster));
+    }
     data.extend(files.into_iter().map(|file| (file.key.to_owned(), file.content)));
-    config_map(cluster, node_config_map(&cluster.name, &node.name), Some(node), data)
+    config_map(cluster, name, Some(node), data)
+}
+
+/// The files of the Pod network as they were written: while the target does not say what ranges its Nodes have, those
+/// that it once gave stand.
+fn pod_network_before(found: Slot<'_, ConfigMap>) -> Vec<File> {
+    let Slot::Ours(ConfigMap { data: Some(data), .. }) = found else { return vec![] };
+    let kept = systemd::POD_NETWORK_FILES.into_iter();
+    kept.filter_map(|(key, path)| Some(systemd::file(key, path, data.get(key)?.clone()))).collect()
 }
 
 fn config_map(cluster: &Cluster, name: String, node: Option<&Node>, data: BTreeMap<String, String>) -> ConfigMap {

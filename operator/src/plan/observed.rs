@@ -8,6 +8,7 @@ use kube::ResourceExt;
 
 use super::Blocker;
 use super::objects::{MANAGED_BY, MANAGED_BY_LABEL};
+use crate::manifests::systemd::PodRanges;
 
 /// The objects that bear the names that Keyplane would write, whoever made them.
 #[derive(Debug, Default)]
@@ -27,8 +28,13 @@ pub struct Observed {
 pub struct TargetFacts {
     /// Whether its API server answers and holds what Keyplane needs; the reason and message where not.
     pub available: Option<Result<(), (String, String)>>,
-    /// The control-plane Nodes that it knows, and whether each is Ready. Nothing while it does not answer.
+    /// The declared Nodes that it knows, and whether each is Ready. Nothing while it does not answer.
     pub nodes: Option<BTreeMap<String, bool>>,
+    /// The ranges of Pod addresses that its Nodes have. Nothing while it does not answer.
+    pub pod_ranges: Option<PodRanges>,
+    /// The control-plane machines that are no Nodes, and whether the API server of each answers /readyz at its own
+    /// address. Nothing while the target does not answer.
+    pub api_servers: Option<BTreeMap<String, bool>>,
 }
 
 /// An object under a name that Keyplane would write.

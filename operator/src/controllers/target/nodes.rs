@@ -2,17 +2,20 @@
 
 use std::collections::BTreeMap;
 
+use ipnet::IpNet;
 use k8s_openapi::api::core::v1::Node;
 use kube::ResourceExt;
 use kube::runtime::watcher::Event;
 
 use crate::approval::NodeFacts;
+use crate::manifests::systemd::{PodRanges, pod_ranges};
 
 /// What is known of a Node.
 #[derive(Debug, PartialEq)]
 struct Known {
     facts: NodeFacts,
     ready: bool,
+    pod_ranges: Vec<IpNet>,
 }
 
 /// All Nodes. A list that is under way counts only once it is complete: half a list would look as if the other Nodes
@@ -63,6 +66,12 @@ impl Nodes {
         self.known.iter().map(|(name, node)| (name.clone(), node.facts.clone())).collect()
     }
 
+    /// The ranges of Pod addresses of every Node that has some.
+    pub(super) fn pod_ranges(&self) -> PodRanges {
+        let ranges = self.known.iter().filter(|(_, node)| !node.pod_ranges.is_empty());
+        ranges.map(|(name, node)| (name.clone(), node.pod_ranges.clone())).collect()
+    }
+
     /// Of these names those that are there, and whether each is Ready.
     pub(super) fn ready<'a>(&self, names: impl Iterator<Item = &'a str>) -> BTreeMap<String, bool> {
         names.filter_map(|name| Some((name.to_owned(), self.known.get(name)?.ready))).collect()
@@ -73,7 +82,7 @@ impl From<&Node> for Known {
     fn from(node: &Node) -> Self {
         let conditions = node.status.iter().flat_map(|status| status.conditions.iter().flatten());
         let ready = conditions.filter(|condition| condition.type_ == "Ready").any(|ready| ready.status == "True");
-        Self { facts: NodeFacts::from(node), ready }
+        Self { facts: NodeFacts::from(node), ready, pod_ranges: pod_ranges(node) }
     }
 }
 

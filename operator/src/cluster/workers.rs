@@ -1,0 +1,49 @@
+//! The workers that are declared by name.
+
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+
+use keyplane_crds::{NodePoolRole, NodePoolSpec};
+
+use super::{Node, is_dns_name};
+
+/// The machines that the pools list, each once. One that makes no sense is left out: admission refuses it, and a pool
+/// of somebody else's must not hold up the cluster. The name of a control-plane machine is not a worker's to have.
+pub(super) fn listed(control_plane: &[Node], pools: &[NodePoolSpec]) -> Vec<Node> {
+    let mut names: BTreeSet<_> = control_plane.iter().map(|node| node.name.as_str()).collect();
+    let pools = pools.iter().filter(|pool| pool.role == NodePoolRole::Worker);
+    pools
+        .flat_map(|pool| &pool.machines)
+        .filter(|machine| is_dns_name(&machine.name) && names.insert(&machine.name))
+        .filter_map(|machine| {
+            let addresses: Vec<IpAddr> = machine.addresses.iter().filter_map(|text| text.parse().ok()).collect();
+            let advertise_address = *addresses.first()?;
+            Some(Node { name: machine.name.clone(), addresses, advertise_address })
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_machine_is_taken_once_and_never_under_the_name_of_a_control_plane_machine() {
+        let pool = |yaml: &str| serde_saphyr::from_str::<NodePoolSpec>(yaml).unwrap();
+        let pools = [
+            pool(
+                "{clusterRef: {name: a}, machines: [{name: w1, addresses: [10.0.0.21, 'fd00::15']}, {name: cp1, addresses: [10.0.0.22]}]}",
+            ),
+            pool(
+                "{clusterRef: {name: a}, machines: [{name: w1, addresses: [10.0.0.23]}, {name: w2, addresses: [x]}, {name: A b, addresses: [10.0.0.24]}]}",
+            ),
+            pool("{clusterRef: {name: a}, role: ControlPlane, machines: [{name: w3, addresses: [10.0.0.25]}]}"),
+        ];
+        let advertise_address = "10.0.0.11".parse().unwrap();
+        let nodes = [Node { name: "cp1".to_owned(), addresses: vec![advertise_address], advertise_address }];
+        let workers = listed(&nodes, &pools);
+        let names: Vec<_> =
+            workers.iter().map(|node| (node.name.as_str(), node.advertise_address.to_string())).collect();
+        assert_eq!(names, [("w1", "10.0.0.21".to_owned())]);
+    }
+}
