@@ -7,8 +7,9 @@ SHELL := /bin/bash
 CACHE ?= $(or $(KEYPLANE_CACHE),$(or $(XDG_CACHE_HOME),$(HOME)/.cache)/keyplane)
 CARGO_DENY_VERSION := 0.20.2
 CARGO_DENY := $(CACHE)/tools/cargo-deny-$(CARGO_DENY_VERSION)/bin/cargo-deny
-# What the lab runs from Debian; the rest is built from e2e/kubernetes.
-PACKAGES := busybox-static conntrack containernetworking-plugins curl ethtool iproute2 iptables openssl runc socat util-linux
+# What the lab runs from Debian; the rest is built from e2e/kubernetes. cloud-init and systemd only judge what is written.
+PACKAGES := busybox-static cloud-init conntrack containernetworking-plugins curl ethtool haproxy iproute2 iptables \
+  nftables openssl runc socat systemd util-linux
 
 .PHONY: help
 help: ## Show this list
@@ -46,16 +47,18 @@ build: packages kubernetes ## Build the operator and the lab, and what the lab r
 	cargo build --workspace --locked
 
 .PHONY: kubernetes
-kubernetes: ## Build the pinned Kubernetes, etcd and containerd into the cache (ten minutes the first time)
+kubernetes: ## Build the pinned Kubernetes versions, etcd, containerd and add-ons into the cache (@@ minutes the first time)
 	e2e/kubernetes/build.sh
 
 .PHONY: packages
 packages: ## Install what the lab runs from Debian, if something is missing
+	@# A cloud-init that was not there before must not set up this host at its next boot: hence the file that stops it.
 	@missing=(); for package in $(PACKAGES); do \
 	  dpkg-query --show --showformat '$${Status}\n' $$package 2>/dev/null | grep --quiet '^install ok installed$$' || missing+=($$package); \
 	done; \
 	if [ $${#missing[@]} -gt 0 ]; then \
 	  [ "$$(id -u)" = 0 ] || { echo "missing: $${missing[*]}; as root: apt-get install $${missing[*]}" >&2; exit 1; }; \
+	  case " $${missing[*]} " in *" cloud-init "*) mkdir -p /etc/cloud; touch /etc/cloud/cloud-init.disabled ;; esac; \
 	  apt-get update; \
 	  DEBIAN_FRONTEND=noninteractive apt-get install --yes --no-install-recommends "$${missing[@]}"; \
 	fi

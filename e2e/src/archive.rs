@@ -1,5 +1,6 @@
-//! Container images of one layer, written as the archive that `docker save` writes and every runtime reads.
+//! Container images, written as the archive that `docker save` writes and every runtime reads.
 
+use std::borrow::Cow;
 use std::fs::{self, File};
 use std::io::{self, Cursor, Read};
 use std::path::{Path, PathBuf};
@@ -12,39 +13,64 @@ use tar::{Builder, EntryType, Header};
 use crate::command;
 use crate::parts::sha256;
 
-/// A file of a layer.
+/// A file of a layer. Paths have no slash before them.
 #[derive(Clone, Debug)]
 pub enum Entry {
-    /// A program at this path, copied from the host.
-    Program(&'static str, PathBuf),
+    /// A program or library at this path, copied from the host.
+    Program(Cow<'static, str>, PathBuf),
+    /// A script at this path.
+    Script(&'static str, &'static str),
     /// A symbolic link at this path, to this target.
-    Link(&'static str, &'static str),
+    Link(Cow<'static, str>, Cow<'static, str>),
     /// A folder that anyone may write to.
     Shared(&'static str),
 }
 
-/// Writes the image `name` with the files `entries`, started by `command`, to the file `archive`.
+impl Entry {
+    /// A program at this path, copied from the host.
+    #[must_use]
+    pub fn program(path: &'static str, source: impl Into<PathBuf>) -> Self {
+        Self::Program(path.into(), source.into())
+    }
+
+    /// A symbolic link at this path, to this target.
+    #[must_use]
+    pub fn link(path: &'static str, target: &'static str) -> Self {
+        Self::Link(path.into(), target.into())
+    }
+}
+
+/// The files of one layer. Images that begin with the same layers share them on a machine.
+pub type Layer = Vec<Entry>;
+
+/// Writes the image `name` with these layers, started by `command`, to the file `archive`.
 ///
 /// # Errors
 /// When a program can't be read or the archive can't be written.
-pub fn write(archive: &Path, name: &str, entries: &[Entry], command: &[&str]) -> Result<()> {
+pub fn write(archive: &Path, name: &str, layers: &[Layer], command: &[&str]) -> Result<()> {
     let what = || format!("cannot make the image {name}");
-    let layer = archive.with_extension("layer");
-    write_layer(&layer, entries).with_context(what)?;
-    let digest = digest_of(&layer)?;
-    let config = serde_json::to_vec(&config(&digest, command))?;
+    let mut written = Vec::new();
+    for (number, entries) in layers.iter().enumerate() {
+        let file = archive.with_extension(format!("layer{number}"));
+        write_layer(&file, entries).with_context(what)?;
+        written.push((digest_of(&file)?, file));
+    }
+    let digests: Vec<_> = written.iter().map(|(digest, _)| digest.as_str()).collect();
+    let config = serde_json::to_vec(&config(&digests, command))?;
     let config_name = format!("{}.json", sha256(&config)?);
-    let layer_name = format!("{digest}/layer.tar");
-    let manifest = json!([{"Config": config_name, "RepoTags": [name], "Layers": [layer_name]}]);
+    let layer_names: Vec<_> = digests.iter().map(|digest| format!("{digest}/layer.tar")).collect();
+    let manifest = json!([{"Config": config_name, "RepoTags": [name], "Layers": layer_names}]);
 
     let partial = archive.with_extension("partial");
     let mut builder = Builder::new(File::create(&partial).with_context(what)?);
     add_bytes(&mut builder, &config_name, &config)?;
-    let length = fs::metadata(&layer)?.len();
-    builder.append_data(&mut header(EntryType::Regular, 0o644, length), &layer_name, File::open(&layer)?)?;
+    for ((_, file), name) in written.iter().zip(&layer_names) {
+        let length = fs::metadata(file)?.len();
+        builder.append_data(&mut header(EntryType::Regular, 0o644, length), name, File::open(file)?)?;
+        fs::remove_file(file)?;
+    }
     add_bytes(&mut builder, "manifest.json", &serde_json::to_vec(&manifest)?)?;
     builder.into_inner().with_context(what)?;
-    fs::remove_file(&layer)?;
     fs::rename(&partial, archive).with_context(what)
 }
 
@@ -55,10 +81,13 @@ fn write_layer(path: &Path, entries: &[Entry]) -> Result<()> {
             Entry::Program(path, source) => {
                 let file = File::open(source).with_context(|| format!("cannot open {}", source.display()))?;
                 let mut header = header(EntryType::Regular, 0o755, file.metadata()?.len());
-                builder.append_data(&mut header, path, file)?;
+                builder.append_data(&mut header, path.as_ref(), file)?;
+            }
+            Entry::Script(path, text) => {
+                builder.append_data(&mut header(EntryType::Regular, 0o755, text.len() as u64), path, text.as_bytes())?;
             }
             Entry::Link(path, target) => {
-                builder.append_link(&mut header(EntryType::Symlink, 0o777, 0), path, target)?;
+                builder.append_link(&mut header(EntryType::Symlink, 0o777, 0), path.as_ref(), target.as_ref())?;
             }
             Entry::Shared(path) => {
                 builder.append_data(&mut header(EntryType::Directory, 0o1777, 0), path, io::empty())?;
@@ -87,7 +116,8 @@ fn header(kind: EntryType, mode: u32, size: u64) -> Header {
     header
 }
 
-fn config(layer_digest: &str, command: &[&str]) -> Value {
+fn config(layer_digests: &[&str], command: &[&str]) -> Value {
+    let layers: Vec<_> = layer_digests.iter().map(|digest| format!("sha256:{digest}")).collect();
     json!({
         "architecture": architecture(),
         "os": "linux",
@@ -97,7 +127,7 @@ fn config(layer_digest: &str, command: &[&str]) -> Value {
             "Env": ["PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"],
             "WorkingDir": "/",
         },
-        "rootfs": {"type": "layers", "diff_ids": [format!("sha256:{layer_digest}")]},
+        "rootfs": {"type": "layers", "diff_ids": layers},
     })
 }
 
@@ -121,13 +151,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_archive_names_its_image_and_holds_its_layer() {
+    fn an_archive_names_its_image_and_holds_its_layers() {
         let folder = tempfile::tempdir().unwrap();
         let archive = folder.path().join("image.tar");
         let program = folder.path().join("program");
         fs::write(&program, "#!").unwrap();
-        let entries = [Entry::Program("bin/program", program), Entry::Link("bin/sh", "program"), Entry::Shared("tmp")];
-        write(&archive, "example.org/image:1", &entries, &["/bin/program"]).unwrap();
+        let base = vec![Entry::program("bin/program", program), Entry::link("bin/sh", "program"), Entry::Shared("tmp")];
+        let top = vec![Entry::Script("bin/script", "#!/bin/sh\n")];
+        write(&archive, "example.org/image:1", &[base, top], &["/bin/program"]).unwrap();
 
         let mut manifest = String::new();
         let mut names = Vec::new();
@@ -141,7 +172,9 @@ mod tests {
         let manifest: Value = serde_json::from_str(&manifest).unwrap();
         assert_eq!(manifest[0]["RepoTags"][0], "example.org/image:1");
         assert!(names.contains(&manifest[0]["Config"].as_str().unwrap().to_owned()));
-        assert!(names.contains(&manifest[0]["Layers"][0].as_str().unwrap().to_owned()));
+        for layer in [0, 1] {
+            assert!(names.contains(&manifest[0]["Layers"][layer].as_str().unwrap().to_owned()));
+        }
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 2, "nothing but the archive and the program is left");
     }
 
@@ -150,7 +183,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let archives = ["one.tar", "two.tar"].map(|name| folder.path().join(name));
         for archive in &archives {
-            write(archive, "example.org/image:1", &[Entry::Shared("tmp")], &["/x"]).unwrap();
+            write(archive, "example.org/image:1", &[vec![Entry::Shared("tmp")]], &["/x"]).unwrap();
         }
         assert_eq!(fs::read(&archives[0]).unwrap(), fs::read(&archives[1]).unwrap());
     }

@@ -6,15 +6,28 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 
-use crate::archive::{self, Entry};
+use crate::archive::{self, Entry, Layer};
 use crate::command;
 use crate::parts::{Parts, sha256};
+
+mod filter;
 
 /// The sandbox image, which containerd must know by name.
 pub const PAUSE: &str = "registry.k8s.io/pause:3.10.2";
 
 /// An image for demonstration pods: a shell and the common tools.
 pub const TOOLBOX: &str = "registry.keyplane.io/lab/toolbox:1";
+
+/// An image for a Deployment that people look at: an HTTP server on port 80 (both address families), which logs each
+/// request and tells its version with `web -v`.
+pub const WEB: &str = "registry.keyplane.io/lab/web:1";
+
+/// The Flannel that `kubernetes/flannel/go.mod` pins.
+pub const FLANNEL: &str = "ghcr.io/flannel-io/flannel:v0.28.10";
+
+/// The CNI plugin that this Flannel's own manifest names. What is in it is the last one of the containernetworking
+/// project (`kubernetes/flannel-cni/go.mod`), which Flannel's went out from, since no module proxy has Flannel's.
+pub const FLANNEL_CNI: &str = "ghcr.io/flannel-io/flannel-cni-plugin:v1.9.1-flannel3";
 
 /// Debian's `busybox-static`.
 const BUSYBOX: &str = "/bin/busybox";
@@ -38,6 +51,15 @@ const TOOLS: &[&str] = &[
     "bin/wget",
 ];
 
+/// Busybox's server logs to standard error; with a second `v` it logs each request's address too.
+const WEB_SCRIPT: &str = r#"#!/bin/sh
+case ${1:-} in
+  -v) exec busybox httpd --help 2>&1 | head -n 1 ;;
+esac
+echo "$(hostname)" >/www/index.html
+exec busybox httpd -f -vv -p 80 -h /www
+"#;
+
 /// An image in the cache.
 #[derive(Clone, Debug)]
 pub struct Image {
@@ -59,15 +81,20 @@ impl Image {
     }
 }
 
-/// The images that every node needs: the sandbox and the toolbox.
+/// The images that every node needs: the sandbox, the toolbox and the web server.
 ///
 /// # Errors
 /// When one can't be made.
 pub fn for_any_node(parts: &Parts) -> Result<Vec<Image>> {
-    let pause = [Entry::Program("pause", parts.pause().to_owned())];
-    let mut toolbox = vec![Entry::Program("bin/busybox", BUSYBOX.into()), Entry::Shared("tmp")];
-    toolbox.extend(TOOLS.iter().map(|tool| Entry::Link(tool, "busybox")));
-    Ok(vec![image(parts, PAUSE, &pause, &["/pause"])?, image(parts, TOOLBOX, &toolbox, &["/bin/sh"])?])
+    let pause = vec![Entry::program("pause", parts.pause())];
+    let mut toolbox = vec![Entry::program("bin/busybox", BUSYBOX), Entry::Shared("tmp")];
+    toolbox.extend(TOOLS.iter().map(|tool| Entry::link(tool, "busybox")));
+    let web = vec![Entry::Script("bin/web", WEB_SCRIPT), Entry::link("bin/head", "busybox"), Entry::Shared("www")];
+    Ok(vec![
+        image(parts, PAUSE, &[pause], &["/pause"])?,
+        image(parts, TOOLBOX, &[toolbox.clone()], &["/bin/sh"])?,
+        image(parts, WEB, &[toolbox, web], &["/bin/web"])?,
+    ])
 }
 
 /// The images that a node of the control plane needs besides, under the names that kubeadm of this version gives them.
@@ -75,26 +102,57 @@ pub fn for_any_node(parts: &Parts) -> Result<Vec<Image>> {
 /// # Errors
 /// When one can't be made.
 pub fn for_control_plane(parts: &Parts) -> Result<Vec<Image>> {
-    let version = parts.kubernetes_version()?;
-    let listed = command::run(
-        parts.command("kubeadm").args(["config", "images", "list"]).args(["--kubernetes-version", &version]),
-    )?;
+    let listed = listed_by_kubeadm(parts)?;
     let mut images = Vec::new();
     for (short, programs) in [
-        ("etcd", &["etcd", "etcdctl"][..]),
+        ("etcd", &["etcd", "etcdctl", "etcdutl"][..]),
         ("kube-apiserver", &["kube-apiserver"]),
         ("kube-controller-manager", &["kube-controller-manager"]),
         ("kube-scheduler", &["kube-scheduler"]),
     ] {
-        let name = named(&listed, short).with_context(|| format!("kubeadm lists no image {short}"))?;
-        let entries: Vec<_> =
-            programs.iter().map(|program| Entry::Program(place(program), parts.program(program))).collect();
-        images.push(image(parts, name, &entries, &[])?);
+        let layer = programs.iter().map(|program| local(program, parts.program(program))).collect();
+        images.push(image(parts, named(&listed, short)?, &[layer], &[])?);
     }
     Ok(images)
 }
 
-/// All that a node of the control plane needs.
+/// The images of the add-ons that any node may have to run: kube-proxy and CoreDNS, under the names that kubeadm of
+/// this version gives them, and Flannel.
+///
+/// # Errors
+/// When one can't be made.
+pub fn for_add_ons(parts: &Parts) -> Result<Vec<Image>> {
+    let listed = listed_by_kubeadm(parts)?;
+    let filter = filter::layer()?;
+    let kube_proxy = vec![local("kube-proxy", parts.program("kube-proxy"))];
+    let core_dns_name = named(&listed, "coredns")?;
+    let core_dns_tag = core_dns_name.rsplit(':').next().unwrap_or_default();
+    let core_dns = vec![Entry::program("coredns", parts.set(&format!("coredns-{core_dns_tag}"))?.join("coredns"))];
+    // Flannel's manifests copy files out of both of its images with `cp`.
+    let copier = vec![Entry::program("bin/busybox", BUSYBOX), Entry::link("bin/cp", "busybox")];
+    let flannel = ["flanneld", "install-conf"];
+    let flannel_set = parts.set("flannel")?;
+    let flannel = flannel.map(|name| Entry::Program(format!("opt/bin/{name}").into(), flannel_set.join(name))).to_vec();
+    let plugin = vec![Entry::program("flannel", parts.set("flannel-cni")?.join("flannel"))];
+    Ok(vec![
+        image(parts, named(&listed, "kube-proxy")?, &[filter.clone(), kube_proxy], &[])?,
+        image(parts, core_dns_name, &[core_dns], &["/coredns"])?,
+        image(parts, FLANNEL, &[filter, copier.clone(), flannel], &["/opt/bin/flanneld"])?,
+        image(parts, FLANNEL_CNI, &[copier, plugin], &[])?,
+    ])
+}
+
+/// All that a worker needs.
+///
+/// # Errors
+/// When one can't be made.
+pub fn for_worker(parts: &Parts) -> Result<Vec<Image>> {
+    let mut images = for_any_node(parts)?;
+    images.extend(for_add_ons(parts)?);
+    Ok(images)
+}
+
+/// All that a node of the control plane needs where no add-ons run.
 ///
 /// # Errors
 /// When one can't be made.
@@ -104,33 +162,42 @@ pub fn all(parts: &Parts) -> Result<Vec<Image>> {
     Ok(images)
 }
 
-/// Where upstream's images have the program; manifests name it without a path.
-fn place(program: &str) -> &'static str {
-    match program {
-        "etcd" => "usr/local/bin/etcd",
-        "etcdctl" => "usr/local/bin/etcdctl",
-        "kube-apiserver" => "usr/local/bin/kube-apiserver",
-        "kube-controller-manager" => "usr/local/bin/kube-controller-manager",
-        _ => "usr/local/bin/kube-scheduler",
-    }
+/// All that a node of the control plane of a whole cluster needs.
+///
+/// # Errors
+/// When one can't be made.
+pub fn for_whole_cluster(parts: &Parts) -> Result<Vec<Image>> {
+    let mut images = all(parts)?;
+    images.extend(for_add_ons(parts)?);
+    Ok(images)
+}
+
+/// A program where upstream's images have it; manifests name it without a path.
+fn local(name: &str, source: PathBuf) -> Entry {
+    Entry::Program(format!("usr/local/bin/{name}").into(), source)
+}
+
+fn listed_by_kubeadm(parts: &Parts) -> Result<String> {
+    let version = parts.kubernetes_version()?;
+    command::run(parts.command("kubeadm").args(["config", "images", "list"]).args(["--kubernetes-version", &version]))
 }
 
 /// The line of kubeadm's list that ends in `/<short>:<tag>`.
-fn named<'a>(listed: &'a str, short: &str) -> Option<&'a str> {
+fn named<'a>(listed: &'a str, short: &str) -> Result<&'a str> {
     let is_it = |line: &&str| line.rsplit('/').next().and_then(|last| last.split(':').next()) == Some(short);
-    listed.lines().map(str::trim).find(is_it)
+    listed.lines().map(str::trim).find(is_it).with_context(|| format!("kubeadm lists no image {short}"))
 }
 
-fn image(parts: &Parts, name: &str, entries: &[Entry], command: &[&str]) -> Result<Image> {
+fn image(parts: &Parts, name: &str, layers: &[Layer], command: &[&str]) -> Result<Image> {
     let folder = parts.cache().join("images");
     fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
-    let key = sha256(recipe(name, entries, command)?.as_bytes())?;
+    let key = sha256(recipe(name, layers, command)?.as_bytes())?;
     let short = name.rsplit('/').next().unwrap_or(name).replace(':', "-");
     let archive = folder.join(format!("{short}-{}.tar", &key[..12]));
     if !archive.exists() {
         // Two labs may make the same image at the same time; each writes a file of its own and the last one stays.
         let mine = folder.join(format!(".{short}-{}.tar", std::process::id()));
-        archive::write(&mine, name, entries, command)?;
+        archive::write(&mine, name, layers, command)?;
         fs::rename(&mine, &archive)?;
     }
     Ok(Image { name: name.to_owned(), archive })
@@ -138,9 +205,9 @@ fn image(parts: &Parts, name: &str, entries: &[Entry], command: &[&str]) -> Resu
 
 /// All that decides an image's content. The built programs lie in folders named after theirs; of a program of the host
 /// the size and the time of its last change have to do.
-fn recipe(name: &str, entries: &[Entry], command: &[&str]) -> Result<String> {
-    let mut text = format!("{name} {command:?} {entries:?}");
-    for entry in entries {
+fn recipe(name: &str, layers: &[Layer], command: &[&str]) -> Result<String> {
+    let mut text = format!("{name} {command:?} {layers:?}");
+    for entry in layers.iter().flatten() {
         if let Entry::Program(_, source) = entry {
             let facts = fs::metadata(source).with_context(|| format!("cannot find {}", source.display()))?;
             write!(text, " {} {:?}", facts.len(), facts.modified()?)?;
@@ -156,8 +223,9 @@ mod tests {
     #[test]
     fn images_are_found_by_their_last_name() {
         let listed = "registry.k8s.io/kube-apiserver:v1\nregistry.k8s.io/coredns/coredns:v2\nr.io/etcd:3\n";
-        assert_eq!(named(listed, "etcd"), Some("r.io/etcd:3"));
-        assert_eq!(named(listed, "coredns"), Some("registry.k8s.io/coredns/coredns:v2"));
-        assert_eq!(named(listed, "kube-scheduler"), None);
+        assert_eq!(named(listed, "etcd").unwrap(), "r.io/etcd:3");
+        assert_eq!(named(listed, "coredns").unwrap(), "registry.k8s.io/coredns/coredns:v2");
+        let error = named(listed, "kube-scheduler").unwrap_err().to_string();
+        assert_eq!(error, "kubeadm lists no image kube-scheduler");
     }
 }

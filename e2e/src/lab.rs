@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicU8, Ordering};
 
 use anyhow::{Context, Result, bail};
 
+use crate::load_balancer::{Backend, LoadBalancer};
 use crate::machine::{Machine, MachineOptions};
 use crate::parts::Parts;
 use crate::subnet::Subnet;
@@ -16,6 +17,9 @@ use crate::{network, preflight};
 /// The host number of the first machine that does not ask for another.
 const FIRST_MACHINE: u8 = 11;
 
+/// The host number of the first load balancer: known before any is there, and lower than each machine's.
+const FIRST_LOAD_BALANCER: u8 = 5;
+
 /// A folder, a bridge with a network of its own, and all that runs there. Dropping it removes everything; where the
 /// owner was killed, the next lab or `keyplane-lab down` does.
 #[derive(Debug)]
@@ -23,6 +27,7 @@ pub struct Lab {
     site: Arc<Site>,
     record: Record,
     next_host: AtomicU8,
+    next_load_balancer: AtomicU8,
     left_running: bool,
 }
 
@@ -91,7 +96,13 @@ impl Lab {
         drop(lock);
         let site = Site { id: id.to_owned(), folder, subnet, parts };
         // From here on a failure drops the lab, which removes what there is of it.
-        let lab = Self { site: Arc::new(site), record, next_host: AtomicU8::new(FIRST_MACHINE), left_running: false };
+        let lab = Self {
+            site: Arc::new(site),
+            record,
+            next_host: AtomicU8::new(FIRST_MACHINE),
+            next_load_balancer: AtomicU8::new(FIRST_LOAD_BALANCER),
+            left_running: false,
+        };
         fs::create_dir_all(lab.folder().join("logs"))?;
         network::make_bridge(id, subnet)?;
         Ok(lab)
@@ -142,6 +153,17 @@ impl Lab {
     pub fn machine_with(&self, name: &str, options: &MachineOptions) -> Result<Machine> {
         let host = options.host_number.unwrap_or_else(|| self.next_host.fetch_add(1, Ordering::Relaxed));
         Machine::start(Arc::clone(&self.site), name, host, &options.extra_addresses)
+    }
+
+    /// Starts a load balancer before the API servers of these machines, at the address `.5` of the lab's network (the
+    /// second one at `.6`). Machines that come later are told with [`LoadBalancer::set_backends`].
+    ///
+    /// # Errors
+    /// When its namespaces can't be made or HAProxy does not start.
+    pub fn load_balancer(&self, name: &str, backends: &[Backend]) -> Result<LoadBalancer> {
+        let host = self.next_load_balancer.fetch_add(1, Ordering::Relaxed);
+        let place = Machine::start(Arc::clone(&self.site), name, host, &[])?;
+        LoadBalancer::start_on(place, backends)
     }
 
     /// Lets the lab outlive this process; `keyplane-lab down --all` or the demo's own command ends it.

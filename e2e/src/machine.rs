@@ -1,6 +1,7 @@
 //! A machine: network, mount, UTS and process namespaces of its own, in which process 1 only stays. Everything in it
 //! dies with that process, and its files lie in the lab's folder.
 
+use std::collections::BTreeMap;
 use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -16,6 +17,7 @@ use crate::wait::eventually;
 use crate::{cgroup, command, network};
 
 mod node;
+mod service;
 
 pub use node::lab_kubelet_settings;
 
@@ -46,6 +48,7 @@ pub struct Machine {
     init: Process,
     containerd: Option<Process>,
     kubelet: Option<Process>,
+    units: BTreeMap<String, Process>,
 }
 
 impl Machine {
@@ -61,7 +64,8 @@ impl Machine {
         unshare.env_clear().env("PATH", PATH).env("KEYPLANE_MACHINE", name);
         let log = site.log(&format!("{name}-init"));
         let init = Process::start_inside(&format!("process 1 of {name}"), &site.id, &mut unshare, log)?;
-        let mut machine = Self { site, name: name.to_owned(), host, init, containerd: None, kubelet: None };
+        let units = BTreeMap::new();
+        let mut machine = Self { site, name: name.to_owned(), host, init, containerd: None, kubelet: None, units };
         machine.wait_for_init()?;
         machine.make_file_system(&state)?;
         machine.make_network(extra_addresses)?;
@@ -85,6 +89,8 @@ impl Machine {
         fs::create_dir_all(&images)?;
         let mut shell = self.enter(&["sh", "-c", FILE_SYSTEM])?;
         shell.env("STATE", state).env("PARTS", self.site.parts.folder()).env("IMAGES", images);
+        let sets: Vec<_> = self.site.parts.sets().map(|(name, folder)| format!("{name}={}", folder.display())).collect();
+        shell.env("SETS", sets.join("\n"));
         shell.env("NAME", &self.name).env("ADDRESS", self.address());
         command::run(&mut shell).with_context(|| format!("cannot make the file system of {}", self.name))?;
         Ok(())

@@ -14,6 +14,8 @@ struct Need {
 const PROGRAMS: &[Need] = &[
     Need { what: "runc", package: "runc" },
     Need { what: "iptables", package: "iptables" },
+    Need { what: "nft", package: "nftables" },
+    Need { what: "haproxy", package: "haproxy" },
     Need { what: "conntrack", package: "conntrack" },
     Need { what: "ethtool", package: "ethtool" },
     Need { what: "socat", package: "socat" },

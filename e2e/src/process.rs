@@ -105,6 +105,17 @@ impl Process {
         Err(Ended { name: self.name.clone(), log_tail: self.log_tail() }.into())
     }
 
+    /// Waits for its end.
+    ///
+    /// # Errors
+    /// When its status is not 0: [`Ended`].
+    pub fn wait_for_success(&mut self) -> Result<()> {
+        if self.child.wait()?.success() {
+            return Ok(());
+        }
+        Err(Ended { name: self.name.clone(), log_tail: self.log_tail() }.into())
+    }
+
     /// Asks it to end (SIGTERM), and kills it if it has not after `patience`.
     ///
     /// # Errors

@@ -3,9 +3,20 @@
 set -eu
 
 # What the host's folders are taken from must be had before those folders are covered.
-mkdir -p "$STATE/opt/keyplane/parts" "$STATE/opt/keyplane/images"
-mount --bind "$PARTS" "$STATE/opt/keyplane/parts"
-mount --bind "$IMAGES" "$STATE/opt/keyplane/images"
+# They are shown, not given: nothing on a machine may change them.
+show() {
+  mkdir -p "$STATE/opt/keyplane/$2"
+  mount --bind "$1" "$STATE/opt/keyplane/$2"
+  mount -o remount,bind,ro "$STATE/opt/keyplane/$2"
+}
+show "$PARTS" parts
+show "$IMAGES" images
+printf '%s\n' "$SETS" | while IFS='=' read -r set folder; do
+  show "$folder" "sets/$set"
+done
+# Where people and add-ons look for CNI plugins; an add-on puts its own beside them.
+mkdir -p "$STATE/opt/cni/bin"
+ln -s /usr/lib/cni/* "$STATE/opt/cni/bin"
 resolver=$(cat /etc/resolv.conf 2>/dev/null || true)
 
 # /etc and /usr: the host's, copied on write. kubeadm and add-ons write to both.

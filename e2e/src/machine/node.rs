@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 use super::{IMAGES, Machine};
 use crate::cgroup;
 use crate::image::{Image, PAUSE};
+use crate::parts::Parts;
 use crate::process::Process;
 use crate::wait::eventually;
 
@@ -121,9 +122,18 @@ impl Machine {
     /// # Errors
     /// When `/var/lib/kubelet/config.yaml` is not there, or the kubelet ends at once.
     pub fn start_kubelet(&mut self) -> Result<()> {
+        let parts = self.site.parts.clone();
+        self.start_kubelet_of(&parts)
+    }
+
+    /// Like [`Machine::start_kubelet`] with the kubelet of another version: see [`Parts::version`].
+    ///
+    /// # Errors
+    /// As [`Machine::start_kubelet`].
+    pub fn start_kubelet_of(&mut self, parts: &Parts) -> Result<()> {
         self.read_file("/var/lib/kubelet/config.yaml").context("the kubelet has no configuration")?;
         let mut line: Vec<String> = [
-            "kubelet",
+            &parts.program_on_machine("kubelet"),
             "--bootstrap-kubeconfig=/etc/kubernetes/bootstrap-kubelet.conf",
             "--kubeconfig=/etc/kubernetes/kubelet.conf",
             "--config=/var/lib/kubelet/config.yaml",
@@ -137,9 +147,15 @@ impl Machine {
             let text = self.read_file(file).unwrap_or_default();
             line.extend(flags_of(&String::from_utf8_lossy(&text), variable));
         }
-        line.push(format!("--cgroup-root=/{}", cgroup::machine_group(&self.site.id, &self.name)));
+        line.extend(self.lab_kubelet_flags());
         self.kubelet = Some(self.spawn("kubelet", &line)?);
         Ok(())
+    }
+
+    /// The flags that a kubelet needs on this machine, and on no real one: its part of the host's cgroups.
+    #[must_use]
+    pub fn lab_kubelet_flags(&self) -> Vec<String> {
+        vec![format!("--cgroup-root=/{}", cgroup::machine_group(&self.site.id, &self.name))]
     }
 
     /// Stops the kubelet. Its pods go on, as they do on a real machine.
