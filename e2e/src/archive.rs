@@ -84,7 +84,11 @@ fn write_layer(path: &Path, entries: &[Entry]) -> Result<()> {
                 builder.append_data(&mut header, path.as_ref(), file)?;
             }
             Entry::Script(path, text) => {
-                builder.append_data(&mut header(EntryType::Regular, 0o755, text.len() as u64), path, text.as_bytes())?;
+                builder.append_data(
+                    &mut header(EntryType::Regular, 0o755, text.len() as u64),
+                    path,
+                    text.as_bytes(),
+                )?;
             }
             Entry::Link(path, target) => {
                 builder.append_link(&mut header(EntryType::Symlink, 0o777, 0), path.as_ref(), target.as_ref())?;

@@ -89,7 +89,8 @@ impl Machine {
         fs::create_dir_all(&images)?;
         let mut shell = self.enter(&["sh", "-c", FILE_SYSTEM])?;
         shell.env("STATE", state).env("PARTS", self.site.parts.folder()).env("IMAGES", images);
-        let sets: Vec<_> = self.site.parts.sets().map(|(name, folder)| format!("{name}={}", folder.display())).collect();
+        let sets: Vec<_> =
+            self.site.parts.sets().map(|(name, folder)| format!("{name}={}", folder.display())).collect();
         shell.env("SETS", sets.join("\n"));
         shell.env("NAME", &self.name).env("ADDRESS", self.address());
         command::run(&mut shell).with_context(|| format!("cannot make the file system of {}", self.name))?;

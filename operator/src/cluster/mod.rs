@@ -379,6 +379,9 @@ network: {podCIDRs: [10.244.0.0/16]}
             ("10.0.0.11,", "10.96.0.11,", "spec.controlPlane.nodes[].addresses"),
             ("{nodes:", "{kubelet: {rotateCertificates: false}, nodes:", "spec.controlPlane.kubelet"),
             ("{nodes:", "{apiServer: {certSANs: [a b]}, nodes:", "spec.controlPlane.apiServer.certSANs"),
+            ("{nodes:", "{registerNodes: false, nodes:", "spec.controlPlane.registerNodes"),
+            ("{nodes:", "{layout: Systemd, registerNodes: false, taints: [], nodes:", "spec.controlPlane"),
+            ("{nodes:", "{layout: Systemd, scheduler: {resources: {}}, nodes:", "spec.controlPlane"),
             (
                 "{nodes:",
                 "{scheduler: {extraArgs: [{name: --v, value: '4'}]}, nodes:",
