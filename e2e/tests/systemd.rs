@@ -263,7 +263,7 @@ impl HardWay<'_> {
         let service: Value = self.target.json(&["get", "service", "b"])?;
         let url = format!("http://{}", service["spec"]["clusterIP"].as_str().context("no address")?);
         eventually("answer of the Service", PATIENCE, || {
-            let answer = self.target.run(&["exec", "a", "--", "wget", "-qO-", "-T", "2", &url])?;
+            let answer = self.target.run(&["exec", "a", "--", "wget", "-qO-", &url])?;
             ensure!(answer.contains("hello from b"), "{answer}");
             Ok(())
         })?;

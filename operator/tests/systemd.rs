@@ -1,7 +1,7 @@
 //! The layout `Systemd`: each file of the hard way is where it belongs, and systemd takes the units as they are.
 
 // Helpers of tests are no tests to clippy.
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used, clippy::panic)]
 
 mod common;
 

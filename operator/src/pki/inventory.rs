@@ -247,11 +247,10 @@ impl Leaf {
     pub fn server(&self, cluster: &Cluster, node: &Node) -> Option<Endpoint> {
         match self.form {
             Form::Pair { .. } => None,
-            Form::Kubeconfig { server: Server::Shared, .. } => Some(cluster.endpoint.clone()),
             Form::Kubeconfig { server: Server::Local, .. } if cluster.is_control_plane(node) => {
                 Some(node.local_endpoint())
             }
-            Form::Kubeconfig { server: Server::Local, .. } => Some(cluster.endpoint.clone()),
+            Form::Kubeconfig { .. } => Some(cluster.endpoint.clone()),
         }
     }
 }

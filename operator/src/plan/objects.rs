@@ -119,7 +119,7 @@ pub(super) fn node_config(cluster: &Cluster, node: &Node, observed: &Observed) -
     let mut files = manifests::files(cluster, node);
     files.extend(match &observed.target.pod_ranges {
         Some(ranges) => systemd::pod_network(cluster, node, ranges),
-        None => pod_network_before(observed.config_map(&cluster.name, &name)),
+        None => pod_network_before(&observed.config_map(&cluster.name, &name)),
     });
     let entries: Vec<_> = files.iter().map(|file| IndexEntry::new(file.key, file.path, file.mode)).collect();
     let mut data = BTreeMap::from([(INDEX_KEY.to_owned(), index(&entries))]);
@@ -133,7 +133,7 @@ pub(super) fn node_config(cluster: &Cluster, node: &Node, observed: &Observed) -
 
 /// The files of the Pod network as they were written: while the target does not say what ranges its Nodes have, those
 /// that it once gave stand.
-fn pod_network_before(found: Slot<'_, ConfigMap>) -> Vec<File> {
+fn pod_network_before(found: &Slot<'_, ConfigMap>) -> Vec<File> {
     let Slot::Ours(ConfigMap { data: Some(data), .. }) = found else { return vec![] };
     let kept = systemd::POD_NETWORK_FILES.into_iter();
     kept.filter_map(|(key, path)| Some(systemd::file(key, path, data.get(key)?.clone()))).collect()

@@ -121,6 +121,8 @@ fn proxy_configuration(cluster: &Cluster, machine: &Node) -> String {
         "clientConnection": {"kubeconfig": places::kubeconfig(cluster.layout(), "kube-proxy.conf")},
         "clusterCIDR": joined(&cluster.pod_cidrs),
         "hostnameOverride": machine.name,
+        // kubeadm's. What is not set becomes nftables in a version to come.
+        "mode": "iptables",
     }))
 }
 
@@ -130,5 +132,5 @@ fn sysctls(cluster: &Cluster) -> String {
         IpAddr::V4(_) => ["net.bridge.bridge-nf-call-iptables", "net.ipv4.ip_forward"],
         IpAddr::V6(_) => ["net.bridge.bridge-nf-call-ip6tables", "net.ipv6.conf.all.forwarding"],
     });
-    families.flatten().map(|name| format!("{name} = 1\n")).collect()
+    families.flatten().map(|name| format!("{name} = 1\n")).collect::<Vec<_>>().concat()
 }
