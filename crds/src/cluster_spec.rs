@@ -5,7 +5,9 @@ use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::{ControlPlane, ControlPlaneEndpoint, Etcd, Images, Network};
+use crate::{
+    Access, Audit, Authentication, ControlPlane, ControlPlaneEndpoint, Etcd, Images, Network, PodSecurity, User,
+};
 
 /// One target cluster, whose keys and control-plane configuration Keyplane holds.
 #[derive(CustomResource, Clone, Debug, PartialEq, Serialize, Deserialize, KubeSchema)]
@@ -37,6 +39,18 @@ use crate::{ControlPlane, ControlPlaneEndpoint, Etcd, Images, Network};
 #[x_kube(validation = Rule::new(
     "!isIP(self.controlPlaneEndpoint.host) || (self.network.serviceCIDRs + self.network.podCIDRs).all(c, !isCIDR(c) || !cidr(c).containsIP(self.controlPlaneEndpoint.host))"
 ).message("spec.controlPlaneEndpoint.host lies in serviceCIDRs or podCIDRs, where machines can't reach it: choose an address outside"))]
+#[x_kube(validation = Rule::new(
+    "!has(self.audit) || !has(self.controlPlane.apiServer.extraArgs) || self.controlPlane.apiServer.extraArgs.all(a, !(a.name in ['audit-policy-file', 'audit-log-path', 'audit-log-maxage', 'audit-log-maxbackup', 'audit-log-maxsize', 'audit-webhook-config-file']))"
+).message("spec.controlPlane.apiServer.extraArgs has a flag that spec.audit sets: write it in spec.audit, or take spec.audit away"))]
+#[x_kube(validation = Rule::new(
+    "!has(self.authentication) || !has(self.controlPlane.apiServer.extraArgs) || self.controlPlane.apiServer.extraArgs.all(a, !(a.name in ['authentication-config', 'anonymous-auth']) && !a.name.startsWith('oidc-'))"
+).message("spec.controlPlane.apiServer.extraArgs: authentication-config, anonymous-auth and oidc-* exclude spec.authentication: write an issuer in spec.authentication.jwt and anonymous requests in spec.authentication.anonymous"))]
+#[x_kube(validation = Rule::new(
+    "!has(self.podSecurity) || !has(self.controlPlane.apiServer.extraArgs) || self.controlPlane.apiServer.extraArgs.all(a, a.name != 'admission-control-config-file')"
+).message("spec.controlPlane.apiServer.extraArgs: admission-control-config-file excludes spec.podSecurity: take one of them away"))]
+#[x_kube(validation = Rule::new(
+    "!(has(self.audit) || has(self.authentication) || has(self.podSecurity)) || !has(self.controlPlane.apiServer.extraVolumes) || self.controlPlane.apiServer.extraVolumes.all(v, !(v.name in ['audit-config', 'audit-log', 'authentication-config', 'admission-config']))"
+).message("spec.controlPlane.apiServer.extraVolumes: audit-config, audit-log, authentication-config and admission-config are the volumes of spec.audit, spec.authentication and spec.podSecurity: choose another name"))]
 pub struct ClusterSpecSpec {
     /// The version of the control plane, for example `v1.37.2`. It may go up by one minor version at a time, never down.
     #[schemars(length(max = 32))]
@@ -82,6 +96,29 @@ pub struct ClusterSpecSpec {
     /// The cluster's etcd.
     #[serde(default)]
     pub etcd: Etcd,
+
+    /// How the target's API is reached from outside.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub access: Option<Access>,
+
+    /// People and programs that get a kubeconfig for the target.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 64))]
+    #[x_kube(merge_strategy = ListMerge::Map(vec!["name".into()]))]
+    pub users: Vec<User>,
+
+    /// What the API servers write down of the requests that they serve. Not set means nothing, as with kubeadm.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub audit: Option<Audit>,
+
+    /// Who is let in besides the holders of certificates and service-account tokens.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub authentication: Option<Authentication>,
+
+    /// The Pod Security Standards that hold in namespaces without labels of their own. Not set means Kubernetes' own
+    /// default, `privileged`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pod_security: Option<PodSecurity>,
 
     /// The CertificatePolicy in the same namespace. Not set means kubeadm's lifetimes and key algorithm, and serving
     /// certificates approved by the default rules.
@@ -153,7 +190,8 @@ pub struct ClusterSpecStatus {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct CertificateStatus {
-    /// Its name, as `kubeadm certs check-expiration` has it, for example `apiserver` or `admin.conf`.
+    /// Its name, as `kubeadm certs check-expiration` has it, for example `apiserver` or `admin.conf`; `users/<name>` for
+    /// an issued kubeconfig.
     pub name: String,
 
     /// The node that it belongs to; not set for the authorities and the cluster's own kubeconfig.

@@ -6,6 +6,9 @@
 // The lint counts `type_` of one printcolumn against that of the next.
 #![allow(clippy::duplicated_attributes)]
 
+mod access;
+mod audit;
+mod authentication;
 mod certificate_policy;
 mod cluster_spec;
 mod condition;
@@ -13,7 +16,12 @@ mod control_plane;
 mod duration;
 mod network;
 mod node_pool;
+mod pod_security;
+mod users;
 
+pub use access::Access;
+pub use audit::{Audit, AuditLog, AuditWebhook};
+pub use authentication::{Anonymous, AnonymousCondition, Authentication};
 pub use certificate_policy::{
     AuthorityPolicy, CertificatePolicy, CertificatePolicySpec, CertificatePolicyStatus, KeyAlgorithm,
     KubeletServingPolicy, LeafOverride, LeafPolicy, OnViolation,
@@ -29,6 +37,8 @@ pub use control_plane::{
 pub use duration::{DurationError, RenewBefore, parse_duration};
 pub use network::Network;
 pub use node_pool::{Machine, MachineSelector, NodePool, NodePoolRole, NodePoolSpec, NodePoolStatus};
+pub use pod_security::{PodSecurity, PodSecurityExemptions, PodSecurityLevel};
+pub use users::User;
 
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::CustomResourceExt;
@@ -41,6 +51,9 @@ pub const CLUSTER_LABEL: &str = "keyplane.io/cluster";
 
 /// Label on every object that is about one machine: the name of the node.
 pub const NODE_LABEL: &str = "keyplane.io/node";
+
+/// Label on the Secret of an issued kubeconfig: the user's name.
+pub const USER_LABEL: &str = "keyplane.io/user";
 
 /// The label by which Cluster API finds a cluster's Secrets.
 pub const CLUSTER_API_LABEL: &str = "cluster.x-k8s.io/cluster-name";

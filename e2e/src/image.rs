@@ -32,7 +32,7 @@ pub const FLANNEL_CNI: &str = "ghcr.io/flannel-io/flannel-cni-plugin:v1.9.1-flan
 /// Debian's `busybox-static`.
 const BUSYBOX: &str = "/bin/busybox";
 
-/// What of it the toolbox has, under these names.
+/// What of it the toolbox has, under these names. Debian's `wget` crashes when it is given `-T`; `timeout` does that.
 const TOOLS: &[&str] = &[
     "bin/sh",
     "bin/cat",
@@ -48,15 +48,19 @@ const TOOLS: &[&str] = &[
     "bin/ps",
     "bin/sleep",
     "bin/tail",
+    "bin/timeout",
     "bin/wget",
 ];
 
 /// Busybox's server logs to standard error; with a second `v` it logs each request's address too.
 const WEB_SCRIPT: &str = r#"#!/bin/sh
 case ${1:-} in
-  -v) exec busybox httpd --help 2>&1 | head -n 1 ;;
+  -v)
+    busybox --help | head -n 1
+    exit
+    ;;
 esac
-echo "$(hostname)" >/www/index.html
+hostname >/www/index.html
 exec busybox httpd -f -vv -p 80 -h /www
 "#;
 

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::Command;
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,6 +18,7 @@ use crate::{cgroup, command, network};
 
 mod node;
 mod service;
+mod store;
 
 pub use node::lab_kubelet_settings;
 
@@ -49,6 +50,9 @@ pub struct Machine {
     containerd: Option<Process>,
     kubelet: Option<Process>,
     units: BTreeMap<String, Process>,
+    /// Where its files are on the host.
+    state: PathBuf,
+    has_images: bool,
 }
 
 impl Machine {
@@ -64,10 +68,19 @@ impl Machine {
         unshare.env_clear().env("PATH", PATH).env("KEYPLANE_MACHINE", name);
         let log = site.log(&format!("{name}-init"));
         let init = Process::start_inside(&format!("process 1 of {name}"), &site.id, &mut unshare, log)?;
-        let units = BTreeMap::new();
-        let mut machine = Self { site, name: name.to_owned(), host, init, containerd: None, kubelet: None, units };
+        let mut machine = Self {
+            site,
+            name: name.to_owned(),
+            host,
+            init,
+            containerd: None,
+            kubelet: None,
+            units: BTreeMap::new(),
+            state,
+            has_images: false,
+        };
         machine.wait_for_init()?;
-        machine.make_file_system(&state)?;
+        machine.make_file_system()?;
         machine.make_network(extra_addresses)?;
         Ok(machine)
     }
@@ -84,11 +97,11 @@ impl Machine {
         })
     }
 
-    fn make_file_system(&self, state: &Path) -> Result<()> {
+    fn make_file_system(&self) -> Result<()> {
         let images = self.site.parts.cache().join("images");
         fs::create_dir_all(&images)?;
         let mut shell = self.enter(&["sh", "-c", FILE_SYSTEM])?;
-        shell.env("STATE", state).env("PARTS", self.site.parts.folder()).env("IMAGES", images);
+        shell.env("STATE", &self.state).env("PARTS", self.site.parts.folder()).env("IMAGES", images);
         let sets: Vec<_> =
             self.site.parts.sets().map(|(name, folder)| format!("{name}={}", folder.display())).collect();
         shell.env("SETS", sets.join("\n"));
@@ -198,7 +211,6 @@ impl Machine {
         self.init.kill();
         network::disconnect(&self.site.id, self.host);
         cgroup::remove(&self.site.id, Some(&self.name))?;
-        let state = self.site.folder.join("machines").join(&self.name);
-        fs::remove_dir_all(&state).with_context(|| format!("cannot remove {}", state.display()))
+        fs::remove_dir_all(&self.state).with_context(|| format!("cannot remove {}", self.state.display()))
     }
 }

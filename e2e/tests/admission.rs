@@ -22,6 +22,43 @@ fn node(name: &str, address: &str) -> Value {
     json!({"name": name, "addresses": [address]})
 }
 
+/// The spec of the good object with an option and a field of the API server besides.
+fn with_api_server(option: &str, content: &Value, field: &str, value: &Value) -> Value {
+    let mut spec = cluster_spec("demo", "192.0.2.1")["spec"].clone();
+    spec[option] = content.clone();
+    spec["controlPlane"]["apiServer"][field] = value.clone();
+    spec
+}
+
+fn jwt(entries: &Value) -> Value {
+    json!({"jwt": entries})
+}
+
+fn issuer(username: &Value) -> Value {
+    json!({"issuer": {"url": "https://id.example", "audiences": ["a"]}, "claimMappings": {"username": username}})
+}
+
+/// Every option that the API servers read from a file, users and a proxy.
+fn options() -> Value {
+    let mut object = cluster_spec("demo", "192.0.2.1");
+    object["spec"]["audit"] = json!({
+        "policy": {"apiVersion": "audit.k8s.io/v1", "kind": "Policy", "omitStages": ["RequestReceived"],
+            "rules": [{"level": "None", "nonResourceURLs": ["/healthz*", "*"], "fieldOfTheFuture": true}, {"level": "Metadata"}]},
+        "webhook": {"secretRef": {"name": "siem"}},
+    });
+    let several = json!({"issuer": {"url": "https://other.example", "audiences": ["a", "b"], "audienceMatchPolicy": "MatchAny"},
+        "claimMappings": {"username": {"claim": "sub", "prefix": ""}}});
+    object["spec"]["authentication"] = json!({
+        "jwt": [issuer(&json!({"expression": "claims.sub"})), several],
+        "anonymous": {"enabled": true, "conditions": [{"path": "/livez"}, {"path": "/readyz"}]},
+    });
+    object["spec"]["podSecurity"] =
+        json!({"enforce": "restricted", "version": "v1.36", "exemptions": {"namespaces": ["a"]}});
+    object["spec"]["users"] = json!([{"name": "jane", "groups": ["ops", "kubeadm:cluster-admins"], "validity": "24h"}]);
+    object["spec"]["access"] = json!({"proxyURL": "socks5://[fd00::1]:1080"});
+    object
+}
+
 /// ClusterSpecs that must not be let in.
 #[allow(clippy::too_many_lines)]
 #[rustfmt::skip]
@@ -192,6 +229,117 @@ fn clusters() -> Vec<Refusal> {
         refusal("a relative data directory", "/spec/etcd/stacked/dataDir", json!("data"), &["dataDir", "absolute"]),
         refusal("an unknown field", "/spec/rotate", json!({"certificates": "1"}), &["rotate"]),
         refusal("an unknown deletion policy", "/spec/deletionPolicy", json!("Orphan"), &["deletionPolicy", "Retain"]),
+        refusal(
+            "an audit policy of a beta version",
+            "/spec/audit",
+            json!({"policy": {"apiVersion": "audit.k8s.io/v1beta1", "kind": "Policy", "rules": [{"level": "None"}]}}),
+            &["spec.audit.policy.apiVersion", "audit.k8s.io/v1"],
+        ),
+        refusal(
+            "an audit level that is none",
+            "/spec/audit",
+            json!({"policy": {"apiVersion": "audit.k8s.io/v1", "kind": "Policy", "rules": [{"level": "All"}]}}),
+            &["spec.audit.policy.rules[0].level", "RequestResponse"],
+        ),
+        refusal(
+            "an audit policy without rules",
+            "/spec/audit",
+            json!({"policy": {"apiVersion": "audit.k8s.io/v1", "kind": "Policy", "rules": []}}),
+            &["spec.audit.policy.rules"],
+        ),
+        refusal("an audit log among the keys", "/spec/audit", json!({"log": {"path": "/etc/kubernetes/pki/a.log"}}), &["spec.audit.log.path", "/var/log"]),
+        refusal("an audit log that climbs", "/spec/audit", json!({"log": {"path": "/var/log/../../etc/x"}}), &["spec.audit.log.path"]),
+        refusal(
+            "the audit log told twice",
+            "/spec",
+            with_api_server("audit", &json!({}), "extraArgs", &json!([{"name": "audit-log-path", "value": "-"}])),
+            &["extraArgs", "spec.audit"],
+        ),
+        refusal(
+            "issuers told twice",
+            "/spec",
+            with_api_server("authentication", &json!({}), "extraArgs", &json!([{"name": "oidc-client-id", "value": "a"}])),
+            &["extraArgs", "spec.authentication.jwt"],
+        ),
+        refusal(
+            "an admission configuration told twice",
+            "/spec",
+            with_api_server("podSecurity", &json!({}), "extraArgs", &json!([{"name": "admission-control-config-file", "value": "/a"}])),
+            &["extraArgs", "spec.podSecurity"],
+        ),
+        refusal(
+            "a volume of an option's name",
+            "/spec",
+            with_api_server("audit", &json!({}), "extraVolumes", &json!([{"name": "audit-log", "hostPath": "/a", "mountPath": "/a"}])),
+            &["extraVolumes", "choose another name"],
+        ),
+        refusal(
+            "an issuer without TLS",
+            "/spec/authentication",
+            jwt(&json!([{"issuer": {"url": "http://id.example", "audiences": ["a"]}, "claimMappings": {"username": {"expression": "claims.sub"}}}])),
+            &["spec.authentication.jwt[0].issuer.url", "https://"],
+        ),
+        refusal(
+            "an issuer twice",
+            "/spec/authentication",
+            jwt(&json!([issuer(&json!({"expression": "claims.sub"})), issuer(&json!({"expression": "claims.email"}))])),
+            &["spec.authentication.jwt", "same issuer.url"],
+        ),
+        refusal(
+            "a claim without a prefix",
+            "/spec/authentication",
+            jwt(&json!([issuer(&json!({"claim": "sub"}))])),
+            &["claimMappings.username", "prefix"],
+        ),
+        refusal(
+            "a claim and an expression",
+            "/spec/authentication",
+            jwt(&json!([issuer(&json!({"claim": "sub", "prefix": "", "expression": "claims.sub"}))])),
+            &["claimMappings.username", "either"],
+        ),
+        refusal(
+            "several audiences without a policy",
+            "/spec/authentication",
+            jwt(&json!([{"issuer": {"url": "https://id.example", "audiences": ["a", "b"]}, "claimMappings": {"username": {"expression": "claims.sub"}}}])),
+            &["spec.authentication.jwt[].issuer", "MatchAny"],
+        ),
+        refusal(
+            "probes that are kept out",
+            "/spec/authentication",
+            json!({"anonymous": {"enabled": false}}),
+            &["spec.authentication.anonymous.enabled", "/readyz"],
+        ),
+        refusal(
+            "a probe that is kept out",
+            "/spec/authentication",
+            json!({"anonymous": {"enabled": true, "conditions": [{"path": "/livez"}]}}),
+            &["spec.authentication.anonymous.conditions", "/readyz"],
+        ),
+        refusal("an unknown level", "/spec/podSecurity", json!({"enforce": "strict"}), &["spec.podSecurity.enforce", "restricted"]),
+        refusal("a version that is none", "/spec/podSecurity", json!({"version": "1.37"}), &["spec.podSecurity.version", "v1.37"]),
+        refusal(
+            "a namespace that is none",
+            "/spec/podSecurity",
+            json!({"exemptions": {"namespaces": ["a.b"]}}),
+            &["spec.podSecurity.exemptions.namespaces"],
+        ),
+        refusal("a user with capitals", "/spec/users", json!([{"name": "Jane"}]), &["spec.users[].name", "jane-doe"]),
+        refusal("a user twice", "/spec/users", json!([{"name": "jane"}, {"name": "jane"}]), &["spec.users", "Duplicate"]),
+        refusal(
+            "a group of Kubernetes' own",
+            "/spec/users",
+            json!([{"name": "jane", "groups": ["system:masters"]}]),
+            &["spec.users[].groups", "ClusterRoleBinding"],
+        ),
+        refusal("a group of two lines", "/spec/users", json!([{"name": "jane", "groups": ["a\nb"]}]), &["spec.users[].groups", "one line"]),
+        refusal("a user for ten years", "/spec/users", json!([{"name": "jane", "validity": "87600h"}]), &["spec.users[].validity", "8760h"]),
+        refusal(
+            "a password for the proxy",
+            "/spec/access",
+            json!({"proxyURL": "http://me:secret@bastion.example:3128"}),
+            &["spec.access.proxyURL", "http://bastion.example:3128"],
+        ),
+        refusal("a proxy without a port", "/spec/access", json!({"proxyURL": "http://bastion.example"}), &["spec.access.proxyURL"]),
         refusal("a long name", "/metadata/name", json!("a".repeat(51)), &["metadata.name", "50 characters"]),
     ]
 }
@@ -343,6 +491,10 @@ fn bad_input_is_refused_at_admission_with_the_field_and_the_cure() -> Result<()>
             }
         }
     }
+    admin.apply(&options().to_string()).context("the options were refused")?;
+    let stored = admin.json(&["get", "clusterspec", "demo"])?;
+    ensure!(stored["spec"]["audit"]["policy"]["rules"][0]["fieldOfTheFuture"] == true, "{stored}");
+    admin.run(&["delete", "clusterspec", "demo"])?;
     let good = cluster_spec("demo", "192.0.2.1");
     admin.apply(&good.to_string())?;
     for case in changes() {

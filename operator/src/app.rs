@@ -16,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 use crate::admin::{self, Role, Roles};
 use crate::args::{Arguments, Command, LogFormat, RunArguments};
 use crate::controllers::target::Targets;
-use crate::controllers::{Context, certificate_policy, cluster_spec, node_pool};
+use crate::controllers::{Context, certificate_policy, cluster_spec, issued, node_pool};
 use crate::kube::causes;
 use crate::kube::events::Events;
 use crate::metrics::Metrics;
@@ -175,6 +175,7 @@ async fn lead(
     let targets = Arc::new(Targets::new(client.clone(), trigger, events.clone(), metrics.clone()));
     let (policies, certificate_policies) = certificate_policy::controller(client.clone(), arguments.concurrency);
     let (pools, node_pools) = node_pool::controller(client.clone(), arguments.concurrency);
+    let (watch_issued, issued_kubeconfigs) = issued::watch(client.clone());
     let context = Context {
         client: client.clone(),
         events,
@@ -182,17 +183,23 @@ async fn lead(
         targets: Arc::clone(&targets),
         node_pools: node_pools.clone(),
         certificate_policies: certificate_policies.clone(),
+        issued_kubeconfigs: issued_kubeconfigs.clone(),
     };
     let clusters = async {
         // A ClusterSpec that is worked on before its policy and pools are known would be refused or judged wrongly.
-        let known = futures::future::join(certificate_policies.wait_until_ready(), node_pools.wait_until_ready());
-        if let Some((Ok(()), Ok(()))) = stop.run_until_cancelled(known).await {
+        let known = futures::future::join3(
+            certificate_policies.wait_until_ready(),
+            node_pools.wait_until_ready(),
+            issued_kubeconfigs.wait_until_ready(),
+        );
+        if let Some((Ok(()), Ok(()), true)) = stop.run_until_cancelled(known).await {
             cluster_spec::run(context, arguments.concurrency, triggers, stop.clone().cancelled_owned()).await;
         }
     };
-    futures::future::join3(
+    futures::future::join4(
         certificate_policy::run(policies, client.clone(), stop.clone().cancelled_owned()),
         node_pool::run(pools, client, stop.clone().cancelled_owned()),
+        stop.run_until_cancelled(watch_issued),
         clusters,
     )
     .await;

@@ -28,6 +28,18 @@ pub enum Credential<'a> {
 /// Writes a kubeconfig with one cluster, one user and one context.
 #[must_use]
 pub fn write(server: &Endpoint, authority: &str, user: &str, credential: Credential<'_>) -> String {
+    write_through(None, server, authority, user, credential)
+}
+
+/// Writes a kubeconfig that reaches the server through a proxy, where there is one.
+#[must_use]
+pub fn write_through(
+    proxy_url: Option<&str>,
+    server: &Endpoint,
+    authority: &str,
+    user: &str,
+    credential: Credential<'_>,
+) -> String {
     let context = format!("{user}@{CLUSTER_NAME}");
     let user_info = match credential {
         Credential::Embedded { certificate, key } => json!({
@@ -36,13 +48,14 @@ pub fn write(server: &Endpoint, authority: &str, user: &str, credential: Credent
         }),
         Credential::File(path) => json!({"client-certificate": path, "client-key": path}),
     };
+    let mut cluster = json!({"certificate-authority-data": base64(authority), "server": format!("https://{server}")});
+    if let Some(proxy_url) = proxy_url {
+        cluster["proxy-url"] = proxy_url.into();
+    }
     yaml::write(&json!({
         "apiVersion": "v1",
         "kind": "Config",
-        "clusters": [{
-            "name": CLUSTER_NAME,
-            "cluster": {"certificate-authority-data": base64(authority), "server": format!("https://{server}")},
-        }],
+        "clusters": [{"name": CLUSTER_NAME, "cluster": cluster}],
         "users": [{"name": user, "user": user_info}],
         "contexts": [{"name": context, "context": {"cluster": CLUSTER_NAME, "user": user}}],
         "current-context": context,

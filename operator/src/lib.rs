@@ -4,6 +4,7 @@ pub mod admin;
 pub mod app;
 pub mod approval;
 pub mod args;
+pub mod checksum;
 pub mod cluster;
 pub mod controllers;
 pub mod kube;

@@ -208,6 +208,7 @@ fn complete(cluster: &Cluster, inputs: &Inputs, now: Timestamp) -> Result<Observ
                 Step::ConfigMap(config_map) => {
                     observed.config_maps.insert(config_map.name_any(), *config_map);
                 }
+                Step::Removal(removal) => _ = observed.secrets.remove(&removal.name),
             }
         }
     }

@@ -81,6 +81,32 @@ fn the_rights_of_servers_that_are_no_nodes() {
     insta::assert_snapshot!("systemd-rbac", rights.join("---\n"));
 }
 
+/// Every option that has a file of its own.
+const OPTIONS: &str = "
+kubernetesVersion: v1.37.2
+controlPlaneEndpoint: {host: api.demo.example}
+controlPlane: {nodes: [{name: cp1, addresses: [10.0.0.11]}]}
+audit: {log: {path: /data/audit/log.json, maxAge: 7}, webhook: {secretRef: {name: siem}}}
+authentication:
+  jwt:
+    - issuer: {url: 'https://id.example', audiences: [kubernetes]}
+      claimMappings: {username: {claim: email, prefix: 'id:'}, groups: {claim: groups, prefix: 'id:'}}
+  anonymous: {enabled: true, conditions: [{path: /livez}, {path: /readyz}]}
+podSecurity: {enforce: baseline, version: v1.37, warn: restricted, exemptions: {namespaces: [monitoring], usernames: [root]}}
+";
+
+#[test]
+fn the_files_of_the_options() {
+    let cluster = cluster(OPTIONS);
+    let files = manifests::files(&cluster, &cluster.nodes[0]);
+    let known = ["kube-apiserver.yaml", "audit-policy.yaml", "authentication-config.yaml", "admission-config.yaml"];
+    for file in files.iter().filter(|file| known.contains(&file.key)) {
+        let text = format!("# {} {:04o}\n{}", file.path, file.mode, file.content);
+        insta::assert_snapshot!(format!("options-{}", file.key), text);
+    }
+    assert_eq!(files.iter().filter(|file| known.contains(&file.key)).count(), known.len());
+}
+
 #[test]
 fn the_objects_in_the_target() {
     let cluster = cluster(RICH);
@@ -103,7 +129,7 @@ fn the_table_of_certificates() {
                 leaf.name,
                 leaf.issuer.name(),
                 subject.common_name,
-                subject.organization,
+                subject.organizations.first(),
                 leaf.usages,
                 leaf.alternative_names(&cluster, node),
                 leaf.form,

@@ -149,7 +149,7 @@ fn a_name_more_for_the_api_server_is_a_new_certificate_for_the_same_key_and_noth
         .iter()
         .filter_map(|step| match step {
             Step::Secret(draft) => Some(draft.describe()),
-            Step::ConfigMap(_) => None,
+            Step::ConfigMap(_) | Step::Removal(_) => None,
         })
         .collect();
     assert_eq!(told, ["wrote Secret demo-cp1-pki for node cp1: issued apiserver (NamesChanged)"]);

@@ -4,8 +4,10 @@
 //! [`Cluster`] knows that it makes sense: what admission refuses is refused here too, with the same words, because
 //! `keyplane render` reads files that no API server has seen.
 
+mod options;
 mod policy;
 mod settings;
+mod users;
 mod version;
 mod workers;
 
@@ -16,6 +18,7 @@ use ipnet::IpNet;
 use keyplane_crds::{ClusterSpecSpec, ControlPlaneNode, Layout, NodePoolSpec};
 
 pub use policy::{LeafTerms, Policy};
+pub use users::User;
 pub use version::Version;
 
 /// A field that makes no sense, and what to write instead.
@@ -117,6 +120,8 @@ pub struct Cluster {
     pub service_cidrs: Vec<IpNet>,
     /// Ranges of Pod addresses.
     pub pod_cidrs: Vec<IpNet>,
+    /// Who gets a kubeconfig.
+    pub users: Vec<User>,
     /// Lifetimes and keys.
     pub policy: Policy,
     /// The rest of the spec, which needs no parsing.
@@ -131,6 +136,8 @@ impl Cluster {
     pub fn parse(name: &str, namespace: &str, spec: &ClusterSpecSpec, policy: Policy) -> Result<Self, FieldError> {
         settings::refuse_name(name)?;
         settings::refuse_settings(spec)?;
+        options::refuse(spec)?;
+        let users = users::parse_users(spec)?;
         let version = Version::parse(&spec.kubernetes_version)?;
         let endpoint = parse_endpoint(spec)?;
         let service_cidrs = parse_cidrs("spec.network.serviceCIDRs", &spec.network.service_cidrs)?;
@@ -165,6 +172,7 @@ impl Cluster {
             workers: vec![],
             service_cidrs,
             pod_cidrs,
+            users,
             policy,
             spec: spec.clone(),
         })
@@ -216,6 +224,22 @@ impl Cluster {
     #[must_use]
     pub fn dns_service_address(&self) -> Option<IpAddr> {
         nth_address(self.service_cidrs.first()?, 10)
+    }
+
+    /// The addresses that a machine's kubelet reports: its primary one, and in a dual-stack cluster the first of the other
+    /// family, because a kubelet that is told one address reports no other (`--node-ip`), and its Node's pods that use
+    /// the host's network then have one family only.
+    #[must_use]
+    pub fn node_ips(&self, primary: IpAddr, addresses: &[IpAddr]) -> Vec<IpAddr> {
+        let is_dual_stack = self.pod_cidrs.len() > 1 || self.service_cidrs.len() > 1;
+        let other = addresses.iter().find(|address| is_dual_stack && address.is_ipv4() != primary.is_ipv4());
+        std::iter::once(primary).chain(other.copied()).collect()
+    }
+
+    /// The proxy through which the API servers are reached from outside.
+    #[must_use]
+    pub fn proxy_url(&self) -> Option<&str> {
+        self.spec.access.as_ref()?.proxy_url.as_deref()
     }
 
     /// Whether the node is the first, on which `kubeadm init` would have run.
@@ -365,6 +389,21 @@ network: {podCIDRs: [10.244.0.0/16]}
         assert_eq!(cluster.nodes[0].advertise_address.to_string(), "10.1.0.11");
         assert_eq!(cluster.api_server_service_address().unwrap().to_string(), "10.96.0.1");
         assert_eq!(cluster.dns_service_address().unwrap().to_string(), "10.96.0.10");
+    }
+
+    #[test]
+    fn a_kubelet_reports_both_families_where_the_cluster_has_both() {
+        let nodes = "nodes: [{name: cp1, addresses: [10.0.0.11, 10.1.0.11, 'fd00::b', 'fd00::c'], nodeIP: 'fd00::c'}]";
+        let both = GOOD
+            .replacen("nodes: [{name: cp1, addresses: [10.0.0.11, 10.1.0.11], nodeIP: 10.1.0.11}]", nodes, 1)
+            .replacen("[10.244.0.0/16]", "['fd00:244::/56', 10.244.0.0/16]", 1);
+        let ips = |cluster: &Cluster| {
+            let node = &cluster.nodes[0];
+            let ips = cluster.node_ips(node.advertise_address, &node.addresses);
+            ips.iter().map(ToString::to_string).collect::<Vec<_>>()
+        };
+        assert_eq!(ips(&parse(&both).unwrap()), ["fd00::c", "10.0.0.11"]);
+        assert_eq!(ips(&parse(GOOD).unwrap()), ["10.1.0.11"]);
     }
 
     #[test]

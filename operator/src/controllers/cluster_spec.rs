@@ -21,7 +21,7 @@ use tokio::sync::mpsc;
 use tokio_stream::wrappers::UnboundedReceiverStream;
 
 use super::target::Brief;
-use super::{Context, Error, RECONCILE_TIMEOUT, RESYNC, config, deletion, observe, watch_config};
+use super::{Context, Error, RECONCILE_TIMEOUT, RESYNC, config, deletion, issued, observe, watch_config};
 use crate::cluster::{Cluster, Policy};
 use crate::kube::apply::update_status;
 use crate::kube::backoff::Backoff;
@@ -33,6 +33,9 @@ use crate::plan::objects::{MANAGED_BY, MANAGED_BY_LABEL};
 use crate::plan::{Authorities, Blocker, Observed, Step, plan, status};
 
 type Guarded = DeserializeGuard<ClusterSpec>;
+
+/// How often a Secret is looked for that a user has announced and not made yet.
+const GIVEN_SECRET_PERIOD: Duration = Duration::from_secs(15);
 
 struct State {
     context: Context,
@@ -49,6 +52,8 @@ pub async fn run(
     let client = context.client.clone();
     // Metadata is enough to see that a Secret has changed; keys are read when they are needed, and not kept.
     let ours = watch_config().labels(&format!("{MANAGED_BY_LABEL}={MANAGED_BY}"));
+    // Besides ours, Secrets that users give and have labelled so that a change of them is seen.
+    let labelled = watch_config().labels(CLUSTER_LABEL);
     let secrets: Api<PartialObjectMeta<Secret>> = Api::all(client.clone());
     let config_maps: Api<PartialObjectMeta<ConfigMap>> = Api::all(client.clone());
     let policies: Api<DeserializeGuard<CertificatePolicy>> = Api::all(client.clone());
@@ -62,7 +67,7 @@ pub async fn run(
         .watches(gone, watch_config(), |cluster| {
             Some(ObjectRef::new(&cluster.name_any()).within(cluster.namespace()?.as_str()))
         })
-        .watches(secrets, ours.clone(), |secret| owner(&secret))
+        .watches(secrets, labelled, |secret| owner(&secret))
         .watches(config_maps, ours, |config_map| owner(&config_map))
         .watches(policies, watcher::Config::default(), move |policy| {
             let (namespace, name) = (policy.namespace(), policy.name_any());
@@ -175,7 +180,7 @@ async fn one_pass((namespace, name): &(String, String), context: &Context) -> Re
             return Ok(Action::requeue(RESYNC));
         }
     };
-    let mut observed = observe::gather(&context.client, &cluster).await?;
+    let mut observed = observe::gather(&context.client, &cluster, &context.issued_kubeconfigs).await?;
     observed.status = found.status.clone().unwrap_or_default();
     observed.target = context.targets.facts(namespace, name);
     let reference = unversioned(&found);
@@ -184,7 +189,7 @@ async fn one_pass((namespace, name): &(String, String), context: &Context) -> Re
         observed.target = context.targets.ensure(brief);
     }
     let status = status::report(&cluster, &observed, &blockers, found.metadata.generation, now);
-    let next = next_check(&status, now);
+    let next = next_check(&status, &blockers, now);
     report(&found, status, context).await?;
     Ok(Action::requeue(next))
 }
@@ -313,6 +318,17 @@ async fn act(
                     tracing::info!(namespace = cluster.namespace, cluster = cluster.name, note, "wrote");
                     context.events.normal_with(reference, other, "Written", "Write", &note).await;
                 }
+                Step::Removal(removal) => {
+                    issued::remove(&secrets, &removal, context).await?;
+                    observed.secrets.remove(&removal.name);
+                    tracing::info!(
+                        namespace = cluster.namespace,
+                        cluster = cluster.name,
+                        note = removal.note,
+                        "deleted"
+                    );
+                    context.events.normal(reference, "UserRemoved", "Delete", &removal.note).await;
+                }
             }
         }
     }
@@ -376,8 +392,12 @@ async fn report(found: &ClusterSpec, status: ClusterSpecStatus, context: &Contex
     Ok(())
 }
 
-/// When something is due by the clock alone: a certificate's renewal time or end, at the latest after [`RESYNC`].
-fn next_check(status: &ClusterSpecStatus, now: Timestamp) -> Duration {
+/// When something is due by the clock alone: a certificate's renewal time or end, at the latest after [`RESYNC`]. A Secret
+/// that a user still has to give bears no label that a watch would see, so it is looked for.
+fn next_check(status: &ClusterSpecStatus, blockers: &[Blocker], now: Timestamp) -> Duration {
+    if blockers.iter().any(Blocker::waits_for_a_secret) {
+        return GIVEN_SECRET_PERIOD;
+    }
     let times =
         status.certificates.iter().flat_map(|certificate| [certificate.renewal_time.0, certificate.not_after.0]);
     wait_until(times.filter(|time| *time > now).min(), now)

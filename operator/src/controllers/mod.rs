@@ -3,6 +3,7 @@
 pub mod certificate_policy;
 pub mod cluster_spec;
 mod deletion;
+pub mod issued;
 pub mod node_pool;
 mod observe;
 pub mod target;
@@ -23,6 +24,7 @@ use serde::de::DeserializeOwned;
 use crate::kube::events::Events;
 use crate::kube::{backoff, causes};
 use crate::metrics::Metrics;
+use issued::IssuedKubeconfigs;
 use target::Targets;
 
 /// Objects are looked at again after about this long even if nothing has changed: a watch can miss an event.
@@ -49,6 +51,8 @@ pub struct Context {
     pub node_pools: Store<DeserializeGuard<NodePool>>,
     /// The policies, as the watch knows them.
     pub certificate_policies: Store<DeserializeGuard<CertificatePolicy>>,
+    /// The kubeconfigs of users, as the watch knows them.
+    pub issued_kubeconfigs: IssuedKubeconfigs,
 }
 
 /// How every controller is set up.

@@ -41,11 +41,12 @@ pub fn issue_client(subject: Subject, authority: &Authority, now: Timestamp) -> 
     Ok((issue(&order, &key, authority)?, key.pem().to_owned()))
 }
 
-/// A client with a certificate.
+/// A client with a certificate, through a proxy where there is one.
 ///
 /// # Errors
 /// If the parts make no configuration.
 pub async fn connect(
+    proxy_url: Option<&str>,
     server: &Endpoint,
     trust: &str,
     certificate: &str,
@@ -57,6 +58,10 @@ pub async fn connect(
     let mut config = Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default())
         .await
         .map_err(|source| error(&source))?;
+    if let Some(proxy_url) = proxy_url {
+        // The one that is asked for, whatever NO_PROXY says.
+        config.proxy_url = Some(proxy_url.parse().map_err(|source: http::uri::InvalidUri| error(&source))?);
+    }
     config.connect_timeout = Some(CONNECT_TIMEOUT);
     // A request that fails is judged again from what is then there, not repeated blindly for minutes.
     config.default_retry = false;

@@ -5,7 +5,7 @@
 
 use std::fmt::Debug;
 
-use kube::api::{Api, PostParams};
+use kube::api::{Api, DeleteParams, PostParams, Preconditions};
 use kube::{Resource, ResourceExt};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -38,6 +38,37 @@ where
         Ok(object) => Ok(Written::Done(object)),
         // 409 is both AlreadyExists and Conflict; 404 is a replaced object that is gone.
         Err(kube::Error::Api(status)) if status.code == 409 || status.code == 404 => Ok(Written::Conflict),
+        Err(error) => Err(error),
+    }
+}
+
+/// What became of a deletion.
+#[derive(Debug)]
+pub enum Deleted {
+    /// It is gone.
+    Done,
+    /// Somebody else has changed it. It is still there: look again.
+    Conflict,
+}
+
+/// Deletes the very object that was seen, not one that somebody has put in its place meanwhile.
+///
+/// # Errors
+/// Everything but a conflict.
+pub async fn delete<K>(
+    api: &Api<K>,
+    name: &str,
+    uid: Option<String>,
+    resource_version: Option<String>,
+) -> Result<Deleted, kube::Error>
+where
+    K: DeserializeOwned + Clone + Debug,
+{
+    let preconditions = Some(Preconditions { uid, resource_version });
+    match api.delete(name, &DeleteParams { preconditions, ..DeleteParams::default() }).await {
+        Ok(_) => Ok(Deleted::Done),
+        Err(kube::Error::Api(status)) if status.code == 404 => Ok(Deleted::Done),
+        Err(kube::Error::Api(status)) if status.code == 409 => Ok(Deleted::Conflict),
         Err(error) => Err(error),
     }
 }

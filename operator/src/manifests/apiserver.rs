@@ -1,15 +1,16 @@
 //! kube-apiserver: its flags, and itself as a static pod (kubeadm's `phases/controlplane/manifests.go`).
 
-use super::Image;
 use super::arguments::{Arguments, value_of};
 use super::static_pod::{Component, Mounts, ProbeTarget, probe_host};
+use super::{Image, options};
 use crate::cluster::{API_SERVER_PORT, Cluster, Node, joined};
 use crate::pki::places::{PKI_DIRECTORY, pki_file};
+use crate::yaml;
 
 pub(super) fn manifest(cluster: &Cluster, node: &Node) -> String {
     let written = &cluster.spec.control_plane.api_server;
     let address = node.advertise_address.to_string();
-    Component {
+    let mut pod = Component {
         image: Image::ApiServer,
         command: command(cluster, node),
         annotation: Some((
@@ -19,7 +20,7 @@ pub(super) fn manifest(cluster: &Cluster, node: &Node) -> String {
         mounts: Mounts::default()
             .directory("k8s-certs", PKI_DIRECTORY, true)
             .system_authorities()
-            .extra(&written.extra_volumes),
+            .extra(&options::extra_volumes(cluster)),
         requests: &[("cpu", "250m")],
         resources: written.resources.clone(),
         probe: ProbeTarget { host: probe_host(&address), port: i32::from(API_SERVER_PORT), scheme: "HTTPS" },
@@ -27,7 +28,10 @@ pub(super) fn manifest(cluster: &Cluster, node: &Node) -> String {
         readiness_path: Some("/readyz"),
         startup_path: "/livez",
     }
-    .manifest(cluster)
+    .pod(cluster);
+    let annotation = options::annotation(cluster).map(|(key, value)| (key.to_owned(), value));
+    pod.metadata.annotations.get_or_insert_default().extend(annotation);
+    yaml::write_object(&pod)
 }
 
 pub(super) fn command(cluster: &Cluster, node: &Node) -> Vec<String> {
@@ -73,6 +77,9 @@ pub(super) fn command(cluster: &Cluster, node: &Node) -> Vec<String> {
     // Structured authorization and the flag exclude each other.
     if value_of(extra, "authorization-config").is_none() {
         arguments = arguments.with("authorization-mode", "Node,RBAC");
+    }
+    for (name, value) in options::arguments(cluster) {
+        arguments = arguments.with(name, value);
     }
     arguments.command("kube-apiserver", extra)
 }

@@ -6,6 +6,7 @@ use std::time::Duration;
 use keyplane_crds::{Argument, HostPathMount};
 use serde_json::{Map, Value, json};
 
+use super::options;
 use crate::cluster::{Cluster, joined};
 use crate::kubeconfig::CLUSTER_NAME;
 use crate::pki::places::PKI_DIRECTORY;
@@ -26,7 +27,7 @@ pub fn cluster_configuration(cluster: &Cluster) -> String {
     insert_unless_empty(&mut local_etcd, "extraArgs", arguments(&stacked.extra_args));
     insert_unless_empty(&mut local_etcd, "serverCertSANs", json!(stacked.server_cert_sans));
     insert_unless_empty(&mut local_etcd, "peerCertSANs", json!(stacked.peer_cert_sans));
-    let mut api_server_section = component(&api_server.extra_args, &api_server.extra_volumes);
+    let mut api_server_section = component(&options::extra_arguments(cluster), &options::extra_volumes(cluster));
     insert_unless_empty(&mut api_server_section, "certSANs", json!(api_server.cert_sans));
     let controller_manager = &control_plane.controller_manager;
     let scheduler = &control_plane.scheduler;

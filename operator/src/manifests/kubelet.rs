@@ -42,14 +42,16 @@ pub fn instance_configuration() -> String {
 
 /// What the kubelet is told of its machine. kubeadm asks the machine for its name and lets the kubelet choose its address;
 /// here both are declared, and the serving certificate is approved for what is declared.
-pub(super) fn machine_flags(node: &Node) -> [String; 2] {
-    [format!("--hostname-override={}", node.name), format!("--node-ip={}", node.advertise_address)]
+pub(super) fn machine_flags(cluster: &Cluster, node: &Node) -> [String; 2] {
+    let addresses = cluster.node_ips(node.advertise_address, &node.addresses);
+    let addresses = addresses.iter().map(ToString::to_string).collect::<Vec<_>>().join(",");
+    [format!("--hostname-override={}", node.name), format!("--node-ip={addresses}")]
 }
 
 /// `/var/lib/kubelet/kubeadm-flags.env`.
 #[must_use]
-pub fn flags_env(node: &Node) -> String {
-    format!("KUBELET_KUBEADM_ARGS=\"{}\"\n", machine_flags(node).join(" "))
+pub fn flags_env(cluster: &Cluster, node: &Node) -> String {
+    format!("KUBELET_KUBEADM_ARGS=\"{}\"\n", machine_flags(cluster, node).join(" "))
 }
 
 /// What kubeadm marshals, with the zero values that the API type has no way to leave out.

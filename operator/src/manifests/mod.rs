@@ -11,6 +11,7 @@ mod controller_manager;
 mod etcd;
 mod images;
 mod kubelet;
+mod options;
 mod scheduler;
 mod static_pod;
 pub mod systemd;
@@ -20,6 +21,8 @@ pub use images::Image;
 pub use kubelet::{
     CONTAINER_RUNTIME_ENDPOINT, flags_env, instance_configuration, kubelet_configuration, shared_kubelet_configuration,
 };
+
+pub use options::WEBHOOK_KUBECONFIG;
 
 use keyplane_crds::Layout;
 
@@ -46,7 +49,7 @@ pub fn files(cluster: &Cluster, node: &Node) -> Vec<File> {
     }
     let file = |key, path, mode, content| File { key, path, mode, content };
     // Modes are kubeadm's: staticpod.WriteStaticPodToDisk 0600, kubelet.writeConfigBytesToDisk 0644.
-    vec![
+    let mut files = vec![
         file("etcd.yaml", "/etc/kubernetes/manifests/etcd.yaml", 0o600, etcd::manifest(cluster, node)),
         file(
             "kube-apiserver.yaml",
@@ -68,6 +71,8 @@ pub fn files(cluster: &Cluster, node: &Node) -> Vec<File> {
         ),
         file("kubelet-config.yaml", "/var/lib/kubelet/config.yaml", 0o644, kubelet_configuration(cluster, node)),
         file("kubelet-instance-config.yaml", "/var/lib/kubelet/instance-config.yaml", 0o644, instance_configuration()),
-        file("kubeadm-flags.env", "/var/lib/kubelet/kubeadm-flags.env", 0o644, flags_env(node)),
-    ]
+        file("kubeadm-flags.env", "/var/lib/kubelet/kubeadm-flags.env", 0o644, flags_env(cluster, node)),
+    ];
+    files.extend(options::files(cluster));
+    files
 }

@@ -42,6 +42,11 @@ pub(super) struct ProbeTarget {
 impl Component {
     /// The manifest as YAML.
     pub(super) fn manifest(self, cluster: &Cluster) -> String {
+        yaml::write_object(&self.pod(cluster))
+    }
+
+    /// The static pod.
+    pub(super) fn pod(self, cluster: &Cluster) -> Pod {
         let name = self.image.to_string();
         let probe = |path: &str, initial_delay, failures, period| Probe {
             http_get: Some(HTTPGetAction {
@@ -82,7 +87,7 @@ impl Component {
             ..Container::default()
         };
         let labels = [("component", name.as_str()), ("tier", "control-plane")];
-        let pod = Pod {
+        Pod {
             metadata: ObjectMeta {
                 name: Some(name.clone()),
                 namespace: Some("kube-system".to_owned()),
@@ -107,8 +112,7 @@ impl Component {
                 ..PodSpec::default()
             }),
             status: Some(PodStatus::default()),
-        };
-        yaml::write_object(&pod)
+        }
     }
 }
 

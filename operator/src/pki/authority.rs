@@ -77,7 +77,7 @@ pub fn mint_authority(
     not_after: Timestamp,
 ) -> Result<Authority, PkiError> {
     let key = PrivateKey::generate(algorithm)?;
-    let subject = Subject { common_name: common_name.to_owned(), organization: None };
+    let subject = Subject::user(common_name);
     let mut params = parameters(&subject, not_before, not_after)?;
     params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
     params.key_usages.push(KeyUsagePurpose::KeyCertSign);

@@ -6,21 +6,13 @@ use std::time::Duration;
 use aws_lc_rs::rand;
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use rcgen::{
-    Certificate, CertificateParams, CustomExtension, DistinguishedName, DnType, DnValue, ExtendedKeyUsagePurpose, IsCa,
-    KeyUsagePurpose, SanType, SerialNumber,
+    Certificate, CertificateParams, CustomExtension, ExtendedKeyUsagePurpose, IsCa, KeyUsagePurpose, SanType,
+    SerialNumber,
 };
 use time::OffsetDateTime;
 
+use super::subject::{Subject, issued_to};
 use super::{Authority, PkiError, PrivateKey};
-
-/// A certificate's subject: a common name, and for kubeconfigs of groups an organization.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Subject {
-    /// CN: the user, as Kubernetes reads client certificates.
-    pub common_name: String,
-    /// O: the group.
-    pub organization: Option<String>,
-}
 
 /// A subject alternative name.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -99,7 +91,13 @@ pub fn issue(order: &CertificateOrder, key: &PrivateKey, authority: &Authority) 
     let mut basic_constraints = CustomExtension::from_oid_content(&[2, 5, 29, 19], vec![0x30, 0x00]);
     basic_constraints.set_criticality(true);
     params.custom_extensions = vec![basic_constraints];
-    authority.sign(&params, key).map(|certificate| to_pem(&certificate))
+    let certificate = authority.sign(&params, key)?;
+    if order.subject.organizations.len() < 2 {
+        return Ok(to_pem(&certificate));
+    }
+    let der = issued_to(&order.subject, certificate.der(), authority.key())?;
+    let lines = pem::EncodeConfig::new().set_line_ending(pem::LineEnding::LF);
+    Ok(pem::encode_config(&pem::Pem::new("CERTIFICATE", der), lines))
 }
 
 /// rcgen writes lines with CRLF; Go, openssl and kubeadm write LF.
@@ -115,7 +113,7 @@ pub(super) fn parameters(
     not_after: Timestamp,
 ) -> Result<CertificateParams, PkiError> {
     let mut params = CertificateParams::default();
-    params.distinguished_name = distinguished_name(subject)?;
+    params.distinguished_name = subject.distinguished_name()?;
     params.not_before = to_time(not_before)?;
     params.not_after = to_time(not_after)?;
     params.serial_number = Some(random_serial()?);
@@ -133,25 +131,6 @@ pub(super) fn alternative_names(names: &[AlternativeName]) -> Result<Vec<SanType
             AlternativeName::Ip(address) => Ok(SanType::IpAddress(*address)),
         })
         .collect()
-}
-
-fn distinguished_name(subject: &Subject) -> Result<DistinguishedName, PkiError> {
-    // As Go: PrintableString where the alphabet allows it, which has no @, * or _.
-    let value = |text: &str| -> Result<DnValue, PkiError> {
-        let printable = text.bytes().all(|b| b.is_ascii_alphanumeric() || b" '()+,-./:=?".contains(&b));
-        if printable {
-            let text = text.try_into().map_err(|_| PkiError::Name { value: text.to_owned() })?;
-            Ok(DnValue::PrintableString(text))
-        } else {
-            Ok(DnValue::Utf8String(text.to_owned()))
-        }
-    };
-    let mut name = DistinguishedName::new();
-    if let Some(organization) = &subject.organization {
-        name.push(DnType::OrganizationName, value(organization)?);
-    }
-    name.push(DnType::CommonName, value(&subject.common_name)?);
-    Ok(name)
 }
 
 fn to_time(timestamp: Timestamp) -> Result<OffsetDateTime, PkiError> {

@@ -15,7 +15,7 @@ use super::{AlternativeName, ExtendedUsage, PkiError, Subject};
 pub struct CertificateFacts {
     /// The whole certificate.
     pub der: Vec<u8>,
-    /// CN and O. `None` where there is not exactly one CN and at most one O, which Keyplane never issues.
+    /// CN and O. `None` where there is not exactly one CN, which Keyplane never issues.
     pub subject: Option<Subject>,
     /// The issuer's common name.
     pub issuer: String,
@@ -96,13 +96,10 @@ pub fn first_certificate(what: &str, pem: &str) -> Result<CertificateFacts, PkiE
 
 fn subject(certificate: &X509Certificate<'_>) -> Option<Subject> {
     let mut names = certificate.subject().iter_common_name();
-    let mut organizations = certificate.subject().iter_organization();
     let common_name = names.next()?.as_str().ok()?.to_owned();
-    let organization = match organizations.next() {
-        Some(value) => Some(value.as_str().ok()?.to_owned()),
-        None => None,
-    };
-    (names.next().is_none() && organizations.next().is_none()).then_some(Subject { common_name, organization })
+    let organizations = certificate.subject().iter_organization();
+    let organizations = organizations.map(|value| value.as_str().ok().map(str::to_owned)).collect::<Option<_>>()?;
+    names.next().is_none().then_some(Subject { common_name, organizations })
 }
 
 fn serial(certificate: &X509Certificate<'_>) -> String {

@@ -8,7 +8,7 @@ use std::collections::BTreeSet;
 use keyplane_crds::Layout;
 
 use super::{AlternativeName, ExtendedUsage, Subject};
-use crate::cluster::{Cluster, Endpoint, Host, Node};
+use crate::cluster::{Cluster, Endpoint, Host, Node, User};
 
 /// The three authorities.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -204,6 +204,24 @@ pub fn cluster_leaves() -> impl Iterator<Item = &'static Leaf> {
     LEAVES.iter().filter(|leaf| leaf.place == Place::Cluster)
 }
 
+/// Who signs the certificates of users.
+pub const USER_ISSUER: AuthorityName = AuthorityName::Cluster;
+
+/// What a user's certificate is for.
+pub const USER_USAGES: &[ExtendedUsage] = CLIENT;
+
+/// The name of a user's certificate in a ClusterSpec's status: no certificate of the table has a slash.
+#[must_use]
+pub fn user_certificate(user: &str) -> String {
+    format!("users/{user}")
+}
+
+/// A user's subject: the user, and an organization for each group.
+#[must_use]
+pub fn user_subject(user: &User) -> Subject {
+    Subject { common_name: user.name.clone(), organizations: user.groups.clone() }
+}
+
 impl Leaf {
     /// Its subject on this node. A certificate of the cluster takes nothing from the node.
     #[must_use]
@@ -214,7 +232,7 @@ impl Leaf {
             Holder::Machine => (node.name.clone(), None),
             Holder::Kubelet => (format!("system:node:{}", node.name), Some("system:nodes")),
         };
-        Subject { common_name, organization: organization.map(str::to_owned) }
+        Subject { common_name, organizations: organization.map(str::to_owned).into_iter().collect() }
     }
 
     /// Its names on this node: DNS names sorted, then addresses, none twice, as kubeadm leaves them.

@@ -104,7 +104,7 @@ mod tests {
 
     fn order() -> CertificateOrder {
         CertificateOrder {
-            subject: Subject { common_name: "kube-apiserver".to_owned(), organization: None },
+            subject: Subject::user("kube-apiserver"),
             alternative_names: vec![AlternativeName::parse("cp1"), AlternativeName::parse("10.0.0.1")],
             extended_usages: vec![ExtendedUsage::ServerAuth],
             not_before: at(1_000_000),
@@ -130,7 +130,7 @@ mod tests {
             check(&facts, &key, &order, authority.facts())
         };
         assert_eq!(reason(|order| order.subject.common_name.push('x')), Some(Reason::SubjectChanged));
-        assert_eq!(reason(|order| order.subject.organization = Some("x".into())), Some(Reason::SubjectChanged));
+        assert_eq!(reason(|order| order.subject.organizations.push("x".into())), Some(Reason::SubjectChanged));
         assert_eq!(reason(|order| _ = order.alternative_names.pop()), Some(Reason::NamesChanged));
         assert_eq!(reason(|order| order.extended_usages.clear()), Some(Reason::UsagesChanged));
         assert_eq!(reason(|order| order.alternative_names.reverse()), None);

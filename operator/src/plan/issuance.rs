@@ -6,10 +6,12 @@ use std::collections::BTreeMap;
 use k8s_openapi::api::core::v1::Secret as SecretObject;
 
 use super::{
-    Authorities, Content, Draft, KeySource, Observed, Pair, PlannedLeaf, Secret, Source, node, objects, user_kubeconfig,
+    Authorities, Content, Draft, KeySource, Observed, Pair, PlannedLeaf, Secret, Source, given, node, objects,
+    user_kubeconfig, users,
 };
 use crate::cluster::Cluster;
-use crate::pki::{PkiError, PrivateKey, issue, mint_authority};
+use crate::pki::inventory::{USER_ISSUER, user_certificate};
+use crate::pki::{Authority, PkiError, PrivateKey, issue, mint_authority};
 
 /// Why a Secret could not be made.
 #[derive(Debug, thiserror::Error)]
@@ -59,6 +61,7 @@ pub fn fulfil(draft: Draft, cluster: &Cluster, observed: &Observed) -> Result<Se
         Content::Node { node, leaves } => {
             let authorities = Authorities::load(cluster, observed).ok_or_else(outdated)?;
             let node = cluster.machines().find(|other| other.name == node).ok_or_else(outdated)?;
+            let given = given::files(cluster, observed).map_err(|_| outdated())?;
             let mut pairs = BTreeMap::new();
             for planned in leaves {
                 let leaf = planned.leaf.name;
@@ -66,7 +69,7 @@ pub fn fulfil(draft: Draft, cluster: &Cluster, observed: &Observed) -> Result<Se
                     pairs.insert(leaf, pair);
                 }
             }
-            node::compose(cluster, node, &authorities, &pairs)
+            node::compose(cluster, node, &authorities, &given, &pairs)
         }
         Content::Kubeconfig { leaf: planned } => {
             let authorities = Authorities::load(cluster, observed).ok_or_else(outdated)?;
@@ -75,6 +78,12 @@ pub fn fulfil(draft: Draft, cluster: &Cluster, observed: &Observed) -> Result<Se
             let pair = pair(planned, &authorities).map_err(pki)?.ok_or_else(outdated)?;
             user_kubeconfig::compose(cluster, first, leaf, &authorities, &pair)
         }
+        Content::User { user, source } => {
+            let authorities = Authorities::load(cluster, observed).ok_or_else(outdated)?;
+            let user = cluster.users.iter().find(|other| other.name == user).ok_or_else(outdated)?;
+            let issued = issued(&user_certificate(&user.name), source, authorities.get(USER_ISSUER)).map_err(pki)?;
+            users::compose(cluster, user, &authorities, &issued.ok_or_else(outdated)?)
+        }
     };
     let found = observed.secrets.get(&name).map(|found| &found.metadata);
     secret.metadata = objects::onto(found, secret.metadata);
@@ -82,15 +91,19 @@ pub fn fulfil(draft: Draft, cluster: &Cluster, observed: &Observed) -> Result<Se
 }
 
 fn pair(planned: PlannedLeaf, authorities: &Authorities) -> Result<Option<Pair>, PkiError> {
-    match planned.source {
+    issued(planned.leaf.name, planned.source, authorities.get(planned.leaf.issuer))
+}
+
+fn issued(certificate: &str, source: Source, authority: &Authority) -> Result<Option<Pair>, PkiError> {
+    match source {
         Source::Keep(pair) => Ok(Some(pair)),
         Source::KubeletsOwn => Ok(None),
         Source::Issue { order, key, .. } => {
             let key = match key {
                 KeySource::New(algorithm) => PrivateKey::generate(algorithm)?,
-                KeySource::Keep(pem) => PrivateKey::from_pem(planned.leaf.name, &pem.0)?,
+                KeySource::Keep(pem) => PrivateKey::from_pem(certificate, &pem.0)?,
             };
-            let certificate = issue(&order, &key, authorities.get(planned.leaf.issuer))?;
+            let certificate = issue(&order, &key, authority)?;
             Ok(Some(Pair { certificate, key: Secret(key.pem().to_owned()) }))
         }
     }

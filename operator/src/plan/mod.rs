@@ -6,12 +6,14 @@
 //! `keyplane render` in memory, with the same functions.
 
 mod authorities;
+mod given;
 pub mod issuance;
 mod node;
 pub mod objects;
 mod observed;
 pub mod status;
 mod user_kubeconfig;
+mod users;
 
 use k8s_openapi::api::core::v1::ConfigMap;
 use k8s_openapi::jiff::Timestamp;
@@ -21,7 +23,7 @@ pub use authorities::Authorities;
 pub use observed::{Observed, TargetFacts};
 
 use crate::cluster::{Cluster, LeafTerms, Node};
-use crate::pki::inventory::{AuthorityName, Leaf};
+use crate::pki::inventory::{AuthorityName, Leaf, user_certificate};
 use crate::pki::{CertificateOrder, renewal, valid_for};
 
 /// What is to be done now, and what can't be done.
@@ -41,6 +43,21 @@ pub enum Step {
     Secret(Box<Draft>),
     /// A ConfigMap that is derived from the spec.
     ConfigMap(Box<ConfigMap>),
+    /// A Secret of ours that nothing needs any more.
+    Removal(Box<Removal>),
+}
+
+/// The deletion of a Secret, in the very version that was seen.
+#[derive(Debug)]
+pub struct Removal {
+    /// Its name.
+    pub name: String,
+    /// Its UID.
+    pub uid: Option<String>,
+    /// The version that was seen.
+    pub resource_version: Option<String>,
+    /// What happens and what a person has to do, for an Event and the log.
+    pub note: String,
 }
 
 /// A Secret that is yet to be issued.
@@ -82,6 +99,13 @@ pub enum Content {
     Kubeconfig {
         /// Its certificate.
         leaf: PlannedLeaf,
+    },
+    /// A user's kubeconfig.
+    User {
+        /// The user's name.
+        user: String,
+        /// Where its certificate comes from.
+        source: Source,
     },
 }
 
@@ -153,11 +177,11 @@ impl Draft {
     /// What the step does, for an Event and the log: names and reasons, nothing secret.
     #[must_use]
     pub fn describe(&self) -> String {
-        let issued = |leaves: &[&PlannedLeaf]| {
-            let issued: Vec<_> = leaves
+        let issued = |sources: &[(&str, &Source)]| {
+            let issued: Vec<_> = sources
                 .iter()
-                .filter_map(|planned| match &planned.source {
-                    Source::Issue { reason, .. } => Some(format!("{} ({})", planned.leaf.name, reason.name())),
+                .filter_map(|(certificate, source)| match source {
+                    Source::Issue { reason, .. } => Some(format!("{certificate} ({})", reason.name())),
                     Source::Keep(_) | Source::KubeletsOwn => None,
                 })
                 .collect();
@@ -167,9 +191,15 @@ impl Draft {
             Content::Authority { name, .. } => format!("made the authority {} in Secret {}", name.name(), self.name),
             Content::ServiceAccountKey { .. } => format!("made the service-account key in Secret {}", self.name),
             Content::Node { node, leaves } => {
-                format!("wrote Secret {} for node {node}: {}", self.name, issued(&leaves.iter().collect::<Vec<_>>()))
+                let sources: Vec<_> = leaves.iter().map(|planned| (planned.leaf.name, &planned.source)).collect();
+                format!("wrote Secret {} for node {node}: {}", self.name, issued(&sources))
             }
-            Content::Kubeconfig { leaf } => format!("wrote Secret {}: {}", self.name, issued(&[leaf])),
+            Content::Kubeconfig { leaf } => {
+                format!("wrote Secret {}: {}", self.name, issued(&[(leaf.leaf.name, &leaf.source)]))
+            }
+            Content::User { user, source } => {
+                format!("wrote Secret {}: {}", self.name, issued(&[(&user_certificate(user), source)]))
+            }
         }
     }
 }
@@ -180,11 +210,17 @@ pub fn plan(cluster: &Cluster, observed: &Observed, now: Timestamp) -> Plan {
     let mut plan = Plan::default();
     let Some(authorities) = authorities::plan(cluster, observed, now, &mut plan) else { return plan };
     objects::plan_config_map(objects::trust_bundle(cluster, &authorities), observed, &mut plan);
-    for node in cluster.machines() {
-        node::plan(cluster, node, &authorities, observed, now, &mut plan);
-        objects::plan_config_map(objects::node_config(cluster, node, observed), observed, &mut plan);
+    match given::files(cluster, observed) {
+        Err(blocker) => plan.blockers.push(blocker),
+        Ok(given) => {
+            for node in cluster.machines() {
+                node::plan(cluster, node, &authorities, &given, observed, now, &mut plan);
+                objects::plan_config_map(objects::node_config(cluster, node, observed), observed, &mut plan);
+            }
+        }
     }
     user_kubeconfig::plan(cluster, &authorities, observed, now, &mut plan);
+    users::plan(cluster, &authorities, observed, now, &mut plan);
     plan
 }
 

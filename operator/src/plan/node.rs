@@ -4,8 +4,9 @@ use std::collections::BTreeMap;
 
 use k8s_openapi::api::core::v1::Secret as SecretObject;
 use k8s_openapi::jiff::Timestamp;
-use keyplane_crds::Layout;
+use keyplane_crds::{KeyAlgorithm, Layout};
 
+use super::given::GivenFile;
 use super::objects::{self, IndexEntry};
 use super::observed::Slot;
 use super::{
@@ -15,7 +16,7 @@ use crate::cluster::{Cluster, Node};
 use crate::kubeconfig::{self, Credential, KUBELET_CLIENT_CURRENT};
 use crate::pki::inventory::{AuthorityName, Form, Leaf, leaves_of};
 use crate::pki::places::{self, HARD_WAY_KUBELET_AUTHORITY, SIGNING_CERTIFICATE, pki_file};
-use crate::pki::{PrivateKey, first_certificate, renewal};
+use crate::pki::{CertificateFacts, CertificateOrder, PrivateKey, first_certificate, renewal};
 
 /// Mode of what everybody on the machine may read (kubeadm, `certutil.WriteCert`).
 const PUBLIC: u32 = 0o644;
@@ -27,6 +28,7 @@ pub(super) fn plan(
     cluster: &Cluster,
     node: &Node,
     authorities: &Authorities,
+    given: &[GivenFile],
     observed: &Observed,
     now: Timestamp,
     plan: &mut Plan,
@@ -53,7 +55,7 @@ pub(super) fn plan(
         })
         .collect();
     if let Some(found) = found
-        && let Some(wanted) = compose_kept(cluster, node, authorities, &leaves)
+        && let Some(wanted) = compose_kept(cluster, node, authorities, given, &leaves)
         && found.data == wanted.data
         && objects::has_metadata(&found.metadata, &wanted.metadata)
     {
@@ -74,16 +76,26 @@ pub(super) fn source(
 ) -> Source {
     let terms = cluster.policy.leaf(leaf.name);
     let order = order(cluster, node, leaf, terms, now);
+    source_of(leaf.name, order, terms.key_algorithm, stored, authorities.get(leaf.issuer).facts())
+}
+
+/// Whether the stored certificate is as ordered, or what to issue instead. A key that can be read stays.
+pub(super) fn source_of(
+    certificate: &str,
+    order: CertificateOrder,
+    algorithm: KeyAlgorithm,
+    stored: Option<Pair>,
+    issuer: &CertificateFacts,
+) -> Source {
     let Some(pair) = stored else {
-        return Source::Issue { order, key: KeySource::New(terms.key_algorithm), reason: renewal::Reason::Missing };
+        return Source::Issue { order, key: KeySource::New(algorithm), reason: renewal::Reason::Missing };
     };
-    let Ok(key) = PrivateKey::from_pem(leaf.name, &pair.key.0) else {
-        let key = KeySource::New(terms.key_algorithm);
-        return Source::Issue { order, key, reason: renewal::Reason::Unreadable };
+    let Ok(key) = PrivateKey::from_pem(certificate, &pair.key.0) else {
+        return Source::Issue { order, key: KeySource::New(algorithm), reason: renewal::Reason::Unreadable };
     };
-    let reason = match first_certificate(leaf.name, &pair.certificate) {
+    let reason = match first_certificate(certificate, &pair.certificate) {
         Err(_) => Some(renewal::Reason::Unreadable),
-        Ok(facts) => renewal::check(&facts, &key, &order, authorities.get(leaf.issuer).facts()),
+        Ok(facts) => renewal::check(&facts, &key, &order, issuer),
     };
     match reason {
         None => Source::Keep(pair),
@@ -138,6 +150,7 @@ fn compose_kept(
     cluster: &Cluster,
     node: &Node,
     authorities: &Authorities,
+    given: &[GivenFile],
     leaves: &[PlannedLeaf],
 ) -> Option<SecretObject> {
     let mut pairs = BTreeMap::new();
@@ -148,7 +161,7 @@ fn compose_kept(
             Source::Issue { .. } => return None,
         }
     }
-    Some(compose(cluster, node, authorities, &pairs))
+    Some(compose(cluster, node, authorities, given, &pairs))
 }
 
 /// The Secret from its parts. A kubeconfig without a pair refers to the kubelet's own file.
@@ -156,6 +169,7 @@ pub(super) fn compose(
     cluster: &Cluster,
     node: &Node,
     authorities: &Authorities,
+    given: &[GivenFile],
     pairs: &BTreeMap<&'static str, Pair>,
 ) -> SecretObject {
     let layout = cluster.layout();
@@ -197,6 +211,8 @@ pub(super) fn compose(
             (Form::Pair { .. }, None, _) | (Form::Kubeconfig { .. }, _, None) => {}
         }
     }
+    let given = given.iter().filter(|_| cluster.is_control_plane(node));
+    files.extend(given.map(|file| (file.key.to_owned(), file.path.to_owned(), PRIVATE, file.content.clone())));
     files.sort();
     let entries: Vec<_> = files.iter().map(|(key, path, mode, _)| IndexEntry::new(key, path, *mode)).collect();
     let mut data = BTreeMap::from([(objects::INDEX_KEY.to_owned(), objects::index(&entries))]);

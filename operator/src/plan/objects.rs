@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 
-use aws_lc_rs::digest;
 use k8s_openapi::ByteString;
 use k8s_openapi::api::core::v1::{ConfigMap, Secret};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
@@ -11,6 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use super::observed::Slot;
 use super::{Authorities, Observed, Plan, Step};
+pub(super) use crate::checksum::checksum;
 use crate::cluster::{Cluster, Node};
 use crate::manifests::{self, File, systemd};
 use crate::pki::inventory::AuthorityName;
@@ -48,6 +48,12 @@ pub fn kubeconfig_secret(cluster: &str) -> String {
     format!("{cluster}-kubeconfig")
 }
 
+/// The Secret of a user's kubeconfig.
+#[must_use]
+pub fn user_secret(cluster: &str, user: &str) -> String {
+    format!("{cluster}-user-{user}-kubeconfig")
+}
+
 /// The Secret of a node.
 #[must_use]
 pub fn node_secret(cluster: &str, node: &str) -> String {
@@ -73,6 +79,13 @@ pub fn secret_names(cluster: &Cluster) -> impl Iterator<Item = String> {
         .map(|authority| authority_secret(&cluster.name, *authority))
         .chain([service_account_secret(&cluster.name), kubeconfig_secret(&cluster.name)])
         .chain(cluster.machines().map(|node| node_secret(&cluster.name, &node.name)))
+        .chain(cluster.users.iter().map(|user| user_secret(&cluster.name, &user.name)))
+}
+
+/// The Secrets of others that the ClusterSpec refers to.
+pub fn referenced_secret_names(cluster: &Cluster) -> impl Iterator<Item = String> {
+    let webhook = cluster.spec.audit.as_ref().and_then(|audit| audit.webhook.as_ref());
+    webhook.map(|webhook| webhook.secret_ref.name.clone()).into_iter()
 }
 
 /// The name of every ConfigMap that belongs to the cluster.
@@ -190,18 +203,6 @@ fn metadata<const N: usize>(
         annotations: Some(annotations.into_iter().map(|(key, value)| (key.to_owned(), value)).collect()),
         ..ObjectMeta::default()
     }
-}
-
-/// SHA-256 in hexadecimal over keys and values, each with its length before it.
-pub(super) fn checksum<'a>(entries: impl Iterator<Item = (&'a str, &'a [u8])>) -> String {
-    let mut context = digest::Context::new(&digest::SHA256);
-    for (key, value) in entries {
-        for part in [key.as_bytes(), value] {
-            context.update(&(part.len() as u64).to_be_bytes());
-            context.update(part);
-        }
-    }
-    context.finish().as_ref().iter().map(|byte| format!("{byte:02x}")).collect::<Vec<_>>().concat()
 }
 
 /// Whether an object has all that it should have. More labels and annotations than ours are others' business; more

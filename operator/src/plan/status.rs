@@ -6,7 +6,7 @@ use keyplane_crds::{CertificateStatus, ClusterCondition, ClusterSpecStatus, Cond
 
 use super::{Authorities, Blocker, Observed, node, objects, user_kubeconfig};
 use crate::cluster::{Cluster, Node};
-use crate::pki::inventory::{AuthorityName, Leaf, cluster_leaves, leaves_of};
+use crate::pki::inventory::{AuthorityName, Leaf, USER_ISSUER, cluster_leaves, leaves_of, user_certificate};
 use crate::pki::{CertificateFacts, first_certificate, renewal};
 
 /// What a condition says.
@@ -165,7 +165,7 @@ fn valid(certificates: &[CertificateStatus], rendered: bool, now: Timestamp) -> 
     }
 }
 
-/// Every certificate, in the inventory's order: authorities, then the nodes', then the cluster's own.
+/// Every certificate, in the inventory's order: authorities, then the nodes', then the cluster's own, then the users'.
 #[must_use]
 pub fn certificates(cluster: &Cluster, observed: &Observed, authorities: &Authorities) -> Vec<CertificateStatus> {
     let mut list: Vec<_> = AuthorityName::ALL
@@ -192,6 +192,13 @@ pub fn certificates(cluster: &Cluster, observed: &Observed, authorities: &Author
     list.extend(
         cluster_leaves().filter_map(|leaf| leaf_row(leaf, None, &user_kubeconfig::stored_pair(secret?)?.certificate)),
     );
+    list.extend(cluster.users.iter().filter_map(|user| {
+        let secret = observed.secrets.get(&objects::user_secret(&cluster.name, &user.name))?;
+        let name = user_certificate(&user.name);
+        let facts = first_certificate(&name, &user_kubeconfig::stored_pair(secret)?.certificate).ok()?;
+        let renewal = renewal::leaf_renewal_time(&facts, cluster.user_terms(user));
+        Some(row(&name, None, USER_ISSUER.name(), &facts, renewal))
+    }));
     list
 }
 

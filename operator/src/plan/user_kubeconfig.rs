@@ -47,14 +47,27 @@ pub(super) fn compose(
     authorities: &Authorities,
     pair: &Pair,
 ) -> SecretObject {
+    let name = objects::kubeconfig_secret(&cluster.name);
+    let user = leaf.subject(first).common_name;
+    secret(cluster, name, objects::CLUSTER_API_SECRET_TYPE, &user, authorities, pair)
+}
+
+/// A Secret with a kubeconfig for somebody who is not on a machine of the cluster.
+pub(super) fn secret(
+    cluster: &Cluster,
+    name: String,
+    type_: &str,
+    user: &str,
+    authorities: &Authorities,
+    pair: &Pair,
+) -> SecretObject {
     let trust = authorities.get(AuthorityName::Cluster).certificate_pem();
     let credential = Credential::Embedded { certificate: &pair.certificate, key: &pair.key.0 };
-    let text = kubeconfig::write(&cluster.endpoint, trust, &leaf.subject(first).common_name, credential);
+    let text = kubeconfig::write_through(cluster.proxy_url(), &cluster.endpoint, trust, user, credential);
     let annotations = [
         (objects::NOT_AFTER_ANNOTATION, node::earliest_end(std::iter::once(pair))),
         (objects::ISSUER_CHECKSUM_ANNOTATION, objects::checksum([("ca", trust.as_bytes())].into_iter())),
     ];
-    let name = objects::kubeconfig_secret(&cluster.name);
     let data = [(VALUE_KEY.to_owned(), text)].into();
-    objects::secret(cluster, name, None, objects::CLUSTER_API_SECRET_TYPE, data, annotations)
+    objects::secret(cluster, name, None, type_, data, annotations)
 }

@@ -23,7 +23,7 @@ pub const USER: &str = "keyplane:controller";
 /// The subject of Keyplane's own certificate: a user without a group, whose rights are [`USER`]'s and no more.
 #[must_use]
 pub fn client_subject() -> Subject {
-    Subject { common_name: USER.to_owned(), organization: None }
+    Subject::user(USER)
 }
 
 /// An object that belongs in the target.

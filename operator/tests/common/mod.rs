@@ -51,6 +51,10 @@ pub fn carry_out(step: Step, cluster: &Cluster, observed: &mut Observed) {
             observed.secrets.insert(name, secret);
         }
         Step::ConfigMap(config_map) => _ = observed.config_maps.insert(config_map.name_any(), *config_map),
+        Step::Removal(removal) => {
+            let removed = observed.secrets.remove(&removal.name).unwrap();
+            assert_eq!(removed.resource_version(), removal.resource_version, "{} was changed meanwhile", removal.name);
+        }
     }
 }
 

@@ -72,6 +72,6 @@ async fn read(management: &Client, brief: &Brief, name: &str) -> Result<Secret, 
 }
 
 async fn connect(brief: &Brief, server: &Endpoint, certificate: &str, key: &str) -> Result<Client, Unavailable> {
-    let client = target_client::connect(server, &brief.trust, certificate, key).await;
+    let client = target_client::connect(brief.cluster.proxy_url(), server, &brief.trust, certificate, key).await;
     client.map_err(|error| Unavailable::new("NoClient", error.to_string()))
 }

@@ -1,6 +1,6 @@
 //! The units of a control-plane machine.
 
-use super::super::{File, apiserver, controller_manager, etcd, scheduler};
+use super::super::{File, apiserver, controller_manager, etcd, options, scheduler};
 use super::unit::Service;
 use super::{file, program, restart, setting};
 use crate::cluster::{Cluster, Node};
@@ -15,7 +15,7 @@ const OUT_OF_MEMORY_SCORE: &str = "-997";
 
 pub(super) fn files(cluster: &Cluster, machine: &Node) -> Vec<File> {
     let api_server = ["network-online.target", "kube-apiserver.service"];
-    vec![
+    let mut files = vec![
         file("etcd.service", "/etc/systemd/system/etcd.service", etcd_unit(cluster, machine)),
         file("kube-apiserver.service", "/etc/systemd/system/kube-apiserver.service", api_server_unit(cluster, machine)),
         file(
@@ -45,7 +45,9 @@ pub(super) fn files(cluster: &Cluster, machine: &Node) -> Vec<File> {
             .text(),
         ),
         file("kube-scheduler.yaml", scheduler::CONFIGURATION_PATH, scheduler::configuration(cluster)),
-    ]
+    ];
+    files.extend(options::files(cluster));
+    files
 }
 
 fn etcd_unit(cluster: &Cluster, machine: &Node) -> String {
@@ -69,16 +71,16 @@ fn etcd_unit(cluster: &Cluster, machine: &Node) -> String {
 }
 
 fn api_server_unit(cluster: &Cluster, machine: &Node) -> String {
+    // kubeadm's time for a component to come up.
+    let mut own = vec![setting("Type", "notify"), setting("TimeoutStartSec", "4min")];
+    // systemd passes over names that begin with X-. The unit changes with what the API server reads only when it starts.
+    own.extend(options::annotation(cluster).map(|(_, checksum)| ("X-OptionsChecksum", checksum)));
     Service {
         description: "Kubernetes API server",
         documentation: &format!("{KUBERNETES}kube-apiserver/"),
         after: &["network-online.target", "etcd.service"],
         wants: &["network-online.target", "etcd.service"],
-        settings: settings(
-            apiserver::command(cluster, machine),
-            // kubeadm's time for a component to come up.
-            vec![setting("Type", "notify"), setting("TimeoutStartSec", "4min")],
-        ),
+        settings: settings(apiserver::command(cluster, machine), own),
         ..Service::default()
     }
     .text()

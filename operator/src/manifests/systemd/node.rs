@@ -83,7 +83,7 @@ fn kubelet_unit(cluster: &Cluster, machine: &Node) -> String {
     let kubeconfig = places::kubeconfig(cluster.layout(), "kubelet.conf");
     let mut command =
         vec!["kubelet".to_owned(), format!("--config={KUBELET_CONFIGURATION}"), format!("--kubeconfig={kubeconfig}")];
-    command.extend(machine_flags(machine));
+    command.extend(machine_flags(cluster, machine));
     let mut settings = vec![("ExecStart", program(command))];
     settings.extend(restart());
     // The kubelet reports what its own unit and the runtime's use.

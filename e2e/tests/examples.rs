@@ -1,0 +1,32 @@
+//! What the documentation shows is what Keyplane takes.
+
+use std::fs;
+
+use anyhow::{Context, Result, ensure};
+use keyplane_e2e::installation::{Installation, PATIENCE};
+use keyplane_e2e::{Lab, eventually};
+
+#[test]
+#[ignore = "needs root and the lab's parts: make test"]
+fn every_example_is_admitted_and_rendered() -> Result<()> {
+    let lab = Lab::start()?;
+    let mut installation = Installation::start(&lab)?;
+    let admin = installation.admin().clone();
+    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../examples");
+    let files = fs::read_dir(folder)?.map(|entry| Ok(entry?.path())).collect::<Result<Vec<_>>>()?;
+    ensure!(files.len() > 1, "{files:?}");
+    for file in files {
+        let applied = admin.run(&["apply", "-o", "name", "-f", &file.to_string_lossy()])?;
+        for object in applied.lines() {
+            if let Some(cluster) = object.strip_prefix("clusterspec.keyplane.io/") {
+                installation.wait_for(cluster, "Rendered").with_context(|| file.display().to_string())?;
+            }
+        }
+        for object in applied.lines().filter(|object| object.contains(".keyplane.io/")) {
+            if let Some(pool) = object.strip_prefix("nodepool.keyplane.io/") {
+                eventually(object, PATIENCE, || admin.check_condition(&["nodepool", pool], "Ready"))?;
+            }
+        }
+    }
+    Ok(())
+}

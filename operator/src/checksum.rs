@@ -1,0 +1,16 @@
+//! SHA-256 of texts with names.
+
+use aws_lc_rs::digest;
+
+/// SHA-256 in hexadecimal over keys and values, each with its length before it.
+#[must_use]
+pub fn checksum<'a>(entries: impl Iterator<Item = (&'a str, &'a [u8])>) -> String {
+    let mut context = digest::Context::new(&digest::SHA256);
+    for (key, value) in entries {
+        for part in [key.as_bytes(), value] {
+            context.update(&(part.len() as u64).to_be_bytes());
+            context.update(part);
+        }
+    }
+    context.finish().as_ref().iter().map(|byte| format!("{byte:02x}")).collect::<Vec<_>>().concat()
+}

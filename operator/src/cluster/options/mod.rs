@@ -1,0 +1,207 @@
+//! What admission refuses of the options that the API servers read from files of their own. A file that they can't read
+//! would end them, all at the same time: so more is checked here than a schema can say.
+
+mod audit;
+mod authentication;
+mod pod_security;
+
+use keyplane_crds::{Argument, ClusterSpecSpec};
+
+use super::{FieldError, is_dns_name};
+
+const EXTRA_ARGS: &str = "spec.controlPlane.apiServer.extraArgs";
+
+/// The names of the volumes that these options need in the API server's pod.
+const VOLUMES: [&str; 4] = ["audit-config", "audit-log", "authentication-config", "admission-config"];
+
+pub(super) fn refuse(spec: &ClusterSpecSpec) -> Result<(), FieldError> {
+    let extra = &spec.control_plane.api_server.extra_args;
+    if let Some(audit) = &spec.audit {
+        audit::refuse(audit, extra)?;
+    }
+    if let Some(authentication) = &spec.authentication {
+        authentication::refuse(authentication, extra, spec)?;
+    }
+    if let Some(pod_security) = &spec.pod_security {
+        pod_security::refuse(pod_security, extra)?;
+    }
+    if spec.audit.is_some() || spec.authentication.is_some() || spec.pod_security.is_some() {
+        let volumes = &spec.control_plane.api_server.extra_volumes;
+        if let Some(taken) = volumes.iter().find(|volume| VOLUMES.contains(&volume.name.as_str())) {
+            return Err(FieldError::new(
+                "spec.controlPlane.apiServer.extraVolumes",
+                format!(
+                    "{} is a volume of spec.audit, spec.authentication or spec.podSecurity: choose another name",
+                    taken.name
+                ),
+            ));
+        }
+    }
+    refuse_proxy(spec)
+}
+
+/// A proxy's URL, with a host and a port and nothing else: a password would be shown to everybody who reads the object.
+fn refuse_proxy(spec: &ClusterSpecSpec) -> Result<(), FieldError> {
+    let Some(url) = spec.access.as_ref().and_then(|access| access.proxy_url.as_deref()) else { return Ok(()) };
+    let rest = ["http://", "https://", "socks5://"].iter().find_map(|scheme| url.strip_prefix(scheme));
+    let parts = rest.and_then(|rest| rest.rsplit_once(':'));
+    let good = parts.is_some_and(|(host, port)| {
+        let address = host.strip_prefix('[').and_then(|host| host.strip_suffix(']'));
+        let host = address.map_or_else(|| is_dns_name(host), |address| address.parse::<std::net::Ipv6Addr>().is_ok());
+        host && !port.starts_with(['0', '+']) && port.parse::<u16>().is_ok()
+    });
+    if good {
+        return Ok(());
+    }
+    // The URL is not repeated: it may have a password.
+    Err(FieldError::new(
+        "spec.access.proxyURL",
+        "must be http://, https:// or socks5:// with a host and a port and nothing else, for example \
+         http://bastion.example:3128",
+    ))
+}
+
+/// Refuses a flag that an option sets too.
+fn refuse_flags(extra: &[Argument], taken: impl Fn(&str) -> bool, cure: &str) -> Result<(), FieldError> {
+    match extra.iter().find(|argument| taken(&argument.name)) {
+        None => Ok(()),
+        Some(argument) => Err(FieldError::new(EXTRA_ARGS, format!("{} {cure}", argument.name))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::{Cluster, Policy};
+
+    fn field(options: &str) -> Option<(String, String)> {
+        let spec = format!(
+            "
+kubernetesVersion: v1.37.2
+controlPlaneEndpoint: {{host: api.demo.example}}
+controlPlane: {{nodes: [{{name: cp1, addresses: [10.0.0.11]}}]}}
+{options}
+"
+        );
+        let spec = serde_saphyr::from_str(&spec).unwrap();
+        Cluster::parse("demo", "default", &spec, Policy::default()).err().map(|error| (error.field, error.message))
+    }
+
+    #[test]
+    fn options_that_make_sense_are_let_through() {
+        for good in [
+            "audit: {}",
+            "audit: {policy: {apiVersion: audit.k8s.io/v1, kind: Policy, rules: [{level: None, nonResourceURLs: ['/healthz*']}, {level: Request, resources: [{group: '', resources: [pods]}], futureField: 1}]}}",
+            "audit: {log: {path: /data/audit.log, maxAge: 1}, webhook: {secretRef: {name: siem}}}",
+            "authentication: {}",
+            "authentication: {jwt: [{issuer: {url: 'https://id.example', audiences: [a]}, claimMappings: {username: {claim: sub, prefix: ''}}}]}",
+            "authentication: {jwt: [{issuer: {url: 'https://id.example', audiences: [a, b], audienceMatchPolicy: MatchAny}, claimMappings: {username: {expression: claims.sub}}}]}",
+            "authentication: {anonymous: {enabled: true}}",
+            "authentication: {anonymous: {enabled: true, conditions: [{path: /livez}, {path: /readyz}]}}",
+            "podSecurity: {enforce: restricted, version: v1.36, exemptions: {namespaces: [monitoring], runtimeClasses: [gvisor.example]}}",
+            "users: [{name: jane, groups: [ops, 'kubeadm:cluster-admins'], validity: 24h}]",
+            "access: {proxyURL: 'http://bastion.example:3128'}",
+            "access: {proxyURL: 'https://10.0.0.1:443'}",
+            "access: {proxyURL: 'socks5://[fd00::1]:1080'}",
+            "access: {}",
+        ] {
+            assert_eq!(field(good), None, "{good}");
+        }
+    }
+
+    #[test]
+    fn an_option_that_would_end_the_api_servers_is_refused_with_its_field() {
+        let policy = |rules: &str| format!("audit: {{policy: {{apiVersion: audit.k8s.io/v1, kind: Policy, {rules}}}}}");
+        let flag = |option: &str, flag: &str| {
+            format!(
+                "{option}\ncontrolPlane: {{nodes: [{{name: cp1, addresses: [10.0.0.11]}}], apiServer: {{extraArgs: [{{name: {flag}, value: x}}]}}}}"
+            )
+        };
+        let jwt = |issuer: &str, username: &str| {
+            format!("authentication: {{jwt: [{{issuer: {{{issuer}}}, claimMappings: {{username: {{{username}}}}}}}]}}")
+        };
+        let (good_issuer, good_user) = ("url: 'https://id.example', audiences: [a]", "expression: claims.sub");
+        for (bad, expected) in [
+            (policy("rules: []"), "spec.audit.policy.rules"),
+            (policy("rules: [{level: All}]"), "spec.audit.policy"),
+            (policy("rules: [{level: None, users: jane}]"), "spec.audit.policy"),
+            (policy("rules: [{level: None, nonResourceURLs: [healthz]}]"), "spec.audit.policy.rules[0].nonResourceURLs"),
+            (policy("rules: [{level: None, nonResourceURLs: ['/a*b']}]"), "spec.audit.policy.rules[0].nonResourceURLs"),
+            (policy("rules: [{level: None, nonResourceURLs: [/a], namespaces: [x]}]"), "spec.audit.policy.rules[0]"),
+            (policy("rules: [{level: None, resources: [{resourceNames: [a]}]}]"), "spec.audit.policy.rules[0].resources"),
+            (policy("rules: [{level: None, resources: [{group: apps/v1}]}]"), "spec.audit.policy.rules[0].resources"),
+            (policy("omitStages: [Never], rules: [{level: None}]"), "spec.audit.policy"),
+            (
+                "audit: {policy: {apiVersion: audit.k8s.io/v1beta1, kind: Policy, rules: [{level: None}]}}".to_owned(),
+                "spec.audit.policy",
+            ),
+            ("audit: {log: {path: audit.log}}".to_owned(), "spec.audit.log.path"),
+            ("audit: {log: {path: /audit.log}}".to_owned(), "spec.audit.log.path"),
+            ("audit: {log: {path: /etc/kubernetes/pki/audit.log}}".to_owned(), "spec.audit.log.path"),
+            ("audit: {log: {path: /var/log/../../etc/x}}".to_owned(), "spec.audit.log.path"),
+            ("audit: {log: {maxAge: -1}}".to_owned(), "spec.audit.log.maxAge"),
+            (flag("audit: {}", "audit-log-path"), super::EXTRA_ARGS),
+            (flag("authentication: {}", "oidc-issuer-url"), super::EXTRA_ARGS),
+            (flag("authentication: {}", "anonymous-auth"), super::EXTRA_ARGS),
+            (flag("podSecurity: {}", "admission-control-config-file"), super::EXTRA_ARGS),
+            (
+                "audit: {}\ncontrolPlane: {nodes: [{name: cp1, addresses: [10.0.0.11]}], apiServer: {extraVolumes: [{name: audit-log, hostPath: /a, mountPath: /a}]}}".to_owned(),
+                "spec.controlPlane.apiServer.extraVolumes",
+            ),
+            (jwt("url: 'http://id.example', audiences: [a]", good_user), "spec.authentication.jwt[0].issuer.url"),
+            (jwt("url: 'https://id.example?a', audiences: [a]", good_user), "spec.authentication.jwt[0].issuer.url"),
+            (jwt("url: 'https://kubernetes.default.svc.cluster.local', audiences: [a]", good_user), "spec.authentication.jwt[0].issuer.url"),
+            (jwt("url: 'https://id.example', audiences: []", good_user), "spec.authentication.jwt[0].issuer.audiences"),
+            (jwt("url: 'https://id.example', audiences: [a, b]", good_user), "spec.authentication.jwt[0].issuer.audienceMatchPolicy"),
+            (jwt("url: 'https://id.example', audiences: [a], certificateAuthority: x", good_user), "spec.authentication.jwt[0].issuer.certificateAuthority"),
+            (jwt(good_issuer, ""), "spec.authentication.jwt[0].claimMappings.username"),
+            (jwt(good_issuer, "claim: sub"), "spec.authentication.jwt[0].claimMappings.username"),
+            (jwt(good_issuer, "claim: sub, prefix: '', expression: claims.sub"), "spec.authentication.jwt[0].claimMappings.username"),
+            ("authentication: {jwt: [{issuer: 1}]}".to_owned(), "spec.authentication.jwt[0]"),
+            ("authentication: {anonymous: {enabled: false}}".to_owned(), "spec.authentication.anonymous.enabled"),
+            (
+                "authentication: {anonymous: {enabled: true, conditions: [{path: /livez}]}}".to_owned(),
+                "spec.authentication.anonymous.conditions",
+            ),
+            ("podSecurity: {version: '1.37'}".to_owned(), "spec.podSecurity.version"),
+            ("podSecurity: {warnVersion: v1.037}".to_owned(), "spec.podSecurity.warnVersion"),
+            ("podSecurity: {exemptions: {namespaces: [a.b]}}".to_owned(), "spec.podSecurity.exemptions.namespaces"),
+            ("podSecurity: {exemptions: {usernames: ['']}}".to_owned(), "spec.podSecurity.exemptions.usernames"),
+            ("podSecurity: {exemptions: {runtimeClasses: [A]}}".to_owned(), "spec.podSecurity.exemptions.runtimeClasses"),
+            ("users: [{name: Jane}]".to_owned(), "spec.users[].name"),
+            ("users: [{name: jane.doe}]".to_owned(), "spec.users[].name"),
+            ("users: [{name: jane}, {name: jane}]".to_owned(), "spec.users"),
+            ("users: [{name: jane, groups: ['system:masters']}]".to_owned(), "spec.users[jane].groups"),
+            ("users: [{name: jane, groups: ['']}]".to_owned(), "spec.users[jane].groups"),
+            ("users: [{name: jane, validity: 8761h}]".to_owned(), "spec.users[jane].validity"),
+            ("users: [{name: jane, validity: 1d}]".to_owned(), "spec.users[jane].validity"),
+            ("access: {proxyURL: 'bastion.example:3128'}".to_owned(), "spec.access.proxyURL"),
+            ("access: {proxyURL: 'ftp://bastion.example:3128'}".to_owned(), "spec.access.proxyURL"),
+            ("access: {proxyURL: 'http://bastion.example'}".to_owned(), "spec.access.proxyURL"),
+            ("access: {proxyURL: 'http://me:secret@bastion.example:3128'}".to_owned(), "spec.access.proxyURL"),
+            ("access: {proxyURL: 'http://bastion.example:3128/path'}".to_owned(), "spec.access.proxyURL"),
+            ("access: {proxyURL: 'http://bastion.example:0'}".to_owned(), "spec.access.proxyURL"),
+        ] {
+            // The second controlPlane of a document takes the place of the first.
+            let (told, message) = field_of(&bad);
+            assert_eq!(told, expected, "{bad}: {message}");
+            assert!(!message.contains("secret"), "{message}");
+        }
+    }
+
+    fn field_of(options: &str) -> (String, String) {
+        if let Some((options, control_plane)) = options.split_once("\ncontrolPlane:") {
+            let spec = format!(
+                "
+kubernetesVersion: v1.37.2
+controlPlaneEndpoint: {{host: api.demo.example}}
+controlPlane:{control_plane}
+{options}
+"
+            );
+            let spec = serde_saphyr::from_str(&spec).unwrap();
+            let error = Cluster::parse("demo", "default", &spec, Policy::default()).unwrap_err();
+            return (error.field, error.message);
+        }
+        field(options).unwrap_or_default()
+    }
+}

@@ -1,0 +1,225 @@
+//! Audit, authentication, Pod Security, users and the proxy, from the spec to the objects.
+
+// Helpers of tests are no tests to clippy.
+#![allow(clippy::unwrap_used)]
+
+mod common;
+
+use common::{SMALL, cluster, noon, settle, settled, text};
+use k8s_openapi::ByteString;
+use k8s_openapi::api::core::v1::Secret;
+use k8s_openapi::jiff::SignedDuration;
+use keyplane::kubeconfig::embedded_credential;
+use keyplane::pki::{Subject, first_certificate};
+use keyplane::plan::{Authorities, Observed, Step, plan, status};
+use kube::ResourceExt;
+use serde_json::Value;
+
+fn with(options: &str) -> String {
+    format!("{SMALL}{options}\n")
+}
+
+fn yaml(text: &str) -> Value {
+    serde_saphyr::from_str(text).unwrap()
+}
+
+fn config(observed: &Observed, key: &str) -> Option<String> {
+    observed.config_maps["demo-cp1-config"].data.as_ref().unwrap().get(key).cloned()
+}
+
+fn subject(observed: &Observed, secret: &str) -> Subject {
+    let (certificate, _) = embedded_credential(&text(observed, secret, "value")).unwrap();
+    first_certificate(secret, &certificate).unwrap().subject.unwrap()
+}
+
+const JANE: &str = "demo-user-jane-kubeconfig";
+const ANNOTATION: &str = "keyplane.io/options-checksum";
+
+#[test]
+fn a_user_gets_a_kubeconfig_whose_certificate_has_every_group() {
+    let (cluster, observed) =
+        settled(&with("users: [{name: jane, groups: [ops, auditors], validity: 48h}, {name: ci}]"));
+    let jane = subject(&observed, JANE);
+    assert_eq!(
+        (jane.common_name.as_str(), jane.organizations),
+        ("jane", vec!["auditors".to_owned(), "ops".to_owned()])
+    );
+    assert_eq!(subject(&observed, "demo-user-ci-kubeconfig"), Subject::user("ci"));
+    let secret = &observed.secrets[JANE];
+    assert_eq!(secret.labels()["keyplane.io/user"], "jane");
+    assert_eq!(secret.annotations()["keyplane.io/not-after"], "2026-11-25T12:00:00Z");
+    let config = yaml(&text(&observed, JANE, "value"));
+    assert_eq!(config["clusters"][0]["cluster"]["server"], "https://api.demo.example:6443");
+    assert_eq!(config["current-context"], "jane@kubernetes");
+    let listed = status::certificates(&cluster, &observed, &Authorities::load(&cluster, &observed).unwrap());
+    let row = listed.iter().find(|row| row.name == "users/jane").unwrap();
+    assert_eq!((row.issuer.as_str(), row.not_after.0), ("ca", noon() + SignedDuration::from_hours(48)));
+    assert_eq!(
+        listed.iter().find(|row| row.name == "users/ci").unwrap().not_after.0,
+        noon() + SignedDuration::from_hours(8760)
+    );
+    for days in [0, 400] {
+        let later = plan(&cluster, &observed, noon() + SignedDuration::from_hours(24 * days));
+        assert!(later.steps.is_empty() && later.blockers.is_empty(), "{later:?}");
+    }
+}
+
+#[test]
+fn other_groups_are_another_certificate_and_another_order_of_groups_is_none() {
+    let (_, mut observed) = settled(&with("users: [{name: jane, groups: [ops, auditors]}]"));
+    let before = embedded_credential(&text(&observed, JANE, "value")).unwrap();
+    let turned = cluster(&with("users: [{name: jane, groups: [auditors, ops]}]"));
+    assert!(plan(&turned, &observed, noon()).steps.is_empty());
+    settle(&cluster(&with("users: [{name: jane, groups: [auditors]}]")), &mut observed);
+    let after = embedded_credential(&text(&observed, JANE, "value")).unwrap();
+    assert_eq!(subject(&observed, JANE).organizations, ["auditors"]);
+    assert!(before.1 == after.1 && before.0 != after.0, "the same key, another certificate");
+}
+
+#[test]
+fn the_kubeconfig_of_a_user_who_is_gone_goes_and_one_of_somebody_else_stays() {
+    let (_, mut observed) = settled(&with("users: [{name: jane}, {name: ci}]"));
+    // Not ours: it lacks the label of the manager.
+    let mut theirs = observed.secrets[JANE].clone();
+    theirs.metadata.name = Some("demo-user-bob-kubeconfig".to_owned());
+    theirs.labels_mut().insert("keyplane.io/user".to_owned(), "bob".to_owned());
+    theirs.labels_mut().remove("app.kubernetes.io/managed-by");
+    observed.secrets.insert(theirs.name_any(), theirs);
+    // Ours by its labels, which somebody has copied, under a name that is not a user's.
+    let mut copied = observed.secrets[JANE].clone();
+    copied.metadata.name = Some("copy".to_owned());
+    observed.secrets.insert(copied.name_any(), copied);
+    let less = cluster(&with("users: [{name: ci}]"));
+    let next = plan(&less, &observed, noon());
+    let [Step::Removal(removal)] = next.steps.as_slice() else { panic!("{next:?}") };
+    assert_eq!(removal.name, JANE);
+    for word in ["jane", "can't be taken back", "2027-11-23T12:00:00Z", "bindings"] {
+        assert!(removal.note.contains(word), "{word} not in {}", removal.note);
+    }
+    settle(&less, &mut observed);
+    let left: Vec<_> = observed.secrets.keys().filter(|name| name.contains("user") || *name == "copy").collect();
+    assert_eq!(left, ["copy", "demo-user-bob-kubeconfig", "demo-user-ci-kubeconfig"]);
+}
+
+#[test]
+fn a_secret_of_somebody_else_under_a_users_name_is_left_alone_and_told() {
+    let cluster = cluster(&with("users: [{name: jane}]"));
+    let mut theirs = Secret::default();
+    theirs.metadata.name = Some(JANE.to_owned());
+    let mut observed = Observed::default();
+    observed.secrets.insert(JANE.to_owned(), theirs.clone());
+    let last = settle(&cluster, &mut observed);
+    assert_eq!(last.blockers.iter().map(|blocker| blocker.reason).collect::<Vec<_>>(), ["ForeignObject"]);
+    assert_eq!(observed.secrets[JANE], theirs);
+}
+
+#[test]
+fn a_short_certificate_under_a_policy_of_a_long_renewal_time_is_not_due_from_its_first_minute() {
+    let spec = serde_saphyr::from_str(&with("users: [{name: jane, validity: 1h}]")).unwrap();
+    let policy = serde_saphyr::from_str(
+        "{leaf: {keyAlgorithm: ECDSA-P256, renewBefore: 720h}, authority: {keyAlgorithm: ECDSA-P256}}",
+    )
+    .unwrap();
+    let policy = keyplane::cluster::Policy::parse(&policy).unwrap();
+    let cluster = keyplane::cluster::Cluster::parse("demo", "default", &spec, policy).unwrap();
+    let mut observed = Observed::default();
+    settle(&cluster, &mut observed);
+    let listed = status::certificates(&cluster, &observed, &Authorities::load(&cluster, &observed).unwrap());
+    let row = listed.iter().find(|row| row.name == "users/jane").unwrap();
+    assert!(row.renewal_time.0 > noon() && row.renewal_time.0 < row.not_after.0, "{row:?}");
+}
+
+#[test]
+fn people_reach_the_cluster_through_the_proxy_and_machines_do_not() {
+    let (_, mut observed) = settled(&with("users: [{name: jane}]"));
+    let proxy = |text: String| yaml(&text)["clusters"][0]["cluster"].get("proxy-url").cloned();
+    assert_eq!(proxy(text(&observed, JANE, "value")), None);
+    let through = cluster(&with("users: [{name: jane}]\naccess: {proxyURL: 'http://bastion.example:3128'}"));
+    settle(&through, &mut observed);
+    for name in ["demo-kubeconfig", JANE] {
+        assert_eq!(proxy(text(&observed, name, "value")), Some("http://bastion.example:3128".into()), "{name}");
+    }
+    for file in ["admin.conf", "super-admin.conf", "controller-manager.conf", "scheduler.conf", "kubelet.conf"] {
+        assert_eq!(proxy(text(&observed, "demo-cp1-pki", file)), None, "{file}");
+    }
+}
+
+#[test]
+fn a_machine_waits_for_the_audit_servers_kubeconfig_and_gets_it_as_a_secret_file() {
+    let cluster = cluster(&with("audit: {webhook: {secretRef: {name: siem}}}"));
+    let mut observed = Observed::default();
+    let waiting = settle(&cluster, &mut observed);
+    assert_eq!(waiting.blockers[0].reason, "SecretNotFound");
+    assert!(waiting.blockers[0].waits_for_a_secret() && waiting.blockers[0].message.contains("siem"));
+    assert!(!observed.secrets.contains_key("demo-cp1-pki") && !observed.config_maps.contains_key("demo-cp1-config"));
+    let give = |observed: &mut Observed, content: &str| {
+        let data = [("value".to_owned(), ByteString(content.as_bytes().to_vec()))].into();
+        let mut secret = Secret { data: Some(data), ..Secret::default() };
+        secret.metadata.name = Some("siem".to_owned());
+        observed.secrets.insert("siem".to_owned(), secret);
+        settle(&cluster, observed).blockers
+    };
+    let told = give(&mut observed, "token: S3CRET: x");
+    assert_eq!(told[0].reason, "SecretUnusable");
+    assert!(!told[0].message.contains("S3CRET"), "{}", told[0].message);
+    assert_eq!(give(&mut observed, "clusters: [{cluster: {server: siem}}]")[0].reason, "SecretUnusable");
+    let good = "{clusters: [{name: a, cluster: {server: 'https://siem.example'}}], users: [{user: {token: S3CRET}}]}";
+    assert_eq!(give(&mut observed, good), []);
+    assert_eq!(text(&observed, "demo-cp1-pki", "audit-webhook.conf"), good);
+    let index = text(&observed, "demo-cp1-pki", "index.json");
+    let line = index.lines().find(|line| line.contains("audit-webhook.conf")).unwrap();
+    assert!(line.contains("/etc/kubernetes/audit/webhook.conf") && line.contains("0600"), "{line}");
+    assert!(
+        config(&observed, "kube-apiserver.yaml")
+            .unwrap()
+            .contains("--audit-webhook-config-file=/etc/kubernetes/audit/webhook.conf")
+    );
+    assert!(!serde_json::to_string(&observed.config_maps["demo-cp1-config"]).unwrap().contains("S3CRET"));
+    let changed = good.replace("S3CRET", "OTHER");
+    assert_eq!(give(&mut observed, &changed), []);
+    assert_eq!(text(&observed, "demo-cp1-pki", "audit-webhook.conf"), changed);
+}
+
+#[test]
+fn what_an_api_server_reads_only_at_its_start_changes_its_manifest_and_what_it_reloads_does_not() {
+    let manifest = |options: &str| {
+        let (_, observed) = settled(&with(options));
+        let manifest = config(&observed, "kube-apiserver.yaml").unwrap();
+        let checksum = yaml(&manifest)["metadata"]["annotations"].get(ANNOTATION).cloned();
+        (manifest, checksum)
+    };
+    let jwt = "jwt: [{issuer: {url: 'https://id.example', audiences: [a]}, claimMappings: {username: {expression: claims.sub}}}]";
+    let issuer = manifest(&format!("authentication: {{{jwt}}}"));
+    assert_eq!(manifest("").1, None);
+    assert_eq!(issuer.1, None);
+    assert_eq!(manifest("authentication: {}"), issuer);
+    let probes = "anonymous: {enabled: true, conditions: [{path: /livez}, {path: /readyz}]}";
+    let anonymous = manifest(&format!("authentication: {{{probes}}}"));
+    assert!(anonymous.1.is_some());
+    assert_eq!(manifest(&format!("authentication: {{{jwt}, {probes}}}")), anonymous);
+    let audit = manifest("audit: {}");
+    let policy = "{apiVersion: audit.k8s.io/v1, kind: Policy, rules: [{level: Metadata}]}";
+    assert!(audit.1.is_some() && manifest(&format!("audit: {{policy: {policy}}}")).1 != audit.1);
+    assert_ne!(manifest("podSecurity: {enforce: baseline}"), manifest("podSecurity: {enforce: restricted}"));
+}
+
+#[test]
+fn kubeadm_knows_the_options_so_that_its_upgrade_keeps_them() {
+    let (_, observed) = settled(&with("audit: {}\nauthentication: {}\npodSecurity: {enforce: baseline}"));
+    let known = yaml(&config(&observed, "kubeadm-config.yaml").unwrap())["apiServer"].clone();
+    let manifest = yaml(&config(&observed, "kube-apiserver.yaml").unwrap());
+    let command = manifest["spec"]["containers"][0]["command"].as_array().unwrap();
+    let arguments = known["extraArgs"].as_array().unwrap();
+    assert_eq!(arguments.len(), 7);
+    for argument in arguments {
+        let flag = format!("--{}={}", argument["name"].as_str().unwrap(), argument["value"].as_str().unwrap());
+        assert!(command.contains(&flag.as_str().into()), "{flag}");
+    }
+    let volumes = known["extraVolumes"].as_array().unwrap();
+    let names: Vec<_> = volumes.iter().map(|volume| volume["name"].as_str().unwrap()).collect();
+    assert_eq!(names, ["audit-config", "audit-log", "authentication-config", "admission-config"]);
+    for volume in volumes {
+        let mounted = manifest["spec"]["volumes"].as_array().unwrap();
+        assert!(mounted.iter().any(|mount| mount["hostPath"]["path"] == volume["hostPath"]), "{volume}");
+    }
+}
