@@ -47,12 +47,12 @@ build: packages kubernetes ## Build the operator and the lab, and what the lab r
 	cargo build --workspace --locked
 
 .PHONY: kubernetes
-kubernetes: ## Build the pinned Kubernetes versions, etcd, containerd and add-ons into the cache (@@ minutes the first time)
+kubernetes: ## Build the pinned Kubernetes versions, etcd, containerd and add-ons into the cache (twenty minutes the first time)
 	e2e/kubernetes/build.sh
 
+# A cloud-init that was not there before must not set up this host at its next boot: hence the file that stops it.
 .PHONY: packages
 packages: ## Install what the lab runs from Debian, if something is missing
-	@# A cloud-init that was not there before must not set up this host at its next boot: hence the file that stops it.
 	@missing=(); for package in $(PACKAGES); do \
 	  dpkg-query --show --showformat '$${Status}\n' $$package 2>/dev/null | grep --quiet '^install ok installed$$' || missing+=($$package); \
 	done; \

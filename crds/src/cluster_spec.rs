@@ -6,7 +6,8 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    Access, Audit, Authentication, ControlPlane, ControlPlaneEndpoint, Etcd, Images, Network, PodSecurity, User,
+    Access, Audit, Authentication, ControlPlane, ControlPlaneEndpoint, Etcd, Images, Network, PodSecurity,
+    RegistryMirror, User,
 };
 
 /// One target cluster, whose keys and control-plane configuration Keyplane holds.
@@ -88,6 +89,12 @@ pub struct ClusterSpecSpec {
     /// Single images in place of the ones that `imageRepository` gives.
     #[serde(default)]
     pub images: Images,
+
+    /// Mirrors of registries, for machines that can't or shall not reach the registries themselves.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 16))]
+    #[x_kube(merge_strategy = ListMerge::Map(vec!["registry".into()]))]
+    pub registry_mirrors: Vec<RegistryMirror>,
 
     /// The cluster's networks.
     #[serde(default)]

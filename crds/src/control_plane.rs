@@ -347,7 +347,7 @@ pub struct Images {
 
 /// A part of a KubeletConfiguration: the API server keeps all fields. The ones that are named are those that a rule
 /// speaks of, which CEL knows only if the schema does.
-fn partial_kubelet_configuration(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
+pub(crate) fn partial_kubelet_configuration(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
     schemars::json_schema!({
         "type": "object",
         "x-kubernetes-preserve-unknown-fields": true,

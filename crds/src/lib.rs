@@ -9,6 +9,7 @@
 mod access;
 mod audit;
 mod authentication;
+mod bootstrap;
 mod certificate_policy;
 mod cluster_spec;
 mod condition;
@@ -17,11 +18,13 @@ mod duration;
 mod network;
 mod node_pool;
 mod pod_security;
+mod registry_mirror;
 mod users;
 
 pub use access::Access;
 pub use audit::{Audit, AuditLog, AuditWebhook};
 pub use authentication::{Anonymous, AnonymousCondition, Authentication};
+pub use bootstrap::{Bootstrap, BootstrapFormat, Download, Downloads, HostEntry};
 pub use certificate_policy::{
     AuthorityPolicy, CertificatePolicy, CertificatePolicySpec, CertificatePolicyStatus, KeyAlgorithm,
     KubeletServingPolicy, LeafOverride, LeafPolicy, OnViolation,
@@ -36,8 +39,11 @@ pub use control_plane::{
 };
 pub use duration::{DurationError, RenewBefore, parse_duration};
 pub use network::Network;
-pub use node_pool::{Machine, MachineSelector, NodePool, NodePoolRole, NodePoolSpec, NodePoolStatus};
+pub use node_pool::{
+    Machine, MachineSelector, MachineState, MachineStatus, NodePool, NodePoolRole, NodePoolSpec, NodePoolStatus,
+};
 pub use pod_security::{PodSecurity, PodSecurityExemptions, PodSecurityLevel};
+pub use registry_mirror::RegistryMirror;
 pub use users::User;
 
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
@@ -54,6 +60,9 @@ pub const NODE_LABEL: &str = "keyplane.io/node";
 
 /// Label on the Secret of an issued kubeconfig: the user's name.
 pub const USER_LABEL: &str = "keyplane.io/user";
+
+/// Label on every object that is about one pool: the name of the `NodePool`.
+pub const NODE_POOL_LABEL: &str = "keyplane.io/node-pool";
 
 /// The label by which Cluster API finds a cluster's Secrets.
 pub const CLUSTER_API_LABEL: &str = "cluster.x-k8s.io/cluster-name";

@@ -1,11 +1,15 @@
 //! `NodePool`: machines that may join a cluster.
 
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+use std::collections::BTreeMap;
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value, json};
 
-use crate::LocalReference;
+use crate::control_plane::partial_kubelet_configuration;
+use crate::{Bootstrap, LocalReference, Taint};
 
 /// Machines that may join one target cluster. A kubelet's serving certificate is approved only for names and addresses
 /// that its pool declares, whatever the Node says of itself.
@@ -21,9 +25,11 @@ use crate::LocalReference;
     namespaced,
     status = "NodePoolStatus",
     derive = "PartialEq",
+    validation = Rule::new("self.metadata.name.size() <= 50 && !format.dns1123Label().validate(self.metadata.name).hasValue()")
+        .message("metadata.name must be a DNS label of at most 50 characters: it is in the names of the join data and of the token's group"),
     printcolumn(name = "Cluster", type_ = "string", json_path = ".spec.clusterRef.name"),
     printcolumn(name = "Role", type_ = "string", json_path = ".spec.role"),
-    printcolumn(name = "Nodes", type_ = "integer", json_path = ".status.nodes"),
+    printcolumn(name = "Machines", type_ = "string", json_path = ".status.machinesReady"),
     printcolumn(name = "Ready", type_ = "string", json_path = ".status.conditions[?(@.type==\"Ready\")].status"),
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp")
 )]
@@ -35,6 +41,10 @@ use crate::LocalReference;
 #[x_kube(validation = Rule::new(
     "!has(self.machines) || self.machines.all(a, self.machines.exists_one(b, b.addresses.exists(y, y in a.addresses)))"
 ).message("spec.machines: an address is listed for two machines: each address belongs to one machine"))]
+#[x_kube(validation = Rule::new("self.role == 'Worker' || !(has(self.kubelet) || has(self.labels) || has(self.taints) || has(self.sysctls) || has(self.bootstrap))")
+    .message("spec: kubelet, labels, taints, sysctls and bootstrap are for pools with the role Worker; machines of the control plane are set up by the ClusterSpec: leave them out"))]
+#[x_kube(validation = Rule::new("!has(self.selector) || !has(self.labels) || !self.labels.exists(k, k.matches('^node-role[.]kubernetes[.]io/|^([^/]*[.])?node-restriction[.]kubernetes[.]io/'))")
+    .message("spec.labels: a kubelet may not give itself labels of node-role.kubernetes.io and node-restriction.kubernetes.io; Keyplane sets them on machines that are declared by name: list the machines in place of the selector, or leave these labels out"))]
 pub struct NodePoolSpec {
     /// The ClusterSpec in the same namespace.
     pub cluster_ref: LocalReference,
@@ -53,6 +63,78 @@ pub struct NodePoolSpec {
     /// Machines by a pattern of names and ranges of addresses, where they come and go.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub selector: Option<MachineSelector>,
+
+    /// Settings of the kubelets on these machines: a part of a KubeletConfiguration, merged over the one that kubeadm
+    /// would write. `staticPodPath`, `rotateCertificates`, `serverTLSBootstrap`, `containerRuntimeEndpoint`,
+    /// `registerWithTaints` and `providerID` are Keyplane's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "partial_worker_kubelet_configuration")]
+    #[x_kube(validation = Rule::new("!has(self.apiVersion) && !has(self.kind)")
+        .message("spec.kubelet is a part of a KubeletConfiguration: leave apiVersion and kind out"))]
+    #[x_kube(validation = Rule::new("!has(self.staticPodPath) && !has(self.rotateCertificates) && !has(self.serverTLSBootstrap) && !has(self.containerRuntimeEndpoint)")
+        .message("spec.kubelet: staticPodPath, rotateCertificates, serverTLSBootstrap and containerRuntimeEndpoint are set by Keyplane: leave them out"))]
+    #[x_kube(validation = Rule::new("!has(self.registerWithTaints) && !has(self.providerID)")
+        .message("spec.kubelet: write taints in spec.taints and the provider's id in spec.machines[].providerID"))]
+    pub kubelet: Option<Map<String, Value>>,
+
+    /// Labels of the Nodes. A kubelet sets those that it may when it registers its Node; on machines that are declared by
+    /// name Keyplane sets all of them, also on a Node that is there already. A label that is taken out of the list stays.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[schemars(schema_with = "labels")]
+    #[x_kube(validation = Rule::new("self.all(k, !format.qualifiedName().validate(k).hasValue() && !format.labelValue().validate(self[k]).hasValue())")
+        .message("spec.labels: a key is a name with an optional DNS prefix, for example example.com/disk; a value has at most 63 letters, digits, and - _ . between them"))]
+    #[x_kube(validation = Rule::new("self.all(k, !k.matches('^([^/]*[.])?(kubernetes|k8s)[.]io/') || k.matches('^([^/]*[.])?(kubelet|node|node-restriction)[.]kubernetes[.]io/|^topology[.]kubernetes[.]io/(zone|region)$') || (k.startsWith('node-role.kubernetes.io/') && !k.matches('/(control-plane|master)$')))")
+        .message("spec.labels: of the labels of kubernetes.io and k8s.io a pool may set those of node.kubernetes.io, kubelet.kubernetes.io, node-restriction.kubernetes.io, topology.kubernetes.io/zone and /region, and node-role.kubernetes.io for roles other than the control plane's: use a prefix of your own"))]
+    pub labels: BTreeMap<String, String>,
+
+    /// Taints with which the kubelets register their Nodes. A kubelet can't change the taints of a Node that is there, so
+    /// what changes here holds for machines that join later.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 16))]
+    #[x_kube(validation = Rule::new("self.all(t, !format.qualifiedName().validate(t.key).hasValue() && (!has(t.value) || !format.labelValue().validate(t.value).hasValue()))")
+        .message("spec.taints: a key is a name with an optional DNS prefix, for example example.com/gpu; a value is one as labels have"))]
+    pub taints: Vec<Taint>,
+
+    /// Kernel parameters beside those that Kubernetes needs, or other values for them, for example
+    /// `net.core.somaxconn: "4096"`.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[schemars(schema_with = "sysctls")]
+    #[x_kube(validation = Rule::new("self.all(k, k.size() <= 128 && k.matches('^[a-z0-9_-]+([./][a-zA-Z0-9_*-]+)+$') && self[k].matches('^[ -~]+$'))")
+        .message("spec.sysctls: a key is a parameter such as net.core.somaxconn, a value one line"))]
+    pub sysctls: BTreeMap<String, String>,
+
+    /// How the machines join. Not set means a script, and tokens that live for a day.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bootstrap: Option<Bootstrap>,
+}
+
+/// A KubeletConfiguration's part as the control plane's, and the fields that a pool has in another place.
+fn partial_worker_kubelet_configuration(generator: &mut schemars::SchemaGenerator) -> schemars::Schema {
+    let mut schema = partial_kubelet_configuration(generator);
+    if let Some(properties) = schema.get_mut("properties").and_then(Value::as_object_mut) {
+        let taint = json!({"type": "object", "x-kubernetes-preserve-unknown-fields": true});
+        properties.insert("registerWithTaints".to_owned(), json!({"type": "array", "maxItems": 16, "items": taint}));
+        properties.insert("providerID".to_owned(), json!({"type": "string"}));
+    }
+    schema
+}
+
+/// A map of labels.
+fn labels(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
+    schemars::json_schema!({
+        "type": "object",
+        "maxProperties": 32,
+        "additionalProperties": {"type": "string", "maxLength": 63},
+    })
+}
+
+/// A map of kernel parameters.
+fn sysctls(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
+    schemars::json_schema!({
+        "type": "object",
+        "maxProperties": 64,
+        "additionalProperties": {"type": "string", "minLength": 1, "maxLength": 256},
+    })
 }
 
 /// What the machines of a pool are.
@@ -70,7 +152,7 @@ pub enum NodePoolRole {
 #[serde(rename_all = "camelCase")]
 pub struct Machine {
     /// The Node's name.
-    #[schemars(length(min = 1, max = 253))]
+    #[schemars(length(min = 1, max = 63))]
     #[x_kube(validation = Rule::new("!format.dns1123Subdomain().validate(self).hasValue()")
         .message("spec.machines[].name must be a lower-case DNS name, for example worker1"))]
     pub name: String,
@@ -81,6 +163,20 @@ pub struct Machine {
     #[x_kube(validation = Rule::new("self.all(a, isIP(a) && ip.isCanonical(a))")
         .message("spec.machines[].addresses: each must be an IP address in its canonical form, for example 10.0.0.21 or fd00::15"))]
     pub addresses: Vec<String>,
+
+    /// Where the machine stands: the label `topology.kubernetes.io/zone` of its Node.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 63))]
+    #[x_kube(validation = Rule::new("!format.labelValue().validate(self).hasValue()")
+        .message("spec.machines[].failureDomain is a label's value: at most 63 letters, digits, and - _ . between them, for example rack-3"))]
+    pub failure_domain: Option<String>,
+
+    /// What the cloud calls the machine, for example `aws:///eu-central-1a/i-0123456789abcdef0`: the Node's `spec.providerID`.
+    #[serde(rename = "providerID", default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 256))]
+    #[x_kube(validation = Rule::new("self.matches('^[A-Za-z0-9][A-Za-z0-9+.-]*://[A-Za-z0-9._~:/%@=+,-]+$')")
+        .message("spec.machines[].providerID must be of the form provider://id, for example aws:///eu-central-1a/i-0123456789abcdef0"))]
+    pub provider_id: Option<String>,
 }
 
 /// Machines by name and address.
@@ -113,8 +209,59 @@ pub struct NodePoolStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub nodes: Option<i32>,
 
-    /// Ready: the ClusterSpec is there, and the declaration could be read.
+    /// Machines that are Ready, of those that are declared or have joined by the selector, for example `2/3`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub machines_ready: Option<String>,
+
+    /// Until when the token in the join data is good. Not set means that there is none: no machine is missing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub token_expires: Option<Time>,
+
+    /// The machines: those that are declared by name, and those that have joined by the selector.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 400))]
+    #[x_kube(merge_strategy = ListMerge::Map(vec!["name".into()]))]
+    pub machines: Vec<MachineStatus>,
+
+    /// Ready: the ClusterSpec is there, and the declaration is in force. `MachinesReady`: all machines are.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["type".into()]))]
     pub conditions: Vec<Condition>,
+}
+
+/// What is known of one machine.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct MachineStatus {
+    /// The Node's name.
+    pub name: String,
+
+    /// How far it has come.
+    pub state: MachineState,
+
+    /// Since when.
+    pub since: Time,
+
+    /// Why it is there and no further, in one word.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub reason: String,
+
+    /// The same in a sentence.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub message: String,
+}
+
+/// How far a machine has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum MachineState {
+    /// It is in the list, and has not been seen.
+    Declared,
+    /// Its kubelet has asked for a certificate.
+    Bootstrapping,
+    /// Its Node is there, and is not Ready.
+    Joined,
+    /// Its Node is Ready.
+    Ready,
+    /// It was there, and its Node is gone or its kubelet silent.
+    Missing,
 }

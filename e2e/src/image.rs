@@ -53,7 +53,7 @@ const TOOLS: &[&str] = &[
 ];
 
 /// Busybox's server logs to standard error; with a second `v` it logs each request's address too.
-const WEB_SCRIPT: &str = r#"#!/bin/sh
+const WEB_SCRIPT: &str = r"#!/bin/sh
 case ${1:-} in
   -v)
     busybox --help | head -n 1
@@ -62,7 +62,7 @@ case ${1:-} in
 esac
 hostname >/www/index.html
 exec busybox httpd -f -vv -p 80 -h /www
-"#;
+";
 
 /// An image in the cache.
 #[derive(Clone, Debug)]

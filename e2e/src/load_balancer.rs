@@ -1,6 +1,7 @@
 //! A real load balancer before API servers: Debian's HAProxy, on a small machine of its own, so that it has an address
 //! of its own and goes with everything else.
 
+use std::iter;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
@@ -133,12 +134,11 @@ impl LoadBalancer {
 }
 
 fn config(backends: &[Backend]) -> String {
-    let mut text = HEAD.to_owned();
-    for Backend { name, address } in backends {
+    let lines = backends.iter().map(|Backend { name, address }| {
         let address = if address.contains(':') { format!("[{address}]") } else { address.clone() };
-        text += &format!("  server {name} {address}:{PORT}\n");
-    }
-    text
+        format!("  server {name} {address}:{PORT}\n")
+    });
+    iter::once(HEAD.to_owned()).chain(lines).collect()
 }
 
 /// The servers that are up, in the answer to `show stat`: comma-separated, the first line names the columns.

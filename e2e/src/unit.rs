@@ -278,13 +278,12 @@ fn words(text: &str) -> Result<Vec<String>> {
                 });
             }
             (_, Some(open)) if character == open => quote = None,
-            (_, Some(_)) => word.get_or_insert_default().push(character),
             ('"' | '\'', None) => {
                 quote = Some(character);
                 word.get_or_insert_default();
             }
             (_, None) if character.is_whitespace() => result.extend(word.take()),
-            (_, None) => word.get_or_insert_default().push(character),
+            _ => word.get_or_insert_default().push(character),
         }
     }
     if let Some(quote) = quote {

@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 use keyplane_e2e::kubectl::documents;
+use keyplane_e2e::load_balancer::{Backend, PORT};
 use keyplane_e2e::machine::{MachineOptions, lab_kubelet_settings};
 use keyplane_e2e::{Kubectl, Lab, Machine, Management, cgroup, eventually, image, network, process, sweep};
 use serde_json::json;
@@ -221,4 +222,84 @@ fn a_pod_talks(target: &Kubectl, told: &impl Fn(&str)) -> Result<()> {
     ensure!(said.trim() == "hi", "{said}");
     told("command run in the pod");
     Ok(())
+}
+
+/// Ends on its own, so that it has to be started again, and says what it was started with.
+const UNIT: &str = "
+[Service]
+EnvironmentFile=-/etc/default/talker
+Environment=WORD=unset
+ExecStartPre=/bin/mkdir -p /var/lib/talker
+ExecStart=/bin/sh -c 'echo run $$(ls /var/lib/talker | wc -l) says ${WORD}; \\
+  mktemp /var/lib/talker/XXXXXX; \\
+  [ $$(ls /var/lib/talker | wc -l) -ge 3 ] || exit 3; \\
+  exec sleep 1000'
+Restart=on-failure
+RestartSec=100ms
+";
+
+#[test]
+#[ignore = "needs root and the lab's parts: make test"]
+fn a_unit_runs_until_it_is_stopped_and_again_after_a_failure() -> Result<()> {
+    let lab = Lab::start()?;
+    let mut machine = lab.machine("one")?;
+    machine.put_file("/etc/default/talker", b"WORD=hello\n", 0o644)?;
+    machine.start_unit("talker", UNIT)?;
+    let log = machine.unit_log("talker").context("no log")?;
+    eventually("third start", Duration::from_secs(20), || {
+        machine.check_unit("talker")?;
+        let said = std::fs::read_to_string(&log)?;
+        ensure!(said.contains("run 2 says hello"), "{said}");
+        Ok(())
+    })?;
+    let said = std::fs::read_to_string(&log)?;
+    ensure!(said.matches("ended with status 3").count() == 2, "{said}");
+    ensure!(machine.start_unit("talker", UNIT).is_err(), "it runs already");
+    machine.stop_unit("talker")?;
+    ensure!(machine.run(&["pgrep", "-x", "sleep"]).is_err(), "its process went with it");
+
+    machine.start_unit("once", "[Service]\nType=oneshot\nExecStart=/bin/true\nExecStart=/bin/touch /var/done\n")?;
+    machine.read_file("/var/done")?;
+    let failing = machine.start_unit("fails", "[Service]\nType=oneshot\nExecStart=/bin/sh -c 'echo why; exit 1'\n");
+    let error = format!("{:#}", failing.unwrap_err());
+    ensure!(error.contains("the unit fails") && error.contains("why"), "{error}");
+    Ok(())
+}
+
+#[test]
+#[ignore = "needs root and the lab's parts: make test"]
+fn a_load_balancer_leads_only_to_what_is_ready() -> Result<()> {
+    let lab = Lab::start()?;
+    let mut machine = lab.machine("cp1")?;
+    let mut balancer = lab.load_balancer("lb", &[Backend::from(&machine)])?;
+    ensure!(balancer.address().ends_with(".5"));
+    let outsider = lab.machine("outsider")?;
+    let url = format!("https://{}:{PORT}/readyz", balancer.address());
+    let ask = ["curl", "--silent", "--insecure", "--fail", "--max-time", "2", &url];
+    eventually("nobody ready", Duration::from_secs(20), || {
+        ensure!(balancer.ready_backends()?.is_empty(), "still ready");
+        Ok(())
+    })?;
+    ensure!(outsider.run(&ask).is_err());
+
+    // Something that answers with 200 to everything, over TLS.
+    let key = ["req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-subj", "/CN=x"];
+    machine.run(&[&["openssl"][..], &key, &["-keyout", "/etc/key.pem", "-out", "/etc/cert.pem"]].concat())?;
+    let unit = format!(
+        "[Service]\nExecStart=/usr/bin/openssl s_server -www -quiet -accept {PORT} -cert /etc/cert.pem -key /etc/key.pem\n"
+    );
+    machine.start_unit("server", &unit)?;
+    eventually("ready backend", Duration::from_secs(20), || {
+        ensure!(balancer.ready_backends()? == ["cp1"], "not ready");
+        outsider.run(&ask)
+    })?;
+    balancer.stop()?;
+    ensure!(outsider.run(&ask).is_err());
+    balancer.start()?;
+    outsider.run(&ask)?;
+    machine.stop_unit("server")?;
+    eventually("nobody ready", Duration::from_secs(20), || {
+        ensure!(balancer.ready_backends()?.is_empty(), "still ready");
+        Ok(())
+    })
 }

@@ -101,7 +101,8 @@ fn run_cluster(minor: &str, proxy_mode: &str) -> Result<()> {
     }
     told("the add-ons run");
     let versions = target.run(&["get", "nodes", "-o", "jsonpath={.items[*].status.nodeInfo.kubeletVersion}"])?;
-    ensure!(versions.split(' ').all(|version| version == parts.kubernetes_version().unwrap()), "{versions}");
+    let version = parts.kubernetes_version()?;
+    ensure!(versions == format!("{version} {version}"), "{versions}");
 
     target.apply(&WORKLOAD.replace("@WEB@", WEB).replace("@TOOLBOX@", TOOLBOX))?;
     target.run(&["rollout", "status", "deployment/web", "--timeout=120s"])?;

@@ -172,7 +172,9 @@ async fn lead(
     metrics.leading.set(1);
     let events = Events::new(client.clone(), identity);
     let (trigger, triggers) = mpsc::unbounded_channel();
-    let targets = Arc::new(Targets::new(client.clone(), trigger, events.clone(), metrics.clone()));
+    let (pool_trigger, pool_triggers) = mpsc::unbounded_channel();
+    let targets = Targets::new(client.clone(), trigger, pool_trigger, events.clone(), metrics.clone());
+    let targets = Arc::new(targets);
     let (policies, certificate_policies) = certificate_policy::controller(client.clone(), arguments.concurrency);
     let (pools, node_pools) = node_pool::controller(client.clone(), arguments.concurrency);
     let (watch_issued, issued_kubeconfigs) = issued::watch(client.clone());
@@ -185,6 +187,7 @@ async fn lead(
         certificate_policies: certificate_policies.clone(),
         issued_kubeconfigs: issued_kubeconfigs.clone(),
     };
+    let of_pools = context.clone();
     let clusters = async {
         // A ClusterSpec that is worked on before its policy and pools are known would be refused or judged wrongly.
         let known = futures::future::join3(
@@ -198,7 +201,7 @@ async fn lead(
     };
     futures::future::join4(
         certificate_policy::run(policies, client.clone(), stop.clone().cancelled_owned()),
-        node_pool::run(pools, client, stop.clone().cancelled_owned()),
+        node_pool::run(pools, of_pools, pool_triggers, stop.clone().cancelled_owned()),
         stop.run_until_cancelled(watch_issued),
         clusters,
     )

@@ -23,6 +23,8 @@ pub enum Credential<'a> {
     },
     /// In a file on the machine that holds both.
     File(&'a str),
+    /// A bootstrap token in their place.
+    Token(&'a str),
 }
 
 /// Writes a kubeconfig with one cluster, one user and one context.
@@ -47,6 +49,7 @@ pub fn write_through(
             "client-key-data": base64(key),
         }),
         Credential::File(path) => json!({"client-certificate": path, "client-key": path}),
+        Credential::Token(token) => json!({"token": token}),
     };
     let mut cluster = json!({"certificate-authority-data": base64(authority), "server": format!("https://{server}")});
     if let Some(proxy_url) = proxy_url {
@@ -87,7 +90,8 @@ pub fn embedded_credential(text: &str) -> Option<(String, String)> {
     Some((field("client-certificate-data")?, field("client-key-data")?))
 }
 
-fn base64(text: &str) -> String {
+/// Standard base64 with padding.
+pub(crate) fn base64(text: &str) -> String {
     // ByteString is how the Kubernetes API writes bytes: standard base64 with padding, as a kubeconfig has it.
     match serde_json::to_value(k8s_openapi::ByteString(text.as_bytes().to_vec())) {
         Ok(serde_json::Value::String(encoded)) => encoded,

@@ -15,12 +15,14 @@ use serde_json::Value;
 
 use crate::args::RenderArguments;
 use crate::cluster::{Cluster, FieldError, Policy};
+use crate::join::Pool;
+use crate::join::objects::worker_config;
 use crate::manifests::systemd::pod_ranges;
 use crate::pki::inventory::AuthorityName;
 use crate::plan::issuance::{IssuanceError, fulfil};
 use crate::plan::objects::{INDEX_KEY, IndexEntry};
 use crate::plan::{Authorities, Blocker, Observed, Step, plan};
-use crate::{target, yaml};
+use crate::{join, target, yaml};
 
 /// Where kubectl puts an object whose YAML has no namespace.
 const DEFAULT_NAMESPACE: &str = "default";
@@ -98,8 +100,8 @@ pub enum RenderError {
 struct Inputs {
     clusters: Vec<ClusterSpec>,
     policies: Vec<CertificatePolicy>,
-    secrets: Vec<Secret>,
     pools: Vec<NodePool>,
+    secrets: Vec<Secret>,
     nodes: Vec<Node>,
 }
 
@@ -117,11 +119,17 @@ pub fn render(arguments: &RenderArguments, now: Timestamp) -> Result<Vec<String>
     let mut nodes = BTreeSet::from([OBJECTS_DIRECTORY.to_owned()]);
     for spec in &inputs.clusters {
         let cluster = parse(spec, &inputs)?;
-        if let Some(twice) = cluster.machines().find(|node| !nodes.insert(node.name.clone())) {
+        if let Some(twice) = cluster.nodes.iter().find(|node| !nodes.insert(node.name.clone())) {
             return Err(RenderError::NodeDirectoryTaken(twice.name.clone()));
         }
-        let observed = complete(&cluster, &inputs, now)?;
-        clusters.push((cluster, observed));
+        let workers = workers(&cluster, &inputs.pools)?;
+        let mut machines = workers.iter().flat_map(|pool| &pool.machines);
+        if let Some(twice) = machines.find(|machine| !nodes.insert(machine.name.clone())) {
+            return Err(RenderError::NodeDirectoryTaken(twice.name.clone()));
+        }
+        let mut observed = complete(&cluster, &inputs, now)?;
+        add_workers(&cluster, &workers, &mut observed);
+        clusters.push((cluster, workers, observed));
     }
     let output = &arguments.output;
     make_directory(output)?;
@@ -129,11 +137,17 @@ pub fn render(arguments: &RenderArguments, now: Timestamp) -> Result<Vec<String>
         return Err(RenderError::NotEmpty(output.clone()));
     }
     let mut done = vec![];
-    for (cluster, observed) in &clusters {
+    for (cluster, workers, observed) in &clusters {
         let files = write_nodes(output, observed)?;
-        write_objects(output, cluster, observed)?;
-        let machines = cluster.machines().count();
+        write_objects(output, cluster, workers, observed)?;
+        let machines = cluster.nodes.len() + workers.iter().map(|pool| pool.machines.len()).sum::<usize>();
         done.push(format!("{}: {files} files for {machines} nodes in {}", cluster.name, output.display()));
+        done.extend(workers.iter().filter(|pool| pool.joins_by_token(cluster)).map(|pool| {
+            format!(
+                "{}: no join data for NodePool {}: its token is made in the running cluster; `kubeadm join` works, too",
+                cluster.name, pool.name
+            )
+        }));
         if cluster.has_pod_routes() && observed.target.pod_ranges.is_none() {
             done.push(format!(
                 "{}: the Pods' bridges and routes are left out, since only the Nodes have their ranges: when they are \
@@ -170,8 +184,32 @@ fn parse(spec: &ClusterSpec, inputs: &Inputs) -> Result<Cluster, RenderError> {
     })?;
     let ours = |pool: &&NodePool| namespace_of(*pool) == namespace && pool.spec.cluster_ref.name == cluster.name;
     let pools: BTreeMap<_, _> = inputs.pools.iter().filter(ours).map(|pool| (pool.name_any(), &pool.spec)).collect();
-    let pools: Vec<_> = pools.into_values().cloned().collect();
-    Ok(cluster.with_pools(&pools))
+    Ok(cluster.with_pools(pools))
+}
+
+/// The pools of workers of a cluster.
+fn workers(cluster: &Cluster, pools: &[NodePool]) -> Result<Vec<Pool>, RenderError> {
+    let theirs = pools
+        .iter()
+        .filter(|pool| namespace_of(*pool) == cluster.namespace && pool.spec.cluster_ref.name == cluster.name);
+    let parsed = theirs.map(|pool| {
+        let name = pool.name_any();
+        Pool::parse(&name, &pool.spec, cluster).map_err(|source| RenderError::Field { kind: "NodePool", name, source })
+    });
+    parsed.filter_map(Result::transpose).collect()
+}
+
+/// Adds the ConfigMaps of the machines that are declared by name.
+fn add_workers(cluster: &Cluster, workers: &[Pool], observed: &mut Observed) {
+    let Some(authorities) = Authorities::load(cluster, observed) else { return };
+    let trust = authorities.get(AuthorityName::Cluster).certificate_pem();
+    for pool in workers {
+        for machine in &pool.machines {
+            let ranges = observed.target.pod_ranges.as_ref();
+            let config_map = worker_config(cluster, pool, machine, trust, ranges, None);
+            observed.config_maps.insert(config_map.name_any(), config_map);
+        }
+    }
 }
 
 /// The namespace into which kubectl would apply the object.
@@ -238,7 +276,7 @@ fn write_nodes(output: &Path, observed: &Observed) -> Result<usize, RenderError>
     Ok(written)
 }
 
-fn write_objects(output: &Path, cluster: &Cluster, observed: &Observed) -> Result<(), RenderError> {
+fn write_objects(output: &Path, cluster: &Cluster, workers: &[Pool], observed: &Observed) -> Result<(), RenderError> {
     let management = output.join(OBJECTS_DIRECTORY).join("management");
     for (name, secret) in &observed.secrets {
         write_file(&management.join(format!("secret-{name}.yaml")), yaml::write_object(secret).as_bytes(), 0o600)?;
@@ -250,7 +288,8 @@ fn write_objects(output: &Path, cluster: &Cluster, observed: &Observed) -> Resul
     let Some(authorities) = Authorities::load(cluster, observed) else { return Ok(()) };
     let trust = authorities.get(AuthorityName::Cluster).certificate_pem();
     let target = output.join(OBJECTS_DIRECTORY).join("target").join(&cluster.name);
-    for wanted in target::objects(cluster, trust) {
+    let of_pools = join::target_objects(&cluster.namespace, workers, &[]);
+    for wanted in target::objects(cluster, trust).into_iter().chain(of_pools) {
         let metadata = &wanted.object.metadata;
         let parts = [Some(wanted.resource.kind.to_lowercase()), metadata.namespace.clone(), metadata.name.clone()];
         let name = parts.into_iter().flatten().collect::<Vec<_>>().join("-").replace(':', "-");

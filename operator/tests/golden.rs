@@ -33,7 +33,7 @@ fn the_files_of_a_node() {
     let cluster = cluster(RICH);
     for file in manifests::files(&cluster, &cluster.nodes[0]) {
         let text = format!("# {} {:04o}\n{}", file.path, file.mode, file.content);
-        insta::assert_snapshot!(file.key, text);
+        insta::assert_snapshot!(file.key.into_owned(), text);
     }
 }
 
@@ -60,7 +60,7 @@ fn the_files_of_a_server_with_units() {
         ("node-0", &["10.244.2.0/24"]),
     ]);
     let mut files = manifests::files(&cluster, &cluster.nodes[0]);
-    files.extend(manifests::systemd::pod_network(&cluster, &cluster.nodes[0], &ranges));
+    files.extend(manifests::systemd::pod_network(&cluster, &cluster.nodes[0], Some(&ranges), None));
     for file in files {
         let text = format!("# {} {:04o}\n{}", file.path, file.mode, file.content);
         insta::assert_snapshot!(format!("systemd-{}", file.key), text);
@@ -100,11 +100,11 @@ fn the_files_of_the_options() {
     let cluster = cluster(OPTIONS);
     let files = manifests::files(&cluster, &cluster.nodes[0]);
     let known = ["kube-apiserver.yaml", "audit-policy.yaml", "authentication-config.yaml", "admission-config.yaml"];
-    for file in files.iter().filter(|file| known.contains(&file.key)) {
+    for file in files.iter().filter(|file| known.contains(&file.key.as_ref())) {
         let text = format!("# {} {:04o}\n{}", file.path, file.mode, file.content);
         insta::assert_snapshot!(format!("options-{}", file.key), text);
     }
-    assert_eq!(files.iter().filter(|file| known.contains(&file.key)).count(), known.len());
+    assert_eq!(files.iter().filter(|file| known.contains(&file.key.as_ref())).count(), known.len());
 }
 
 #[test]

@@ -13,6 +13,8 @@ use std::process::Command;
 
 use common::{HARD_WAY, WORKERS, cluster, cluster_with_pool, noon, pod_ranges, settle, text};
 use keyplane::cluster::Cluster;
+use keyplane::join::Pool;
+use keyplane::join::objects::worker_config;
 use keyplane::manifests::{self, File, systemd};
 use keyplane::plan::objects::IndexEntry;
 use keyplane::plan::{Observed, TargetFacts, plan, status};
@@ -260,10 +262,10 @@ fn a_server_without_kube_proxy_dials_webhooks_itself() {
     assert!(!flags(&HARD_WAY.replace("registerNodes: false", "")).contains("enable-aggregator-routing"));
 }
 
-fn network(cluster: &Cluster, machine: &str, ranges: &[(&str, &[&str])]) -> BTreeMap<&'static str, String> {
+fn network(cluster: &Cluster, machine: &str, ranges: &[(&str, &[&str])]) -> BTreeMap<String, String> {
     let machine = cluster.machines().find(|other| other.name == machine).unwrap();
-    let files = systemd::pod_network(cluster, machine, &pod_ranges(ranges));
-    files.into_iter().map(|File { key, content, .. }| (key, content)).collect()
+    let files = systemd::pod_network(cluster, machine, Some(&pod_ranges(ranges)), None);
+    files.into_iter().map(|File { key, content, .. }| (key.into_owned(), content)).collect()
 }
 
 #[test]
@@ -277,7 +279,7 @@ fn each_machine_has_a_bridge_for_its_own_range_and_a_route_to_every_other() {
     assert!(!routes.contains("replace 10.200.0.0/24"), "{routes}");
     // A server without Pods has routes, as kubectl's way to an aggregated API server or a webhook leads through it.
     let server = network(&cluster, "server", ranges);
-    assert_eq!(server.keys().collect::<Vec<_>>(), [&"pod-routes.service"]);
+    assert_eq!(server.keys().collect::<Vec<_>>(), ["pod-routes.service"]);
     let routes = &server["pod-routes.service"];
     assert!(routes.contains("10.200.0.0/24 via 10.0.0.20 ") && routes.contains("10.200.1.0/24 via 10.0.0.21 "));
     assert!(!routes.contains("iptables"), "{routes}");
@@ -325,21 +327,48 @@ fn config(observed: &Observed, name: &str) -> BTreeMap<String, String> {
 #[test]
 fn the_network_follows_the_nodes_and_stays_while_the_target_is_silent() {
     let (cluster, mut observed) = settled();
-    assert!(!config(&observed, "demo-node-0-config").contains_key("10-bridge.conflist"));
+    assert!(!config(&observed, "demo-server-config").contains_key("pod-routes.service"));
     observed.target = answer(&[("node-0", &["10.200.0.0/24"]), ("node-1", &["10.200.1.0/24"])]);
     settle(&cluster, &mut observed);
-    let written = config(&observed, "demo-node-0-config");
+    let written = config(&observed, "demo-server-config");
+    let index: Vec<IndexEntry> = serde_json::from_str(&written["index.json"]).unwrap();
+    assert!(index.iter().any(|entry| entry.path == "/etc/systemd/system/pod-routes.service"));
+    assert!(written["pod-routes.service"].contains("10.200.1.0/24"));
+    observed.target = TargetFacts { available: Some(Err((String::new(), String::new()))), ..TargetFacts::default() };
+    assert!(plan(&cluster, &observed, noon()).steps.is_empty());
+    // One Node is gone: the route to it goes.
+    observed.target = answer(&[("node-0", &["10.200.0.0/24"])]);
+    settle(&cluster, &mut observed);
+    let routes = &config(&observed, "demo-server-config")["pod-routes.service"];
+    assert!(routes.contains("10.200.0.0/24") && !routes.contains("10.200.1.0/24"), "{routes}");
+}
+
+#[test]
+fn a_workers_network_stays_while_the_target_is_silent() {
+    let cluster = cluster_with_pool(HARD_WAY, WORKERS);
+    let pool = Pool::parse("workers", &serde_saphyr::from_str(WORKERS).unwrap(), &cluster).unwrap().unwrap();
+    let ranges = pod_ranges(&[("node-0", &["10.200.0.0/24"])]);
+    let config = |ranges, before: Option<&BTreeMap<String, String>>| {
+        worker_config(&cluster, &pool, &pool.machines[0], "TRUST\n", ranges, before).data.unwrap()
+    };
+    assert!(!config(None, None).contains_key("10-bridge.conflist"));
+    let written = config(Some(&ranges), None);
     let index: Vec<IndexEntry> = serde_json::from_str(&written["index.json"]).unwrap();
     for (key, path) in systemd::POD_NETWORK_FILES {
         assert!(written.contains_key(key) && index.iter().any(|entry| entry.path == path), "{path}");
     }
-    observed.target = TargetFacts { available: Some(Err((String::new(), String::new()))), ..TargetFacts::default() };
-    assert!(plan(&cluster, &observed, noon()).steps.is_empty());
-    // The other Node is gone: the route to it goes, the bridge stays.
-    observed.target = answer(&[("node-0", &["10.200.0.0/24"])]);
-    settle(&cluster, &mut observed);
-    let written = config(&observed, "demo-node-0-config");
-    assert!(written.contains_key("10-bridge.conflist") && !written["pod-routes.service"].contains("10.200.1.0/24"));
+    assert_eq!(config(None, Some(&written)), written);
+    // Its Node was made anew, and has no range yet.
+    assert!(!config(Some(&pod_ranges(&[])), Some(&written)).contains_key("10-bridge.conflist"));
+}
+
+#[test]
+fn a_machine_with_a_certificate_to_begin_with_needs_no_token() {
+    let cluster = cluster_with_pool(HARD_WAY, WORKERS);
+    let parse = |yaml: &str| Pool::parse("workers", &serde_saphyr::from_str(yaml).unwrap(), &cluster).unwrap().unwrap();
+    assert!(!parse(WORKERS).joins_by_token(&cluster));
+    let selector = "{clusterRef: {name: demo}, selector: {namePattern: w-*, addressCIDRs: [10.0.0.0/24]}}";
+    assert!(parse(selector).joins_by_token(&cluster));
 }
 
 #[test]

@@ -27,14 +27,12 @@ pub fn layer() -> Result<Layer> {
         let target = chosen.file_name().unwrap_or_default().to_string_lossy().into_owned();
         layer.push(Entry::Link(format!("usr/sbin/{name}").into(), target.into()));
     }
-    let mut libraries = BTreeSet::new();
-    for program in programs {
-        libraries.extend(libraries_in(&command::run(Command::new("ldd").arg(program))?));
-    }
-    layer.extend(libraries.iter().map(|library| same_place(library)));
     let listed = command::run(Command::new("dpkg-query").args(["--listfiles", "iptables"]))?;
-    let extensions = listed.lines().filter(|line| line.contains("/xtables/") && line.ends_with(".so"));
-    layer.extend(extensions.map(|extension| same_place(Path::new(extension))));
+    let extensions: Vec<_> = listed.lines().filter(|line| line.contains("/xtables/lib")).collect();
+    // The extensions need libraries that the programs do not: the match `statistic` calculates.
+    let linked = command::run(Command::new("ldd").args(programs).args(&extensions))?;
+    layer.extend(libraries_in(&linked).iter().map(|library| same_place(library)));
+    layer.extend(extensions.iter().map(|extension| same_place(Path::new(extension))));
     layer.push(Entry::Shared("run"));
     Ok(layer)
 }
@@ -45,9 +43,10 @@ fn same_place(path: &Path) -> Entry {
     Entry::Program(relative.into(), path.to_owned())
 }
 
-/// The files in the answer of `ldd`: `name => /path (0x1)` and, for the loader, `/path (0x1)`.
+/// The files in the answer of `ldd`, which has a line for each file asked about and, indented, its libraries: `name => /path (0x1)` and, for the loader, `/path (0x1)`.
 fn libraries_in(text: &str) -> BTreeSet<PathBuf> {
-    let words = text.lines().filter_map(|line| line.split_whitespace().find(|word| word.starts_with('/')));
+    let answers = text.lines().filter(|line| line.starts_with('\t'));
+    let words = answers.filter_map(|line| line.split_whitespace().find(|word| word.starts_with('/')));
     words.map(PathBuf::from).collect()
 }
 
@@ -56,8 +55,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn libraries_and_the_loader_are_found_and_the_kernels_page_is_not() {
-        let text = "\tlinux-vdso.so.1 (0x00007f)\n\tlibmnl.so.0 => /lib/x86_64-linux-gnu/libmnl.so.0 (0x00007f)\n\
+    fn libraries_and_the_loader_are_found_and_neither_the_program_nor_the_kernels_page_is() {
+        let text = "/usr/sbin/nft:\n\tlinux-vdso.so.1 (0x00007f)\n\tlibmnl.so.0 => /lib/x86_64-linux-gnu/libmnl.so.0 (0x00007f)\n\
                     \t/lib64/ld-linux-x86-64.so.2 (0x00007f)\n";
         let expected = ["/lib/x86_64-linux-gnu/libmnl.so.0", "/lib64/ld-linux-x86-64.so.2"].map(PathBuf::from);
         assert_eq!(libraries_in(text), BTreeSet::from(expected));

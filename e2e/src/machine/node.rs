@@ -108,7 +108,7 @@ impl Machine {
     }
 
     /// Puts images into containerd, which must run. Where a machine got just these images before, and this one has
-    /// none yet, it gets that machine's store, which takes a tenth of the time: see [`store`].
+    /// none yet, it gets that machine's store, which takes a tenth of the time.
     ///
     /// # Errors
     /// When containerd refuses one.

@@ -8,6 +8,7 @@ use anyhow::{Context, Result, bail};
 
 use super::Machine;
 use crate::parts::Parts;
+use crate::process::Process;
 use crate::unit::{Exec, Restart, Unit};
 
 /// Runs what the script before it has in `before` and `start`. Commands run in the background, since a shell hears
@@ -31,7 +32,7 @@ impl Machine {
     /// # Errors
     /// As [`Machine::start_unit`].
     pub fn start_unit_with(&mut self, name: &str, text: &str, further: &[String]) -> Result<()> {
-        if self.units.get_mut(name).is_some_and(|process| process.is_running()) {
+        if self.units.get_mut(name).is_some_and(Process::is_running) {
             bail!("the unit {name} runs on {} already", self.name);
         }
         let what = || format!("the unit {name} of machine {}", self.name);
@@ -68,10 +69,15 @@ impl Machine {
         writeln!(script, "restart={restart}\npause={}", unit.restart_after.as_secs_f64())?;
         script += SUPERVISOR;
 
-        let mut process = self.spawn(name, &["sh", "-c", &script])?;
+        let line = ["sh", "-c", &script];
         if unit.oneshot {
-            process.wait_for_success().with_context(what)?;
+            // It may have ended before anybody could find it inside.
+            let full = format!("{}-{name}", self.name);
+            let log = self.site.log(&full);
+            let mut process = Process::start(&full, &self.site.id, &mut self.enter(&line)?, log)?;
+            return process.wait_for_success().with_context(what);
         }
+        let process = self.spawn(name, &line)?;
         self.units.insert(name.to_owned(), process);
         Ok(())
     }

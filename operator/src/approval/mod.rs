@@ -26,7 +26,8 @@ mod tests;
 
 pub use declaration::Declaration;
 pub use facts::{Facts, NodeFacts};
-pub use request::{KUBELET_SERVING_SIGNER, SigningRequest};
+pub use names::matches_pattern;
+pub use request::{KUBELET_CLIENT_SIGNER, KUBELET_SERVING_SIGNER, SigningRequest};
 pub use reserved::Reserved;
 pub use rules::{Case, RULES, Rule};
 pub use verdict::{Answer, Judgement, RuleAnswer, Verdict};

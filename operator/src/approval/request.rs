@@ -4,9 +4,13 @@ use k8s_openapi::api::certificates::v1::CertificateSigningRequest;
 use k8s_openapi::jiff::Timestamp;
 
 use super::names::is_subdomain;
+use super::pkcs10::Pkcs10;
 
 /// The signer of kubelets' serving certificates.
 pub const KUBELET_SERVING_SIGNER: &str = "kubernetes.io/kubelet-serving";
+
+/// The signer of kubelets' client certificates.
+pub const KUBELET_CLIENT_SIGNER: &str = "kubernetes.io/kube-apiserver-client-kubelet";
 
 /// What a node's username begins with.
 const NODE_USER_PREFIX: &str = "system:node:";
@@ -44,6 +48,15 @@ impl SigningRequest {
     #[must_use]
     pub fn node_name(&self) -> Option<&str> {
         self.username.strip_prefix(NODE_USER_PREFIX).filter(|name| is_subdomain(name))
+    }
+
+    /// The name of the node that the request speaks of. Whoever wrote it may have lied: this is for telling people how far
+    /// a machine has come, not for deciding anything.
+    #[must_use]
+    pub fn subject_node_name(&self) -> Option<String> {
+        let request = Pkcs10::parse(&self.request).ok()?;
+        let (_, common_name) = request.identity()?;
+        common_name.strip_prefix(NODE_USER_PREFIX).filter(|name| is_subdomain(name)).map(str::to_owned)
     }
 }
 

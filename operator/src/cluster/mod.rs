@@ -18,8 +18,10 @@ use ipnet::IpNet;
 use keyplane_crds::{ClusterSpecSpec, ControlPlaneNode, Layout, NodePoolSpec};
 
 pub use policy::{LeafTerms, Policy};
+pub(crate) use settings::refuse_kubelet_settings;
 pub use users::User;
 pub use version::Version;
+pub use workers::Worker;
 
 /// A field that makes no sense, and what to write instead.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -115,7 +117,7 @@ pub struct Cluster {
     pub nodes: Vec<Node>,
     /// The workers whose files Keyplane writes one by one: the machines that the pools of a cluster with the layout
     /// `Systemd` list by name, as [`Cluster::with_pools`] finds them.
-    pub workers: Vec<Node>,
+    pub workers: Vec<Worker>,
     /// Ranges of Service addresses; at least one.
     pub service_cidrs: Vec<IpNet>,
     /// Ranges of Pod addresses.
@@ -180,7 +182,7 @@ impl Cluster {
 
     /// Takes up the machines that these pools list. The pools must be those of this cluster.
     #[must_use]
-    pub fn with_pools(mut self, pools: &[NodePoolSpec]) -> Self {
+    pub fn with_pools<'a>(mut self, pools: impl IntoIterator<Item = (String, &'a NodePoolSpec)>) -> Self {
         self.workers = if self.layout() == Layout::Systemd { workers::listed(&self.nodes, pools) } else { vec![] };
         self
     }
@@ -205,7 +207,13 @@ impl Cluster {
 
     /// Every machine whose files Keyplane writes.
     pub fn machines(&self) -> impl Iterator<Item = &Node> {
-        self.nodes.iter().chain(&self.workers)
+        self.nodes.iter().chain(self.workers.iter().map(|worker| &worker.node))
+    }
+
+    /// The NodePool that lists the machine.
+    #[must_use]
+    pub fn pool_of(&self, node: &Node) -> Option<&str> {
+        self.workers.iter().find(|worker| worker.node.name == node.name).map(|worker| worker.pool.as_str())
     }
 
     /// Whether the machines' own routes are the network of the Pods: only then does Keyplane know where each range is.

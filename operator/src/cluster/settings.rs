@@ -2,7 +2,8 @@
 
 use std::net::IpAddr;
 
-use keyplane_crds::{ClusterSpecSpec, ControlPlane, Layout};
+use keyplane_crds::{ClusterSpecSpec, ControlPlane, Layout, RegistryMirror};
+use serde_json::{Map, Value};
 
 use super::{FieldError, is_dns_name};
 
@@ -44,13 +45,16 @@ pub(super) fn refuse_settings(spec: &ClusterSpecSpec) -> Result<(), FieldError> 
         }
     }
     refuse_layout(control_plane)?;
+    refuse_mirrors(&spec.registry_mirrors)?;
+    refuse_kubelet_settings("spec.controlPlane.kubelet", control_plane.kubelet.as_ref())
+}
+
+/// Settings of a kubelet that a user may not choose.
+pub(crate) fn refuse_kubelet_settings(field: &str, settings: Option<&Map<String, Value>>) -> Result<(), FieldError> {
     let ours =
         ["apiVersion", "kind", "staticPodPath", "rotateCertificates", "serverTLSBootstrap", "containerRuntimeEndpoint"];
-    let kubelet = control_plane.kubelet.iter().flat_map(|settings| settings.keys());
-    match kubelet.into_iter().find(|key| ours.contains(&key.as_str())) {
-        Some(key) => {
-            Err(FieldError::new("spec.controlPlane.kubelet", format!("{key} is set by Keyplane: leave it out")))
-        }
+    match settings.into_iter().flat_map(Map::keys).find(|key| ours.contains(&key.as_str())) {
+        Some(key) => Err(FieldError::new(field, format!("{key} is set by Keyplane: leave it out"))),
         None => Ok(()),
     }
 }
@@ -79,6 +83,43 @@ fn refuse_layout(control_plane: &ControlPlane) -> Result<(), FieldError> {
         let message = "extraVolumes and resources are for containers; with the layout Systemd a component sees the \
                        machine's own files: leave them out, and limit a unit with a drop-in";
         return Err(FieldError::new("spec.controlPlane", message));
+    }
+    Ok(())
+}
+
+/// Registries become directories and URLs lines of TOML: what could be read as anything else is refused.
+fn refuse_mirrors(mirrors: &[RegistryMirror]) -> Result<(), FieldError> {
+    const FIELD: &str = "spec.registryMirrors";
+    for (index, mirror) in mirrors.iter().enumerate() {
+        let registry = mirror.registry.as_str();
+        let (host, port) = registry.split_once(':').unwrap_or((registry, "1"));
+        if registry != "_default" && !(is_dns_name(host) && port.parse::<u16>().is_ok_and(|port| port > 0)) {
+            let message =
+                format!("{registry:?} is no registry as image names have them: write one like registry.k8s.io");
+            return Err(FieldError::new(format!("{FIELD}[].registry"), message));
+        }
+        if mirrors.iter().take(index).any(|other| other.registry == registry) {
+            return Err(FieldError::new(FIELD, format!("{registry} is there twice: list its endpoints in one entry")));
+        }
+        let is_url = |url: &str| {
+            let rest = url.strip_prefix("https://").or(url.strip_prefix("http://"));
+            rest.is_some_and(|rest| {
+                rest.bytes().next().is_some_and(|first| first != b'/')
+                    && rest.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"._~:/[]-".contains(&byte))
+            })
+        };
+        let bad = mirror.endpoints.iter().find(|url| !is_url(url));
+        if bad.is_some() || mirror.endpoints.is_empty() {
+            let message = format!(
+                "{:?} of {registry} is no URL without user and query: write one like https://mirror.corp.example",
+                bad.map_or("", String::as_str)
+            );
+            return Err(FieldError::new(format!("{FIELD}[].endpoints"), message));
+        }
+        let good = |text: &str| text.starts_with("-----BEGIN CERTIFICATE-----") && !text.contains("PRIVATE KEY");
+        if mirror.ca_bundle.as_ref().is_some_and(|text| !good(text)) {
+            return Err(FieldError::new(format!("{FIELD}[].caBundle"), "must be certificates in PEM, and no key"));
+        }
     }
     Ok(())
 }

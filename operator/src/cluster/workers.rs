@@ -7,20 +7,34 @@ use keyplane_crds::{NodePoolRole, NodePoolSpec};
 
 use super::{Node, is_dns_name};
 
+/// A worker whose files Keyplane writes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Worker {
+    /// The machine.
+    pub node: Node,
+    /// The NodePool that lists it.
+    pub pool: String,
+}
+
 /// The machines that the pools list, each once. One that makes no sense is left out: admission refuses it, and a pool
 /// of somebody else's must not hold up the cluster. The name of a control-plane machine is not a worker's to have.
-pub(super) fn listed(control_plane: &[Node], pools: &[NodePoolSpec]) -> Vec<Node> {
-    let mut names: BTreeSet<_> = control_plane.iter().map(|node| node.name.as_str()).collect();
-    let pools = pools.iter().filter(|pool| pool.role == NodePoolRole::Worker);
-    pools
-        .flat_map(|pool| &pool.machines)
-        .filter(|machine| is_dns_name(&machine.name) && names.insert(&machine.name))
-        .filter_map(|machine| {
+pub(super) fn listed<'a>(
+    control_plane: &[Node],
+    pools: impl IntoIterator<Item = (String, &'a NodePoolSpec)>,
+) -> Vec<Worker> {
+    let mut names: BTreeSet<_> = control_plane.iter().map(|node| node.name.clone()).collect();
+    let mut workers = vec![];
+    for (pool, spec) in pools.into_iter().filter(|(_, spec)| spec.role == NodePoolRole::Worker) {
+        for machine in spec.machines.iter().filter(|machine| is_dns_name(&machine.name)) {
             let addresses: Vec<IpAddr> = machine.addresses.iter().filter_map(|text| text.parse().ok()).collect();
-            let advertise_address = *addresses.first()?;
-            Some(Node { name: machine.name.clone(), addresses, advertise_address })
-        })
-        .collect()
+            let Some(advertise_address) = addresses.first().copied() else { continue };
+            if names.insert(machine.name.clone()) {
+                let node = Node { name: machine.name.clone(), addresses, advertise_address };
+                workers.push(Worker { node, pool: pool.clone() });
+            }
+        }
+    }
+    workers
 }
 
 #[cfg(test)]
@@ -41,9 +55,13 @@ mod tests {
         ];
         let advertise_address = "10.0.0.11".parse().unwrap();
         let nodes = [Node { name: "cp1".to_owned(), addresses: vec![advertise_address], advertise_address }];
-        let workers = listed(&nodes, &pools);
-        let names: Vec<_> =
-            workers.iter().map(|node| (node.name.as_str(), node.advertise_address.to_string())).collect();
+        let workers =
+            listed(&nodes, [("a".to_owned(), &pools[0]), ("b".to_owned(), &pools[1]), ("c".to_owned(), &pools[2])]);
+        let names: Vec<_> = workers
+            .iter()
+            .map(|worker| (worker.node.name.as_str(), worker.node.advertise_address.to_string()))
+            .collect();
         assert_eq!(names, [("w1", "10.0.0.21".to_owned())]);
+        assert_eq!(workers[0].pool, "a");
     }
 }

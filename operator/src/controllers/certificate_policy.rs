@@ -29,7 +29,7 @@ pub async fn run(
     client: Client,
     stop: impl Future<Output = ()> + Send + Sync + 'static,
 ) {
-    drive(controller, client, reconcile, stop).await;
+    drive(controller, Arc::new(client), reconcile, stop).await;
 }
 
 async fn reconcile(policy: Arc<Guarded>, client: Arc<Client>) -> Result<Action, Error> {

@@ -8,7 +8,7 @@ use futures::StreamExt;
 use k8s_openapi::api::core::v1::{ConfigMap, ObjectReference, Secret};
 use k8s_openapi::jiff::Timestamp;
 use keyplane_crds::{
-    CLUSTER_LABEL, CertificatePolicy, ClusterSpec, ClusterSpecStatus, NodePool, NodePoolSpec, condition_of,
+    CLUSTER_LABEL, CertificatePolicy, ClusterSpec, ClusterSpecStatus, NodePool, NodePoolRole, condition_of,
 };
 use kube::core::{ApiResource, DeserializeGuard, DynamicObject, PartialObjectMeta};
 use kube::runtime::controller::{self, Action, Controller};
@@ -21,8 +21,9 @@ use tokio::sync::mpsc;
 use tokio_stream::wrappers::UnboundedReceiverStream;
 
 use super::target::Brief;
-use super::{Context, Error, RECONCILE_TIMEOUT, RESYNC, config, deletion, issued, observe, watch_config};
+use super::{Context, Error, RECONCILE_TIMEOUT, RESYNC, config, deletion, issued, node_pool, observe, watch_config};
 use crate::cluster::{Cluster, Policy};
+use crate::join::Pool;
 use crate::kube::apply::update_status;
 use crate::kube::backoff::Backoff;
 use crate::kube::write::{Written, write};
@@ -259,20 +260,21 @@ fn parse(found: &ClusterSpec, context: &Context) -> Result<Cluster, Blocker> {
     let cluster = Cluster::parse(&found.name_any(), &namespace, &found.spec, policy)
         .map_err(|error| Blocker { reason: "InvalidSpec", message: error.to_string() })?;
     let pools = pools(&cluster, context);
-    Ok(cluster.with_pools(&pools))
+    let staying = pools.iter().filter(|pool| pool.metadata.deletion_timestamp.is_none());
+    Ok(cluster.with_pools(staying.map(|pool| (pool.name_any(), &pool.spec))))
 }
 
-/// The pools of the cluster.
-fn pools(cluster: &Cluster, context: &Context) -> Vec<NodePoolSpec> {
-    let pools = context.node_pools.state().into_iter().filter_map(|pool| {
+/// The pools of the cluster, by their names.
+fn pools(cluster: &Cluster, context: &Context) -> Vec<NodePool> {
+    let of_cluster = context.node_pools.state().into_iter().filter_map(|pool| {
         let pool = pool.0.as_ref().ok()?;
         let ours =
             pool.namespace().as_deref() == Some(&cluster.namespace) && pool.spec.cluster_ref.name == cluster.name;
-        ours.then(|| (pool.name_any(), pool.spec.clone()))
+        ours.then(|| (pool.name_any(), pool.clone()))
     });
     // What the store gives has no order: without one the brief would seem to change.
-    let pools: std::collections::BTreeMap<_, _> = pools.collect();
-    pools.into_values().collect()
+    let of_cluster: std::collections::BTreeMap<_, _> = of_cluster.collect();
+    of_cluster.into_values().collect()
 }
 
 /// Plans and writes until nothing is left to do; gives back what is in the way.
@@ -362,9 +364,22 @@ async fn warn_of_new_blockers(blockers: &[Blocker], observed: &Observed, about: 
 /// What the session of the target has to know, once all keys are there.
 fn brief(cluster: &Cluster, observed: &Observed, reference: ObjectReference, context: &Context) -> Option<Brief> {
     let authorities = Authorities::load(cluster, observed)?;
+    let (leaving, staying): (Vec<_>, Vec<_>) =
+        pools(cluster, context).into_iter().partition(|pool| pool.metadata.deletion_timestamp.is_some());
+    // A pool that once was one of workers may have a token.
+    let others = staying.iter().filter(|pool| pool.spec.role != NodePoolRole::Worker);
+    let leaving = leaving.iter().chain(others).filter(|pool| node_pool::is_held(pool)).map(ResourceExt::name_any);
+    let leaving = leaving.collect();
+    // A pool gets a token only once its end can't be missed.
+    let workers = staying.iter().filter(|pool| node_pool::is_held(pool)).filter_map(|pool| {
+        // What can't be read is told by the pool's own controller.
+        Pool::parse(&pool.name_any(), &pool.spec, cluster).ok()?
+    });
     Some(Brief {
         trust: authorities.get(AuthorityName::Cluster).certificate_pem().to_owned(),
-        pools: pools(cluster, context),
+        workers: workers.collect(),
+        leaving,
+        pools: staying.into_iter().map(|pool| pool.spec).collect(),
         reference,
         cluster: cluster.clone(),
     })

@@ -1,19 +1,54 @@
-//! The NodePool's controller: says whether what the pool declares is in force.
+//! The NodePool's controller: writes the files of its machines, and says how far each has come. Tokens and join data are
+//! the target's session's.
 
-use std::sync::Arc;
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
+use futures::StreamExt;
+use k8s_openapi::api::core::v1::{ConfigMap, Secret};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use k8s_openapi::jiff::Timestamp;
-use keyplane_crds::{ClusterSpec, NodePool, set_condition};
+use keyplane_crds::{CLUSTER_LABEL, ClusterSpec, NODE_POOL_LABEL, NodePool, NodePoolStatus, set_condition};
 use kube::core::{DeserializeGuard, PartialObjectMeta};
 use kube::runtime::controller::{Action, Controller};
 use kube::runtime::reflector::{ObjectRef, Store};
 use kube::runtime::watcher;
-use kube::{Api, Client, ResourceExt};
+use kube::{Api, Client, Resource, ResourceExt};
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::UnboundedReceiverStream;
 
-use super::{Error, RESYNC, config, drive, watch_config};
+use super::target::Brief;
+use super::{Context, Error, RESYNC, config, drive, pool_deletion, watch_config};
+use crate::join::objects::{config_map_to_write, is_of_pool, worker_config, worker_config_map};
+use crate::join::{Pool, state};
 use crate::kube::apply::update_status;
+use crate::kube::write::{Written, write};
+use crate::manifests::systemd::PodRanges;
+use crate::plan::objects::{MANAGED_BY, MANAGED_BY_LABEL};
 
 type Guarded = DeserializeGuard<NodePool>;
+type Clusters = mpsc::UnboundedReceiver<ObjectRef<DeserializeGuard<ClusterSpec>>>;
+
+/// Holds a NodePool whose token is still to be revoked.
+pub(super) const FINALIZER: &str = "keyplane.io/join";
+
+/// How soon a pool is looked at again whose ClusterSpec's controller has not taken note of it yet.
+const SOON: Duration = Duration::from_secs(5);
+
+/// What the controller works with.
+pub(super) struct State {
+    pub(super) context: Context,
+    /// The pools whose ConfigMaps were found right, and for what: two hundred need not be read for each heartbeat.
+    written: Arc<Mutex<HashMap<(String, String), Basis>>>,
+}
+
+/// What a pool's ConfigMaps were written from.
+struct Basis {
+    pool: Pool,
+    brief: Arc<Brief>,
+    ranges: Option<PodRanges>,
+}
 
 /// The controller and what its watch knows.
 #[must_use]
@@ -23,48 +58,247 @@ pub fn controller(client: Client, concurrency: u16) -> (Controller<Guarded>, Sto
     let store = controller.store();
     let pools = store.clone();
     let controller = controller.watches(clusters, watcher::Config::default(), move |cluster| {
-        let (namespace, name) = (cluster.namespace(), cluster.name_any());
-        let of_cluster = move |pool: &Arc<Guarded>| {
-            let Ok(pool) = &pool.0 else { return false };
-            pool.namespace() == namespace && pool.spec.cluster_ref.name == name
-        };
-        pools.state().into_iter().filter(of_cluster).map(|pool| ObjectRef::from_obj(&*pool)).collect::<Vec<_>>()
+        of_cluster(&pools, cluster.namespace().as_deref(), &cluster.name_any())
     });
     (controller, store)
 }
 
-/// Runs until `stop`.
-pub async fn run(
-    controller: Controller<Guarded>,
-    client: Client,
-    stop: impl Future<Output = ()> + Send + Sync + 'static,
-) {
-    drive(controller, client, reconcile, stop).await;
+fn of_cluster(pools: &Store<Guarded>, namespace: Option<&str>, cluster: &str) -> Vec<ObjectRef<Guarded>> {
+    let of_cluster = |pool: &Arc<Guarded>| {
+        let Ok(pool) = &pool.0 else { return false };
+        pool.namespace().as_deref() == namespace && pool.spec.cluster_ref.name == cluster
+    };
+    pools.state().into_iter().filter(of_cluster).map(|pool| ObjectRef::from_obj(&*pool)).collect()
 }
 
-async fn reconcile(pool: Arc<Guarded>, client: Arc<Client>) -> Result<Action, Error> {
+/// Whether the end of the pool can't be missed: only then it gets a token.
+#[must_use]
+pub fn is_held(pool: &NodePool) -> bool {
+    pool.finalizers().iter().any(|finalizer| finalizer == FINALIZER)
+}
+
+/// Runs until `stop`. `clusters` are those whose session has news for its pools.
+pub async fn run(
+    controller: Controller<Guarded>,
+    context: Context,
+    clusters: Clusters,
+    stop: impl Future<Output = ()> + Send + Sync + 'static,
+) {
+    let client = context.client.clone();
+    let written: Arc<Mutex<HashMap<_, _>>> = Arc::default();
+    let ours = watch_config().labels(&format!("{MANAGED_BY_LABEL}={MANAGED_BY},{NODE_POOL_LABEL}"));
+    let config_maps: Api<PartialObjectMeta<ConfigMap>> = Api::all(client.clone());
+    let secrets: Api<PartialObjectMeta<Secret>> = Api::all(client);
+    let (known, targets) = (Arc::clone(&written), Arc::clone(&context.targets));
+    let pools = context.node_pools.clone();
+    let news = UnboundedReceiverStream::new(clusters).flat_map(move |cluster| {
+        futures::stream::iter(of_cluster(&pools, cluster.namespace.as_deref(), &cluster.name))
+    });
+    let controller = controller
+        .watches(config_maps, ours.clone(), move |config_map| {
+            let pool = owner(&config_map)?;
+            // Somebody may have changed it: it is read again.
+            known.lock().unwrap_or_else(PoisonError::into_inner).remove(&key(&pool));
+            Some(pool)
+        })
+        .watches(secrets, ours, move |secret| {
+            let namespace = secret.namespace()?;
+            targets.wake(&namespace, secret.labels().get(CLUSTER_LABEL)?);
+            owner(&secret)
+        })
+        .reconcile_on(news);
+    drive(controller, Arc::new(State { context, written }), reconcile, stop).await;
+}
+
+fn owner<K: Resource<DynamicType = ()>>(object: &K) -> Option<ObjectRef<Guarded>> {
+    let pool = object.meta().labels.as_ref()?.get(NODE_POOL_LABEL)?;
+    Some(ObjectRef::new(pool).within(object.meta().namespace.as_deref()?))
+}
+
+fn key(pool: &ObjectRef<Guarded>) -> (String, String) {
+    (pool.namespace.clone().unwrap_or_default(), pool.name.clone())
+}
+
+/// What the condition `Ready` says.
+struct Verdict {
+    ready: bool,
+    reason: &'static str,
+    message: String,
+}
+
+impl Verdict {
+    fn bad(reason: &'static str, message: String) -> Self {
+        Self { ready: false, reason, message }
+    }
+}
+
+async fn reconcile(pool: Arc<Guarded>, state: Arc<State>) -> Result<Action, Error> {
     let Ok(pool) = &pool.0 else { return Ok(Action::requeue(RESYNC)) };
+    if pool.metadata.deletion_timestamp.is_some() {
+        forget(&state, pool);
+        return pool_deletion::handle(pool, &state).await;
+    }
     let namespace = pool.namespace().unwrap_or_default();
     let cluster = &pool.spec.cluster_ref.name;
-    let clusters: Api<ClusterSpec> = Api::namespaced(Client::clone(&client), &namespace);
+    let clusters: Api<ClusterSpec> = Api::namespaced(state.context.client.clone(), &namespace);
     let found = clusters.get_metadata_opt(cluster).await.map_err(Error::api("reading the ClusterSpec"))?;
-    let (ready, reason, message) = match found {
-        Some(_) => (true, "InForce", format!("kubelets of ClusterSpec {cluster} are judged by this declaration")),
-        None => (
-            false,
-            "ClusterSpecNotFound",
-            format!(
-                "spec.clusterRef: there is no ClusterSpec {cluster} in namespace {namespace}: apply it, or mend the name"
-            ),
-        ),
-    };
-    let generation = pool.metadata.generation;
+    let now = Timestamp::now();
     let mut status = pool.status.clone().unwrap_or_default();
-    status.observed_generation = generation;
+    status.observed_generation = pool.metadata.generation;
     status.nodes = i32::try_from(pool.spec.machines.len()).ok();
-    set_condition(&mut status.conditions, "Ready", ready, reason, &message, generation, Timestamp::now());
-    let api: Api<NodePool> = Api::namespaced(Client::clone(&client), &namespace);
-    let updated = update_status(&api, &pool.name_any(), pool.status.as_ref(), &status).await;
-    updated.map_err(Error::api("writing the status"))?;
-    Ok(Action::requeue(RESYNC))
+    let brief = state.context.targets.brief(&namespace, cluster);
+    let (verdict, next) = match (found, brief) {
+        (None, _) => {
+            let message = format!(
+                "spec.clusterRef: there is no ClusterSpec {cluster} in namespace {namespace}: apply it, or mend the name"
+            );
+            (Verdict::bad("ClusterSpecNotFound", message), RESYNC)
+        }
+        (Some(_), None) => (in_force(cluster), RESYNC),
+        (Some(_), Some(brief)) => with_brief(pool, &brief, &mut status, &state, now).await?,
+    };
+    let Verdict { ready, reason, message } = verdict;
+    set_condition(&mut status.conditions, "Ready", ready, reason, &message, pool.metadata.generation, now);
+    report(pool, &status, &state).await?;
+    Ok(Action::requeue(next))
+}
+
+fn in_force(cluster: &str) -> Verdict {
+    let message = format!("kubelets of ClusterSpec {cluster} are judged by this declaration");
+    Verdict { ready: true, reason: "InForce", message }
+}
+
+/// All that needs the cluster's session. Gives back when to look again, too.
+async fn with_brief(
+    pool: &NodePool,
+    brief: &Arc<Brief>,
+    status: &mut NodePoolStatus,
+    state: &State,
+    now: Timestamp,
+) -> Result<(Verdict, Duration), Error> {
+    let parsed = match Pool::parse(&pool.name_any(), &pool.spec, &brief.cluster) {
+        Ok(Some(parsed)) => parsed,
+        Ok(None) => return Ok((in_force(&brief.cluster.name), RESYNC)),
+        Err(error) => return Ok((Verdict::bad("InvalidSpec", error.to_string()), RESYNC)),
+    };
+    if !is_held(pool) {
+        pool_deletion::set_finalizer(pool, true, &state.context.client).await?;
+    }
+    let (namespace, cluster) = (&brief.cluster.namespace, &brief.cluster.name);
+    let mut next = RESYNC;
+    if !brief.workers.contains(&parsed) {
+        // The ClusterSpec's controller saw the pool before this one did.
+        state.context.targets.refresh(namespace, cluster);
+        next = SOON;
+    }
+    let facts = state.context.targets.join_facts(namespace, cluster);
+    let basis = Basis {
+        pool: parsed.clone(),
+        brief: Arc::clone(brief),
+        ranges: facts.pod_ranges.clone().filter(|_| routed(brief)),
+    };
+    let blocked = write_files(pool, basis, state).await?;
+    status.machines = state::machines(&parsed, &facts, &status.machines, now);
+    status.machines_ready = Some(state::ready_of(&status.machines));
+    state::report(&mut status.conditions, &status.machines, &facts, pool.metadata.generation, now);
+    let mut verdict = in_force(cluster);
+    match facts.tokens.get(&parsed.name) {
+        None => {}
+        Some(state::TokenState::None) => status.token_expires = None,
+        Some(state::TokenState::Good(expires)) => status.token_expires = Some(Time(*expires)),
+        Some(state::TokenState::Failed(message)) => {
+            verdict = Verdict::bad("NoToken", format!("machines can't join: {message}"));
+        }
+    }
+    if let Some(message) = blocked {
+        verdict = Verdict::bad("ForeignObject", message);
+    }
+    if let Some(time) = state::next_check(&parsed, &facts, now) {
+        let wait = Duration::try_from(time.duration_since(now)).unwrap_or_default();
+        next = next.min(wait + Duration::from_secs(1));
+    }
+    Ok((verdict, next))
+}
+
+/// Writes the machines' ConfigMaps where they are not as they should be, and deletes those of machines that were taken
+/// out of the list. Gives back what is in the way.
+async fn write_files(pool: &NodePool, basis: Basis, state: &State) -> Result<Option<String>, Error> {
+    let key = (basis.brief.cluster.namespace.clone(), basis.pool.name.clone());
+    let known = |written: &HashMap<_, Basis>| {
+        written.get(&key).is_some_and(|known| {
+            (&known.pool, &known.ranges) == (&basis.pool, &basis.ranges)
+                && known.brief.cluster == basis.brief.cluster
+                && known.brief.trust == basis.brief.trust
+        })
+    };
+    if known(&state.written.lock().unwrap_or_else(PoisonError::into_inner)) {
+        return Ok(None);
+    }
+    // Noted before the work: a change that somebody makes meanwhile takes the note away again.
+    let (parsed, brief, ranges) = (basis.pool.clone(), Arc::clone(&basis.brief), basis.ranges.clone());
+    state.written.lock().unwrap_or_else(PoisonError::into_inner).insert(key, basis);
+    let result = write_each(pool, &parsed, &brief, ranges.as_ref(), state).await;
+    if !matches!(result, Ok(None)) {
+        forget(state, pool);
+    }
+    result
+}
+
+/// Only where routes lead to Pods does it matter which range a Node has.
+fn routed(brief: &Brief) -> bool {
+    brief.cluster.has_pod_routes()
+}
+
+async fn write_each(
+    pool: &NodePool,
+    parsed: &Pool,
+    brief: &Brief,
+    ranges: Option<&PodRanges>,
+    state: &State,
+) -> Result<Option<String>, Error> {
+    let cluster = &brief.cluster;
+    let config_maps: Api<ConfigMap> = Api::namespaced(state.context.client.clone(), &cluster.namespace);
+    let mut blocked = None;
+    for machine in &parsed.machines {
+        let name = worker_config_map(&cluster.name, &machine.name);
+        let found = config_maps.get_opt(&name).await.map_err(Error::api(format!("reading ConfigMap {name}")))?;
+        if found.as_ref().is_some_and(|found| !is_of_pool(found.meta(), &cluster.name, &parsed.name)) {
+            blocked = Some(format!(
+                "ConfigMap {name} exists and is not this pool's: it is left alone; rename the machine {}, or take it out of \
+                 the other pool that lists it",
+                machine.name
+            ));
+            continue;
+        }
+        let before = found.as_ref().and_then(|found| found.data.as_ref());
+        let wanted = worker_config(cluster, parsed, machine, &brief.trust, ranges, before);
+        let Some(wanted) = config_map_to_write(found.as_ref(), wanted) else { continue };
+        match write(&config_maps, &wanted).await.map_err(Error::api(format!("writing ConfigMap {name}")))? {
+            Written::Done(_) => state.context.metrics.writes.with_label_values(&["ConfigMap"]).inc(),
+            Written::Conflict => return Err(Error::Conflict(format!("ConfigMap {name}"))),
+        }
+        tracing::info!(namespace = cluster.namespace, pool = parsed.name, name, "wrote a machine's files");
+    }
+    let before = pool.status.iter().flat_map(|status| &status.machines);
+    for gone in before.filter(|machine| parsed.machine(&machine.name).is_none()) {
+        let (client, namespace) = (&state.context.client, &cluster.namespace);
+        pool_deletion::delete_files(client, namespace, &cluster.name, &parsed.name, &gone.name).await?;
+    }
+    Ok(blocked)
+}
+
+/// From now on the pool's ConfigMaps are read again.
+fn forget(state: &State, pool: &NodePool) {
+    let key = (pool.namespace().unwrap_or_default(), pool.name_any());
+    state.written.lock().unwrap_or_else(PoisonError::into_inner).remove(&key);
+}
+
+/// Writes the status if it says something new.
+pub(super) async fn report(pool: &NodePool, status: &NodePoolStatus, state: &State) -> Result<(), Error> {
+    let api: Api<NodePool> = Api::namespaced(state.context.client.clone(), &pool.namespace().unwrap_or_default());
+    let updated = update_status(&api, &pool.name_any(), pool.status.as_ref(), status).await;
+    if updated.map_err(Error::api("writing the status"))? {
+        state.context.metrics.writes.with_label_values(&["NodePool/status"]).inc();
+    }
+    Ok(())
 }

@@ -4,6 +4,9 @@ use std::fmt;
 
 use crate::cluster::Cluster;
 
+/// kubeadm's `PauseVersion`, the same for 1.36 and 1.37.
+const PAUSE_TAG: &str = "3.10.2";
+
 /// A component that runs as a container.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Image {
@@ -15,6 +18,8 @@ pub enum Image {
     Scheduler,
     /// etcd.
     Etcd,
+    /// What holds a pod's namespaces.
+    Pause,
 }
 
 impl Image {
@@ -28,6 +33,7 @@ impl Image {
             Self::Scheduler => (&images.scheduler, cluster.version.to_string()),
             // A parsed version always has an etcd.
             Self::Etcd => (&images.etcd, cluster.version.etcd_image_tag().unwrap_or_default().to_owned()),
+            Self::Pause => (&None, PAUSE_TAG.to_owned()),
         };
         written.clone().unwrap_or_else(|| format!("{}/{self}:{tag}", cluster.spec.image_repository))
     }
@@ -41,6 +47,7 @@ impl fmt::Display for Image {
             Self::ControllerManager => "kube-controller-manager",
             Self::Scheduler => "kube-scheduler",
             Self::Etcd => "etcd",
+            Self::Pause => "pause",
         })
     }
 }

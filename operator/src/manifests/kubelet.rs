@@ -1,7 +1,7 @@
 //! The kubelet's files (kubeadm's `phases/kubelet` and `componentconfigs/kubelet.go`).
 
 use keyplane_crds::Layout;
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use crate::cluster::{Cluster, Node};
 use crate::pki::places::{HARD_WAY_KUBELET_AUTHORITY, PKI_DIRECTORY};
@@ -13,7 +13,13 @@ pub const CONTAINER_RUNTIME_ENDPOINT: &str = "unix:///var/run/containerd/contain
 /// The kubelet's configuration on a machine: the cluster's, the machine's runtime and, on a control-plane node, the user's
 /// settings for these nodes.
 #[must_use]
-pub fn kubelet_configuration(cluster: &Cluster, node: &Node) -> String {
+pub fn kubelet_configuration(cluster: &Cluster) -> String {
+    yaml::write(&configuration_of_machines(cluster, cluster.spec.control_plane.kubelet.as_ref()))
+}
+
+/// The cluster's configuration, the machine's runtime and the user's settings for some machines.
+#[must_use]
+pub fn configuration_of_machines(cluster: &Cluster, settings: Option<&Map<String, Value>>) -> Value {
     let mut configuration = base(cluster);
     configuration["containerRuntimeEndpoint"] = CONTAINER_RUNTIME_ENDPOINT.into();
     if cluster.layout() == Layout::Systemd {
@@ -21,11 +27,10 @@ pub fn kubelet_configuration(cluster: &Cluster, node: &Node) -> String {
         // Nothing runs as a static pod there.
         configuration.as_object_mut().and_then(|fields| fields.remove("staticPodPath"));
     }
-    let settings = cluster.spec.control_plane.kubelet.as_ref().filter(|_| cluster.is_control_plane(node));
     if let Some(settings) = settings {
         merge(&mut configuration, &Value::Object(settings.clone()));
     }
-    yaml::write(&configuration)
+    configuration
 }
 
 /// The configuration that all kubelets share: the ConfigMap `kube-system/kubelet-config`.

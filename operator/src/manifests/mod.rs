@@ -16,10 +16,14 @@ mod scheduler;
 mod static_pod;
 pub mod systemd;
 
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+
 pub use cluster_configuration::cluster_configuration;
 pub use images::Image;
 pub use kubelet::{
-    CONTAINER_RUNTIME_ENDPOINT, flags_env, instance_configuration, kubelet_configuration, shared_kubelet_configuration,
+    CONTAINER_RUNTIME_ENDPOINT, configuration_of_machines, flags_env, instance_configuration, kubelet_configuration,
+    shared_kubelet_configuration,
 };
 
 pub use options::WEBHOOK_KUBECONFIG;
@@ -27,27 +31,41 @@ pub use options::WEBHOOK_KUBECONFIG;
 use keyplane_crds::Layout;
 
 use crate::cluster::{Cluster, Node};
+use crate::preparation;
 
 /// A file of a machine that holds nothing secret.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct File {
     /// Its key in the ConfigMap.
-    pub key: &'static str,
+    pub key: Cow<'static, str>,
     /// Its path on the machine.
-    pub path: &'static str,
+    pub path: Cow<'static, str>,
     /// Its mode.
     pub mode: u32,
     /// Its content.
     pub content: String,
 }
 
-/// Every file of a machine that isn't secret and that the ClusterSpec alone decides.
+impl File {
+    /// A file of root's.
+    #[must_use]
+    pub fn new(
+        key: impl Into<Cow<'static, str>>,
+        path: impl Into<Cow<'static, str>>,
+        mode: u32,
+        content: String,
+    ) -> Self {
+        Self { key: key.into(), path: path.into(), mode, content }
+    }
+}
+
+/// Every file of a control-plane machine that isn't secret and that the ClusterSpec alone decides.
 #[must_use]
 pub fn files(cluster: &Cluster, node: &Node) -> Vec<File> {
     if cluster.layout() == Layout::Systemd {
         return systemd::files(cluster, node);
     }
-    let file = |key, path, mode, content| File { key, path, mode, content };
+    let file = |key: &'static str, path: &'static str, mode, content| File::new(key, path, mode, content);
     // Modes are kubeadm's: staticpod.WriteStaticPodToDisk 0600, kubelet.writeConfigBytesToDisk 0644.
     let mut files = vec![
         file("etcd.yaml", "/etc/kubernetes/manifests/etcd.yaml", 0o600, etcd::manifest(cluster, node)),
@@ -69,10 +87,12 @@ pub fn files(cluster: &Cluster, node: &Node) -> Vec<File> {
             0o600,
             scheduler::manifest(cluster),
         ),
-        file("kubelet-config.yaml", "/var/lib/kubelet/config.yaml", 0o644, kubelet_configuration(cluster, node)),
+        file("kubelet-config.yaml", "/var/lib/kubelet/config.yaml", 0o644, kubelet_configuration(cluster)),
         file("kubelet-instance-config.yaml", "/var/lib/kubelet/instance-config.yaml", 0o644, instance_configuration()),
         file("kubeadm-flags.env", "/var/lib/kubelet/kubeadm-flags.env", 0o644, flags_env(cluster, node)),
     ];
     files.extend(options::files(cluster));
+    let kubelet = configuration_of_machines(cluster, cluster.spec.control_plane.kubelet.as_ref());
+    files.extend(preparation::files(cluster, &kubelet, &BTreeMap::new(), preparation::PACKAGED_KUBELET));
     files
 }

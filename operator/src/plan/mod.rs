@@ -215,6 +215,9 @@ pub fn plan(cluster: &Cluster, observed: &Observed, now: Timestamp) -> Plan {
         Ok(given) => {
             for node in cluster.machines() {
                 node::plan(cluster, node, &authorities, &given, observed, now, &mut plan);
+            }
+            // Those of workers are the NodePools' controller's.
+            for node in &cluster.nodes {
                 objects::plan_config_map(objects::node_config(cluster, node, observed), observed, &mut plan);
             }
         }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use k8s_openapi::api::core::v1::Secret as SecretObject;
 use k8s_openapi::jiff::Timestamp;
-use keyplane_crds::{KeyAlgorithm, Layout};
+use keyplane_crds::{KeyAlgorithm, Layout, NODE_POOL_LABEL};
 
 use super::given::GivenFile;
 use super::objects::{self, IndexEntry};
@@ -223,7 +223,10 @@ pub(super) fn compose(
     let annotations =
         [(objects::NOT_AFTER_ANNOTATION, earliest_end(pairs.values())), (objects::ISSUER_CHECKSUM_ANNOTATION, issuers)];
     let name = objects::node_secret(&cluster.name, &node.name);
-    objects::secret(cluster, name, Some(node), "Opaque", data, annotations)
+    let mut secret = objects::secret(cluster, name, Some(node), "Opaque", data, annotations);
+    let pool = cluster.pool_of(node).map(|pool| (NODE_POOL_LABEL.to_owned(), pool.to_owned()));
+    secret.metadata.labels.get_or_insert_default().extend(pool);
+    secret
 }
 
 /// kubeadm writes the service accounts' public key with a private key's mode (`keyutil.WriteKey`), the hard way with a

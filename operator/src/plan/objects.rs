@@ -10,9 +10,9 @@ use serde::{Deserialize, Serialize};
 
 use super::observed::Slot;
 use super::{Authorities, Observed, Plan, Step};
-pub(super) use crate::checksum::checksum;
+pub(crate) use crate::checksum::checksum;
 use crate::cluster::{Cluster, Node};
-use crate::manifests::{self, File, systemd};
+use crate::manifests::{self, systemd};
 use crate::pki::inventory::AuthorityName;
 
 /// Tells who keeps an object.
@@ -91,7 +91,7 @@ pub fn referenced_secret_names(cluster: &Cluster) -> impl Iterator<Item = String
 /// The name of every ConfigMap that belongs to the cluster.
 pub fn config_map_names(cluster: &Cluster) -> impl Iterator<Item = String> {
     std::iter::once(trust_bundle_config_map(&cluster.name))
-        .chain(cluster.machines().map(|node| node_config_map(&cluster.name, &node.name)))
+        .chain(cluster.nodes.iter().map(|node| node_config_map(&cluster.name, &node.name)))
 }
 
 /// A file in an object's `index.json`.
@@ -108,14 +108,14 @@ pub struct IndexEntry {
 }
 
 impl IndexEntry {
-    pub(super) fn new(key: &str, path: &str, mode: u32) -> Self {
+    pub(crate) fn new(key: &str, path: &str, mode: u32) -> Self {
         let (key, path) = (key.to_owned(), path.to_owned());
         Self { key, path, mode: format!("{mode:04o}"), owner: "root:root".to_owned() }
     }
 }
 
 /// An index as text: one entry a line, for people who read it.
-pub(super) fn index(entries: &[IndexEntry]) -> String {
+pub(crate) fn index(entries: &[IndexEntry]) -> String {
     let lines: Vec<_> = entries.iter().map(|entry| serde_json::to_string(entry).unwrap_or_default()).collect();
     format!("[\n  {}\n]\n", lines.join(",\n  "))
 }
@@ -126,33 +126,32 @@ pub(super) fn trust_bundle(cluster: &Cluster, authorities: &Authorities) -> Conf
     config_map(cluster, trust_bundle_config_map(&cluster.name), None, [("ca.crt".to_owned(), certificate)].into())
 }
 
-/// All that isn't secret on a machine.
+/// All that isn't secret on a control-plane machine.
 pub(super) fn node_config(cluster: &Cluster, node: &Node, observed: &Observed) -> ConfigMap {
     let name = node_config_map(&cluster.name, &node.name);
+    let before = match observed.config_map(&cluster.name, &name) {
+        Slot::Ours(found) => found.data.as_ref(),
+        Slot::Free | Slot::Foreign(_) => None,
+    };
     let mut files = manifests::files(cluster, node);
-    files.extend(match &observed.target.pod_ranges {
-        Some(ranges) => systemd::pod_network(cluster, node, ranges),
-        None => pod_network_before(&observed.config_map(&cluster.name, &name)),
-    });
-    let entries: Vec<_> = files.iter().map(|file| IndexEntry::new(file.key, file.path, file.mode)).collect();
-    let mut data = BTreeMap::from([(INDEX_KEY.to_owned(), index(&entries))]);
-    if cluster.is_control_plane(node) {
+    files.extend(systemd::pod_network(cluster, node, observed.target.pod_ranges.as_ref(), before));
+    let entries: Vec<_> = files.iter().map(|file| IndexEntry::new(&file.key, &file.path, file.mode)).collect();
+    let mut data = BTreeMap::from([
+        (INDEX_KEY.to_owned(), index(&entries)),
         // For people and tools: kubeadm keeps it in the target, not on a machine, so the index has no path for it.
-        data.insert("kubeadm-config.yaml".to_owned(), manifests::cluster_configuration(cluster));
-    }
-    data.extend(files.into_iter().map(|file| (file.key.to_owned(), file.content)));
+        ("kubeadm-config.yaml".to_owned(), manifests::cluster_configuration(cluster)),
+    ]);
+    data.extend(files.into_iter().map(|file| (file.key.into_owned(), file.content)));
     config_map(cluster, name, Some(node), data)
 }
 
-/// The files of the Pod network as they were written: while the target does not say what ranges its Nodes have, those
-/// that it once gave stand.
-fn pod_network_before(found: &Slot<'_, ConfigMap>) -> Vec<File> {
-    let Slot::Ours(ConfigMap { data: Some(data), .. }) = found else { return vec![] };
-    let kept = systemd::POD_NETWORK_FILES.into_iter();
-    kept.filter_map(|(key, path)| Some(systemd::file(key, path, data.get(key)?.clone()))).collect()
-}
-
-fn config_map(cluster: &Cluster, name: String, node: Option<&Node>, data: BTreeMap<String, String>) -> ConfigMap {
+/// A ConfigMap's object from its content.
+pub(crate) fn config_map(
+    cluster: &Cluster,
+    name: String,
+    node: Option<&Node>,
+    data: BTreeMap<String, String>,
+) -> ConfigMap {
     let checksum = checksum(data.iter().map(|(key, value)| (key.as_str(), value.as_bytes())));
     ConfigMap {
         metadata: metadata(cluster, name, node, [(CONTENT_CHECKSUM_ANNOTATION, checksum)]),
@@ -162,7 +161,7 @@ fn config_map(cluster: &Cluster, name: String, node: Option<&Node>, data: BTreeM
 }
 
 /// A Secret's object from its content.
-pub(super) fn secret<const N: usize>(
+pub(crate) fn secret<const N: usize>(
     cluster: &Cluster,
     name: String,
     node: Option<&Node>,
@@ -207,7 +206,7 @@ fn metadata<const N: usize>(
 
 /// Whether an object has all that it should have. More labels and annotations than ours are others' business; more
 /// data is not.
-pub(super) fn has_metadata(found: &ObjectMeta, wanted: &ObjectMeta) -> bool {
+pub(crate) fn has_metadata(found: &ObjectMeta, wanted: &ObjectMeta) -> bool {
     let contains = |found: &Option<BTreeMap<String, String>>, wanted: &Option<BTreeMap<String, String>>| {
         wanted.iter().flatten().all(|(key, value)| found.as_ref().and_then(|map| map.get(key)) == Some(value))
     };
@@ -215,7 +214,7 @@ pub(super) fn has_metadata(found: &ObjectMeta, wanted: &ObjectMeta) -> bool {
 }
 
 /// The metadata for a write: others' labels and annotations stay, and what is replaced is the version that was seen.
-pub(super) fn onto(found: Option<&ObjectMeta>, wanted: ObjectMeta) -> ObjectMeta {
+pub(crate) fn onto(found: Option<&ObjectMeta>, wanted: ObjectMeta) -> ObjectMeta {
     let Some(found) = found else { return wanted };
     let merged = |found: &Option<BTreeMap<String, String>>, wanted: Option<BTreeMap<String, String>>| {
         let mut merged = found.clone().unwrap_or_default();

@@ -36,7 +36,7 @@ pub struct TargetObject {
 }
 
 impl TargetObject {
-    fn new(group: &str, kind: &str, namespace: Option<&str>, name: &str, content: Value) -> Self {
+    pub(crate) fn new(group: &str, kind: &str, namespace: Option<&str>, name: &str, content: Value) -> Self {
         let resource = ApiResource::from_gvk(&GroupVersionKind::gvk(group, "v1", kind));
         let mut object = DynamicObject::new(name, &resource).data(content);
         object.metadata.namespace = namespace.map(str::to_owned);
@@ -76,6 +76,8 @@ fn contains(found: &Value, wanted: &Value) -> bool {
         (Value::Array(found), Value::Array(wanted)) => {
             found.len() == wanted.len() && found.iter().zip(wanted).all(|(found, wanted)| contains(found, wanted))
         }
+        // The API server reads an empty list back as null.
+        (Value::Null, Value::Array(wanted)) => wanted.is_empty(),
         (found, wanted) => found == wanted,
     }
 }

@@ -5,6 +5,7 @@ use serde_json::{Value, json};
 
 use super::{TargetObject, USER};
 use crate::cluster::Cluster;
+use crate::join::RIGHTS as JOIN;
 
 const GROUP: &str = "rbac.authorization.k8s.io";
 /// The group of bootstrap tokens that kubeadm makes.
@@ -58,16 +59,14 @@ fn api_server_to_kubelet(cluster: &Cluster) -> Vec<TargetObject> {
 /// Keyplane's own rights: judge kubelets' requests, see Nodes, mark control-plane Nodes, and look after what it wrote.
 fn own_rules(cluster: &Cluster) -> Vec<Value> {
     let nodes: Vec<_> = cluster.nodes.iter().map(|node| node.name.as_str()).collect();
-    let (mut cluster_roles, to_kubelet) = (
-        vec!["kubeadm:get-nodes", USER],
-        match cluster.layout() {
-            Layout::StaticPod => "kubeadm:apiserver-kubelet-client",
-            Layout::Systemd => TO_KUBELET_BINDING,
-        },
-    );
-    if cluster.layout() == Layout::Systemd {
-        cluster_roles.push(TO_KUBELET);
-    }
+    let mut cluster_roles = vec!["kubeadm:get-nodes", USER, JOIN];
+    let to_kubelet = match cluster.layout() {
+        Layout::StaticPod => "kubeadm:apiserver-kubelet-client",
+        Layout::Systemd => {
+            cluster_roles.push(TO_KUBELET);
+            TO_KUBELET_BINDING
+        }
+    };
     let cluster_role_bindings = [
         "kubeadm:cluster-admins",
         to_kubelet,
@@ -76,9 +75,11 @@ fn own_rules(cluster: &Cluster) -> Vec<Value> {
         "kubeadm:node-autoapprove-bootstrap",
         "kubeadm:node-autoapprove-certificate-rotation",
         USER,
+        JOIN,
     ];
     let roles =
-        ["kubeadm:kubelet-config", "kubeadm:nodes-kubeadm-config", "kubeadm:bootstrap-signer-clusterinfo", USER];
+        ["kubeadm:kubelet-config", "kubeadm:nodes-kubeadm-config", "kubeadm:bootstrap-signer-clusterinfo", USER, JOIN];
+    let policies = ["validatingadmissionpolicies", "validatingadmissionpolicybindings"];
     let mut rules = vec![
         rule("certificates.k8s.io", &["certificatesigningrequests"], &[], &["get", "list", "watch"]),
         rule("certificates.k8s.io", &["certificatesigningrequests/approval"], &[], &["patch", "update"]),
@@ -87,6 +88,7 @@ fn own_rules(cluster: &Cluster) -> Vec<Value> {
         rule(GROUP, &["clusterroles"], &cluster_roles, &["get"]),
         rule(GROUP, &["clusterrolebindings"], &cluster_role_bindings, &["get"]),
         rule(GROUP, &["roles", "rolebindings"], &roles, &["get"]),
+        rule("admissionregistration.k8s.io", &policies, &[JOIN], &["get"]),
     ];
     if cluster.spec.control_plane.register_nodes {
         rules.push(rule("", &["nodes"], &nodes, &["patch"]));

@@ -35,7 +35,7 @@ pub fn cluster(spec: &str) -> Cluster {
 /// The cluster `demo` of this spec with one pool.
 pub fn cluster_with_pool(spec: &str, pool: &str) -> Cluster {
     let pool: NodePoolSpec = serde_saphyr::from_str(pool).unwrap();
-    cluster(spec).with_pools(&[pool])
+    cluster(spec).with_pools([("workers".to_owned(), &pool)])
 }
 
 /// Carries out one step, as the API server would: a Secret that is there is not created.

@@ -10,6 +10,7 @@ mod nodes;
 mod preparation;
 mod session;
 mod signing_requests;
+mod tokens;
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -19,10 +20,11 @@ use keyplane_crds::{ClusterSpec, NodePoolSpec};
 use kube::Client;
 use kube::core::DeserializeGuard;
 use kube::runtime::reflector::ObjectRef;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{Notify, mpsc, watch};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use crate::cluster::Cluster;
+use crate::join::{Pool, state};
 use crate::kube::events::Events;
 use crate::metrics::Metrics;
 use crate::plan::TargetFacts;
@@ -36,6 +38,10 @@ pub struct Brief {
     pub trust: String,
     /// The pools of the cluster.
     pub pools: Vec<NodePoolSpec>,
+    /// Those of them whose machines join with a token.
+    pub workers: Vec<Pool>,
+    /// Pools that are being deleted, whose tokens are to be revoked.
+    pub leaving: Vec<String>,
     /// The ClusterSpec, for Events.
     pub reference: ObjectReference,
 }
@@ -43,11 +49,15 @@ pub struct Brief {
 /// What asks for a reconciliation of a ClusterSpec.
 pub type Trigger = mpsc::UnboundedSender<ObjectRef<DeserializeGuard<ClusterSpec>>>;
 
+/// What asks for a reconciliation of all NodePools of a ClusterSpec.
+pub type PoolTrigger = mpsc::UnboundedSender<ObjectRef<DeserializeGuard<ClusterSpec>>>;
+
 /// The sessions, by namespace and name of their ClusterSpec.
 pub struct Targets {
     sessions: Mutex<HashMap<(String, String), Handle>>,
     management: Client,
     trigger: Trigger,
+    pool_trigger: PoolTrigger,
     events: Events,
     metrics: Metrics,
 }
@@ -55,6 +65,8 @@ pub struct Targets {
 struct Handle {
     briefs: watch::Sender<Arc<Brief>>,
     facts: watch::Receiver<TargetFacts>,
+    join: watch::Receiver<state::Facts>,
+    wake: Arc<Notify>,
     // Dropping the handle ends the session.
     _stop: DropGuard,
 }
@@ -62,30 +74,68 @@ struct Handle {
 impl Targets {
     /// No session yet.
     #[must_use]
-    pub fn new(management: Client, trigger: Trigger, events: Events, metrics: Metrics) -> Self {
-        Self { sessions: Mutex::default(), management, trigger, events, metrics }
+    pub fn new(
+        management: Client,
+        trigger: Trigger,
+        pool_trigger: PoolTrigger,
+        events: Events,
+        metrics: Metrics,
+    ) -> Self {
+        Self { sessions: Mutex::default(), management, trigger, pool_trigger, events, metrics }
     }
 
     /// Makes sure that the cluster has a session with this brief, and says what it has learned so far.
     pub fn ensure(&self, brief: Brief) -> TargetFacts {
         let key = (brief.cluster.namespace.clone(), brief.cluster.name.clone());
         let brief = Arc::new(brief);
+        let object = object(&brief);
         let mut sessions = self.sessions.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_new = !sessions.contains_key(&key);
         let handle = sessions.entry(key).or_insert_with(|| self.start(Arc::clone(&brief)));
-        handle.briefs.send_if_modified(|current| {
+        let changed = handle.briefs.send_if_modified(|current| {
             let changed = **current != *brief;
             *current = brief;
             changed
         });
+        if is_new || changed {
+            // The receiver is gone only when the process ends.
+            let _ = self.pool_trigger.send(object);
+        }
         handle.facts.borrow().clone()
+    }
+
+    /// What the cluster's session works with; nothing while there is none: its keys are not there yet, or it is paused.
+    #[must_use]
+    pub fn brief(&self, namespace: &str, name: &str) -> Option<Arc<Brief>> {
+        self.with(namespace, name, |handle| Arc::clone(&handle.briefs.borrow()))
+    }
+
+    /// What the cluster's session has learned about machines of its pools.
+    #[must_use]
+    pub fn join_facts(&self, namespace: &str, name: &str) -> state::Facts {
+        self.with(namespace, name, |handle| handle.join.borrow().clone()).unwrap_or_default()
+    }
+
+    /// Has the cluster's session look at its tokens and join data again.
+    pub fn wake(&self, namespace: &str, name: &str) {
+        self.with(namespace, name, |handle| handle.wake.notify_one());
+    }
+
+    /// Asks for a reconciliation of the ClusterSpec, whose session may have an old brief.
+    pub fn refresh(&self, namespace: &str, name: &str) {
+        // The receiver is gone only when the process ends.
+        let _ = self.trigger.send(ObjectRef::new(name).within(namespace));
+    }
+
+    fn with<T>(&self, namespace: &str, name: &str, ask: impl FnOnce(&Handle) -> T) -> Option<T> {
+        let sessions = self.sessions.lock().unwrap_or_else(PoisonError::into_inner);
+        sessions.get(&(namespace.to_owned(), name.to_owned())).map(ask)
     }
 
     /// What the cluster's session has learned; nothing without one.
     #[must_use]
     pub fn facts(&self, namespace: &str, name: &str) -> TargetFacts {
-        let sessions = self.sessions.lock().unwrap_or_else(PoisonError::into_inner);
-        let handle = sessions.get(&(namespace.to_owned(), name.to_owned()));
-        handle.map(|handle| handle.facts.borrow().clone()).unwrap_or_default()
+        self.with(namespace, name, |handle| handle.facts.borrow().clone()).unwrap_or_default()
     }
 
     /// Ends the cluster's session: from now on nothing is written to its target.
@@ -100,14 +150,19 @@ impl Targets {
     }
 
     fn start(&self, brief: Arc<Brief>) -> Handle {
-        let object = ObjectRef::new(&brief.cluster.name).within(&brief.cluster.namespace);
+        let object = object(&brief);
         let stop = CancellationToken::new();
         let (briefs, brief_receiver) = watch::channel(brief);
         let (facts_sender, facts) = watch::channel(TargetFacts::default());
+        let (join_sender, join) = watch::channel(state::Facts::default());
+        let wake = Arc::new(Notify::new());
         let session = session::Session {
             object,
             briefs: brief_receiver,
             facts: facts_sender,
+            join: join_sender,
+            wake: Arc::clone(&wake),
+            pool_trigger: self.pool_trigger.clone(),
             management: self.management.clone(),
             trigger: self.trigger.clone(),
             events: self.events.clone(),
@@ -117,6 +172,10 @@ impl Targets {
         tokio::spawn(async move {
             token.run_until_cancelled(Box::pin(session.run())).await;
         });
-        Handle { briefs, facts, _stop: stop.drop_guard() }
+        Handle { briefs, facts, join, wake, _stop: stop.drop_guard() }
     }
+}
+
+fn object(brief: &Brief) -> ObjectRef<DeserializeGuard<ClusterSpec>> {
+    ObjectRef::new(&brief.cluster.name).within(&brief.cluster.namespace)
 }

@@ -8,13 +8,15 @@ use kube::ResourceExt;
 use kube::runtime::watcher::Event;
 
 use crate::approval::NodeFacts;
+use crate::join::Pool;
+use crate::join::state::NodeState;
 use crate::manifests::systemd::{PodRanges, pod_ranges};
 
 /// What is known of a Node.
 #[derive(Debug, PartialEq)]
 struct Known {
     facts: NodeFacts,
-    ready: bool,
+    state: NodeState,
     pod_ranges: Vec<IpNet>,
 }
 
@@ -74,15 +76,19 @@ impl Nodes {
 
     /// Of these names those that are there, and whether each is Ready.
     pub(super) fn ready<'a>(&self, names: impl Iterator<Item = &'a str>) -> BTreeMap<String, bool> {
-        names.filter_map(|name| Some((name.to_owned(), self.known.get(name)?.ready))).collect()
+        names.filter_map(|name| Some((name.to_owned(), self.known.get(name)?.state.ready == Some(true)))).collect()
+    }
+
+    /// Those that are machines of these pools.
+    pub(super) fn of_pools(&self, pools: &[Pool]) -> BTreeMap<String, NodeState> {
+        let theirs = self.known.iter().filter(|(name, _)| pools.iter().any(|pool| pool.has(name)));
+        theirs.map(|(name, node)| (name.clone(), node.state.clone())).collect()
     }
 }
 
 impl From<&Node> for Known {
     fn from(node: &Node) -> Self {
-        let conditions = node.status.iter().flat_map(|status| status.conditions.iter().flatten());
-        let ready = conditions.filter(|condition| condition.type_ == "Ready").any(|ready| ready.status == "True");
-        Self { facts: NodeFacts::from(node), ready, pod_ranges: pod_ranges(node) }
+        Self { facts: NodeFacts::from(node), state: NodeState::from(node), pod_ranges: pod_ranges(node) }
     }
 }
 

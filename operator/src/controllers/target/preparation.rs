@@ -5,6 +5,7 @@ use kube::Client;
 use kube::api::{Api, DynamicObject};
 
 use super::{Brief, credentials};
+use crate::join;
 use crate::kube::apply::apply;
 use crate::kube::causes;
 use crate::target::{self, TargetObject};
@@ -55,7 +56,8 @@ pub(super) struct Prepared {
 pub(super) async fn prepare(client: &Client, management: &Client, brief: &Brief) -> Result<Prepared, Unavailable> {
     let mut to_grant = vec![];
     let mut to_mend = vec![];
-    for wanted in target::objects(&brief.cluster, &brief.trust) {
+    let of_pools = join::target_objects(&brief.cluster.namespace, &brief.workers, &brief.leaving);
+    for wanted in target::objects(&brief.cluster, &brief.trust).into_iter().chain(of_pools) {
         let name = wanted.object.metadata.name.clone().unwrap_or_default();
         match api(client, &wanted).get_opt(&name).await {
             Ok(Some(found)) if wanted.is_satisfied_by(&found) => {}

@@ -17,15 +17,18 @@ use kube::runtime::WatchStreamExt;
 use kube::runtime::reflector::ObjectRef;
 use kube::runtime::watcher::{self, Event, watcher};
 use kube::{Client, ResourceExt};
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, MissedTickBehavior, interval, interval_at, sleep, timeout};
 
 use super::credentials::{self, Clients};
 use super::nodes::Nodes;
 use super::preparation::{Prepared, Unavailable, prepare};
 use super::signing_requests::SigningRequests;
-use super::{Brief, Trigger};
-use crate::approval::KUBELET_SERVING_SIGNER;
+use super::tokens::Tokens;
+use super::{Brief, PoolTrigger, Trigger};
+use crate::approval::{KUBELET_CLIENT_SIGNER, KUBELET_SERVING_SIGNER};
+use crate::join::mark_worker;
+use crate::join::state::{Facts, Request, TokenState};
 use crate::kube::backoff;
 use crate::kube::events::Events;
 use crate::kube::target_client::CLIENT_VALIDITY;
@@ -43,6 +46,8 @@ const WORK_TIMEOUT: Duration = Duration::from_mins(1);
 const PREPARE_PERIOD: Duration = Duration::from_mins(10);
 /// How often requests that wait are looked at.
 const RETRY_PERIOD: Duration = Duration::from_secs(1);
+/// How soon a token that could not be made or revoked is tried again.
+const TOKEN_RETRY: Duration = Duration::from_secs(10);
 /// The longest wait before a target that does not answer is tried again: somebody may be waiting for it to come up.
 const LONGEST_WAIT: Duration = Duration::from_secs(15);
 
@@ -51,6 +56,9 @@ pub(super) struct Session {
     pub(super) object: ObjectRef<DeserializeGuard<ClusterSpec>>,
     pub(super) briefs: watch::Receiver<Arc<Brief>>,
     pub(super) facts: watch::Sender<TargetFacts>,
+    pub(super) join: watch::Sender<Facts>,
+    pub(super) wake: Arc<Notify>,
+    pub(super) pool_trigger: PoolTrigger,
     pub(super) management: Client,
     pub(super) trigger: Trigger,
     pub(super) events: Events,
@@ -78,6 +86,10 @@ impl Session {
                 facts.pod_ranges = None;
                 facts.api_servers = None;
             });
+            self.learn_of_machines(|facts| {
+                facts.nodes = None;
+                facts.pod_ranges = None;
+            });
             tokio::select! {
                 changed = briefs.changed() => if changed.is_err() { return },
                 () = sleep(backoff::delay(failures).min(LONGEST_WAIT)) => {}
@@ -98,6 +110,19 @@ impl Session {
         }
     }
 
+    /// Keeps new facts about machines, and asks for a reconciliation of the pools if they differ.
+    fn learn_of_machines(&self, change: impl FnOnce(&mut Facts)) {
+        let modified = self.join.send_if_modified(|facts| {
+            let before = facts.clone();
+            change(facts);
+            *facts != before
+        });
+        if modified {
+            // The receiver is gone only when the process ends.
+            let _ = self.pool_trigger.send(self.object.clone());
+        }
+    }
+
     /// Works with the target until the certificate is to be renewed (`Ok`) or something fails.
     async fn connected(&self, brief: &Brief, failures: &mut u32) -> Result<(), Unavailable> {
         let Clients { shared: client, of_each } = credentials::own(&self.management, brief).await?;
@@ -115,6 +140,12 @@ impl Session {
         let requests = Api::<DeserializeGuard<CertificateSigningRequest>>::all(client.clone());
         let serving = watcher::Config::default().fields(&format!("spec.signerName={KUBELET_SERVING_SIGNER}"));
         let mut requests = pin!(watcher(requests, serving).default_backoff());
+        // A field selector names one signer, so the requests of kubelets that join are another watch.
+        let first_requests = Api::<DeserializeGuard<CertificateSigningRequest>>::all(client.clone());
+        let clients = watcher::Config::default().fields(&format!("spec.signerName={KUBELET_CLIENT_SIGNER}"));
+        let mut first_requests = pin!(watcher(first_requests, clients).default_backoff());
+        let tokens = Tokens::new(client.clone(), self.management.clone(), brief, &self.events, &self.metrics);
+        let mut tokens_due = Some(Instant::now());
         let mut nodes = Nodes::default();
         let mut judge = SigningRequests::new(client.clone(), brief, self.events.clone(), self.metrics.clone());
         let mut probes = interval_at(Instant::now() + PROBE_PERIOD, PROBE_PERIOD);
@@ -138,6 +169,11 @@ impl Session {
                                 facts.pod_ranges = Some(nodes.pod_ranges());
                             });
                             judge.nodes_changed(nodes.facts());
+                            self.learn_of_machines(|facts| {
+                                facts.nodes = Some(nodes.of_pools(&brief.workers));
+                                facts.pod_ranges = Some(nodes.pod_ranges());
+                            });
+                            tokens_due = Some(Instant::now());
                         }
                         if let Event::Apply(node) | Event::InitApply(node) = event {
                             within(brief, self.mark(&client, brief, &node)).await?;
@@ -155,8 +191,26 @@ impl Session {
                     Some(Err(error)) => tracing::debug!(cluster = %self.object, %error, "watching requests"),
                     None => return Err(Unavailable::new("WatchEnded", "the watch of requests ended")),
                 },
-                _ = retries.tick(), if nodes.are_listed() => within(brief, judge.work(Timestamp::now())).await?,
-                _ = preparations.tick() => self.tell(brief, within(brief, prepare(&client, &self.management, brief)).await??).await,
+                event = first_requests.next() => match event {
+                    Some(Ok(event)) => self.take_first_request(brief, &event),
+                    Some(Err(error)) => tracing::debug!(cluster = %self.object, %error, "watching first requests"),
+                    None => return Err(Unavailable::new("WatchEnded", "the watch of requests ended")),
+                },
+                () = self.wake.notified() => tokens_due = Some(Instant::now()),
+                _ = retries.tick(), if nodes.are_listed() => {
+                    within(brief, judge.work(Timestamp::now())).await?;
+                    if tokens_due.is_some_and(|due| due <= Instant::now()) {
+                        let states = within(brief, tokens.keep(&nodes.of_pools(&brief.workers), Timestamp::now())).await?;
+                        let failed = states.values().any(|state| matches!(state, TokenState::Failed(_)));
+                        tokens_due = failed.then(|| Instant::now() + TOKEN_RETRY);
+                        self.learn_of_machines(|facts| facts.tokens = states);
+                    }
+                }
+                _ = preparations.tick() => {
+                    self.tell(brief, within(brief, prepare(&client, &self.management, brief)).await??).await;
+                    // A token's half-life, and a kubelet's silence, come by the clock.
+                    tokens_due = Some(Instant::now());
+                }
                 _ = probes.tick() => match probe(&client, brief).await {
                     Ok(()) => {
                         silent = 0;
@@ -190,19 +244,45 @@ impl Session {
         }
     }
 
-    /// Marks a declared control-plane Node that is new.
+    /// Keeps what a request of a kubelet that joins says of its machine.
+    fn take_first_request(&self, brief: &Brief, event: &Event<DeserializeGuard<CertificateSigningRequest>>) {
+        match event {
+            Event::Init => self.learn_of_machines(|facts| facts.requests.clear()),
+            Event::InitDone | Event::Delete(_) => {}
+            Event::Apply(request) | Event::InitApply(request) => {
+                let Some(request) = request.0.as_ref().ok().and_then(Request::of) else { return };
+                // Whoever has a token may ask for any name; what is no machine of a pool is not kept.
+                if !brief.workers.iter().any(|pool| pool.has(&request.node)) {
+                    return;
+                }
+                self.learn_of_machines(|facts| {
+                    let known = facts.requests.get(&request.node);
+                    // A kubelet that is started anew asks anew.
+                    if known.is_none_or(|known| known.created <= request.created) {
+                        facts.requests.insert(request.node.clone(), request);
+                    }
+                });
+            }
+        }
+    }
+
+    /// Marks a declared control-plane Node that is new, and a worker's Node that lacks labels.
     async fn mark(&self, client: &Client, brief: &Brief, node: &Node) {
         let name = node.name_any();
         let control_plane = &brief.cluster.spec.control_plane;
-        if !control_plane.register_nodes || !control_plane.nodes.iter().any(|declared| declared.name == name) {
-            return;
-        }
-        let taints = brief.cluster.spec.control_plane.taints.as_deref();
-        let Some(patch) = mark(node, taints) else { return };
+        let (patch, what) = if control_plane.nodes.iter().any(|declared| declared.name == name) {
+            if !control_plane.register_nodes {
+                return;
+            }
+            (mark(node, control_plane.taints.as_deref()), "as one of the control plane")
+        } else {
+            (mark_worker(node, &brief.workers), "with the labels of its NodePool")
+        };
+        let Some(patch) = patch else { return };
         let api = Api::<Node>::all(client.clone());
         match api.patch(&name, &PatchParams::default(), &Patch::Merge(patch.0)).await {
             Ok(_) => {
-                let note = format!("marked Node {name} as one of the control plane");
+                let note = format!("marked Node {name} {what}");
                 self.events.normal(&brief.reference, "NodeMarked", "Mark", &note).await;
             }
             // The watch brings the Node again with its next change.

@@ -71,7 +71,7 @@ pub(super) fn annotation(cluster: &Cluster) -> Option<(&'static str, String)> {
 
 fn file(key: &'static str, path: &'static str, content: String) -> File {
     // Only the API server reads them, as root; the CIS Kubernetes Benchmark wants its configuration to be root's alone.
-    File { key, path, mode: 0o600, content }
+    File { key: key.into(), path: path.into(), mode: 0o600, content }
 }
 
 fn mount(name: &str, path: &str, read_only: bool) -> HostPathMount {

@@ -5,9 +5,13 @@ mod node;
 mod pod_network;
 mod unit;
 
+pub use node::node_files;
 pub use pod_network::{POD_NETWORK_FILES, PodRanges, pod_network, pod_ranges};
 
+use std::collections::BTreeMap;
+
 use super::File;
+use super::kubelet::{configuration_of_machines, machine_flags};
 use crate::cluster::{Cluster, Node};
 
 /// Where the programs lie that a person or an agent has put on the machine.
@@ -16,22 +20,20 @@ const PROGRAMS: &str = "/usr/local/bin";
 /// Mode of units and configuration: there is nothing secret in them.
 const PUBLIC: u32 = 0o644;
 
-/// Every file of a machine that isn't secret and that the ClusterSpec alone decides.
-#[must_use]
-pub fn files(cluster: &Cluster, machine: &Node) -> Vec<File> {
-    let mut files = vec![];
-    if cluster.is_control_plane(machine) {
-        files.extend(control_plane::files(cluster, machine));
-    }
+/// Every file of a control-plane machine that isn't secret and that the ClusterSpec alone decides.
+pub(super) fn files(cluster: &Cluster, machine: &Node) -> Vec<File> {
+    let mut files = control_plane::files(cluster, machine);
     if cluster.has_kubelet(machine) {
-        files.extend(node::files(cluster, machine));
+        let kubelet = configuration_of_machines(cluster, cluster.spec.control_plane.kubelet.as_ref());
+        let flags = machine_flags(cluster, machine).into();
+        files.extend(node_files(cluster, &machine.name, &kubelet, &BTreeMap::new(), flags));
     }
     files
 }
 
 /// A file that everybody on the machine may read.
-pub(crate) fn file(key: &'static str, path: &'static str, content: String) -> File {
-    File { key, path, mode: PUBLIC, content }
+fn file(key: &'static str, path: &'static str, content: String) -> File {
+    File::new(key, path, PUBLIC, content)
 }
 
 /// A component's command, with the path of its program.

@@ -40,12 +40,22 @@ const ROUTE_PROTOCOL: &str = "75";
 /// The unit's chain of NAT rules.
 const CHAIN: &str = "POD-ROUTES";
 
-/// The files of a machine's Pod network; none where routes are not the network.
+/// The files of a machine's Pod network; none where routes are not the network. While the target does not say what ranges
+/// its Nodes have, those that were written `before` stand.
 #[must_use]
-pub fn pod_network(cluster: &Cluster, machine: &Node, ranges: &PodRanges) -> Vec<File> {
+pub fn pod_network(
+    cluster: &Cluster,
+    machine: &Node,
+    ranges: Option<&PodRanges>,
+    before: Option<&BTreeMap<String, String>>,
+) -> Vec<File> {
     if !cluster.has_pod_routes() {
         return vec![];
     }
+    let Some(ranges) = ranges else {
+        let kept = POD_NETWORK_FILES.into_iter();
+        return kept.filter_map(|(key, path)| Some(file(key, path, before?.get(key)?.clone()))).collect();
+    };
     let mut files = vec![];
     let own = if cluster.has_kubelet(machine) { ranges_of(cluster, machine, ranges) } else { vec![] };
     if !own.is_empty() {

@@ -1,0 +1,111 @@
+//! The objects of a pool in the management cluster.
+
+use std::collections::BTreeMap;
+
+use k8s_openapi::api::core::v1::{ConfigMap, Secret};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use k8s_openapi::jiff::Timestamp;
+use keyplane_crds::{CLUSTER_LABEL, NODE_LABEL, NODE_POOL_LABEL};
+
+use super::bootstrap_data;
+use super::files::worker_files;
+use super::pool::{Machine, Pool};
+use super::token::Token;
+use crate::cluster::Cluster;
+use crate::manifests::systemd::{self, PodRanges};
+use crate::plan::objects::{
+    INDEX_KEY, IndexEntry, MANAGED_BY, MANAGED_BY_LABEL, config_map, has_metadata, index, node_config_map, onto, secret,
+};
+
+/// The type of a Secret with join data, as Cluster API has it.
+const BOOTSTRAP_SECRET_TYPE: &str = "cluster.x-k8s.io/secret";
+
+/// Annotation: until when the token in the join data is good (RFC 3339).
+pub const TOKEN_EXPIRES_ANNOTATION: &str = "keyplane.io/token-expires";
+
+/// The ConfigMap of a machine.
+#[must_use]
+pub fn worker_config_map(cluster: &str, machine: &str) -> String {
+    node_config_map(cluster, machine)
+}
+
+/// The Secret with the join data of a pool.
+#[must_use]
+pub fn bootstrap_secret(cluster: &str, pool: &str) -> String {
+    format!("{cluster}-{pool}-bootstrap")
+}
+
+/// All files of a declared machine that aren't secret. `ranges` are those of the Nodes' Pods as far as they are known,
+/// `before` is what the ConfigMap held.
+#[must_use]
+pub fn worker_config(
+    cluster: &Cluster,
+    pool: &Pool,
+    machine: &Machine,
+    trust: &str,
+    ranges: Option<&PodRanges>,
+    before: Option<&BTreeMap<String, String>>,
+) -> ConfigMap {
+    let mut files = worker_files(cluster, pool, machine, trust);
+    if let Some(node) = cluster.machines().find(|node| node.name == machine.name) {
+        files.extend(systemd::pod_network(cluster, node, ranges, before));
+    }
+    let entries: Vec<_> = files.iter().map(|file| IndexEntry::new(&file.key, &file.path, file.mode)).collect();
+    let mut data = BTreeMap::from([(INDEX_KEY.to_owned(), index(&entries))]);
+    data.extend(files.into_iter().map(|file| (file.key.into_owned(), file.content)));
+    let mut object = config_map(cluster, worker_config_map(&cluster.name, &machine.name), None, data);
+    let labels = object.metadata.labels.get_or_insert_default();
+    labels.insert(NODE_LABEL.to_owned(), machine.name.clone());
+    labels.insert(NODE_POOL_LABEL.to_owned(), pool.name.clone());
+    object
+}
+
+/// The join data of a pool.
+#[must_use]
+pub fn bootstrap(cluster: &Cluster, pool: &Pool, trust: &str, token: &Token, expires: Timestamp) -> Secret {
+    let data = BTreeMap::from([
+        ("value".to_owned(), bootstrap_data(cluster, pool, trust, token)),
+        ("format".to_owned(), pool.bootstrap.format.name().to_owned()),
+    ]);
+    let name = bootstrap_secret(&cluster.name, &pool.name);
+    let annotations = [(TOKEN_EXPIRES_ANNOTATION, expires.to_string())];
+    let mut object = secret(cluster, name, None, BOOTSTRAP_SECRET_TYPE, data, annotations);
+    object.metadata.labels.get_or_insert_default().insert(NODE_POOL_LABEL.to_owned(), pool.name.clone());
+    object
+}
+
+/// Whether an object is Keyplane's, for this pool of this cluster.
+#[must_use]
+pub fn is_of_pool(metadata: &ObjectMeta, cluster: &str, pool: &str) -> bool {
+    let is = |label: &str, value: &str| {
+        metadata.labels.as_ref().and_then(|labels| labels.get(label)).is_some_and(|found| found == value)
+    };
+    is(MANAGED_BY_LABEL, MANAGED_BY) && is(CLUSTER_LABEL, cluster) && is(NODE_POOL_LABEL, pool)
+}
+
+/// The ConfigMap to write over what was found; nothing if that is as it should be.
+#[must_use]
+pub fn config_map_to_write(found: Option<&ConfigMap>, mut wanted: ConfigMap) -> Option<ConfigMap> {
+    if let Some(found) = found {
+        let same = found.data == wanted.data && found.binary_data.as_ref().is_none_or(BTreeMap::is_empty);
+        if same && has_metadata(&found.metadata, &wanted.metadata) {
+            return None;
+        }
+        wanted.metadata = onto(Some(&found.metadata), wanted.metadata);
+    }
+    Some(wanted)
+}
+
+/// The Secret to write over what was found; nothing if that is as it should be.
+#[must_use]
+pub fn secret_to_write(found: Option<&Secret>, mut wanted: Secret) -> Option<Secret> {
+    if let Some(found) = found {
+        if found.data == wanted.data && has_metadata(&found.metadata, &wanted.metadata) {
+            return None;
+        }
+        wanted.metadata = onto(Some(&found.metadata), wanted.metadata);
+        // A Secret's type can't be changed.
+        wanted.type_.clone_from(&found.type_);
+    }
+    Some(wanted)
+}
