@@ -9,19 +9,21 @@ use keyplane_e2e::carry::{self, CarriedFile};
 use keyplane_e2e::image::{self, Image};
 use keyplane_e2e::installation::{Installation, PATIENCE};
 use keyplane_e2e::kubectl::documents;
+use keyplane_e2e::machine::lab_kubelet_settings;
 use keyplane_e2e::{Kubectl, Lab, Machine, eventually};
 use serde_json::{Value, json};
 
 const CLUSTER: &str = "hard-way";
 
-/// What the programs of this lab need on every machine, and no real machine does: see `lab_kubelet_settings`.
-const KUBELET: &str = r#"failCgroupV1: false
-failSwapOn: false
-imageGCHighThresholdPercent: 100
-evictionHard: {imagefs.available: "0%", imagefs.inodesFree: "0%", memory.available: "0%", nodefs.available: "0%", nodefs.inodesFree: "0%"}
+/// Lowering a score needs a right that a machine of the lab may not have, and Debian has the CNI plugins elsewhere.
+const CONTAINERD: &str = r#"version = 3
+
+[plugins.'io.containerd.cri.v1.runtime']
+  restrict_oom_score_adj = true
+
+[plugins.'io.containerd.cri.v1.runtime'.cni]
+  bin_dirs = ["/usr/lib/cni"]
 "#;
-/// Lowering a score needs a right that a machine of the lab may not have.
-const CONTAINERD: &str = "\n[plugins.'io.containerd.cri.v1.runtime']\n  restrict_oom_score_adj = true\n";
 /// A network namespace can't change the size of the host's table.
 const PROXY: &str = "conntrack: {maxPerCore: 0}\n";
 
@@ -43,7 +45,12 @@ fn objects(server: &Machine, workers: &[Machine]) -> String {
         workers.iter().map(|machine| json!({"name": machine.name(), "addresses": [machine.address()]})).collect();
     let pool = json!({
         "apiVersion": "keyplane.io/v1alpha1", "kind": "NodePool", "metadata": {"name": "workers"},
-        "spec": {"clusterRef": {"name": CLUSTER}, "machines": machines},
+        "spec": {
+            "clusterRef": {"name": CLUSTER},
+            "machines": machines,
+            "kubelet": lab_kubelet_settings(server),
+            "labels": {"example.com/disk": "ssd"},
+        },
     });
     documents(&[cluster, pool])
 }
@@ -122,14 +129,6 @@ fn start(machine: &mut Machine, unit: &str, further: &[String]) -> Result<()> {
     machine.start_unit_with(unit, &String::from_utf8(text)?, further)
 }
 
-/// Lets the lab's settings follow those of a file.
-fn append(machine: &Machine, path: &str, more: &str) -> Result<()> {
-    let text =
-        String::from_utf8(machine.read_file(path)?)?.replace("cgroupDriver: systemd\n", "cgroupDriver: cgroupfs\n");
-    let text = text.replace("SystemdCgroup = true", "SystemdCgroup = false");
-    machine.put_file(path, (text + more).as_bytes(), 0o644)
-}
-
 impl HardWay<'_> {
     fn admin(&self) -> &Kubectl {
         self.installation.admin()
@@ -166,9 +165,13 @@ impl HardWay<'_> {
             ensure!(
                 !paths.iter().any(|path| path.starts_with("/etc/kubernetes") || path.contains("/var/lib/kubernetes"))
             );
-            append(worker, "/var/lib/kubelet/kubelet-config.yaml", KUBELET)?;
-            append(worker, "/var/lib/kube-proxy/kube-proxy-config.yaml", PROXY)?;
-            append(worker, "/etc/containerd/config.toml", CONTAINERD)?;
+            let proxy = worker.read_file("/var/lib/kube-proxy/kube-proxy-config.yaml")?;
+            worker.put_file(
+                "/var/lib/kube-proxy/kube-proxy-config.yaml",
+                &[&proxy, PROXY.as_bytes()].concat(),
+                0o644,
+            )?;
+            worker.put_file("/etc/containerd/conf.d/lab.toml", CONTAINERD.as_bytes(), 0o644)?;
             let parts = self.lab.parts();
             worker.install(parts, &["kubelet", "kube-proxy"], "/usr/local/bin")?;
             worker.install(parts, &["containerd", "containerd-shim-runc-v2"], "/bin")?;
@@ -211,7 +214,14 @@ impl HardWay<'_> {
                 worker.check_unit("kubelet")?;
                 self.target.check_condition(&["node", &name], "Ready")
             })?;
+            let node = self.target.json(&["get", "node", &name])?;
+            ensure!(node["metadata"]["labels"]["example.com/disk"] == "ssd", "{}", node["metadata"]["labels"]);
         }
+        // Nobody has needed a token, and there is none.
+        let tokens = self.target.run(&["get", "secrets", "-n", "kube-system", "-o", "name"])?;
+        ensure!(!tokens.contains("bootstrap-token"), "{tokens}");
+        let pool = admin.json(&["get", "nodepool", "workers"])?;
+        ensure!(pool["status"]["machines"][0]["state"] == "Ready", "{}", pool["status"]);
         Ok(())
     }
 
