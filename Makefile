@@ -66,7 +66,7 @@ packages: ## Install what the lab runs from Debian, if something is missing
 .PHONY: bless
 bless: ## Take what is written now for right: the golden files and charts/keyplane-crds
 	cargo run --quiet --package keyplane -- crds > charts/keyplane-crds/templates/crds.yaml
-	INSTA_UPDATE=always cargo test --package keyplane --test golden
+	INSTA_UPDATE=always cargo test --package keyplane --test golden --test join
 	git diff --stat -- charts operator/tests/snapshots
 
 $(CARGO_DENY):

@@ -6,7 +6,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    Access, Audit, Authentication, ControlPlane, ControlPlaneEndpoint, Etcd, Images, Network, PodSecurity,
+    Access, Audit, Authentication, ControlPlane, ControlPlaneEndpoint, Etcd, Images, Network, NodeStatus, PodSecurity,
     RegistryMirror, User,
 };
 
@@ -179,6 +179,14 @@ pub struct ClusterSpecStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub nodes_ready: Option<String>,
 
+    /// The version of Kubernetes that every control-plane node was seen to run. In an upgrade it follows the spec's last.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kubernetes_version: Option<String>,
+
+    /// What the control-plane nodes were seen to run.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub nodes: Vec<NodeStatus>,
+
     /// The earliest end of any certificate.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub certificates_expire: Option<Time>,
@@ -187,7 +195,8 @@ pub struct ClusterSpecStatus {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub certificates: Vec<CertificateStatus>,
 
-    /// Rendered, `ControlPlaneAvailable`, `CertificatesValid`, Ready, Reconciling, Stalled.
+    /// Rendered, `ControlPlaneAvailable`, `CertificatesValid`, `RolledOut`, `MachinesInSync`, `KubeletsCurrent`, Ready,
+    /// Reconciling, Stalled.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["type".into()]))]
     pub conditions: Vec<Condition>,

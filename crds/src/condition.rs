@@ -13,6 +13,13 @@ pub enum ClusterCondition {
     ControlPlaneAvailable,
     /// No certificate has ended or is past its renewal time.
     CertificatesValid,
+    /// Every static pod runs what is written for it: False while a change goes from machine to machine.
+    RolledOut,
+    /// The machines hold what Keyplane wrote: False when somebody changed something there, for example with kubeadm.
+    /// Only told: Ready does not depend on it.
+    MachinesInSync,
+    /// No kubelet is of another version than the control plane. Only told: Ready does not depend on it.
+    KubeletsCurrent,
     /// All of the others. The condition that kstatus, and so most `GitOps` tools, waits for.
     Ready,
     /// Work is going on. kstatus reads `True` as "in progress".
@@ -29,9 +36,39 @@ impl ClusterCondition {
             Self::Rendered => "Rendered",
             Self::ControlPlaneAvailable => "ControlPlaneAvailable",
             Self::CertificatesValid => "CertificatesValid",
+            Self::RolledOut => "RolledOut",
+            Self::MachinesInSync => "MachinesInSync",
+            Self::KubeletsCurrent => "KubeletsCurrent",
             Self::Ready => "Ready",
             Self::Reconciling => "Reconciling",
             Self::Stalled => "Stalled",
+        }
+    }
+}
+
+/// A condition's `status`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ConditionStatus {
+    /// It holds.
+    True,
+    /// It does not.
+    False,
+    /// Nobody can tell.
+    Unknown,
+}
+
+impl From<bool> for ConditionStatus {
+    fn from(holds: bool) -> Self {
+        if holds { Self::True } else { Self::False }
+    }
+}
+
+impl ConditionStatus {
+    const fn name(self) -> &'static str {
+        match self {
+            Self::True => "True",
+            Self::False => "False",
+            Self::Unknown => "Unknown",
         }
     }
 }
@@ -47,13 +84,13 @@ pub fn condition_of<'a>(conditions: &'a [Condition], name: &str) -> Option<&'a C
 pub fn set_condition(
     conditions: &mut Vec<Condition>,
     name: &str,
-    status: bool,
+    status: impl Into<ConditionStatus>,
     reason: &str,
     message: &str,
     generation: Option<i64>,
     now: Timestamp,
 ) {
-    let status = if status { "True" } else { "False" };
+    let status = status.into().name();
     let last_transition_time = match condition_of(conditions, name) {
         Some(old) if old.status == status => old.last_transition_time.clone(),
         // A condition's time has whole seconds in JSON; a finer one would never compare equal to what comes back.

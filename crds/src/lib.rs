@@ -17,6 +17,7 @@ mod control_plane;
 mod duration;
 mod network;
 mod node_pool;
+mod node_status;
 mod pod_security;
 mod registry_mirror;
 mod users;
@@ -32,7 +33,7 @@ pub use certificate_policy::{
 pub use cluster_spec::{
     CertificateStatus, ClusterSpec, ClusterSpecSpec, ClusterSpecStatus, DeletionPolicy, LocalReference,
 };
-pub use condition::{ClusterCondition, Condition, condition_of, set_condition};
+pub use condition::{ClusterCondition, Condition, ConditionStatus, condition_of, set_condition};
 pub use control_plane::{
     ApiServer, Argument, Component, ControlPlane, ControlPlaneEndpoint, ControlPlaneNode, Etcd, HostPathMount, Images,
     Layout, StackedEtcd, Taint,
@@ -42,6 +43,7 @@ pub use network::Network;
 pub use node_pool::{
     Machine, MachineSelector, MachineState, MachineStatus, NodePool, NodePoolRole, NodePoolSpec, NodePoolStatus,
 };
+pub use node_status::{ComponentStatus, NodeStatus};
 pub use pod_security::{PodSecurity, PodSecurityExemptions, PodSecurityLevel};
 pub use registry_mirror::RegistryMirror;
 pub use users::User;
@@ -69,6 +71,13 @@ pub const CLUSTER_API_LABEL: &str = "cluster.x-k8s.io/cluster-name";
 
 /// Annotation that confirms the deletion of a cluster's keys: its value is the name of the `ClusterSpec`.
 pub const CONFIRM_DELETION_ANNOTATION: &str = "keyplane.io/confirm-deletion";
+
+/// Annotation on a `ClusterSpec`: with the value [`AT_ONCE`] changed static pods are written for all machines at once,
+/// without waiting for anything. It is meant for a control plane that is down and that a changed spec would mend.
+pub const ROLLOUT_ANNOTATION: &str = "keyplane.io/rollout";
+
+/// The value of [`ROLLOUT_ANNOTATION`].
+pub const AT_ONCE: &str = "AtOnce";
 
 /// The definitions of the three kinds, in the order in which `keyplane crds` prints them.
 #[must_use]

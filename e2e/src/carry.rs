@@ -20,6 +20,9 @@ struct Line {
     owner: String,
 }
 
+/// What the lab has in a form of its own: containerd, whose configuration is a machine's of this lab.
+const LAB_OWN: &str = "/etc/containerd/";
+
 /// A file that an object carries.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CarriedFile {
@@ -34,7 +37,7 @@ pub struct CarriedFile {
 }
 
 /// Writes the files of the Secret `<cluster>-<node>-pki` and the `ConfigMap` `<cluster>-<node>-config` of `namespace`
-/// to `machine`, and returns their paths. The node's name is the machine's.
+/// to `machine`, and returns their paths. The node's name is the machine's. containerd's files are left out.
 ///
 /// # Errors
 /// When an object isn't there, its index does not fit its content, or a file can't be written.
@@ -45,6 +48,9 @@ pub fn carry(management: &Kubectl, namespace: &str, cluster: &str, machine: &Mac
         let name = format!("{cluster}-{}-{suffix}", machine.name());
         let object = management.json(&["get", kind, &name, "--namespace", namespace])?;
         for file in files(&object).with_context(|| format!("{kind} {name}"))? {
+            if file.path.starts_with(LAB_OWN) {
+                continue;
+            }
             machine.put_file(&file.path, &file.content, file.mode)?;
             if file.owner != "root:root" {
                 machine.run(&["chown", &file.owner, &file.path])?;

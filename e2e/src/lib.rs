@@ -7,6 +7,7 @@
 
 pub mod archive;
 pub mod audit;
+pub mod bastion;
 pub mod boot;
 pub mod carry;
 pub mod cgroup;
@@ -14,6 +15,8 @@ pub mod command;
 pub mod image;
 pub mod installation;
 pub mod interrupt;
+pub mod issuer;
+pub mod join;
 pub mod kubectl;
 pub mod lab;
 pub mod load_balancer;

@@ -154,6 +154,24 @@ fn clusters() -> Vec<Refusal> {
         ),
         refusal("no node", "/spec/controlPlane/nodes", json!([]), &["spec.controlPlane.nodes"]),
         refusal(
+            "a registry with a scheme",
+            "/spec/registryMirrors",
+            json!([{"registry": "https://registry.k8s.io", "endpoints": ["https://mirror.example"]}]),
+            &["registryMirrors[].registry", "registry.k8s.io"],
+        ),
+        refusal(
+            "a mirror that is no URL",
+            "/spec/registryMirrors",
+            json!([{"registry": "registry.k8s.io", "endpoints": ["mirror.example"]}]),
+            &["registryMirrors[].endpoints", "https://mirror.corp.example"],
+        ),
+        refusal(
+            "a key among a mirror's certificates",
+            "/spec/registryMirrors",
+            json!([{"registry": "registry.k8s.io", "endpoints": ["https://mirror.example"], "caBundle": "-----BEGIN PRIVATE KEY-----"}]),
+            &["caBundle", "no key"],
+        ),
+        refusal(
             "a node name with capitals",
             "/spec/controlPlane/nodes/0/name",
             json!("CP1"),
@@ -419,6 +437,47 @@ fn pools() -> Vec<Refusal> {
             json!({"namePattern": "worker-*", "addressCIDRs": []}),
             &["addressCIDRs"],
         ),
+        refusal("a name with a dot", "/metadata/name", json!("a.b"), &["metadata.name", "DNS label"]),
+        refusal("a failure domain that is no label's value", "/spec/machines/0/failureDomain", json!("rack 3"), &["failureDomain", "rack-3"]),
+        refusal("a provider's id that is none", "/spec/machines/0/providerID", json!("i-012"), &["providerID", "aws:///"]),
+        refusal("a label that is none", "/spec/labels", json!({"a b": "c"}), &["spec.labels", "example.com/disk"]),
+        refusal("a label of Kubernetes' own", "/spec/labels", json!({"kubernetes.io/hostname": "c"}), &["spec.labels", "a prefix of your own"]),
+        refusal("the control plane's role", "/spec/labels", json!({"node-role.kubernetes.io/control-plane": ""}), &["spec.labels"]),
+        refusal(
+            "a role that a kubelet may not give itself",
+            "/spec",
+            json!({"clusterRef": {"name": "demo"}, "labels": {"node-role.kubernetes.io/worker": ""},
+                "selector": {"namePattern": "w*", "addressCIDRs": ["192.0.2.0/24"]}}),
+            &["node-role.kubernetes.io", "list the machines"],
+        ),
+        refusal("a taint that is none", "/spec/taints", json!([{"key": "a b", "effect": "NoSchedule"}]), &["spec.taints", "example.com/gpu"]),
+        refusal("a taint without a known effect", "/spec/taints", json!([{"key": "a", "effect": "Never"}]), &["NoExecute"]),
+        refusal("a sysctl that is none", "/spec/sysctls", json!({"ip_forward": "1"}), &["spec.sysctls", "net.core.somaxconn"]),
+        refusal("a sysctl of two lines", "/spec/sysctls", json!({"net.ipv4.ip_forward": "1\nkernel.panic = 0"}), &["spec.sysctls"]),
+        refusal("Keyplane's kubelet settings", "/spec/kubelet", json!({"serverTLSBootstrap": false}), &["spec.kubelet", "leave them out"]),
+        refusal("taints among the kubelet's settings", "/spec/kubelet", json!({"registerWithTaints": []}), &["spec.taints"]),
+        refusal("a token for ever", "/spec/bootstrap", json!({"tokenTTL": "87600h"}), &["tokenTTL", "24h"]),
+        refusal("a token for a moment", "/spec/bootstrap", json!({"tokenTTL": "1m"}), &["tokenTTL", "10m"]),
+        refusal("a format that is none", "/spec/bootstrap", json!({"format": "Kickstart"}), &["format", "Ignition"]),
+        refusal(
+            "a download with a command in it",
+            "/spec/bootstrap",
+            json!({"downloads": {"kubelet": {"url": "https://a.example/$(reboot)"}}}),
+            &["downloads", "must be a URL"],
+        ),
+        refusal(
+            "one checksum for many files",
+            "/spec/bootstrap",
+            json!({"downloads": {"kubelet": {"url": "https://a.example/{arch}/kubelet", "sha256": "0".repeat(64)}}}),
+            &["{arch}", "sha256"],
+        ),
+        refusal("a host without an address", "/spec/bootstrap", json!({"hosts": [{"address": "mirror", "names": ["a"]}]}), &["hosts[].address"]),
+        refusal(
+            "a token for machines of the control plane",
+            "/spec",
+            json!({"clusterRef": {"name": "demo"}, "role": "ControlPlane", "machines": [node("cp1", "192.0.2.1")], "bootstrap": {}}),
+            &["role Worker", "leave them out"],
+        ),
     ]
 }
 
@@ -469,6 +528,34 @@ fn bad_input_is_refused_at_admission_with_the_field_and_the_cure() -> Result<()>
     let pool = json!({"apiVersion": "keyplane.io/v1alpha1", "kind": "NodePool",
         "metadata": {"name": "demo", "namespace": "default"},
         "spec": {"clusterRef": {"name": "demo"}, "machines": [node("w1", "192.0.2.21")]}});
+    let rich = json!({"apiVersion": "keyplane.io/v1alpha1", "kind": "NodePool",
+    "metadata": {"name": "rich", "namespace": "default"},
+    "spec": {
+        "clusterRef": {"name": "demo"},
+        "machines": [{"name": "w1", "addresses": ["192.0.2.21", "fd00::15"], "failureDomain": "rack-3",
+            "providerID": "aws:///eu-central-1a/i-0123456789abcdef0"}],
+        "kubelet": {"maxPods": 50},
+        "labels": {"example.com/disk": "ssd", "node-role.kubernetes.io/worker": "", "topology.kubernetes.io/region": "eu"},
+        "taints": [{"key": "example.com/gpu", "value": "true", "effect": "NoSchedule"}],
+        "sysctls": {"net.core.somaxconn": "4096", "net/ipv4/conf/eth0.1/forwarding": "1"},
+        "bootstrap": {
+            "format": "Ignition", "tokenTTL": "12h",
+            "downloads": {"kubelet": {"url": "https://files.example/{version}/{arch}/kubelet"}},
+            "hosts": [{"address": "192.0.2.5", "names": ["files.example"]}],
+        },
+    }});
+    admin.apply(&rich.to_string()).context("a pool with everything was refused")?;
+    admin.apply(include_str!("../../examples/worker-pool.yaml")).context("the example with workers was refused")?;
+    let mut mirrored = cluster_spec("mirrored", "192.0.2.1");
+    set(
+        &mut mirrored,
+        "/spec/registryMirrors",
+        json!([
+            {"registry": "_default", "endpoints": ["https://mirror.example/v2/proxy"], "fallback": false},
+            {"registry": "docker.io", "endpoints": ["http://192.0.2.5:5000", "https://[fd00::5]:5000/"]},
+        ]),
+    );
+    admin.apply(&mirrored.to_string()).context("mirrors were refused")?;
     let mut problems = vec![];
     for (good, table) in [(cluster_spec("demo", "192.0.2.1"), clusters()), (policy, policies()), (pool, pools())] {
         admin.apply(&good.to_string()).context("the good object was refused")?;

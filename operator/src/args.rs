@@ -75,7 +75,7 @@ pub enum LogFormat {
 #[derive(Debug, Args)]
 #[command(after_help = "Written are DIR/<node>/<path on the machine>, DIR/objects/management/*.yaml and \
     DIR/objects/target/*.yaml.\nDIR must be empty or missing. Private keys have mode 0600.\n\n\
-    Example:\n  keyplane render -f cluster.yaml -o out\n  tar -C out/cp1 -c etc/kubernetes var/lib/kubelet | ssh root@cp1 tar -C / -xp")]
+    Example:\n  keyplane render -f cluster.yaml -o out\n  (cd out/cp1 && find etc usr var -type f | tar -cT -) | ssh root@cp1 tar -C / -xp")]
 pub struct RenderArguments {
     /// A file with one or more YAML documents; `-` is standard input. May be given several times.
     #[arg(short, long = "filename", value_name = "FILE", required = true)]

@@ -16,5 +16,6 @@ pub mod pki;
 pub mod plan;
 pub mod preparation;
 pub mod render;
+pub mod rollout;
 pub mod target;
 pub mod yaml;

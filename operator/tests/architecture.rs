@@ -16,6 +16,7 @@ const PURE: &[&str] = &[
     "pki",
     "plan",
     "preparation",
+    "rollout",
     "target",
     "yaml.rs",
 ];

@@ -69,7 +69,8 @@ fn the_files_of_a_server_with_units() {
 
 #[test]
 fn the_rights_of_servers_that_are_no_nodes() {
-    let objects = target::objects(&cluster(HARD_WAY), "TRUST\n");
+    let cluster = cluster(HARD_WAY);
+    let objects = target::objects(&cluster, "TRUST\n", cluster.version);
     // Of the others the layout changes nothing.
     let changed = ["system:kube-apiserver-to-kubelet", "system:kube-apiserver", target::USER];
     let rights = objects.iter().filter(|wanted| {
@@ -110,8 +111,10 @@ fn the_files_of_the_options() {
 #[test]
 fn the_objects_in_the_target() {
     let cluster = cluster(RICH);
-    let objects: Vec<_> =
-        target::objects(&cluster, "TRUST\n").iter().map(|wanted| yaml::write_object(&wanted.object)).collect();
+    let objects: Vec<_> = target::objects(&cluster, "TRUST\n", cluster.version)
+        .iter()
+        .map(|wanted| yaml::write_object(&wanted.object))
+        .collect();
     insta::assert_snapshot!("target", objects.join("---\n"));
 }
 

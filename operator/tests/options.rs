@@ -204,6 +204,17 @@ fn what_an_api_server_reads_only_at_its_start_changes_its_manifest_and_what_it_r
 }
 
 #[test]
+fn what_an_api_server_reads_at_its_start_is_carried_before_the_manifest_that_starts_it() {
+    let (_, observed) = settled(&with("audit: {}\nauthentication: {}\npodSecurity: {enforce: baseline}"));
+    let index = yaml(&config(&observed, "index.json").unwrap());
+    let keys: Vec<_> = index.as_array().unwrap().iter().map(|entry| entry["key"].as_str().unwrap()).collect();
+    let place = |key: &str| keys.iter().position(|other| *other == key).unwrap();
+    for file in ["audit-policy.yaml", "authentication-config.yaml", "admission-config.yaml"] {
+        assert!(place(file) < place("kube-apiserver.yaml"), "{keys:?}");
+    }
+}
+
+#[test]
 fn kubeadm_knows_the_options_so_that_its_upgrade_keeps_them() {
     let (_, observed) = settled(&with("audit: {}\nauthentication: {}\npodSecurity: {enforce: baseline}"));
     let known = yaml(&config(&observed, "kubeadm-config.yaml").unwrap())["apiServer"].clone();
@@ -222,4 +233,16 @@ fn kubeadm_knows_the_options_so_that_its_upgrade_keeps_them() {
         let mounted = manifest["spec"]["volumes"].as_array().unwrap();
         assert!(mounted.iter().any(|mount| mount["hostPath"]["path"] == volume["hostPath"]), "{volume}");
     }
+}
+
+#[test]
+fn what_the_documentation_shows_is_accepted() {
+    let mut shown = 0;
+    for block in include_str!("../../docs/options.md").split("```yaml\nspec:\n").skip(1) {
+        let block = block.split("```").next().unwrap();
+        let options: Vec<_> = block.lines().map(|line| line.strip_prefix("  ").unwrap()).collect();
+        cluster(&with(&options.join("\n")));
+        shown += 1;
+    }
+    assert_eq!(shown, 6);
 }

@@ -133,3 +133,38 @@ fn what_is_wrong_is_told_and_nothing_is_written() {
     assert!(render(folder.path(), &[CLUSTER, POLICY], "out").status.success());
     assert!(error(&render(folder.path(), &[CLUSTER, POLICY], "out")).contains("not empty"));
 }
+
+#[test]
+fn the_example_with_workers_is_rendered_with_their_files_and_without_a_token() {
+    let folder = tempfile::tempdir().unwrap();
+    let example = include_str!("../../examples/worker-pool.yaml");
+    let output = render(folder.path(), &[example], "out");
+    assert!(output.status.success(), "{}", error(&output));
+    let told = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(
+        told.contains("no join data for NodePool racks") && told.contains("no join data for NodePool burst"),
+        "{told}"
+    );
+    let files = files(&folder.path().join("out"));
+    let flags = &files[Path::new("worker2/var/lib/kubelet/kubeadm-flags.env")].1;
+    assert!(flags.contains("--hostname-override=worker2 --node-ip=10.90.0.22"), "{flags}");
+    assert!(flags.contains("topology.kubernetes.io/zone=rack-2") && !flags.contains("node-role"), "{flags}");
+    let of_worker: Vec<_> = files.iter().filter(|(path, _)| path.starts_with("worker1")).collect();
+    assert!(of_worker.len() > 10 && !of_worker.iter().any(|(_, (_, text))| text.contains("PRIVATE KEY")));
+    assert_eq!(
+        files[Path::new("worker1/etc/kubernetes/pki/ca.crt")],
+        files[Path::new("cp1/etc/kubernetes/pki/ca.crt")]
+    );
+    // Machines of the control plane get their images from the same mirrors.
+    for machine in ["cp1", "worker1"] {
+        let hosts = &files[&Path::new(machine).join("etc/containerd/certs.d/registry.k8s.io/hosts.toml")].1;
+        assert!(hosts.starts_with("server = \"https://mirror.site.example\""), "{hosts}");
+    }
+    let rights = &files[Path::new("objects/target/site/role-kube-system-keyplane-join.yaml")].1;
+    assert_eq!(rights.matches("- bootstrap-token-").count(), 4, "{rights}");
+    let taken = example.replace("name: worker2", "name: objects");
+    assert!(error(&render(folder.path(), &[&taken], "taken")).contains("objects"));
+    let wrong = example.replace("[10.90.0.22]", "[10.90.0.11]");
+    let told = error(&render(folder.path(), &[&wrong], "wrong"));
+    assert!(told.contains("NodePool racks") && told.contains("control-plane node cp1"), "{told}");
+}

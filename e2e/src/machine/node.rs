@@ -35,6 +35,17 @@ const CONTAINERD: &str = r#"version = 3
   SystemdCgroup = false
 "#;
 
+/// What this lab needs beside a configuration that Keyplane wrote: a file for containerd's `imports`.
+const CONTAINERD_DROP_IN: &str = r#"version = 3
+
+[plugins.'io.containerd.cri.v1.runtime']
+  # Lowering a score needs CAP_SYS_RESOURCE, which a container or a sandboxed machine may not have.
+  restrict_oom_score_adj = true
+
+[plugins.'io.containerd.cri.v1.runtime'.cni]
+  bin_dirs = ["/usr/lib/cni", "/opt/cni/bin"]
+"#;
+
 /// The kubelet settings that this lab needs on every machine, as a partial `KubeletConfiguration` for a `ClusterSpec`'s
 /// `spec.controlPlane.kubelet` or for kubeadm. They are the same for all machines: what differs (the cgroup root) is a
 /// flag that [`Machine::start_kubelet`] adds.
@@ -98,6 +109,20 @@ impl Machine {
     pub fn start_containerd(&mut self) -> Result<()> {
         let config = CONTAINERD.replace("@PAUSE@", PAUSE);
         self.put_file("/etc/containerd/config.toml", config.as_bytes(), 0o644)?;
+        self.run_containerd()
+    }
+
+    /// Starts containerd with the configuration that is on the machine, and waits until it answers. What the lab needs
+    /// more is a file beside it.
+    ///
+    /// # Errors
+    /// When it does not answer.
+    pub fn start_configured_containerd(&mut self) -> Result<()> {
+        self.put_file("/etc/containerd/conf.d/lab.toml", CONTAINERD_DROP_IN.as_bytes(), 0o644)?;
+        self.run_containerd()
+    }
+
+    fn run_containerd(&mut self) -> Result<()> {
         let mut containerd = self.spawn("containerd", &["containerd", "--config", "/etc/containerd/config.toml"])?;
         eventually("containerd", Duration::from_secs(30), || {
             containerd.check_running()?;

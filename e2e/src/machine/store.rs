@@ -17,7 +17,7 @@ const DATABASES: &[&str] =
     &["io.containerd.metadata.v1.bolt/meta.db", "io.containerd.snapshotter.v1.overlayfs/metadata.db"];
 
 /// A store that nobody has used for so long is of images that are no longer made.
-const KEPT: Duration = Duration::from_hours(7 * 24);
+const KEPT: Duration = Duration::from_hours(48);
 
 /// Where the store with just these images is, if there is one.
 pub fn saved(cache: &Path, images: &[Image]) -> Result<PathBuf> {

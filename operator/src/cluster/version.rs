@@ -37,6 +37,14 @@ impl Version {
         })
     }
 
+    /// Reads what a component says of itself, such as `v1.36.4` or `v1.37.2-eks-1`, whether Keyplane can deploy it or not.
+    #[must_use]
+    pub fn reported(text: &str) -> Option<Self> {
+        let (minor, rest) = text.strip_prefix("v1.")?.split_once('.')?;
+        let patch = rest.split(['-', '+']).next()?;
+        Some(Self { minor: minor.parse().ok()?, patch: patch.parse().ok()? })
+    }
+
     /// The tag of the etcd image that belongs to this version.
     #[must_use]
     pub fn etcd_image_tag(self) -> Option<&'static str> {
@@ -53,6 +61,14 @@ impl fmt::Display for Version {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_reported_version_may_be_one_that_nobody_can_deploy() {
+        let read = |text| Version::reported(text).map(|version| (version.minor, version.patch));
+        assert_eq!(read("v1.38.12"), Some((38, 12)));
+        assert_eq!(read("v1.37.2-eks-5+abc"), Some((37, 2)));
+        assert_eq!(read("3.7.0-0"), None);
+    }
 
     #[test]
     fn reads_the_versions_that_kubeadm_1_37_deploys_and_no_other() {

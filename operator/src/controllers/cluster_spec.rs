@@ -1,5 +1,6 @@
 //! The ClusterSpec's controller: observe, plan, act, report.
 
+use std::collections::BTreeMap;
 use std::fmt::Debug;
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,7 +9,8 @@ use futures::StreamExt;
 use k8s_openapi::api::core::v1::{ConfigMap, ObjectReference, Secret};
 use k8s_openapi::jiff::Timestamp;
 use keyplane_crds::{
-    CLUSTER_LABEL, CertificatePolicy, ClusterSpec, ClusterSpecStatus, NodePool, NodePoolRole, condition_of,
+    AT_ONCE, CLUSTER_LABEL, CertificatePolicy, ClusterSpec, ClusterSpecStatus, NodePool, NodePoolRole,
+    ROLLOUT_ANNOTATION, condition_of,
 };
 use kube::core::{ApiResource, DeserializeGuard, DynamicObject, PartialObjectMeta};
 use kube::runtime::controller::{self, Action, Controller};
@@ -21,7 +23,9 @@ use tokio::sync::mpsc;
 use tokio_stream::wrappers::UnboundedReceiverStream;
 
 use super::target::Brief;
-use super::{Context, Error, RECONCILE_TIMEOUT, RESYNC, config, deletion, issued, node_pool, observe, watch_config};
+use super::{
+    Context, Error, RECONCILE_TIMEOUT, RESYNC, config, deletion, issued, news, node_pool, observe, watch_config,
+};
 use crate::cluster::{Cluster, Policy};
 use crate::join::Pool;
 use crate::kube::apply::update_status;
@@ -32,6 +36,7 @@ use crate::pki::inventory::AuthorityName;
 use crate::plan::issuance::fulfil;
 use crate::plan::objects::{MANAGED_BY, MANAGED_BY_LABEL};
 use crate::plan::{Authorities, Blocker, Observed, Step, plan, status};
+use crate::rollout;
 
 type Guarded = DeserializeGuard<ClusterSpec>;
 
@@ -184,6 +189,7 @@ async fn one_pass((namespace, name): &(String, String), context: &Context) -> Re
     let mut observed = observe::gather(&context.client, &cluster, &context.issued_kubeconfigs).await?;
     observed.status = found.status.clone().unwrap_or_default();
     observed.target = context.targets.facts(namespace, name);
+    observed.at_once = found.annotations().get(ROLLOUT_ANNOTATION).is_some_and(|value| value == AT_ONCE);
     let reference = unversioned(&found);
     let blockers = act(&cluster, &mut observed, &reference, now, context).await?;
     if let Some(brief) = brief(&cluster, &observed, reference, context) {
@@ -273,7 +279,7 @@ fn pools(cluster: &Cluster, context: &Context) -> Vec<NodePool> {
         ours.then(|| (pool.name_any(), pool.clone()))
     });
     // What the store gives has no order: without one the brief would seem to change.
-    let of_cluster: std::collections::BTreeMap<_, _> = of_cluster.collect();
+    let of_cluster: BTreeMap<_, _> = of_cluster.collect();
     of_cluster.into_values().collect()
 }
 
@@ -312,13 +318,21 @@ async fn act(
                 }
                 Step::ConfigMap(config_map) => {
                     let name = config_map.name_any();
-                    let mended = observed.config_maps.contains_key(&name);
+                    let before = observed.config_maps.get(&name).and_then(|before| before.data.clone());
+                    let changes = changes(before.as_ref(), config_map.data.as_ref());
                     let written = put(&config_maps, &*config_map, context).await?;
-                    let other = unversioned(&written);
-                    observed.config_maps.insert(name.clone(), written);
-                    let note = format!("{} ConfigMap {name}", if mended { "put right" } else { "wrote" });
+                    let mut other = unversioned(&written);
+                    let mut note = format!("{} ConfigMap {name}", if before.is_some() { "put right" } else { "wrote" });
+                    let mut reason = "Written";
+                    if !changes.is_empty() {
+                        note = format!("{note}: {changes}");
+                        reason = "RollingOut";
+                        // Events that differ in their note only would be taken for repetitions of one.
+                        other.field_path = Some(changes);
+                    }
+                    observed.config_maps.insert(name, written);
                     tracing::info!(namespace = cluster.namespace, cluster = cluster.name, note, "wrote");
-                    context.events.normal_with(reference, other, "Written", "Write", &note).await;
+                    context.events.normal_with(reference, other, reason, "Write", &note).await;
                 }
                 Step::Removal(removal) => {
                     issued::remove(&secrets, &removal, context).await?;
@@ -334,6 +348,11 @@ async fn act(
             }
         }
     }
+}
+
+/// What the new data of a ConfigMap does to static pods that were there before; empty if nothing.
+fn changes(before: Option<&BTreeMap<String, String>>, after: Option<&BTreeMap<String, String>>) -> String {
+    before.zip(after).map(|(before, after)| rollout::changes(before, after).join(", ")).unwrap_or_default()
 }
 
 /// Writes an object, and counts it.
@@ -376,6 +395,7 @@ fn brief(cluster: &Cluster, observed: &Observed, reference: ObjectReference, con
         Pool::parse(&pool.name_any(), &pool.spec, cluster).ok()?
     });
     Some(Brief {
+        configuration: rollout::rollout(cluster, observed).configuration,
         trust: authorities.get(AuthorityName::Cluster).certificate_pem().to_owned(),
         workers: workers.collect(),
         leaving,
@@ -394,16 +414,13 @@ async fn report(found: &ClusterSpec, status: ClusterSpecStatus, context: &Contex
     if let Some(end) = &status.certificates_expire {
         context.metrics.certificate_not_after.with_label_values(&labels).set(end.0.as_second());
     }
-    let was_ready = found.status.as_ref().and_then(|status| condition_of(&status.conditions, "Ready"));
     let api: Api<ClusterSpec> = Api::namespaced(context.client.clone(), &namespace);
     let updated = update_status(&api, &name, found.status.as_ref(), &status).await;
     if !updated.map_err(Error::api("writing the status"))? {
         return Ok(());
     }
     context.metrics.writes.with_label_values(&["ClusterSpec/status"]).inc();
-    if ready && was_ready.is_none_or(|condition| condition.status != "True") {
-        context.events.normal(&unversioned(found), "Ready", "Report", "the cluster is Ready").await;
-    }
+    news::tell(found, &status, context).await;
     Ok(())
 }
 
@@ -425,6 +442,6 @@ fn wait_until(time: Option<Timestamp>, now: Timestamp) -> Duration {
 }
 
 /// An object for Events, without what changes.
-fn unversioned<K: Resource<DynamicType = ()>>(object: &K) -> ObjectReference {
+pub(super) fn unversioned<K: Resource<DynamicType = ()>>(object: &K) -> ObjectReference {
     ObjectReference { resource_version: None, ..object.object_ref(&()) }
 }

@@ -4,6 +4,7 @@ pub mod certificate_policy;
 pub mod cluster_spec;
 mod deletion;
 pub mod issued;
+mod news;
 pub mod node_pool;
 mod observe;
 mod pool_deletion;

@@ -39,8 +39,7 @@ const SOON: Duration = Duration::from_secs(5);
 /// What the controller works with.
 pub(super) struct State {
     pub(super) context: Context,
-    /// The pools whose ConfigMaps were found right, and for what: two hundred need not be read for each heartbeat.
-    written: Arc<Mutex<HashMap<(String, String), Basis>>>,
+    written: Arc<Mutex<Known>>,
 }
 
 /// What a pool's ConfigMaps were written from.
@@ -49,6 +48,9 @@ struct Basis {
     brief: Arc<Brief>,
     ranges: Option<PodRanges>,
 }
+
+/// The pools whose ConfigMaps were found right, and for what: two hundred need not be read for each news of a machine.
+type Known = HashMap<(String, String), Basis>;
 
 /// The controller and what its watch knows.
 #[must_use]
@@ -85,7 +87,7 @@ pub async fn run(
     stop: impl Future<Output = ()> + Send + Sync + 'static,
 ) {
     let client = context.client.clone();
-    let written: Arc<Mutex<HashMap<_, _>>> = Arc::default();
+    let written: Arc<Mutex<Known>> = Arc::default();
     let ours = watch_config().labels(&format!("{MANAGED_BY_LABEL}={MANAGED_BY},{NODE_POOL_LABEL}"));
     let config_maps: Api<PartialObjectMeta<ConfigMap>> = Api::all(client.clone());
     let secrets: Api<PartialObjectMeta<Secret>> = Api::all(client);
@@ -224,7 +226,7 @@ async fn with_brief(
 /// out of the list. Gives back what is in the way.
 async fn write_files(pool: &NodePool, basis: Basis, state: &State) -> Result<Option<String>, Error> {
     let key = (basis.brief.cluster.namespace.clone(), basis.pool.name.clone());
-    let known = |written: &HashMap<_, Basis>| {
+    let known = |written: &Known| {
         written.get(&key).is_some_and(|known| {
             (&known.pool, &known.ranges) == (&basis.pool, &basis.ranges)
                 && known.brief.cluster == basis.brief.cluster

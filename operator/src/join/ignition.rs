@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use crate::kubeconfig::base64;
 use crate::manifests::File;
 
-/// Understood by Fedora CoreOS and Flatcar for years.
+/// Both Fedora's and Flatcar's systems have understood it for years.
 const VERSION: &str = "3.3.0";
 
 /// Ignition runs before the machine's own system is up, so the steps wait for it in a unit. Root's alone: a token is in it.

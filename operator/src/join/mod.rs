@@ -21,4 +21,4 @@ pub use bootstrap_data::bootstrap_data;
 pub use files::worker_files;
 pub use marks::mark_worker;
 pub use pool::{Machine, Pool, Selector};
-pub use rights::{RIGHTS, target_objects};
+pub use rights::{ADMISSION_POLICY, RIGHTS, target_objects};

@@ -6,8 +6,10 @@ use super::pool::Pool;
 use super::token::{NAMESPACE, SECRET_TYPE, ids, secret_name};
 use crate::target::{TargetObject, USER};
 
-/// The name of everything here.
+/// The name of the roles here.
 pub const RIGHTS: &str = "keyplane:join";
+/// The name of the admission policy, which may have no colon.
+pub const ADMISSION_POLICY: &str = "keyplane-join";
 const GROUP: &str = "rbac.authorization.k8s.io";
 
 /// Roles for the tokens of these pools and the labels of their declared machines' Nodes. `leaving` are pools whose tokens are
@@ -49,8 +51,8 @@ pub fn target_objects(namespace: &str, pools: &[Pool], leaving: &[String]) -> Ve
     let reference = |kind: &str| json!({"apiGroup": GROUP, "kind": kind, "name": RIGHTS});
     let object = TargetObject::new;
     vec![
-        object(ADMISSION, "ValidatingAdmissionPolicy", None, RIGHTS, policy()),
-        object(ADMISSION, "ValidatingAdmissionPolicyBinding", None, RIGHTS, binding()),
+        object(ADMISSION, "ValidatingAdmissionPolicy", None, ADMISSION_POLICY, policy()),
+        object(ADMISSION, "ValidatingAdmissionPolicyBinding", None, ADMISSION_POLICY, binding()),
         object(GROUP, "ClusterRole", None, RIGHTS, json!({"rules": of_nodes})),
         object(
             GROUP,
@@ -87,5 +89,5 @@ fn policy() -> Value {
 }
 
 fn binding() -> Value {
-    json!({"spec": {"policyName": RIGHTS, "validationActions": ["Deny"]}})
+    json!({"spec": {"policyName": ADMISSION_POLICY, "validationActions": ["Deny"]}})
 }

@@ -85,11 +85,12 @@ aarch64) arch=arm64 ;;
 esac
 "#;
 
-/// What comes before a script's files: functions, and which machine this is. Nothing is written before that is known.
+/// What comes before a script's files: functions, which machine this is, and downloads. Nothing is written before the
+/// machine is known.
 pub(super) fn beginning(cluster: &Cluster, pool: &Pool) -> String {
     let mut text = FUNCTIONS.to_owned();
     text.push_str("\n# Which machine of the pool is this? Only what is declared may join.\n");
-    text.push_str("host=$(uname -n)\nname= node_ip= provider_id= labels=\n");
+    text.push_str("host=$(uname -n)\nname='' node_ip='' provider_id='' labels=''\n");
     for machine in &pool.machines {
         let tests: Vec<_> = machine.addresses.iter().map(|address| format!("has {address}")).collect();
         let addresses: Vec<_> = machine.node_ips(cluster).iter().map(ToString::to_string).collect();
@@ -113,7 +114,7 @@ pub(super) fn beginning(cluster: &Cluster, pool: &Pool) -> String {
             "if [ -z \"$name\" ]; then\n  case $host in\n  {pattern})\n    \
              # The star stands for no dot.\n    if [ \"$(printf %s \"$host\" | tr -cd . | wc -c)\" -eq {dots} ]; then\n      \
              for range in {ranges}; do\n        \
-             address=$(ip -o addr show to \"$range\" scope global | sed -n 's,.* inet6\\{{0\\,1\\}} \\([^/ ]*\\).*,\\1,p' | head -n 1)\n        \
+             address=$(ip -o addr show to \"$range\" scope global | sed -n 's|.* inet6\\{{0,1\\}} \\([^/ ]*\\).*|\\1|p' | head -n 1)\n        \
              if [ -n \"$address\" ] && [ -z \"$name\" ]; then\n          \
              name=$host node_ip=$address labels={labels}\n        fi\n      done\n    fi\n    ;;\n  esac\nfi",
             pattern = selector.name_pattern,
@@ -124,10 +125,17 @@ pub(super) fn beginning(cluster: &Cluster, pool: &Pool) -> String {
     let _ = writeln!(
         text,
         "[ -n \"$name\" ] || stop \"this machine, $host with $(ip -o addr show scope global | \
-         sed 's,.* inet6\\{{0\\,1\\}} \\([^/ ]*\\).*,\\1,' | tr '\\n' ' '), is none of NodePool {}: declare its address there\"",
+         sed 's|.* inet6\\{{0,1\\}} \\([^/ ]*\\).*|\\1|' | tr '\\n' ' '), is none of NodePool {}: declare its address there\"",
         pool.name
     );
     text.push_str("say \"this is $name\"\n");
+    if !pool.bootstrap.hosts.is_empty() {
+        text.push_str("\n# Names that no DNS here knows; downloads may need them.\n");
+    }
+    for entry in &pool.bootstrap.hosts {
+        let line = format!("{} {}", entry.address, entry.names.join(" "));
+        let _ = writeln!(text, "grep -qxF '{line}' /etc/hosts || echo '{line}' >>/etc/hosts");
+    }
     text.push_str(&downloads(cluster, pool));
     text
 }
@@ -153,10 +161,6 @@ flags=\"--hostname-override=$name --node-ip=$node_ip\"
 "
     .to_owned();
     let _ = writeln!(text, "printf 'KUBELET_KUBEADM_ARGS=\"%s\"\\n' \"$flags\" | put {FLAGS_FILE} 0644");
-    for entry in &pool.bootstrap.hosts {
-        let line = format!("{} {}", entry.address, entry.names.join(" "));
-        let _ = writeln!(text, "grep -qxF '{line}' /etc/hosts || echo '{line}' >>/etc/hosts");
-    }
     let [overlay, bridge] = KERNEL_MODULES;
     let _ = write!(
         text,

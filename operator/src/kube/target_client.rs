@@ -67,3 +67,63 @@ pub async fn connect(
     config.default_retry = false;
     Client::try_from(config).map_err(|source| error(&source))
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Read, Write};
+    use std::net::TcpListener;
+
+    use super::*;
+    use crate::cluster::Host;
+    use crate::pki::mint_authority;
+
+    /// What a proxy hears first, and after it has said `answer`.
+    async fn heard(scheme: &str, host: Host, answer: &'static [u8]) -> (Vec<u8>, Vec<u8>) {
+        let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+        let now = Timestamp::now();
+        let (not_before, not_after) = valid_for(now, CLIENT_VALIDITY);
+        let authority = mint_authority("kubernetes", KeyAlgorithm::EcdsaP256, not_before, not_after).unwrap();
+        let (certificate, key) = issue_client(Subject::user("a"), &authority, now).unwrap();
+        let proxy = TcpListener::bind("127.0.0.1:0").unwrap();
+        let url = format!("{scheme}://{}", proxy.local_addr().unwrap());
+        let server = Endpoint { host, port: 6443 };
+        let client = connect(Some(&url), &server, authority.certificate_pem(), &certificate, &key).await.unwrap();
+        let listening = tokio::task::spawn_blocking(move || {
+            let (mut stream, _) = proxy.accept().unwrap();
+            let hear = |stream: &mut std::net::TcpStream| {
+                let mut buffer = vec![0; 1024];
+                let length = stream.read(&mut buffer).unwrap();
+                buffer[..length].to_vec()
+            };
+            let first = hear(&mut stream);
+            stream.write_all(answer).unwrap();
+            (first, hear(&mut stream))
+        });
+        // The proxy goes away then.
+        assert!(client.apiserver_version().await.is_err());
+        listening.await.unwrap()
+    }
+
+    #[tokio::test]
+    async fn a_proxy_of_http_is_asked_for_a_tunnel_to_the_name() {
+        let name = Host::Name("api.inside.example".to_owned());
+        let (first, second) = heard("http", name, b"HTTP/1.1 200 OK\r\n\r\n").await;
+        let first = String::from_utf8(first).unwrap();
+        assert!(first.starts_with("CONNECT api.inside.example:6443 HTTP/1.1\r\n"), "{first}");
+        assert_eq!(second[0], 0x16, "no TLS handshake follows: {second:?}");
+        let (first, _) = heard("http", Host::Address("fd00::1".parse().unwrap()), b"HTTP/1.1 200 OK\r\n\r\n").await;
+        assert!(first.starts_with(b"CONNECT [fd00::1]:6443 HTTP/1.1\r\n"), "{}", String::from_utf8_lossy(&first));
+    }
+
+    #[tokio::test]
+    async fn a_socks_proxy_resolves_the_name() {
+        let name = Host::Name("api.inside.example".to_owned());
+        let (first, second) = heard("socks5", name, &[5, 0]).await;
+        assert_eq!((first[0], first[2]), (5, 0), "{first:?}");
+        // RFC 1928: version, CONNECT, reserved, a domain name of 18 characters.
+        let expected = [&[5, 1, 0, 3, 18][..], b"api.inside.example", &6443_u16.to_be_bytes()].concat();
+        assert_eq!(second, expected);
+        let (_, second) = heard("socks5", Host::Address("fd00::1".parse().unwrap()), &[5, 0]).await;
+        assert_eq!(second[..5], [5, 1, 0, 4, 0xfd], "{second:?}");
+    }
+}

@@ -7,14 +7,14 @@ use keyplane_crds::{Argument, HostPathMount};
 use serde_json::{Map, Value, json};
 
 use super::options;
-use crate::cluster::{Cluster, joined};
+use crate::cluster::{Cluster, Version, joined};
 use crate::kubeconfig::CLUSTER_NAME;
 use crate::pki::places::PKI_DIRECTORY;
 use crate::yaml;
 
-/// The configuration as YAML.
+/// The configuration as YAML, with the version that the cluster is taken for: in an upgrade not yet the spec's.
 #[must_use]
-pub fn cluster_configuration(cluster: &Cluster) -> String {
+pub fn cluster_configuration(cluster: &Cluster, version: Version) -> String {
     let control_plane = &cluster.spec.control_plane;
     let stacked = &cluster.spec.etcd.stacked;
     let api_server = &control_plane.api_server;
@@ -45,7 +45,7 @@ pub fn cluster_configuration(cluster: &Cluster) -> String {
         "encryptionAlgorithm": cluster.policy.default_leaf().key_algorithm,
         "etcd": {"local": local_etcd},
         "imageRepository": cluster.spec.image_repository,
-        "kubernetesVersion": cluster.version.to_string(),
+        "kubernetesVersion": version.to_string(),
         "networking": networking,
         "proxy": {},
         "scheduler": component(&scheduler.extra_args, &scheduler.extra_volumes),

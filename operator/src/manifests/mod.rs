@@ -67,7 +67,7 @@ pub fn files(cluster: &Cluster, node: &Node) -> Vec<File> {
     }
     let file = |key: &'static str, path: &'static str, mode, content| File::new(key, path, mode, content);
     // Modes are kubeadm's: staticpod.WriteStaticPodToDisk 0600, kubelet.writeConfigBytesToDisk 0644.
-    let mut files = vec![
+    let components = vec![
         file("etcd.yaml", "/etc/kubernetes/manifests/etcd.yaml", 0o600, etcd::manifest(cluster, node)),
         file(
             "kube-apiserver.yaml",
@@ -91,7 +91,9 @@ pub fn files(cluster: &Cluster, node: &Node) -> Vec<File> {
         file("kubelet-instance-config.yaml", "/var/lib/kubelet/instance-config.yaml", 0o644, instance_configuration()),
         file("kubeadm-flags.env", "/var/lib/kubelet/kubeadm-flags.env", 0o644, flags_env(cluster, node)),
     ];
-    files.extend(options::files(cluster));
+    // First what an API server reads when it starts, then the manifest that starts it.
+    let mut files = options::files(cluster);
+    files.extend(components);
     let kubelet = configuration_of_machines(cluster, cluster.spec.control_plane.kubelet.as_ref());
     files.extend(preparation::files(cluster, &kubelet, &BTreeMap::new(), preparation::PACKAGED_KUBELET));
     files

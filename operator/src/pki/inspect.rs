@@ -36,7 +36,9 @@ pub struct CertificateFacts {
 }
 
 impl CertificateFacts {
-    fn read(der: &[u8]) -> Option<Self> {
+    /// Reads a certificate; nothing if it is none.
+    #[must_use]
+    pub fn from_der(der: &[u8]) -> Option<Self> {
         let (rest, certificate) = X509Certificate::from_der(der).ok()?;
         if !rest.is_empty() {
             return None;
@@ -80,7 +82,7 @@ pub fn certificates_in(what: &str, pem: &str) -> Result<Vec<CertificateFacts>, P
         if block.label != "CERTIFICATE" {
             return Err(error());
         }
-        certificates.push(CertificateFacts::read(&block.contents).ok_or_else(error)?);
+        certificates.push(CertificateFacts::from_der(&block.contents).ok_or_else(error)?);
     }
     if certificates.is_empty() { Err(error()) } else { Ok(certificates) }
 }

@@ -25,6 +25,7 @@ pub use observed::{Observed, TargetFacts};
 use crate::cluster::{Cluster, LeafTerms, Node};
 use crate::pki::inventory::{AuthorityName, Leaf, user_certificate};
 use crate::pki::{CertificateOrder, renewal, valid_for};
+use crate::rollout::rollout;
 
 /// What is to be done now, and what can't be done.
 #[derive(Debug, Default)]
@@ -210,6 +211,7 @@ pub fn plan(cluster: &Cluster, observed: &Observed, now: Timestamp) -> Plan {
     let mut plan = Plan::default();
     let Some(authorities) = authorities::plan(cluster, observed, now, &mut plan) else { return plan };
     objects::plan_config_map(objects::trust_bundle(cluster, &authorities), observed, &mut plan);
+    let rollout = rollout(cluster, observed);
     match given::files(cluster, observed) {
         Err(blocker) => plan.blockers.push(blocker),
         Ok(given) => {
@@ -218,7 +220,7 @@ pub fn plan(cluster: &Cluster, observed: &Observed, now: Timestamp) -> Plan {
             }
             // Those of workers are the NodePools' controller's.
             for node in &cluster.nodes {
-                objects::plan_config_map(objects::node_config(cluster, node, observed), observed, &mut plan);
+                objects::plan_config_map(objects::node_config(cluster, node, &rollout, observed), observed, &mut plan);
             }
         }
     }

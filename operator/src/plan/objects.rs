@@ -14,6 +14,7 @@ pub(crate) use crate::checksum::checksum;
 use crate::cluster::{Cluster, Node};
 use crate::manifests::{self, systemd};
 use crate::pki::inventory::AuthorityName;
+use crate::rollout::Rollout;
 
 /// Tells who keeps an object.
 pub const MANAGED_BY_LABEL: &str = "app.kubernetes.io/managed-by";
@@ -29,6 +30,10 @@ pub const ISSUER_CHECKSUM_ANNOTATION: &str = "keyplane.io/issuer-checksum";
 pub const CONTENT_CHECKSUM_ANNOTATION: &str = "keyplane.io/content-checksum";
 /// The key under which an object lists its files.
 pub const INDEX_KEY: &str = "index.json";
+
+/// The key of the kubeadm configuration in a node's ConfigMap. It is for people and tools: kubeadm keeps it in the
+/// target, not on a machine, so the index has no path for it.
+pub const KUBEADM_CONFIG_KEY: &str = "kubeadm-config.yaml";
 
 /// The Secret of an authority.
 #[must_use]
@@ -126,22 +131,20 @@ pub(super) fn trust_bundle(cluster: &Cluster, authorities: &Authorities) -> Conf
     config_map(cluster, trust_bundle_config_map(&cluster.name), None, [("ca.crt".to_owned(), certificate)].into())
 }
 
-/// All that isn't secret on a control-plane machine.
-pub(super) fn node_config(cluster: &Cluster, node: &Node, observed: &Observed) -> ConfigMap {
+/// All that isn't secret on a control-plane machine, as far as it is rolled out.
+pub(super) fn node_config(cluster: &Cluster, node: &Node, rollout: &Rollout, observed: &Observed) -> ConfigMap {
     let name = node_config_map(&cluster.name, &node.name);
     let before = match observed.config_map(&cluster.name, &name) {
         Slot::Ours(found) => found.data.as_ref(),
         Slot::Free | Slot::Foreign(_) => None,
     };
-    let mut files = manifests::files(cluster, node);
-    files.extend(systemd::pod_network(cluster, node, observed.target.pod_ranges.as_ref(), before));
+    let network = systemd::pod_network(cluster, node, observed.target.pod_ranges.as_ref(), before);
+    let files: Vec<_> = rollout.files(node).iter().chain(&network).collect();
     let entries: Vec<_> = files.iter().map(|file| IndexEntry::new(&file.key, &file.path, file.mode)).collect();
-    let mut data = BTreeMap::from([
-        (INDEX_KEY.to_owned(), index(&entries)),
-        // For people and tools: kubeadm keeps it in the target, not on a machine, so the index has no path for it.
-        ("kubeadm-config.yaml".to_owned(), manifests::cluster_configuration(cluster)),
-    ]);
-    data.extend(files.into_iter().map(|file| (file.key.into_owned(), file.content)));
+    let configuration = manifests::cluster_configuration(cluster, rollout.configuration);
+    let mut data =
+        BTreeMap::from([(INDEX_KEY.to_owned(), index(&entries)), (KUBEADM_CONFIG_KEY.to_owned(), configuration)]);
+    data.extend(files.iter().map(|file| (file.key.to_string(), file.content.clone())));
     config_map(cluster, name, Some(node), data)
 }
 

@@ -8,7 +8,10 @@ use kube::ResourceExt;
 
 use super::Blocker;
 use super::objects::{MANAGED_BY, MANAGED_BY_LABEL};
+use crate::cluster::Version;
 use crate::manifests::systemd::PodRanges;
+use crate::pki::CertificateFacts;
+use crate::rollout::StaticPod;
 
 /// The objects that bear the names that Keyplane would write, whoever made them.
 #[derive(Debug, Default)]
@@ -21,6 +24,8 @@ pub struct Observed {
     pub status: ClusterSpecStatus,
     /// What the target said.
     pub target: TargetFacts,
+    /// Changed static pods are to be written at once, whatever the target says.
+    pub at_once: bool,
 }
 
 /// What the target cluster said of itself, as far as it was asked.
@@ -35,6 +40,14 @@ pub struct TargetFacts {
     /// The control-plane machines that are no Nodes, and whether the API server of each answers /readyz at its own
     /// address. Nothing while the target does not answer.
     pub api_servers: Option<BTreeMap<String, bool>>,
+    /// The static pods of the control plane, by node and component. Nothing while it does not answer.
+    pub static_pods: Option<BTreeMap<(String, String), StaticPod>>,
+    /// The version that each Node's kubelet reports, workers' too.
+    pub kubelets: BTreeMap<String, String>,
+    /// The certificate that each node's API server presents, as far as it could be asked.
+    pub serving: BTreeMap<String, CertificateFacts>,
+    /// The version in `kube-system/kubeadm-config`, if it is newer than what belongs there.
+    pub configured_ahead: Option<Version>,
 }
 
 /// An object under a name that Keyplane would write.

@@ -2,27 +2,38 @@
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use k8s_openapi::jiff::Timestamp;
-use keyplane_crds::{CertificateStatus, ClusterCondition, ClusterSpecStatus, Condition, set_condition};
+use keyplane_crds::{
+    CertificateStatus, ClusterCondition, ClusterSpecStatus, Condition, ConditionStatus, set_condition,
+};
 
 use super::{Authorities, Blocker, Observed, node, objects, user_kubeconfig};
-use crate::cluster::{Cluster, Node};
+use crate::cluster::{Cluster, Node, Version};
 use crate::pki::inventory::{AuthorityName, Leaf, USER_ISSUER, cluster_leaves, leaves_of, user_certificate};
 use crate::pki::{CertificateFacts, first_certificate, renewal};
+use crate::rollout::{Drift, KubeletVersions, Progress, Rollout, drift, kubelet_versions, rollout};
 
 /// What a condition says.
 struct Outcome {
-    good: bool,
+    status: ConditionStatus,
     reason: String,
     message: String,
 }
 
 impl Outcome {
     fn good(reason: &str, message: impl Into<String>) -> Self {
-        Self { good: true, reason: reason.to_owned(), message: message.into() }
+        Self { status: ConditionStatus::True, reason: reason.to_owned(), message: message.into() }
     }
 
     fn bad(reason: &str, message: impl Into<String>) -> Self {
-        Self { good: false, reason: reason.to_owned(), message: message.into() }
+        Self { status: ConditionStatus::False, reason: reason.to_owned(), message: message.into() }
+    }
+
+    fn unknown(reason: &str, message: impl Into<String>) -> Self {
+        Self { status: ConditionStatus::Unknown, reason: reason.to_owned(), message: message.into() }
+    }
+
+    fn is_good(&self) -> bool {
+        self.status == ConditionStatus::True
     }
 }
 
@@ -35,8 +46,9 @@ pub fn report(
     generation: Option<i64>,
     now: Timestamp,
 ) -> ClusterSpecStatus {
-    let certificates = match Authorities::load(cluster, observed) {
-        Some(authorities) => certificates(cluster, observed, &authorities),
+    let authorities = Authorities::load(cluster, observed);
+    let certificates = match &authorities {
+        Some(authorities) => certificates(cluster, observed, authorities),
         // A list that was true is the trace of the keys that are gone: without it they would be made anew.
         None => observed.status.certificates.clone(),
     };
@@ -47,8 +59,11 @@ pub fn report(
     };
     let ready =
         cluster.nodes.iter().filter(|node| nodes.and_then(|nodes| nodes.get(&node.name)) == Some(&true)).count();
+    let rollout = rollout(cluster, observed);
     let mut status = ClusterSpecStatus {
         observed_generation: generation,
+        kubernetes_version: rollout.kubernetes_version.clone(),
+        nodes: rollout.nodes.clone(),
         endpoint: Some(cluster.endpoint.to_string()),
         nodes_ready: Some(format!("{ready}/{}", cluster.nodes.len())),
         certificates_expire: certificates
@@ -60,10 +75,14 @@ pub fn report(
     };
     let rendered = rendered(blockers);
     let available = available(cluster, observed);
-    let valid = valid(&status.certificates, rendered.good, now);
-    let first_bad = [&rendered, &available, &valid].into_iter().find(|outcome| !outcome.good);
+    let valid = valid(&status.certificates, rendered.is_good(), now);
+    let rolled_out = rolled_out(&rollout);
+    let first_bad = [&rendered, &available, &valid, &rolled_out].into_iter().find(|outcome| !outcome.is_good());
     let ready = match first_bad {
-        None => Outcome::good("Ready", "everything is written, the control plane answers, all certificates are valid"),
+        None => Outcome::good(
+            "Ready",
+            "everything is written and runs, the control plane answers, all certificates are valid",
+        ),
         Some(outcome) => Outcome::bad(&outcome.reason, outcome.message.clone()),
     };
     let stalled = match blockers.first() {
@@ -77,6 +96,11 @@ pub fn report(
     set(&mut status.conditions, ClusterCondition::Rendered, &rendered, generation, now);
     set(&mut status.conditions, ClusterCondition::ControlPlaneAvailable, &available, generation, now);
     set(&mut status.conditions, ClusterCondition::CertificatesValid, &valid, generation, now);
+    set(&mut status.conditions, ClusterCondition::RolledOut, &rolled_out, generation, now);
+    let in_sync = in_sync(drift(cluster, observed, &rollout, authorities.as_ref()));
+    set(&mut status.conditions, ClusterCondition::MachinesInSync, &in_sync, generation, now);
+    let current = kubelets_current(&rollout, observed);
+    set(&mut status.conditions, ClusterCondition::KubeletsCurrent, &current, generation, now);
     set(&mut status.conditions, ClusterCondition::Ready, &ready, generation, now);
     set(&mut status.conditions, ClusterCondition::Reconciling, &reconciling, generation, now);
     set(&mut status.conditions, ClusterCondition::Stalled, &stalled, generation, now);
@@ -123,7 +147,7 @@ fn set(
     generation: Option<i64>,
     now: Timestamp,
 ) {
-    set_condition(conditions, condition.name(), outcome.good, &outcome.reason, &outcome.message, generation, now);
+    set_condition(conditions, condition.name(), outcome.status, &outcome.reason, &outcome.message, generation, now);
 }
 
 fn rendered(blockers: &[Blocker]) -> Outcome {
@@ -162,6 +186,37 @@ fn valid(certificates: &[CertificateStatus], rendered: bool, now: Timestamp) -> 
         Outcome::bad("RenewalDue", format!("these certificates are past their renewal time: {due}"))
     } else {
         Outcome::good("Valid", "no certificate is past its renewal time")
+    }
+}
+
+fn rolled_out(rollout: &Rollout) -> Outcome {
+    match &rollout.progress {
+        Progress::Done => Outcome::good("RolledOut", "no static pod waits for a change"),
+        Progress::UnderWay { reason, message } => Outcome::bad(reason, message.clone()),
+    }
+}
+
+fn in_sync(drift: Drift) -> Outcome {
+    match drift {
+        Drift::InSync { servers } => {
+            let seen = format!("static pods are as they were written; certificates seen of {servers} API servers");
+            Outcome::good("InSync", seen)
+        }
+        Drift::Unknown => Outcome::unknown("Unknown", "the target does not answer"),
+        Drift::Differs { reason, message } => Outcome::bad(reason, message),
+    }
+}
+
+fn kubelets_current(rollout: &Rollout, observed: &Observed) -> Outcome {
+    let control_plane = rollout.kubernetes_version.as_deref().and_then(Version::reported);
+    let (Some(control_plane), Some(_)) = (control_plane, &observed.target.nodes) else {
+        return Outcome::unknown("Unknown", "the target does not answer, or was not seen complete yet");
+    };
+    match kubelet_versions(control_plane, &observed.target.kubelets) {
+        KubeletVersions::Current => {
+            Outcome::good("Current", format!("every kubelet is of the control plane's version, {control_plane}"))
+        }
+        KubeletVersions::Differ { reason, message } => Outcome::bad(reason, message),
     }
 }
 

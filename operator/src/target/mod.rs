@@ -12,9 +12,10 @@ mod rbac;
 use kube::core::{ApiResource, DynamicObject, GroupVersionKind};
 use serde_json::{Map, Value};
 
+pub use config_maps::{belongs_to_kubeadm, configured_version};
 pub use marks::{MarkPatch, mark};
 
-use crate::cluster::Cluster;
+use crate::cluster::{Cluster, Version};
 use crate::pki::Subject;
 
 /// The user that Keyplane is in a target cluster.
@@ -60,11 +61,12 @@ impl TargetObject {
     }
 }
 
-/// Everything that belongs in the target, rights first. `trust` is the bundle that the target's clients verify with.
+/// Everything that belongs in the target, rights first. `trust` is the bundle that the target's clients verify with,
+/// `configuration` the version that kubeadm-config says.
 #[must_use]
-pub fn objects(cluster: &Cluster, trust: &str) -> Vec<TargetObject> {
+pub fn objects(cluster: &Cluster, trust: &str, configuration: Version) -> Vec<TargetObject> {
     let mut objects = rbac::objects(cluster);
-    objects.extend(config_maps::objects(cluster, trust));
+    objects.extend(config_maps::objects(cluster, trust, configuration));
     objects
 }
 

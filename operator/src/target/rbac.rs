@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 
 use super::{TargetObject, USER};
 use crate::cluster::Cluster;
-use crate::join::RIGHTS as JOIN;
+use crate::join::{ADMISSION_POLICY, RIGHTS as JOIN};
 
 const GROUP: &str = "rbac.authorization.k8s.io";
 /// The group of bootstrap tokens that kubeadm makes.
@@ -34,7 +34,10 @@ pub(super) fn objects(cluster: &Cluster) -> Vec<TargetObject> {
         role_binding("kube-public", "kubeadm:bootstrap-signer-clusterinfo", &[user("system:anonymous")]),
         cluster_role(USER, &own_rules(cluster)),
         cluster_role_binding(USER, USER, &[user(USER)]),
-        role("kube-system", USER, &[rule("", &["configmaps"], &["kubeadm-config", "kubelet-config"], &["get", "patch"])]),
+        role("kube-system", USER, &[
+            rule("", &["configmaps"], &["kubeadm-config", "kubelet-config"], &["get", "patch"]),
+            rule("", &["pods"], &[], &["get", "list", "watch"]),
+        ]),
         role_binding("kube-system", USER, &[user(USER)]),
         role("kube-public", USER, &[rule("", &["configmaps"], &["cluster-info"], &["get", "patch"])]),
         role_binding("kube-public", USER, &[user(USER)]),
@@ -56,7 +59,8 @@ fn api_server_to_kubelet(cluster: &Cluster) -> Vec<TargetObject> {
     }
 }
 
-/// Keyplane's own rights: judge kubelets' requests, see Nodes, mark control-plane Nodes, and look after what it wrote.
+/// Keyplane's own rights: judge kubelets' requests, see Nodes and (through its Role in kube-system) static pods,
+/// mark control-plane Nodes, and look after what it wrote.
 fn own_rules(cluster: &Cluster) -> Vec<Value> {
     let nodes: Vec<_> = cluster.nodes.iter().map(|node| node.name.as_str()).collect();
     let mut cluster_roles = vec!["kubeadm:get-nodes", USER, JOIN];
@@ -88,7 +92,7 @@ fn own_rules(cluster: &Cluster) -> Vec<Value> {
         rule(GROUP, &["clusterroles"], &cluster_roles, &["get"]),
         rule(GROUP, &["clusterrolebindings"], &cluster_role_bindings, &["get"]),
         rule(GROUP, &["roles", "rolebindings"], &roles, &["get"]),
-        rule("admissionregistration.k8s.io", &policies, &[JOIN], &["get"]),
+        rule("admissionregistration.k8s.io", &policies, &[ADMISSION_POLICY], &["get"]),
     ];
     if cluster.spec.control_plane.register_nodes {
         rules.push(rule("", &["nodes"], &nodes, &["patch"]));

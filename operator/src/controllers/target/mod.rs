@@ -6,10 +6,13 @@
 //! a reconciliation.
 
 mod credentials;
+mod listing;
 mod nodes;
 mod preparation;
+mod serving;
 mod session;
 mod signing_requests;
+mod static_pods;
 mod tokens;
 
 use std::collections::HashMap;
@@ -23,7 +26,7 @@ use kube::runtime::reflector::ObjectRef;
 use tokio::sync::{Notify, mpsc, watch};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
-use crate::cluster::Cluster;
+use crate::cluster::{Cluster, Version};
 use crate::join::{Pool, state};
 use crate::kube::events::Events;
 use crate::metrics::Metrics;
@@ -34,6 +37,8 @@ use crate::plan::TargetFacts;
 pub struct Brief {
     /// The cluster.
     pub cluster: Cluster,
+    /// The version that belongs into kubeadm-config: in an upgrade not yet the spec's.
+    pub configuration: Version,
     /// The bundle that the target's servers are verified with.
     pub trust: String,
     /// The pools of the cluster.

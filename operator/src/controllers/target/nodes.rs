@@ -4,9 +4,9 @@ use std::collections::BTreeMap;
 
 use ipnet::IpNet;
 use k8s_openapi::api::core::v1::Node;
-use kube::ResourceExt;
 use kube::runtime::watcher::Event;
 
+use super::listing::Listing;
 use crate::approval::NodeFacts;
 use crate::join::Pool;
 use crate::join::state::NodeState;
@@ -18,77 +18,58 @@ struct Known {
     facts: NodeFacts,
     state: NodeState,
     pod_ranges: Vec<IpNet>,
+    kubelet: String,
 }
 
-/// All Nodes. A list that is under way counts only once it is complete: half a list would look as if the other Nodes
-/// were gone, their addresses free and their kubelets' certificates lost.
+/// All Nodes: from half a list their addresses would seem free and their kubelets' certificates lost.
 #[derive(Debug, Default)]
-pub(super) struct Nodes {
-    known: BTreeMap<String, Known>,
-    list_under_way: Option<BTreeMap<String, Known>>,
-    listed: bool,
-}
+pub(super) struct Nodes(Listing<Known>);
 
 impl Nodes {
     /// Keeps what an event says; tells whether there is anything new.
     pub(super) fn take(&mut self, event: &Event<Node>) -> bool {
-        match event {
-            Event::Init => {
-                self.list_under_way = Some(BTreeMap::new());
-                false
-            }
-            Event::InitApply(node) => {
-                self.list_under_way.get_or_insert_default().insert(node.name_any(), Known::from(node));
-                false
-            }
-            Event::InitDone => {
-                let list = self.list_under_way.take().unwrap_or_default();
-                let changed = !self.listed || list != self.known;
-                self.known = list;
-                self.listed = true;
-                changed
-            }
-            Event::Apply(node) => {
-                let now = Known::from(node);
-                let changed = self.known.get(&node.name_any()) != Some(&now);
-                self.known.insert(node.name_any(), now);
-                changed
-            }
-            Event::Delete(node) => self.known.remove(&node.name_any()).is_some(),
-        }
+        self.0.take(event)
     }
 
     /// Whether there has been a complete list.
     pub(super) fn are_listed(&self) -> bool {
-        self.listed
+        self.0.is_complete()
     }
 
     /// What the rules look at.
     pub(super) fn facts(&self) -> BTreeMap<String, NodeFacts> {
-        self.known.iter().map(|(name, node)| (name.clone(), node.facts.clone())).collect()
+        self.0.known().iter().map(|(name, node)| (name.clone(), node.facts.clone())).collect()
     }
 
     /// The ranges of Pod addresses of every Node that has some.
     pub(super) fn pod_ranges(&self) -> PodRanges {
-        let ranges = self.known.iter().filter(|(_, node)| !node.pod_ranges.is_empty());
+        let ranges = self.0.known().iter().filter(|(_, node)| !node.pod_ranges.is_empty());
         ranges.map(|(name, node)| (name.clone(), node.pod_ranges.clone())).collect()
     }
 
     /// Of these names those that are there, and whether each is Ready.
     pub(super) fn ready<'a>(&self, names: impl Iterator<Item = &'a str>) -> BTreeMap<String, bool> {
-        names.filter_map(|name| Some((name.to_owned(), self.known.get(name)?.state.ready == Some(true)))).collect()
+        names.filter_map(|name| Some((name.to_owned(), self.0.known().get(name)?.state.ready == Some(true)))).collect()
     }
 
     /// Those that are machines of these pools.
     pub(super) fn of_pools(&self, pools: &[Pool]) -> BTreeMap<String, NodeState> {
-        let theirs = self.known.iter().filter(|(name, _)| pools.iter().any(|pool| pool.has(name)));
+        let theirs = self.0.known().iter().filter(|(name, _)| pools.iter().any(|pool| pool.has(name)));
         theirs.map(|(name, node)| (name.clone(), node.state.clone())).collect()
+    }
+
+    /// The version that each kubelet reports.
+    pub(super) fn kubelets(&self) -> BTreeMap<String, String> {
+        self.0.known().iter().map(|(name, node)| (name.clone(), node.kubelet.clone())).collect()
     }
 }
 
 impl From<&Node> for Known {
     fn from(node: &Node) -> Self {
-        Self { facts: NodeFacts::from(node), state: NodeState::from(node), pod_ranges: pod_ranges(node) }
+        let info = node.status.as_ref().and_then(|status| status.node_info.as_ref());
+        let kubelet = info.map(|info| info.kubelet_version.clone()).unwrap_or_default();
+        let (facts, state) = (NodeFacts::from(node), NodeState::from(node));
+        Self { facts, state, pod_ranges: pod_ranges(node), kubelet }
     }
 }
 

@@ -5,6 +5,7 @@ use kube::Client;
 use kube::api::{Api, DynamicObject};
 
 use super::{Brief, credentials};
+use crate::cluster::Version;
 use crate::join;
 use crate::kube::apply::apply;
 use crate::kube::causes;
@@ -50,25 +51,35 @@ pub(super) struct Prepared {
     pub(super) granted: Vec<String>,
     /// Objects that were put right.
     pub(super) mended: Vec<String>,
+    /// The version in kubeadm-config, if it is newer than what belongs there.
+    pub(super) configured_ahead: Option<Version>,
 }
 
 /// Looks at every object, and applies what is missing or different.
 pub(super) async fn prepare(client: &Client, management: &Client, brief: &Brief) -> Result<Prepared, Unavailable> {
     let mut to_grant = vec![];
     let mut to_mend = vec![];
+    let mut prepared = Prepared::default();
     let of_pools = join::target_objects(&brief.cluster.namespace, &brief.workers, &brief.leaving);
-    for wanted in target::objects(&brief.cluster, &brief.trust).into_iter().chain(of_pools) {
+    for wanted in target::objects(&brief.cluster, &brief.trust, brief.configuration).into_iter().chain(of_pools) {
         let name = wanted.object.metadata.name.clone().unwrap_or_default();
         match api(client, &wanted).get_opt(&name).await {
             Ok(Some(found)) if wanted.is_satisfied_by(&found) => {}
-            Ok(Some(_)) if wanted.resource.kind == "ConfigMap" => to_mend.push(wanted),
+            Ok(Some(found)) if wanted.resource.kind == "ConfigMap" => {
+                if let Some(version) = target::configured_version(&found).filter(|found| *found > brief.configuration) {
+                    prepared.configured_ahead = Some(version);
+                }
+                to_mend.push(wanted);
+            }
             // Before the first grant everything is forbidden.
             Ok(_) => to_grant.push(wanted),
             Err(kube::Error::Api(status)) if status.code == 403 => to_grant.push(wanted),
             Err(error) => return Err(Unavailable::from_error(brief, &error)),
         }
     }
-    let mut prepared = Prepared::default();
+    if prepared.configured_ahead.is_some() {
+        to_mend.retain(|wanted| !target::belongs_to_kubeadm(wanted));
+    }
     if !to_grant.is_empty() {
         let privileged = credentials::super_admin(management, brief).await?;
         for wanted in to_grant {

@@ -8,7 +8,7 @@ use std::time::Duration;
 use futures::StreamExt;
 use futures::future::join_all;
 use k8s_openapi::api::certificates::v1::CertificateSigningRequest;
-use k8s_openapi::api::core::v1::Node;
+use k8s_openapi::api::core::v1::{Node, Pod};
 use k8s_openapi::jiff::Timestamp;
 use keyplane_crds::ClusterSpec;
 use kube::api::{Api, Patch, PatchParams};
@@ -23,7 +23,9 @@ use tokio::time::{Instant, MissedTickBehavior, interval, interval_at, sleep, tim
 use super::credentials::{self, Clients};
 use super::nodes::Nodes;
 use super::preparation::{Prepared, Unavailable, prepare};
+use super::serving;
 use super::signing_requests::SigningRequests;
+use super::static_pods::{self, StaticPods};
 use super::tokens::Tokens;
 use super::{Brief, PoolTrigger, Trigger};
 use crate::approval::{KUBELET_CLIENT_SIGNER, KUBELET_SERVING_SIGNER};
@@ -44,6 +46,12 @@ const PROBE_TIMEOUT: Duration = Duration::from_secs(10);
 const WORK_TIMEOUT: Duration = Duration::from_mins(1);
 /// How often the objects in the target are looked at again.
 const PREPARE_PERIOD: Duration = Duration::from_mins(10);
+/// How often the certificates of the API servers are looked at, plus up to half a minute.
+const INSPECTION_PERIOD: Duration = Duration::from_mins(5);
+/// The sixth wait of the backoff is about half a minute, and never the same: not all targets are dialled at once.
+const INSPECTION_JITTER: u32 = 6;
+/// A static pod that has changed may change again within this time, and an API server needs some to come up.
+const SETTLING_TIME: Duration = Duration::from_secs(20);
 /// How often requests that wait are looked at.
 const RETRY_PERIOD: Duration = Duration::from_secs(1);
 /// How soon a token that could not be made or revoked is tried again.
@@ -85,6 +93,7 @@ impl Session {
                 facts.nodes = None;
                 facts.pod_ranges = None;
                 facts.api_servers = None;
+                facts.static_pods = None;
             });
             self.learn_of_machines(|facts| {
                 facts.nodes = None;
@@ -146,6 +155,11 @@ impl Session {
         let mut first_requests = pin!(watcher(first_requests, clients).default_backoff());
         let tokens = Tokens::new(client.clone(), self.management.clone(), brief, &self.events, &self.metrics);
         let mut tokens_due = Some(Instant::now());
+        let pods = Api::<Pod>::namespaced(client.clone(), static_pods::NAMESPACE);
+        let mut watched_pods = pin!(watcher(pods, static_pods::selection()).default_backoff());
+        let mut pods = StaticPods::default();
+        let restarted = Notify::new();
+        let mut inspection = pin!(self.inspect(brief, &restarted));
         let mut nodes = Nodes::default();
         let mut judge = SigningRequests::new(client.clone(), brief, self.events.clone(), self.metrics.clone());
         let mut probes = interval_at(Instant::now() + PROBE_PERIOD, PROBE_PERIOD);
@@ -166,6 +180,7 @@ impl Session {
                             let declared = brief.cluster.machines().map(|node| node.name.as_str());
                             self.learn(|facts| {
                                 facts.nodes = Some(nodes.ready(declared));
+                                facts.kubelets = nodes.kubelets();
                                 facts.pod_ranges = Some(nodes.pod_ranges());
                             });
                             judge.nodes_changed(nodes.facts());
@@ -182,6 +197,18 @@ impl Session {
                     Some(Err(error)) => tracing::debug!(cluster = %self.object, %error, "watching Nodes"),
                     None => return Err(Unavailable::new("WatchEnded", "the watch of Nodes ended")),
                 },
+                event = watched_pods.next() => match event {
+                    Some(Ok(event)) => {
+                        if pods.take(&event) && pods.are_listed() {
+                            self.learn(|facts| facts.static_pods = Some(pods.facts()));
+                            restarted.notify_one();
+                        }
+                    }
+                    Some(Err(error)) => tracing::debug!(cluster = %self.object, %error, "watching static pods"),
+                    None => return Err(Unavailable::new("WatchEnded", "the watch of static pods ended")),
+                },
+                // It only looks, and has no end.
+                () = &mut inspection => {}
                 event = requests.next() => match event {
                     Some(Ok(Event::Apply(request) | Event::InitApply(request))) => judge.seen(&request),
                     Some(Ok(Event::Delete(request))) => judge.gone(&request.name_any()),
@@ -228,7 +255,26 @@ impl Session {
         }
     }
 
+    /// Looks at the certificates of the API servers from time to time, and when a static pod has changed.
+    async fn inspect(&self, brief: &Brief, restarted: &Notify) {
+        let mut nodes = brief.cluster.nodes.clone();
+        nodes.sort_by(|a, b| a.name.cmp(&b.name));
+        loop {
+            let asked = nodes.iter().map(|node| async {
+                let certificate = serving::presented(node.advertise_address).await?;
+                Some((node.name.clone(), certificate))
+            });
+            let presented: BTreeMap<_, _> = join_all(asked).await.into_iter().flatten().collect();
+            self.learn(|facts| facts.serving = presented);
+            tokio::select! {
+                () = sleep(INSPECTION_PERIOD + backoff::delay(INSPECTION_JITTER)) => {}
+                () = restarted.notified() => sleep(SETTLING_TIME).await,
+            }
+        }
+    }
+
     async fn tell(&self, brief: &Brief, prepared: Prepared) {
+        self.learn(|facts| facts.configured_ahead = prepared.configured_ahead);
         if !prepared.granted.is_empty() {
             let note = format!(
                 "granted rights in the target with the super-admin's credential, applied {}",

@@ -24,7 +24,7 @@ const RANDOM_BYTES: usize = 64;
 
 /// The tokens of a cluster's pools.
 pub(super) struct Tokens<'a> {
-    tokens: Api<Secret>,
+    in_target: Api<Secret>,
     join_data: Api<Secret>,
     brief: &'a Brief,
     events: &'a Events,
@@ -40,7 +40,7 @@ impl<'a> Tokens<'a> {
         metrics: &'a Metrics,
     ) -> Self {
         Self {
-            tokens: Api::namespaced(target, NAMESPACE),
+            in_target: Api::namespaced(target, NAMESPACE),
             join_data: Api::namespaced(management, &brief.cluster.namespace),
             brief,
             events,
@@ -82,7 +82,7 @@ impl<'a> Tokens<'a> {
         let decision = decide(&terms, &found, needed.is_some(), now);
         for (id, secret) in ids.iter().zip(&found) {
             if let Some(secret) = secret.as_ref().filter(|_| decision.delete.contains(id)) {
-                delete(&self.tokens, secret).await?;
+                delete(&self.in_target, secret).await?;
                 self.tell(name, "TokenRevoked", "Revoke", "revoked a bootstrap token").await;
             }
         }
@@ -109,7 +109,10 @@ impl<'a> Tokens<'a> {
 
     async fn find(&self, id: &str) -> Result<Option<Secret>, String> {
         let name = secret_name(id);
-        self.tokens.get_opt(&name).await.map_err(|error| told(&format!("reading Secret {name} of the target"), &error))
+        self.in_target
+            .get_opt(&name)
+            .await
+            .map_err(|error| told(&format!("reading Secret {name} of the target"), &error))
     }
 
     async fn create(&self, terms: &Terms, id: &str, now: Timestamp) -> Result<(Token, Timestamp), String> {
@@ -118,7 +121,7 @@ impl<'a> Tokens<'a> {
         let token = Token::from_random(id, &random).ok_or("the system gave strange random numbers")?;
         let secret = terms.secret(id, &token, now);
         let params = PostParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PostParams::default() };
-        let created = self.tokens.create(&params, &secret).await;
+        let created = self.in_target.create(&params, &secret).await;
         // The answer holds the token: it is not looked at.
         created.map_err(|error| told("making a bootstrap token in the target", &error))?;
         self.tell(&terms.pool, "TokenMade", "Make", "made a bootstrap token").await;

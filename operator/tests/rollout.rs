@@ -1,0 +1,370 @@
+//! In which order changes reach the machines, and what is told of machines that were changed by others.
+
+// Helpers of tests are no tests to clippy.
+#![allow(clippy::unwrap_used)]
+
+mod common;
+
+use std::collections::BTreeMap;
+
+use common::{carry_out, cluster, noon, settle};
+use k8s_openapi::api::core::v1::Pod;
+use keyplane::cluster::Cluster;
+use keyplane::pki::first_certificate;
+use keyplane::plan::{Observed, TargetFacts, objects, plan, status};
+use keyplane::rollout::{StaticPod, rollout};
+use keyplane_crds::{ClusterSpecStatus, Condition, condition_of};
+use kube::ResourceExt;
+use serde_json::{Value, json};
+
+const THREE: &str = "
+kubernetesVersion: v1.36.4
+controlPlaneEndpoint: {host: api.demo.example}
+controlPlane:
+  nodes:
+    - {name: cp1, addresses: [10.0.0.11]}
+    - {name: cp2, addresses: [10.0.0.12]}
+    - {name: cp3, addresses: [10.0.0.13]}
+";
+const NODES: [&str; 3] = ["cp1", "cp2", "cp3"];
+
+fn upgraded(spec: &str) -> String {
+    spec.replace("v1.36.4", "v1.37.2")
+}
+
+/// A cluster and its machines, which run what was last carried to them.
+struct World {
+    cluster: Cluster,
+    observed: Observed,
+}
+
+impl World {
+    /// All is written; no machine was started.
+    fn new(spec: &str) -> Self {
+        let mut world = Self { cluster: cluster(spec), observed: Observed::default() };
+        settle(&world.cluster, &mut world.observed);
+        world
+    }
+
+    /// All machines run what is written, and Keyplane has seen it.
+    fn up(spec: &str) -> Self {
+        let mut world = Self::new(spec);
+        for node in NODES.iter().filter(|node| world.config(node).is_some()).copied().collect::<Vec<_>>() {
+            world.carry(node);
+        }
+        // Kubelets that are there have certificates of their own.
+        settle(&world.cluster, &mut world.observed);
+        world.report();
+        world
+    }
+
+    fn config(&self, node: &str) -> Option<&BTreeMap<String, String>> {
+        self.observed.config_maps.get(&format!("demo-{node}-config"))?.data.as_ref()
+    }
+
+    /// What is written for a component.
+    fn written(&self, node: &str, component: &str) -> &str {
+        &self.config(node).unwrap()[&format!("{component}.yaml")]
+    }
+
+    fn target(&mut self) -> &mut TargetFacts {
+        let target = &mut self.observed.target;
+        target.available = Some(Ok(()));
+        target.nodes.get_or_insert_default();
+        target.static_pods.get_or_insert_default();
+        target
+    }
+
+    /// The machine gets its files, and its static pods come up.
+    fn carry(&mut self, node: &str) {
+        for component in ["etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler"] {
+            self.run(node, component, &self.written(node, component).to_owned(), true);
+        }
+        self.target().nodes.as_mut().unwrap().insert(node.to_owned(), true);
+    }
+
+    /// The machine runs this manifest.
+    fn run(&mut self, node: &str, component: &str, manifest: &str, ready: bool) {
+        let mut pod: Value = serde_saphyr::from_str(manifest).unwrap();
+        pod["status"] = json!({"conditions": [{"type": "Ready", "status": if ready { "True" } else { "False" }}]});
+        let pod = StaticPod::from(&serde_json::from_value::<Pod>(pod).unwrap());
+        let place = (node.to_owned(), component.to_owned());
+        self.target().static_pods.as_mut().unwrap().insert(place, pod);
+    }
+
+    /// Another spec; what the plan says is carried out, and reported. Gives back which manifests were written.
+    fn apply(&mut self, spec: &str) -> Vec<String> {
+        self.cluster = cluster(spec);
+        self.step()
+    }
+
+    fn step(&mut self) -> Vec<String> {
+        let before: BTreeMap<_, _> = NODES.map(|node| (node, self.config(node).cloned())).into();
+        for step in plan(&self.cluster, &self.observed, noon()).steps {
+            carry_out(step, &self.cluster, &mut self.observed);
+        }
+        self.report();
+        let mut changed = vec![];
+        for (node, before) in before {
+            for (key, text) in self.config(node).into_iter().flatten() {
+                let manifest = key.ends_with(".yaml") && text.contains("kind: Pod");
+                if manifest && before.as_ref().and_then(|before| before.get(key)) != Some(text) {
+                    changed.push(format!("{node} {}", key.trim_end_matches(".yaml")));
+                }
+            }
+        }
+        changed
+    }
+
+    fn report(&mut self) -> ClusterSpecStatus {
+        self.observed.status = status::report(&self.cluster, &self.observed, &[], None, noon());
+        self.observed.status.clone()
+    }
+
+    fn condition(&mut self, name: &str) -> Condition {
+        condition_of(&self.report().conditions, name).unwrap().clone()
+    }
+
+    fn unreachable(&mut self) {
+        self.observed.target = TargetFacts {
+            available: Some(Err(("Unreachable".to_owned(), "no answer".to_owned()))),
+            ..TargetFacts::default()
+        };
+    }
+}
+
+#[test]
+fn a_new_cluster_gets_its_version_on_all_nodes_at_once() {
+    let mut world = World::new(THREE);
+    let written = world.apply(&upgraded(THREE));
+    assert_eq!(written.len(), 9, "etcd is the same: {written:?}");
+    assert!(world.written("cp3", "kube-apiserver").contains("kube-apiserver:v1.37.2"));
+    assert_eq!(rollout(&world.cluster, &world.observed).addons.to_string(), "v1.37.2");
+}
+
+#[test]
+fn an_upgrade_goes_node_by_node_in_kubeadms_order_and_each_step_waits_until_the_one_before_runs() {
+    let mut world = World::up(THREE);
+    assert_eq!(world.report().kubernetes_version.as_deref(), Some("v1.36.4"));
+    assert_eq!(world.condition("RolledOut").status, "True");
+    // etcd's image is the same for both versions; a flag of its own makes it a step too.
+    let wanted =
+        format!("{}etcd: {{stacked: {{extraArgs: [{{name: heartbeat-interval, value: '200'}}]}}}}\n", upgraded(THREE));
+    let mut written = world.apply(&wanted);
+    for node in NODES {
+        for component in ["etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler"] {
+            assert_eq!(written, [format!("{node} {component}")]);
+            // Written, but not there yet: nothing moves.
+            assert!(world.step().is_empty());
+            let condition = world.condition("RolledOut");
+            assert_eq!((condition.status.as_str(), condition.reason.as_str()), ("False", "WaitsForMachine"));
+            let carry = format!("carry ConfigMap demo-{node}-config to the machine");
+            assert!(condition.message.contains(&carry), "{}", condition.message);
+            // There, but not Ready: nothing moves.
+            let manifest = world.written(node, component).to_owned();
+            world.run(node, component, &manifest, false);
+            assert!(world.step().is_empty());
+            // The versions that follow the first node, and the last.
+            let rollout = rollout(&world.cluster, &world.observed);
+            let after_first = if node == "cp1" { "v1.36.4" } else { "v1.37.2" };
+            assert_eq!(rollout.configuration.to_string(), after_first, "{node} {component}");
+            let told = &world.config("cp3").unwrap()["kubeadm-config.yaml"];
+            assert!(told.contains(&format!("kubernetesVersion: {after_first}")), "{told}");
+            assert_eq!(rollout.addons.to_string(), "v1.36.4", "{node} {component}");
+            assert_eq!(world.report().kubernetes_version.as_deref(), Some("v1.36.4"));
+            world.run(node, component, &manifest, true);
+            written = world.step();
+        }
+    }
+    assert!(written.is_empty());
+    assert_eq!(rollout(&world.cluster, &world.observed).addons.to_string(), "v1.37.2");
+    assert_eq!(world.report().kubernetes_version.as_deref(), Some("v1.37.2"));
+    assert_eq!(world.condition("RolledOut").status, "True");
+    assert_eq!(world.condition("Ready").status, "True");
+}
+
+#[test]
+fn the_progress_names_the_step_the_versions_and_what_it_waits_for() {
+    let mut world = World::up(THREE);
+    world.apply(&upgraded(THREE));
+    let waiting = world.condition("RolledOut").message;
+    assert_eq!(
+        waiting,
+        "3 of 12 steps are done, next is cp1: kube-controller-manager v1.36.4 -> v1.37.2; waits for cp1 to run \
+         kube-apiserver as it is written: carry ConfigMap demo-cp1-config to the machine, or look there why it does not start"
+    );
+    let ready = world.condition("Ready");
+    assert_eq!((ready.status.as_str(), ready.message), ("False", waiting));
+}
+
+#[test]
+fn a_target_that_does_not_answer_moves_nothing() {
+    let mut world = World::up(THREE);
+    world.unreachable();
+    assert!(world.apply(&upgraded(THREE)).is_empty());
+    assert_eq!(world.condition("RolledOut").reason, "WaitsForTarget");
+    // A Keyplane that has just started knows as little.
+    world.observed.target = TargetFacts::default();
+    assert!(world.step().is_empty());
+    // Somebody who knows better says so.
+    world.observed.at_once = true;
+    assert_eq!(world.step().len(), 9);
+}
+
+#[test]
+fn a_flag_that_takes_an_api_server_down_reaches_one_machine_and_can_be_taken_back() {
+    let bad = THREE.replace("  nodes:", "  apiServer: {extraArgs: [{name: nonsense, value: 'yes'}]}\n  nodes:");
+    let mut world = World::up(THREE);
+    assert_eq!(world.apply(&bad), ["cp1 kube-apiserver"]);
+    let manifest = world.written("cp1", "kube-apiserver").to_owned();
+    world.run("cp1", "kube-apiserver", &manifest, false);
+    assert!(world.step().is_empty());
+    // Even if nothing answers any more, what was never seen to run is replaced.
+    world.unreachable();
+    let better = bad.replace("nonsense", "v").replace("'yes'", "'2'");
+    assert_eq!(world.apply(&better), ["cp1 kube-apiserver"]);
+    assert_eq!(world.apply(THREE), ["cp1 kube-apiserver"]);
+    // The machine still has the bad one: that is no surprise, it waits for the good one.
+    world.carry("cp2");
+    world.carry("cp3");
+    world.run("cp1", "kube-apiserver", &manifest, false);
+    assert_eq!(world.condition("RolledOut").reason, "WaitsForMachine");
+    assert_eq!(world.condition("MachinesInSync").status, "True");
+    world.carry("cp1");
+    assert!(world.step().is_empty());
+    assert_eq!(world.condition("RolledOut").status, "True");
+}
+
+#[test]
+fn no_change_while_another_node_is_down_because_etcd_may_need_the_rest() {
+    let mut world = World::up(THREE);
+    world.target().nodes.as_mut().unwrap().insert("cp3".to_owned(), false);
+    assert!(world.apply(&upgraded(THREE)).is_empty());
+    let condition = world.condition("RolledOut");
+    assert!(condition.reason == "WaitsForNode" && condition.message.contains("the Node cp3 to be Ready"));
+    world.carry("cp3");
+    let manifest = world.written("cp3", "etcd").to_owned();
+    world.run("cp3", "etcd", &manifest, false);
+    assert!(world.step().is_empty());
+    assert!(world.condition("RolledOut").message.contains("etcd on cp3 to be Ready"));
+    world.carry("cp3");
+    assert_eq!(world.step(), ["cp1 kube-apiserver"]);
+}
+
+#[test]
+fn nobody_waits_for_a_machine_that_was_never_started() {
+    let mut world = World::new(THREE);
+    world.carry("cp1");
+    world.report();
+    let written = world.apply(&upgraded(THREE));
+    let of = |node: &str| written.iter().filter(|name| name.starts_with(node)).count();
+    assert_eq!((of("cp1"), of("cp2"), of("cp3")), (1, 3, 3), "{written:?}");
+    world.carry("cp1");
+    assert_eq!(world.step(), ["cp1 kube-controller-manager"]);
+}
+
+#[test]
+fn a_node_that_is_lost_after_the_rollout_does_not_undo_it() {
+    let mut world = World::up(THREE);
+    world.target().nodes.as_mut().unwrap().insert("cp3".to_owned(), false);
+    world.target().static_pods.as_mut().unwrap().retain(|(node, _), _| node != "cp3");
+    assert_eq!(world.condition("RolledOut").status, "True");
+    assert_eq!(world.report().nodes.len(), 3);
+    world.unreachable();
+    assert_eq!(world.report().kubernetes_version.as_deref(), Some("v1.36.4"));
+}
+
+/// The machine's manifests as `kubeadm upgrade` of that version leaves them.
+fn upgrade_with_kubeadm(world: &mut World, node: &str) {
+    let there = World::new(&upgraded(THREE));
+    for component in ["kube-apiserver", "kube-controller-manager", "kube-scheduler"] {
+        // kubeadm does not write this flag.
+        let manifest =
+            there.written(node, component).lines().filter(|line| !line.contains("--kubelet-certificate-auth"));
+        world.run(node, component, &manifest.collect::<Vec<_>>().join("\n"), true);
+    }
+}
+
+#[test]
+fn an_upgrade_with_kubeadm_is_told_and_not_undone_and_taken_over_by_the_spec() {
+    let mut world = World::up(THREE);
+    upgrade_with_kubeadm(&mut world, "cp1");
+    world.target().configured_ahead = Some(cluster(&upgraded(THREE)).version);
+    assert!(world.step().is_empty());
+    let condition = world.condition("MachinesInSync");
+    assert_eq!((condition.status.as_str(), condition.reason.as_str()), ("False", "VersionDiffers"));
+    for words in [
+        "cp1: kube-apiserver, kube-controller-manager, kube-scheduler run v1.37.2 and the spec says v1.36.4",
+        "set spec.kubernetesVersion to v1.37.2",
+        "carry ConfigMap demo-cp1-config",
+        "kube-system/kubeadm-config says v1.37.2",
+    ] {
+        assert!(condition.message.contains(words), "{words} in {}", condition.message);
+    }
+    assert_eq!(world.condition("Ready").status, "True", "it is told, and nothing else");
+    // Taken over: all of that machine at once, so that carrying it never goes back to the old version.
+    let written = world.apply(&upgraded(THREE));
+    assert_eq!(written, ["cp1 kube-apiserver", "cp1 kube-controller-manager", "cp1 kube-scheduler"]);
+    world.carry("cp1");
+    assert_eq!(world.step(), ["cp2 kube-apiserver"]);
+    assert_eq!(world.condition("MachinesInSync").status, "True");
+}
+
+#[test]
+fn a_manifest_that_was_changed_on_the_machine_is_told() {
+    let mut world = World::up(THREE);
+    let changed = world.written("cp2", "kube-scheduler").replace("--leader-elect=true", "--leader-elect=false");
+    world.run("cp2", "kube-scheduler", &changed, true);
+    let condition = world.condition("MachinesInSync");
+    assert_eq!(condition.reason, "ManifestDiffers");
+    assert!(condition.message.starts_with("cp2: kube-scheduler"), "{}", condition.message);
+    assert_eq!(world.condition("RolledOut").status, "True");
+    // What Keyplane itself is about to change is no news.
+    let mut world = World::up(THREE);
+    world.apply(&upgraded(THREE));
+    assert_eq!(world.condition("MachinesInSync").status, "True");
+}
+
+#[test]
+fn a_certificate_that_keyplane_did_not_issue_is_told_with_its_serial_number() {
+    let mut world = World::up(THREE);
+    let of = |world: &World, node: &str| {
+        let secret = &world.observed.secrets[&format!("demo-{node}-pki")];
+        first_certificate("apiserver", objects::text(secret, "apiserver.crt").unwrap()).unwrap()
+    };
+    let own = of(&world, "cp1");
+    world.target().serving.insert("cp1".to_owned(), own);
+    assert_eq!(world.condition("MachinesInSync").status, "True");
+    // Another one of the same authority, as kubeadm makes it.
+    let renewed = of(&world, "cp2");
+    world.target().serving.insert("cp1".to_owned(), renewed.clone());
+    let condition = world.condition("MachinesInSync");
+    assert_eq!((condition.status.as_str(), condition.reason.as_str()), ("False", "CertificateDiffers"));
+    for words in ["cp1: ", "kubeadm certs renew", &renewed.serial, "Secret demo-cp1-pki"] {
+        assert!(condition.message.contains(words), "{words} in {}", condition.message);
+    }
+    let strange = of(&World::new(THREE), "cp1");
+    world.target().serving.insert("cp1".to_owned(), strange);
+    assert!(world.condition("MachinesInSync").message.contains("another authority"));
+    world.unreachable();
+    assert_eq!(world.condition("MachinesInSync").status, "Unknown");
+}
+
+#[test]
+fn a_kubelet_of_another_version_is_named() {
+    let mut world = World::up(THREE);
+    world.target().kubelets = [("cp1", "v1.36.4"), ("worker1", "v1.35.9")].map(|(a, b)| (a.into(), b.into())).into();
+    let condition = world.condition("KubeletsCurrent");
+    assert_eq!((condition.status.as_str(), condition.reason.as_str()), ("False", "KubeletOlder"));
+    assert!(condition.message.contains("kubelet v1.35.9 on worker1"), "{}", condition.message);
+    assert_eq!(world.condition("Ready").status, "True");
+}
+
+#[test]
+fn nothing_new_is_no_write() {
+    let mut world = World::up(THREE);
+    let before = world.report();
+    assert!(plan(&world.cluster, &world.observed, noon()).steps.is_empty());
+    assert_eq!(world.report(), before);
+    assert!(world.observed.config_maps.values().all(|config_map| config_map.name_any().starts_with("demo-")));
+}
