@@ -2,6 +2,7 @@
 
 use k8s_openapi::api::core::v1::ResourceRequirements;
 use kube::KubeSchema;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
@@ -29,7 +30,7 @@ impl ControlPlaneEndpoint {
 }
 
 /// The machines of the control plane and the components on them.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, KubeSchema)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 #[x_kube(validation = Rule::new(
     "self.nodes.all(a, self.nodes.exists_one(b, b.addresses.exists(y, y in a.addresses)))"
@@ -39,11 +40,30 @@ impl ControlPlaneEndpoint {
 #[x_kube(validation = Rule::new(
     "self.nodes.all(n, oldSelf.nodes.exists(o, o.name == n.name) || !oldSelf.nodes.exists(o, o.addresses.exists(a, a in n.addresses)))"
 ).message("spec.controlPlane.nodes: a node can't be renamed, and a new one can't have the address of one that goes: take the old one out first, and add the new one once status lists no certificate of the old one any more"))]
+#[x_kube(validation = Rule::new("self.registerNodes || self.layout == 'Systemd'")
+    .message("spec.controlPlane.registerNodes can be false only with the layout Systemd: static pods need a kubelet, and a kubelet registers its Node"))]
+#[x_kube(validation = Rule::new("self.registerNodes || (!has(self.kubelet) && !has(self.taints))")
+    .message("spec.controlPlane: kubelet and taints are for Nodes, and with registerNodes: false these machines are none: leave them out"))]
+#[x_kube(validation = Rule::new(
+    "self.layout == 'StaticPod' || [has(self.apiServer.extraVolumes), has(self.apiServer.resources), has(self.controllerManager.extraVolumes), has(self.controllerManager.resources), has(self.scheduler.extraVolumes), has(self.scheduler.resources)].all(set, !set)"
+).message("spec.controlPlane: extraVolumes and resources are for containers; with the layout Systemd a component sees the machine's own files: leave them out, and limit a unit with a drop-in"))]
 pub struct ControlPlane {
     /// The machines, in the order in which they were made. The first one has super-admin.conf, as with `kubeadm init`.
     #[schemars(length(min = 1, max = 9))]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["name".into()]))]
     pub nodes: Vec<ControlPlaneNode>,
+
+    /// How the components run on these machines: as static pods, where kubeadm puts them, or as systemd units, where
+    /// Kubernetes the Hard Way puts them.
+    #[serde(default)]
+    #[x_kube(validation = Rule::new("self == oldSelf")
+        .message("spec.controlPlane.layout can't be changed while the cluster exists: every file would move; write the old value back, or make a new ClusterSpec"))]
+    pub layout: Layout,
+
+    /// Whether these machines run a kubelet and are Nodes of the cluster. Only with the layout `Systemd` can they do
+    /// without.
+    #[serde(default = "ControlPlane::default_register_nodes")]
+    pub register_nodes: bool,
 
     /// Settings of the kubelets on these machines: a part of a KubeletConfiguration, merged over the one that kubeadm
     /// would write. `staticPodPath`, `rotateCertificates`, `serverTLSBootstrap` and `containerRuntimeEndpoint` are
@@ -73,6 +93,23 @@ pub struct ControlPlane {
     /// kube-scheduler.
     #[serde(default)]
     pub scheduler: Component,
+}
+
+impl ControlPlane {
+    /// As kubeadm: a control-plane machine is a Node.
+    fn default_register_nodes() -> bool {
+        true
+    }
+}
+
+/// How the components of a cluster run on its machines.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum Layout {
+    /// As static pods of the kubelet, with kubeadm's files.
+    #[default]
+    StaticPod,
+    /// As systemd units, with the files of Kubernetes the Hard Way.
+    Systemd,
 }
 
 /// One machine of the control plane.

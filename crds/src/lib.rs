@@ -38,7 +38,8 @@ pub use cluster_spec::{
 };
 pub use condition::{ClusterCondition, Condition, ConditionStatus, condition_of, set_condition};
 pub use control_plane::{
-    ApiServer, Argument, Component, ControlPlane, ControlPlaneEndpoint, ControlPlaneNode, HostPathMount, Images, Taint,
+    ApiServer, Argument, Component, ControlPlane, ControlPlaneEndpoint, ControlPlaneNode, HostPathMount, Images,
+    Layout, Taint,
 };
 pub use duration::{DurationError, RenewBefore, parse_duration};
 pub use etcd::{Etcd, EventsEtcd, ExternalEtcd, StackedEtcd};

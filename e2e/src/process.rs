@@ -67,6 +67,10 @@ impl Process {
             }
             sleep(PAUSE);
         }
+        // A oneshot may have done its work before anybody looked.
+        if matches!(process.child.try_wait(), Ok(Some(status)) if status.success()) {
+            return Ok(process);
+        }
         bail!("{name} did not start; its log ends with:\n{}", process.log_tail())
     }
 

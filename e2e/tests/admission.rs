@@ -213,6 +213,25 @@ fn clusters() -> Vec<Refusal> {
             json!({"rotateCertificates": false}),
             &["spec.controlPlane.kubelet", "leave them out"],
         ),
+        refusal("an unknown layout", "/spec/controlPlane/layout", json!("Docker"), &["layout", "StaticPod"]),
+        refusal(
+            "static pods without a kubelet",
+            "/spec/controlPlane/registerNodes",
+            json!(false),
+            &["registerNodes", "layout Systemd"],
+        ),
+        refusal(
+            "taints of what is no Node",
+            "/spec/controlPlane",
+            json!({"nodes": [node("cp1", "192.0.2.1")], "layout": "Systemd", "registerNodes": false, "taints": []}),
+            &["kubelet and taints are for Nodes", "leave them out"],
+        ),
+        refusal(
+            "a container's resources for a unit",
+            "/spec/controlPlane",
+            json!({"nodes": [node("cp1", "192.0.2.1")], "layout": "Systemd", "scheduler": {"resources": {}}}),
+            &["extraVolumes and resources are for containers", "drop-in"],
+        ),
         refusal(
             "an unknown taint effect",
             "/spec/controlPlane/taints",
@@ -532,6 +551,7 @@ fn changes() -> Vec<Refusal> {
             json!(["10.128.0.0/12"]),
             &["spec.network can't be changed"],
         ),
+        refusal("another layout", "/spec/controlPlane/layout", json!("Systemd"), &["layout can't be changed"]),
         refusal("another data directory", "/spec/etcd/stacked/dataDir", json!("/data"), &["etcd would start empty"]),
         refusal(
             "an etcd that is somebody else's all at once",

@@ -6,7 +6,7 @@ use std::io::{self, Read, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
-use k8s_openapi::api::core::v1::Secret;
+use k8s_openapi::api::core::v1::{Node, Secret};
 use k8s_openapi::jiff::Timestamp;
 use keyplane_crds::{CertificatePolicy, ClusterSpec, NodePool};
 use kube::ResourceExt;
@@ -18,6 +18,7 @@ use crate::args::RenderArguments;
 use crate::cluster::{Cluster, FieldError, Policy};
 use crate::join::Pool;
 use crate::join::objects::worker_config;
+use crate::manifests::systemd::pod_ranges;
 use crate::plan::issuance::{IssuanceError, fulfil};
 use crate::plan::objects::{INDEX_KEY, IndexEntry};
 use crate::plan::{Authorities, Blocker, Observed, Step, plan};
@@ -101,6 +102,7 @@ struct Inputs {
     policies: Vec<CertificatePolicy>,
     pools: Vec<NodePool>,
     secrets: Vec<Secret>,
+    nodes: Vec<Node>,
 }
 
 /// Reads, plans, issues and writes; gives back a line per cluster that says what was done.
@@ -116,7 +118,7 @@ pub fn render(arguments: &RenderArguments, now: Timestamp) -> Result<Vec<String>
     // The directory of the objects stands beside those of the nodes.
     let mut nodes = BTreeSet::from([OBJECTS_DIRECTORY.to_owned()]);
     for spec in &inputs.clusters {
-        let cluster = parse(spec, &inputs.policies)?;
+        let cluster = parse(spec, &inputs)?;
         if let Some(twice) = cluster.nodes.iter().find(|node| !nodes.insert(node.name.clone())) {
             return Err(RenderError::NodeDirectoryTaken(twice.name.clone()));
         }
@@ -125,7 +127,7 @@ pub fn render(arguments: &RenderArguments, now: Timestamp) -> Result<Vec<String>
         if let Some(twice) = machines.find(|machine| !nodes.insert(machine.name.clone())) {
             return Err(RenderError::NodeDirectoryTaken(twice.name.clone()));
         }
-        let mut observed = complete(&cluster, &inputs.secrets, now)?;
+        let mut observed = complete(&cluster, &inputs, now)?;
         add_workers(&cluster, &workers, &mut observed);
         clusters.push((cluster, workers, observed));
     }
@@ -140,23 +142,31 @@ pub fn render(arguments: &RenderArguments, now: Timestamp) -> Result<Vec<String>
         write_objects(output, cluster, workers, observed)?;
         let machines = cluster.nodes.len() + workers.iter().map(|pool| pool.machines.len()).sum::<usize>();
         done.push(format!("{}: {files} files for {machines} nodes in {}", cluster.name, output.display()));
-        done.extend(workers.iter().map(|pool| {
+        done.extend(workers.iter().filter(|pool| pool.joins_by_token(cluster)).map(|pool| {
             format!(
                 "{}: no join data for NodePool {}: its token is made in the running cluster; `kubeadm join` works, too",
                 cluster.name, pool.name
             )
         }));
+        if cluster.has_pod_routes() && observed.target.pod_ranges.is_none() {
+            done.push(format!(
+                "{}: the Pods' bridges and routes are left out, since only the Nodes have their ranges: when they are \
+                 there, give them with `kubectl get nodes -o yaml | keyplane render -f - ...`",
+                cluster.name
+            ));
+        }
     }
     Ok(done)
 }
 
-fn parse(spec: &ClusterSpec, policies: &[CertificatePolicy]) -> Result<Cluster, RenderError> {
+fn parse(spec: &ClusterSpec, inputs: &Inputs) -> Result<Cluster, RenderError> {
     let name = spec.name_any();
     let namespace = namespace_of(spec);
     let policy = match &spec.spec.certificate_policy_ref {
         None => Policy::default(),
         Some(reference) => {
-            let written = policies
+            let written = inputs
+                .policies
                 .iter()
                 .find(|policy| policy.name_any() == reference.name && namespace_of(*policy) == namespace)
                 .ok_or_else(|| RenderError::NoPolicy { cluster: name.clone(), policy: reference.name.clone() })?;
@@ -167,11 +177,14 @@ fn parse(spec: &ClusterSpec, policies: &[CertificatePolicy]) -> Result<Cluster, 
             })?
         }
     };
-    Cluster::parse(&name, &namespace, &spec.spec, policy).map_err(|source| RenderError::Field {
+    let cluster = Cluster::parse(&name, &namespace, &spec.spec, policy).map_err(|source| RenderError::Field {
         kind: "ClusterSpec",
         name,
         source,
-    })
+    })?;
+    let ours = |pool: &&NodePool| namespace_of(*pool) == namespace && pool.spec.cluster_ref.name == cluster.name;
+    let pools: BTreeMap<_, _> = inputs.pools.iter().filter(ours).map(|pool| (pool.name_any(), &pool.spec)).collect();
+    Ok(cluster.with_pools(pools))
 }
 
 /// The pools of workers of a cluster.
@@ -192,7 +205,8 @@ fn add_workers(cluster: &Cluster, workers: &[Pool], observed: &mut Observed) {
     let trust = authorities.cluster().certificate_pem();
     for pool in workers {
         for machine in &pool.machines {
-            let config_map = worker_config(cluster, pool, machine, trust);
+            let ranges = observed.target.pod_ranges.as_ref();
+            let config_map = worker_config(cluster, pool, machine, trust, ranges, None);
             observed.config_maps.insert(config_map.name_any(), config_map);
         }
     }
@@ -204,9 +218,13 @@ fn namespace_of(object: &impl ResourceExt) -> String {
 }
 
 /// Plans and issues until nothing is left to do.
-fn complete(cluster: &Cluster, secrets: &[Secret], now: Timestamp) -> Result<Observed, RenderError> {
+fn complete(cluster: &Cluster, inputs: &Inputs, now: Timestamp) -> Result<Observed, RenderError> {
     let mut observed = Observed::default();
-    for secret in secrets {
+    if !inputs.nodes.is_empty() {
+        observed.target.pod_ranges =
+            Some(inputs.nodes.iter().map(|node| (node.name_any(), pod_ranges(node))).collect());
+    }
+    for secret in &inputs.secrets {
         if namespace_of(secret) == cluster.namespace {
             observed.secrets.insert(secret.name_any(), secret.clone());
         }
@@ -361,7 +379,7 @@ impl Inputs {
         let kind = document.get("kind").and_then(Value::as_str).unwrap_or_default().to_owned();
         match kind.as_str() {
             _ if document.is_null() => {}
-            "List" | "SecretList" => {
+            "List" | "SecretList" | "NodeList" => {
                 for item in document.get("items").and_then(Value::as_array).into_iter().flatten() {
                     self.take(item.clone())?;
                 }
@@ -369,10 +387,11 @@ impl Inputs {
             "ClusterSpec" => self.clusters.push(read_as(document)?),
             "CertificatePolicy" => self.policies.push(read_as(document)?),
             "NodePool" => self.pools.push(read_as(document)?),
+            "Node" => self.nodes.push(read_as(document)?),
             "Secret" => self.secrets.push(read_as(document)?),
             other => {
                 return Err(format!(
-                    "kind {other:?} is not known here: give ClusterSpec, NodePool, CertificatePolicy and Secret"
+                    "kind {other:?} is not known here: give ClusterSpec, NodePool, CertificatePolicy, Secret and Node"
                 ));
             }
         }

@@ -102,7 +102,11 @@ fn what_the_user_writes_wins_over_the_size() {
 fn the_size_sets_flags_of_the_control_plane_and_the_users_flags_win() {
     let flags = |spec: &str| {
         let cluster = cluster(spec);
-        let files = manifests::files(&cluster, &cluster.nodes[0], &initial_cluster(&cluster, &cluster.nodes[0], None, |_| None).flags);
+        let files = manifests::files(
+            &cluster,
+            &cluster.nodes[0],
+            &initial_cluster(&cluster, &cluster.nodes[0], None, |_| None).flags,
+        );
         files.into_iter().map(|file| file.content).collect::<Vec<_>>().join("\n")
     };
     assert!(!flags(SMALL).contains("inflight") && !flags(SMALL).contains("kube-api-qps"));
@@ -155,7 +159,9 @@ fn rights(cluster: &Cluster) -> BTreeSet<String> {
         value.as_array().into_iter().flatten().map(|text| text.as_str().unwrap().to_owned()).collect()
     };
     let mut rights = BTreeSet::new();
-    for role in target::objects(cluster, "", cluster.version).iter().filter(|object| object.resource.kind.ends_with("Role")) {
+    for role in
+        target::objects(cluster, "", cluster.version).iter().filter(|object| object.resource.kind.ends_with("Role"))
+    {
         if role.object.metadata.name.as_deref() != Some(target::USER) {
             continue;
         }

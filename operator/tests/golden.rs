@@ -5,7 +5,7 @@
 
 mod common;
 
-use common::cluster;
+use common::{HARD_WAY, WORKERS, cluster, cluster_with_pool, pod_ranges};
 use keyplane::addons::Addon;
 use keyplane::cluster::Cluster;
 use keyplane::etcd::{InitialCluster, initial_cluster};
@@ -43,6 +43,51 @@ fn the_files_of_a_node() {
         let text = format!("# {} {:04o}\n{}", file.path, file.mode, file.content);
         insta::assert_snapshot!(file.key.into_owned(), text);
     }
+}
+
+/// Two address families, servers that are Nodes, and arguments that systemd would read otherwise.
+const UNITS: &str = "
+kubernetesVersion: v1.37.2
+controlPlaneEndpoint: {host: api.demo.example}
+controlPlane:
+  layout: Systemd
+  nodes:
+    - {name: cp1, addresses: [10.0.0.11, 'fd00::b']}
+    - {name: cp2, addresses: [10.0.0.12, 'fd00::c']}
+  kubelet: {maxPods: 50}
+  apiServer: {extraArgs: [{name: service-account-max-token-expiration, value: 24h}, {name: audit-log-path, value: '/var/log/100% $HOME'}]}
+network: {serviceCIDRs: [10.96.0.0/16, 'fd00:96::/112'], podCIDRs: [10.244.0.0/16, 'fd00:244::/56']}
+";
+
+#[test]
+fn the_files_of_a_server_with_units() {
+    let cluster = cluster_with_pool(UNITS, WORKERS);
+    let ranges = pod_ranges(&[
+        ("cp1", &["10.244.0.0/24", "fd00:244::/64"]),
+        ("cp2", &["10.244.1.0/24", "fd00:244:0:1::/64"]),
+        ("node-0", &["10.244.2.0/24"]),
+    ]);
+    let mut files = manifests::files(&cluster, &cluster.nodes[0], &joins(&cluster, 0));
+    files.extend(manifests::systemd::pod_network(&cluster, &cluster.nodes[0], Some(&ranges), None));
+    for file in files {
+        let text = format!("# {} {:04o}\n{}", file.path, file.mode, file.content);
+        insta::assert_snapshot!(format!("systemd-{}", file.key), text);
+    }
+}
+
+#[test]
+fn the_rights_of_servers_that_are_no_nodes() {
+    let cluster = cluster(HARD_WAY);
+    let objects = target::objects(&cluster, "TRUST\n", cluster.version);
+    // Of the others the layout changes nothing.
+    let changed = ["system:kube-apiserver-to-kubelet", "system:kube-apiserver", target::USER];
+    let rights = objects.iter().filter(|wanted| {
+        wanted.resource.group == "rbac.authorization.k8s.io"
+            && wanted.object.metadata.namespace.is_none()
+            && changed.iter().any(|name| wanted.object.metadata.name.as_deref() == Some(name))
+    });
+    let rights: Vec<_> = rights.map(|wanted| yaml::write_object(&wanted.object)).collect();
+    insta::assert_snapshot!("systemd-rbac", rights.join("---\n"));
 }
 
 /// Every option that has a file of its own.

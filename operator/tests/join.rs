@@ -104,7 +104,7 @@ fn the_files_of_a_worker() {
 fn a_worker_has_the_files_of_a_worker_and_nothing_secret() {
     let cluster = cluster(SMALL);
     let pool = pool(&cluster, PLAIN);
-    let config_map = objects::worker_config(&cluster, &pool, &pool.machines[0], TRUST);
+    let config_map = objects::worker_config(&cluster, &pool, &pool.machines[0], TRUST, None, None);
     assert_eq!(config_map.metadata.name.as_deref(), Some("demo-worker1-config"));
     let data = config_map.data.unwrap();
     let index: Value = serde_json::from_str(&data["index.json"]).unwrap();

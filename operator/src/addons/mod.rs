@@ -10,6 +10,7 @@ mod kube_proxy;
 mod rights;
 mod status;
 
+use keyplane_crds::Layout;
 use serde_json::{Value, json};
 
 pub use judgement::{Judgement, is_ours, is_to_be_left, judge};
@@ -54,10 +55,11 @@ impl Addon {
 
     /// Whether the cluster is to have it.
     #[must_use]
-    pub const fn is_enabled(self, cluster: &Cluster) -> bool {
+    pub fn is_enabled(self, cluster: &Cluster) -> bool {
         let addons = &cluster.spec.addons;
         match self {
-            Self::KubeProxy => addons.kube_proxy.enabled,
+            // The hard way runs it as a unit on each machine.
+            Self::KubeProxy => addons.kube_proxy.enabled && cluster.layout() == Layout::StaticPod,
             Self::Flannel => addons.flannel.enabled,
             Self::CoreDns => addons.core_dns.enabled,
         }

@@ -32,11 +32,22 @@ impl Declaration {
     ///
     /// - A control-plane node is one that `controlPlane.nodes` names. Pools with the role `ControlPlane` add addresses to
     ///   it; `Worker` pools can't say anything about it, or who may write a `NodePool` could have a worker pass for it.
+    ///   Where the control plane's machines are no Nodes, nothing is declared about them: whoever asks under such a name
+    ///   is not that machine, and its certificate would pass for an API server's.
     /// - Any other node is declared by `Worker` pools. A machine that is listed by name has the addresses of its entries
     ///   and no others: a selector that matches its name as well would only make the list pointless.
     #[must_use]
     pub fn of(node: &str, cluster: &ClusterSpecSpec, pools: &[NodePoolSpec]) -> Self {
         let control_plane = is_control_plane(node, cluster);
+        if control_plane && !cluster.control_plane.register_nodes {
+            return Self {
+                node: node.to_owned(),
+                declared: false,
+                addresses: BTreeSet::new(),
+                ranges: vec![],
+                unreadable: vec![],
+            };
+        }
         let listed = listed_addresses(cluster, pools).remove(node);
         let mut declaration = Self {
             node: node.to_owned(),

@@ -11,18 +11,20 @@ mod settings;
 mod sizing;
 mod users;
 mod version;
+mod workers;
 
 use std::fmt;
 use std::net::IpAddr;
 
 use ipnet::IpNet;
-use keyplane_crds::{ClusterSpecSpec, ControlPlaneNode, ExternalEtcd};
+use keyplane_crds::{ClusterSpecSpec, ControlPlaneNode, ExternalEtcd, Layout, NodePoolSpec};
 
 pub use policy::{LeafTerms, Policy};
 pub(crate) use settings::refuse_kubelet_settings;
 pub use sizing::Sizing;
 pub use users::User;
 pub use version::Version;
+pub use workers::Worker;
 
 /// A field that makes no sense, and what to write instead.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -78,14 +80,14 @@ impl fmt::Display for Endpoint {
 /// The port of every API server on its own machine, as kubeadm's `localAPIEndpoint.bindPort`.
 pub const API_SERVER_PORT: u16 = 6443;
 
-/// A machine of the control plane.
+/// A machine.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Node {
     /// The Node's name.
     pub name: String,
     /// Every address of the machine.
     pub addresses: Vec<IpAddr>,
-    /// The one that its API server advertises and its etcd listens on.
+    /// The one that its API server advertises, its etcd listens on and its kubelet reports.
     pub advertise_address: IpAddr,
     /// Where the machine stands.
     pub failure_domain: Option<String>,
@@ -118,6 +120,9 @@ pub struct Cluster {
     pub endpoint: Endpoint,
     /// The machines of the control plane, the first made first.
     pub nodes: Vec<Node>,
+    /// The workers whose files Keyplane writes one by one: the machines that the pools of a cluster with the layout
+    /// `Systemd` list by name, as [`Cluster::with_pools`] finds them.
+    pub workers: Vec<Worker>,
     /// Ranges of Service addresses; at least one.
     pub service_cidrs: Vec<IpNet>,
     /// Ranges of Pod addresses.
@@ -171,12 +176,55 @@ impl Cluster {
             version,
             endpoint,
             nodes,
+            workers: vec![],
             service_cidrs,
             pod_cidrs,
             users,
             policy,
             spec: spec.clone(),
         })
+    }
+
+    /// Takes up the machines that these pools list. The pools must be those of this cluster.
+    #[must_use]
+    pub fn with_pools<'a>(mut self, pools: impl IntoIterator<Item = (String, &'a NodePoolSpec)>) -> Self {
+        self.workers = if self.layout() == Layout::Systemd { workers::listed(&self.nodes, pools) } else { vec![] };
+        self
+    }
+
+    /// How the components run.
+    #[must_use]
+    pub fn layout(&self) -> Layout {
+        self.spec.control_plane.layout
+    }
+
+    /// Whether the machine is one of the control plane.
+    #[must_use]
+    pub fn is_control_plane(&self, node: &Node) -> bool {
+        self.nodes.iter().any(|other| other.name == node.name)
+    }
+
+    /// Whether the machine has a kubelet, and so a Node.
+    #[must_use]
+    pub fn has_kubelet(&self, node: &Node) -> bool {
+        self.spec.control_plane.register_nodes || !self.is_control_plane(node)
+    }
+
+    /// Every machine whose files Keyplane writes.
+    pub fn machines(&self) -> impl Iterator<Item = &Node> {
+        self.nodes.iter().chain(self.workers.iter().map(|worker| &worker.node))
+    }
+
+    /// The NodePool that lists the machine.
+    #[must_use]
+    pub fn pool_of(&self, node: &Node) -> Option<&str> {
+        self.workers.iter().find(|worker| worker.node.name == node.name).map(|worker| worker.pool.as_str())
+    }
+
+    /// Whether the machines' own routes are the network of the Pods: only then does Keyplane know where each range is.
+    #[must_use]
+    pub fn has_pod_routes(&self) -> bool {
+        self.layout() == Layout::Systemd && !self.pod_cidrs.is_empty() && !self.spec.addons.flannel.enabled
     }
 
     /// The address of the Service `kubernetes`: the first of the first range, as the API server itself takes it.
@@ -423,6 +471,9 @@ network: {podCIDRs: [10.244.0.0/16]}
                 "etcd: {events: {endpoints: ['https://e:2379/events']}}\nnetwork:",
                 "spec.etcd.events.endpoints",
             ),
+            ("{nodes:", "{registerNodes: false, nodes:", "spec.controlPlane.registerNodes"),
+            ("{nodes:", "{layout: Systemd, registerNodes: false, taints: [], nodes:", "spec.controlPlane"),
+            ("{nodes:", "{layout: Systemd, scheduler: {resources: {}}, nodes:", "spec.controlPlane"),
             (
                 "{nodes:",
                 "{scheduler: {extraArgs: [{name: --v, value: '4'}]}, nodes:",

@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 
 use http::Uri;
-use keyplane_crds::{Argument, ClusterSpecSpec, Etcd, RegistryMirror, StackedEtcd};
+use keyplane_crds::{Argument, ClusterSpecSpec, ControlPlane, Etcd, Layout, RegistryMirror, StackedEtcd};
 use serde_json::{Map, Value};
 
 use super::addons::refuse_addons;
@@ -53,6 +53,7 @@ pub(super) fn refuse_settings(spec: &ClusterSpecSpec) -> Result<(), FieldError> 
         let message = "becomes the API server's flag etcd-servers-overrides: leave it out of apiServer.extraArgs";
         return Err(FieldError::new("spec.etcd.events", message));
     }
+    refuse_layout(control_plane)?;
     refuse_mirrors(&spec.registry_mirrors)?;
     refuse_addons(spec)?;
     refuse_kubelet_settings("spec.controlPlane.kubelet", control_plane.kubelet.as_ref())
@@ -66,6 +67,34 @@ pub(crate) fn refuse_kubelet_settings(field: &str, settings: Option<&Map<String,
         Some(key) => Err(FieldError::new(field, format!("{key} is set by Keyplane: leave it out"))),
         None => Ok(()),
     }
+}
+
+/// Settings that mean nothing in the layout that is asked for.
+fn refuse_layout(control_plane: &ControlPlane) -> Result<(), FieldError> {
+    if control_plane.layout == Layout::StaticPod {
+        let message = "can be false only with the layout Systemd: static pods need a kubelet, and a kubelet registers \
+                       its Node";
+        return if control_plane.register_nodes {
+            Ok(())
+        } else {
+            Err(FieldError::new("spec.controlPlane.registerNodes", message))
+        };
+    }
+    if !control_plane.register_nodes && (control_plane.kubelet.is_some() || control_plane.taints.is_some()) {
+        let message = "kubelet and taints are for Nodes, and with registerNodes: false these machines are none: leave \
+                       them out";
+        return Err(FieldError::new("spec.controlPlane", message));
+    }
+    let api_server = &control_plane.api_server;
+    let components = [&control_plane.controller_manager, &control_plane.scheduler];
+    let volumes = components.map(|component| &component.extra_volumes).into_iter().chain([&api_server.extra_volumes]);
+    let resources = components.map(|component| &component.resources).into_iter().chain([&api_server.resources]);
+    if volumes.into_iter().any(|volumes| !volumes.is_empty()) || resources.into_iter().any(Option::is_some) {
+        let message = "extraVolumes and resources are for containers; with the layout Systemd a component sees the \
+                       machine's own files: leave them out, and limit a unit with a drop-in";
+        return Err(FieldError::new("spec.controlPlane", message));
+    }
+    Ok(())
 }
 
 /// Registries become directories and URLs lines of TOML: what could be read as anything else is refused.

@@ -260,8 +260,24 @@ fn parse(found: &ClusterSpec, context: &Context) -> Result<Cluster, Blocker> {
             })?
         }
     };
-    Cluster::parse(&found.name_any(), &namespace, &found.spec, policy)
-        .map_err(|error| Blocker { reason: "InvalidSpec", message: error.to_string() })
+    let cluster = Cluster::parse(&found.name_any(), &namespace, &found.spec, policy)
+        .map_err(|error| Blocker { reason: "InvalidSpec", message: error.to_string() })?;
+    let pools = pools(&cluster, context);
+    let staying = pools.iter().filter(|pool| pool.metadata.deletion_timestamp.is_none());
+    Ok(cluster.with_pools(staying.map(|pool| (pool.name_any(), &pool.spec))))
+}
+
+/// The pools of the cluster, by their names.
+fn pools(cluster: &Cluster, context: &Context) -> Vec<NodePool> {
+    let of_cluster = context.node_pools.state().into_iter().filter_map(|pool| {
+        let pool = pool.0.as_ref().ok()?;
+        let ours =
+            pool.namespace().as_deref() == Some(&cluster.namespace) && pool.spec.cluster_ref.name == cluster.name;
+        ours.then(|| (pool.name_any(), pool.clone()))
+    });
+    // What the store gives has no order: without one the brief would seem to change.
+    let of_cluster: BTreeMap<_, _> = of_cluster.collect();
+    of_cluster.into_values().collect()
 }
 
 /// Plans and writes until nothing is left to do; gives back what is in the way.
@@ -362,16 +378,8 @@ async fn warn_of_new_blockers(blockers: &[Blocker], observed: &Observed, about: 
 /// What the session of the target has to know, once all keys are there.
 fn brief(cluster: &Cluster, observed: &Observed, reference: ObjectReference, context: &Context) -> Option<Brief> {
     let authorities = Authorities::load(cluster, observed)?;
-    let of_cluster = context.node_pools.state().into_iter().filter_map(|pool| {
-        let pool = pool.0.as_ref().ok()?;
-        let ours =
-            pool.namespace().as_deref() == Some(&cluster.namespace) && pool.spec.cluster_ref.name == cluster.name;
-        ours.then(|| (pool.name_any(), pool.clone()))
-    });
-    // A map has no order: without one the brief would seem to change.
-    let of_cluster: BTreeMap<_, _> = of_cluster.collect();
     let (leaving, staying): (Vec<_>, Vec<_>) =
-        of_cluster.into_values().partition(|pool| pool.metadata.deletion_timestamp.is_some());
+        pools(cluster, context).into_iter().partition(|pool| pool.metadata.deletion_timestamp.is_some());
     // A pool that once was one of workers may have a token.
     let others = staying.iter().filter(|pool| pool.spec.role != NodePoolRole::Worker);
     let leaving = leaving.iter().chain(others).filter(|pool| node_pool::is_held(pool)).map(ResourceExt::name_any);

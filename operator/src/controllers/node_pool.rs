@@ -24,6 +24,7 @@ use crate::join::objects::{config_map_to_write, is_of_pool, worker_config, worke
 use crate::join::{Pool, state};
 use crate::kube::apply::update_status;
 use crate::kube::write::{Written, write};
+use crate::manifests::systemd::PodRanges;
 use crate::plan::objects::{MANAGED_BY, MANAGED_BY_LABEL};
 
 type Guarded = DeserializeGuard<NodePool>;
@@ -41,8 +42,15 @@ pub(super) struct State {
     written: Arc<Mutex<Known>>,
 }
 
+/// What a pool's ConfigMaps were written from.
+struct Basis {
+    pool: Pool,
+    brief: Arc<Brief>,
+    ranges: Option<PodRanges>,
+}
+
 /// The pools whose ConfigMaps were found right, and for what: two hundred need not be read for each news of a machine.
-type Known = HashMap<(String, String), (Pool, Arc<Brief>)>;
+type Known = HashMap<(String, String), Basis>;
 
 /// The controller and what its watch knows.
 #[must_use]
@@ -185,8 +193,13 @@ async fn with_brief(
         state.context.targets.refresh(namespace, cluster);
         next = SOON;
     }
-    let blocked = write_files(pool, &parsed, brief, state).await?;
     let facts = state.context.targets.join_facts(namespace, cluster);
+    let basis = Basis {
+        pool: parsed.clone(),
+        brief: Arc::clone(brief),
+        ranges: facts.pod_ranges.clone().filter(|_| routed(brief)),
+    };
+    let blocked = write_files(pool, basis, state).await?;
     status.machines = state::machines(&parsed, &facts, &status.machines, now);
     status.machines_ready = Some(state::ready_of(&status.machines));
     state::report(&mut status.conditions, &status.machines, &facts, pool.metadata.generation, now);
@@ -211,32 +224,40 @@ async fn with_brief(
 
 /// Writes the machines' ConfigMaps where they are not as they should be, and deletes those of machines that were taken
 /// out of the list. Gives back what is in the way.
-async fn write_files(
-    pool: &NodePool,
-    parsed: &Pool,
-    brief: &Arc<Brief>,
-    state: &State,
-) -> Result<Option<String>, Error> {
-    let key = (brief.cluster.namespace.clone(), parsed.name.clone());
+async fn write_files(pool: &NodePool, basis: Basis, state: &State) -> Result<Option<String>, Error> {
+    let key = (basis.brief.cluster.namespace.clone(), basis.pool.name.clone());
     let known = |written: &Known| {
-        written
-            .get(&key)
-            .is_some_and(|(known, of)| known == parsed && of.cluster == brief.cluster && of.trust == brief.trust)
+        written.get(&key).is_some_and(|known| {
+            (&known.pool, &known.ranges) == (&basis.pool, &basis.ranges)
+                && known.brief.cluster == basis.brief.cluster
+                && known.brief.trust == basis.brief.trust
+        })
     };
     if known(&state.written.lock().unwrap_or_else(PoisonError::into_inner)) {
         return Ok(None);
     }
     // Noted before the work: a change that somebody makes meanwhile takes the note away again.
-    let note = (parsed.clone(), Arc::clone(brief));
-    state.written.lock().unwrap_or_else(PoisonError::into_inner).insert(key.clone(), note);
-    let result = write_each(pool, parsed, brief, state).await;
+    let (parsed, brief, ranges) = (basis.pool.clone(), Arc::clone(&basis.brief), basis.ranges.clone());
+    state.written.lock().unwrap_or_else(PoisonError::into_inner).insert(key, basis);
+    let result = write_each(pool, &parsed, &brief, ranges.as_ref(), state).await;
     if !matches!(result, Ok(None)) {
         forget(state, pool);
     }
     result
 }
 
-async fn write_each(pool: &NodePool, parsed: &Pool, brief: &Brief, state: &State) -> Result<Option<String>, Error> {
+/// Only where routes lead to Pods does it matter which range a Node has.
+fn routed(brief: &Brief) -> bool {
+    brief.cluster.has_pod_routes()
+}
+
+async fn write_each(
+    pool: &NodePool,
+    parsed: &Pool,
+    brief: &Brief,
+    ranges: Option<&PodRanges>,
+    state: &State,
+) -> Result<Option<String>, Error> {
     let cluster = &brief.cluster;
     let config_maps: Api<ConfigMap> = Api::namespaced(state.context.client.clone(), &cluster.namespace);
     let mut blocked = None;
@@ -251,7 +272,8 @@ async fn write_each(pool: &NodePool, parsed: &Pool, brief: &Brief, state: &State
             ));
             continue;
         }
-        let wanted = worker_config(cluster, parsed, machine, &brief.trust);
+        let before = found.as_ref().and_then(|found| found.data.as_ref());
+        let wanted = worker_config(cluster, parsed, machine, &brief.trust, ranges, before);
         let Some(wanted) = config_map_to_write(found.as_ref(), wanted) else { continue };
         match write(&config_maps, &wanted).await.map_err(Error::api(format!("writing ConfigMap {name}")))? {
             Written::Done(_) => state.context.metrics.writes.with_label_values(&["ConfigMap"]).inc(),
@@ -261,7 +283,8 @@ async fn write_each(pool: &NodePool, parsed: &Pool, brief: &Brief, state: &State
     }
     let before = pool.status.iter().flat_map(|status| &status.machines);
     for gone in before.filter(|machine| parsed.machine(&machine.name).is_none()) {
-        pool_deletion::delete_files(&config_maps, &cluster.name, &parsed.name, &gone.name).await?;
+        let (client, namespace) = (&state.context.client, &cluster.namespace);
+        pool_deletion::delete_files(client, namespace, &cluster.name, &parsed.name, &gone.name).await?;
     }
     Ok(blocked)
 }

@@ -17,6 +17,7 @@ use super::Error;
 use super::node_pool::{FINALIZER, State, is_held, report};
 use crate::join::objects::{bootstrap_secret, is_of_pool, worker_config_map};
 use crate::join::state::TokenState;
+use crate::plan::objects::node_secret;
 
 /// How soon a pool is looked at again whose token is not revoked yet.
 const SOON: Duration = Duration::from_secs(5);
@@ -41,12 +42,11 @@ pub(super) async fn handle(pool: &NodePool, state: &State) -> Result<Action, Err
     }
     let secrets: Api<PartialObjectMeta<Secret>> = Api::namespaced(state.context.client.clone(), &namespace);
     delete(&secrets, cluster, &name, &bootstrap_secret(cluster, &name)).await?;
-    let config_maps: Api<ConfigMap> = Api::namespaced(state.context.client.clone(), &namespace);
     let listed = pool.spec.machines.iter().map(|machine| &machine.name);
     let seen = pool.status.iter().flat_map(|status| status.machines.iter().map(|machine| &machine.name));
     let machines: std::collections::BTreeSet<_> = listed.chain(seen).collect();
     for machine in machines {
-        delete_files(&config_maps, cluster, &name, machine).await?;
+        delete_files(&state.context.client, &namespace, cluster, &name, machine).await?;
     }
     set_finalizer(pool, false, &state.context.client).await?;
     tracing::info!(namespace, pool = name, "a NodePool and its token are gone");
@@ -85,14 +85,18 @@ fn still_waits(pool: &NodePool, state: &State, now: Timestamp) -> Option<String>
     Some(format!("its bootstrap token is being revoked{end}: {why}"))
 }
 
-/// Deletes the ConfigMap of a machine, if it is the pool's.
+/// Deletes the objects with the files of a machine, if they are the pool's.
 pub(super) async fn delete_files(
-    config_maps: &Api<ConfigMap>,
+    client: &Client,
+    namespace: &str,
     cluster: &str,
     pool: &str,
     machine: &str,
 ) -> Result<(), Error> {
-    delete(config_maps, cluster, pool, &worker_config_map(cluster, machine)).await
+    let config_maps: Api<ConfigMap> = Api::namespaced(client.clone(), namespace);
+    delete(&config_maps, cluster, pool, &worker_config_map(cluster, machine)).await?;
+    let secrets: Api<PartialObjectMeta<Secret>> = Api::namespaced(client.clone(), namespace);
+    delete(&secrets, cluster, pool, &node_secret(cluster, machine)).await
 }
 
 async fn delete<K>(api: &Api<K>, cluster: &str, pool: &str, name: &str) -> Result<(), Error>

@@ -1,8 +1,10 @@
 //! The files of a worker.
 
+use keyplane_crds::Layout;
+
 use crate::cluster::Cluster;
-use crate::manifests::{File, instance_configuration};
-use crate::pki::inventory::PKI_DIRECTORY;
+use crate::manifests::{File, instance_configuration, systemd};
+use crate::pki::places::PKI_DIRECTORY;
 use crate::{preparation, yaml};
 
 use super::pool::{Machine, Pool};
@@ -10,13 +12,19 @@ use super::pool::{Machine, Pool};
 /// Mode of what everybody on the machine may read.
 const PUBLIC: u32 = 0o644;
 
-/// Every file of a declared machine. None of them is secret: a worker's only secret is the key that its kubelet makes.
+/// Every file of a declared machine that isn't secret. In kubeadm's layout none is: a worker's only secret is the key
+/// that its kubelet makes.
 #[must_use]
 pub fn worker_files(cluster: &Cluster, pool: &Pool, machine: &Machine, trust: &str) -> Vec<File> {
-    let mut files = pool_files(cluster, pool, trust, preparation::PACKAGED_KUBELET);
     let addresses: Vec<_> = machine.node_ips(cluster).iter().map(ToString::to_string).collect();
     let labels = pool.kubelet_labels(Some(machine));
     let flags = flags(&machine.name, &addresses.join(","), machine.provider_id.as_deref().unwrap_or_default(), &labels);
+    if cluster.layout() == Layout::Systemd {
+        let kubelet = pool.kubelet_configuration(cluster);
+        let flags = flags.split(' ').map(str::to_owned).collect();
+        return systemd::node_files(cluster, &machine.name, &kubelet, &pool.sysctls, flags);
+    }
+    let mut files = pool_files(cluster, pool, trust, preparation::PACKAGED_KUBELET);
     files.push(File::new("kubeadm-flags.env", FLAGS_FILE, PUBLIC, format!("KUBELET_KUBEADM_ARGS=\"{flags}\"\n")));
     files
 }

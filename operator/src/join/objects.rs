@@ -12,6 +12,7 @@ use super::files::worker_files;
 use super::pool::{Machine, Pool};
 use super::token::Token;
 use crate::cluster::Cluster;
+use crate::manifests::systemd::{self, PodRanges};
 use crate::plan::objects::{
     INDEX_KEY, IndexEntry, MANAGED_BY, MANAGED_BY_LABEL, config_map, has_metadata, index, node_config_map, onto, secret,
 };
@@ -34,10 +35,21 @@ pub fn bootstrap_secret(cluster: &str, pool: &str) -> String {
     format!("{cluster}-{pool}-bootstrap")
 }
 
-/// All files of a declared machine.
+/// All files of a declared machine that aren't secret. `ranges` are those of the Nodes' Pods as far as they are known,
+/// `before` is what the ConfigMap held.
 #[must_use]
-pub fn worker_config(cluster: &Cluster, pool: &Pool, machine: &Machine, trust: &str) -> ConfigMap {
-    let files = worker_files(cluster, pool, machine, trust);
+pub fn worker_config(
+    cluster: &Cluster,
+    pool: &Pool,
+    machine: &Machine,
+    trust: &str,
+    ranges: Option<&PodRanges>,
+    before: Option<&BTreeMap<String, String>>,
+) -> ConfigMap {
+    let mut files = worker_files(cluster, pool, machine, trust);
+    if let Some(node) = cluster.machines().find(|node| node.name == machine.name) {
+        files.extend(systemd::pod_network(cluster, node, ranges, before));
+    }
     let entries: Vec<_> = files.iter().map(|file| IndexEntry::new(&file.key, &file.path, file.mode)).collect();
     let mut data = BTreeMap::from([(INDEX_KEY.to_owned(), index(&entries))]);
     data.extend(files.into_iter().map(|file| (file.key.into_owned(), file.content)));

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use ipnet::IpNet;
-use keyplane_crds::{Bootstrap, Download, Downloads, NodePoolRole, NodePoolSpec, Taint, parse_duration};
+use keyplane_crds::{Bootstrap, Download, Downloads, Layout, NodePoolRole, NodePoolSpec, Taint, parse_duration};
 use serde_json::{Map, Value, json};
 
 use super::labels::{self, Setter, ZONE_LABEL, setter};
@@ -115,6 +115,13 @@ impl Pool {
     pub fn has(&self, node: &str) -> bool {
         self.machine(node).is_some()
             || self.selector.as_ref().is_some_and(|selector| matches_pattern(&selector.name_pattern, node))
+    }
+
+    /// Whether machines of the pool join with a token. Those that a cluster with the layout `Systemd` lists by name have
+    /// a certificate to begin with.
+    #[must_use]
+    pub fn joins_by_token(&self, cluster: &Cluster) -> bool {
+        cluster.layout() == Layout::StaticPod || self.selector.is_some()
     }
 
     /// The declared machine of that name.

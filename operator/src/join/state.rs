@@ -11,6 +11,7 @@ use keyplane_crds::{Condition, MachineState, MachineStatus, set_condition};
 
 use super::pool::Pool;
 use crate::approval::SigningRequest;
+use crate::manifests::systemd::PodRanges;
 
 /// A kubelet that has been silent for so long is missing: Kubernetes itself moves Pods away after this time
 /// (`default-unreachable-toleration-seconds`).
@@ -133,6 +134,8 @@ pub enum TokenState {
 pub struct Facts {
     /// The Nodes of the pools' machines. Nothing while the target does not answer.
     pub nodes: Option<BTreeMap<String, NodeState>>,
+    /// The ranges of Pod addresses that all Nodes have. Nothing while the target does not answer.
+    pub pod_ranges: Option<PodRanges>,
     /// Requests for a first certificate, by the Node that they speak of.
     pub requests: BTreeMap<String, Request>,
     /// The pools' tokens.

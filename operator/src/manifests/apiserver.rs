@@ -1,25 +1,25 @@
-//! kube-apiserver as a static pod (kubeadm's `phases/controlplane/manifests.go`).
+//! kube-apiserver: its flags, and itself as a static pod (kubeadm's `phases/controlplane/manifests.go`).
 
 use super::arguments::{Arguments, value_of};
 use super::static_pod::{Component, Mounts, ProbeTarget, probe_host};
 use super::{Image, options};
 use crate::cluster::{API_SERVER_PORT, Cluster, Node, joined};
-use crate::pki::inventory::PKI_DIRECTORY;
+use crate::pki::places::{PKI_DIRECTORY, pki_file};
 use crate::yaml;
 
-/// What etcd's certificates are verified with, whoever runs it.
-pub const ETCD_TRUST: &str = "/etc/kubernetes/pki/etcd/ca.crt";
+/// What etcd's certificates are verified with, whoever runs it, below kubeadm's `pki` directory.
+pub const ETCD_TRUST: &str = "etcd/ca.crt";
 /// The API server's certificate as a client of etcd, whoever runs it.
-pub const ETCD_CLIENT_CERTIFICATE: &str = "/etc/kubernetes/pki/apiserver-etcd-client.crt";
+pub const ETCD_CLIENT_CERTIFICATE: &str = "apiserver-etcd-client.crt";
 /// Its key.
-pub const ETCD_CLIENT_KEY: &str = "/etc/kubernetes/pki/apiserver-etcd-client.key";
+pub const ETCD_CLIENT_KEY: &str = "apiserver-etcd-client.key";
 
 pub(super) fn manifest(cluster: &Cluster, node: &Node) -> String {
     let written = &cluster.spec.control_plane.api_server;
     let address = node.advertise_address.to_string();
     let mut pod = Component {
         image: Image::ApiServer,
-        command: command(cluster, node, &address),
+        command: command(cluster, node),
         annotation: Some((
             "kubeadm.kubernetes.io/kube-apiserver.advertise-address.endpoint",
             node.local_endpoint().to_string(),
@@ -41,9 +41,9 @@ pub(super) fn manifest(cluster: &Cluster, node: &Node) -> String {
     yaml::write_object(&pod)
 }
 
-fn command(cluster: &Cluster, node: &Node, address: &str) -> Vec<String> {
+pub(super) fn command(cluster: &Cluster, node: &Node) -> Vec<String> {
     let extra = &cluster.api_server_arguments();
-    let file = |name: &str| format!("{PKI_DIRECTORY}/{name}");
+    let file = |name: &str| pki_file(cluster.layout(), name);
     let etcd_servers = match cluster.external_etcd() {
         Some(external) => external.endpoints.join(","),
         // A member that the user lets advertise another URL serves there too, and nowhere else for sure.
@@ -51,7 +51,7 @@ fn command(cluster: &Cluster, node: &Node, address: &str) -> Vec<String> {
             .map_or_else(|| super::etcd::local_client_url(node), str::to_owned),
     };
     let mut arguments = Arguments::default()
-        .with("advertise-address", address)
+        .with("advertise-address", node.advertise_address.to_string())
         .with("enable-admission-plugins", "NodeRestriction")
         .with("service-cluster-ip-range", joined(&cluster.service_cidrs))
         .with("service-account-key-file", file("sa.pub"))
@@ -76,9 +76,14 @@ fn command(cluster: &Cluster, node: &Node, address: &str) -> Vec<String> {
         .with("proxy-client-cert-file", file("front-proxy-client.crt"))
         .with("proxy-client-key-file", file("front-proxy-client.key"))
         .with("etcd-servers", etcd_servers)
-        .with("etcd-cafile", ETCD_TRUST)
-        .with("etcd-certfile", ETCD_CLIENT_CERTIFICATE)
-        .with("etcd-keyfile", ETCD_CLIENT_KEY);
+        .with("etcd-cafile", file(ETCD_TRUST))
+        .with("etcd-certfile", file(ETCD_CLIENT_CERTIFICATE))
+        .with("etcd-keyfile", file(ETCD_CLIENT_KEY));
+    // Without a kube-proxy on the machine no Service address leads anywhere: the API server dials webhooks and aggregated
+    // API servers at their endpoints itself.
+    if !cluster.has_kubelet(node) {
+        arguments = arguments.with("enable-aggregator-routing", "true");
+    }
     // Structured authorization and the flag exclude each other.
     if value_of(extra, "authorization-config").is_none() {
         arguments = arguments.with("authorization-mode", "Node,RBAC");

@@ -10,7 +10,7 @@ use super::apiserver::{ETCD_CLIENT_CERTIFICATE, ETCD_CLIENT_KEY, ETCD_TRUST};
 use super::options;
 use crate::cluster::{Cluster, Version, joined};
 use crate::kubeconfig::CLUSTER_NAME;
-use crate::pki::inventory::PKI_DIRECTORY;
+use crate::pki::places::{PKI_DIRECTORY, pki_file};
 use crate::yaml;
 
 /// The configuration as YAML, with the version that the cluster is taken for: in an upgrade not yet the spec's.
@@ -51,9 +51,9 @@ fn etcd(cluster: &Cluster) -> Value {
     if let Some(external) = cluster.external_etcd() {
         return json!({"external": {
             "endpoints": external.endpoints,
-            "caFile": ETCD_TRUST,
-            "certFile": ETCD_CLIENT_CERTIFICATE,
-            "keyFile": ETCD_CLIENT_KEY,
+            "caFile": pki_file(cluster.layout(), ETCD_TRUST),
+            "certFile": pki_file(cluster.layout(), ETCD_CLIENT_CERTIFICATE),
+            "keyFile": pki_file(cluster.layout(), ETCD_CLIENT_KEY),
         }});
     }
     let stacked = &cluster.spec.etcd.stacked;

@@ -1,13 +1,13 @@
-//! kube-controller-manager as a static pod (kubeadm's `phases/controlplane/manifests.go`).
+//! kube-controller-manager: its flags, and itself as a static pod (kubeadm's `phases/controlplane/manifests.go`).
 
+use super::Image;
 use super::arguments::{Arguments, value_of};
 use super::static_pod::{Component, Mounts, ProbeTarget, probe_host};
-use super::{Image, SIGNING_CERTIFICATE};
 use crate::cluster::{Cluster, joined};
 use crate::kubeconfig::CLUSTER_NAME;
-use crate::pki::inventory::PKI_DIRECTORY;
+use crate::pki::places::{self, PKI_DIRECTORY, SIGNING_CERTIFICATE, pki_file};
 
-const KUBECONFIG: &str = "/etc/kubernetes/controller-manager.conf";
+const KUBECONFIG: &str = "controller-manager.conf";
 /// `KubeControllerManagerPort` of Kubernetes.
 const PORT: i32 = 10257;
 
@@ -21,7 +21,7 @@ pub(super) fn manifest(cluster: &Cluster) -> String {
         mounts: Mounts::default()
             .directory("k8s-certs", PKI_DIRECTORY, true)
             .system_authorities()
-            .file("kubeconfig", KUBECONFIG)
+            .file("kubeconfig", &places::kubeconfig(cluster.layout(), KUBECONFIG))
             .extra(&written.extra_volumes),
         requests: &[("cpu", "200m")],
         resources: written.resources.clone(),
@@ -33,19 +33,20 @@ pub(super) fn manifest(cluster: &Cluster) -> String {
     .manifest(cluster)
 }
 
-fn command(cluster: &Cluster) -> Vec<String> {
-    let file = |name: &str| format!("{PKI_DIRECTORY}/{name}");
+pub(super) fn command(cluster: &Cluster) -> Vec<String> {
+    let file = |name: &str| pki_file(cluster.layout(), name);
+    let kubeconfig = places::kubeconfig(cluster.layout(), KUBECONFIG);
     let mut arguments = Arguments::default()
         .with("bind-address", "127.0.0.1")
         .with("leader-elect", "true")
-        .with("kubeconfig", KUBECONFIG)
-        .with("authentication-kubeconfig", KUBECONFIG)
-        .with("authorization-kubeconfig", KUBECONFIG)
+        .with("kubeconfig", &kubeconfig)
+        .with("authentication-kubeconfig", &kubeconfig)
+        .with("authorization-kubeconfig", &kubeconfig)
         .with("client-ca-file", file("ca.crt"))
         .with("requestheader-client-ca-file", file("front-proxy-ca.crt"))
         .with("root-ca-file", file("ca.crt"))
         .with("service-account-private-key-file", file("sa.key"))
-        .with("cluster-signing-cert-file", SIGNING_CERTIFICATE)
+        .with("cluster-signing-cert-file", file(SIGNING_CERTIFICATE))
         .with("cluster-signing-key-file", file("ca.key"))
         .with("use-service-account-credentials", "true")
         .with("controllers", "*,bootstrapsigner,tokencleaner")

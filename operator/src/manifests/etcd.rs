@@ -1,11 +1,11 @@
-//! etcd as a static pod (kubeadm's `phases/etcd/local.go`).
+//! etcd: its flags, and itself as a static pod (kubeadm's `phases/etcd/local.go`).
 
 use super::Image;
 use super::arguments::{Arguments, value_of};
 use super::static_pod::{Component, Mounts, ProbeTarget};
 use crate::cluster::{Cluster, Node};
 use crate::etcd::{CLIENT_PORT, InitialCluster, client_url, peer_url};
-use crate::pki::inventory::PKI_DIRECTORY;
+use crate::pki::places::{PKI_DIRECTORY, pki_file};
 
 /// Health and metrics without TLS, on the loopback address only.
 const METRICS_PORT: u16 = 2381;
@@ -15,7 +15,7 @@ pub(super) fn manifest(cluster: &Cluster, node: &Node, initial_cluster: &Initial
     let client_url = client_url(node.advertise_address);
     Component {
         image: Image::Etcd,
-        command: command(cluster, node, &client_url, initial_cluster),
+        command: command(cluster, node, initial_cluster),
         annotation: Some(("kubeadm.kubernetes.io/etcd.advertise-client-urls", client_url)),
         mounts: Mounts::default().directory("etcd-data", &etcd.data_dir, false).directory(
             "etcd-certs",
@@ -41,9 +41,10 @@ fn bracketed(loopback: &str) -> String {
     if loopback.contains(':') { format!("[{loopback}]") } else { loopback.to_owned() }
 }
 
-fn command(cluster: &Cluster, node: &Node, client_url: &str, initial_cluster: &InitialCluster) -> Vec<String> {
+pub(super) fn command(cluster: &Cluster, node: &Node, initial_cluster: &InitialCluster) -> Vec<String> {
     let etcd = &cluster.spec.etcd.stacked;
-    let file = |name: &str| format!("{PKI_DIRECTORY}/etcd/{name}");
+    let file = |name: &str| pki_file(cluster.layout(), &format!("etcd/{name}"));
+    let client_url = client_url(node.advertise_address);
     let peer_url = peer_url(node.advertise_address);
     let metrics_url = format!("http://{}:{METRICS_PORT}", bracketed(node.loopback()));
     let mut arguments = Arguments::default()

@@ -1,16 +1,17 @@
 //! The kubelet's files (kubeadm's `phases/kubelet` and `componentconfigs/kubelet.go`).
 
+use keyplane_crds::Layout;
 use serde_json::{Map, Value, json};
 
 use crate::cluster::{Cluster, Node};
-use crate::pki::inventory::PKI_DIRECTORY;
+use crate::pki::places::{HARD_WAY_KUBELET_AUTHORITY, PKI_DIRECTORY};
 use crate::yaml;
 
 /// Where the kubelet finds containerd: kubeadm's `criSocket` default on Linux.
 pub const CONTAINER_RUNTIME_ENDPOINT: &str = "unix:///var/run/containerd/containerd.sock";
 
-/// `/var/lib/kubelet/config.yaml` of a control-plane node: the cluster's configuration, the machine's runtime and the
-/// user's settings for these nodes.
+/// The kubelet's configuration on a machine: the cluster's, the machine's runtime and, on a control-plane node, the user's
+/// settings for these nodes.
 #[must_use]
 pub fn kubelet_configuration(cluster: &Cluster) -> String {
     yaml::write(&configuration_of_machines(cluster, cluster.spec.control_plane.kubelet.as_ref()))
@@ -21,6 +22,11 @@ pub fn kubelet_configuration(cluster: &Cluster) -> String {
 pub fn configuration_of_machines(cluster: &Cluster, settings: Option<&Map<String, Value>>) -> Value {
     let mut configuration = base(cluster);
     configuration["containerRuntimeEndpoint"] = CONTAINER_RUNTIME_ENDPOINT.into();
+    if cluster.layout() == Layout::Systemd {
+        configuration["authentication"]["x509"]["clientCAFile"] = HARD_WAY_KUBELET_AUTHORITY.into();
+        // Nothing runs as a static pod there.
+        configuration.as_object_mut().and_then(|fields| fields.remove("staticPodPath"));
+    }
     if let Some(settings) = settings {
         yaml::merge(&mut configuration, &Value::Object(settings.clone()));
     }
@@ -39,13 +45,18 @@ pub fn instance_configuration() -> String {
     format!("containerRuntimeEndpoint: \"{CONTAINER_RUNTIME_ENDPOINT}\"\n")
 }
 
-/// `/var/lib/kubelet/kubeadm-flags.env`. kubeadm asks the machine for its name and lets the kubelet choose its address;
+/// What the kubelet is told of its machine. kubeadm asks the machine for its name and lets the kubelet choose its address;
 /// here both are declared, and the serving certificate is approved for what is declared.
-#[must_use]
-pub fn flags_env(cluster: &Cluster, node: &Node) -> String {
+pub(super) fn machine_flags(cluster: &Cluster, node: &Node) -> [String; 2] {
     let addresses = cluster.node_ips(node.advertise_address, &node.addresses);
     let addresses = addresses.iter().map(ToString::to_string).collect::<Vec<_>>().join(",");
-    format!("KUBELET_KUBEADM_ARGS=\"--hostname-override={} --node-ip={addresses}\"\n", node.name)
+    [format!("--hostname-override={}", node.name), format!("--node-ip={addresses}")]
+}
+
+/// `/var/lib/kubelet/kubeadm-flags.env`.
+#[must_use]
+pub fn flags_env(cluster: &Cluster, node: &Node) -> String {
+    format!("KUBELET_KUBEADM_ARGS=\"{}\"\n", machine_flags(cluster, node).join(" "))
 }
 
 /// What kubeadm marshals, with the zero values that the API type has no way to leave out.

@@ -1,7 +1,8 @@
-//! What runs on a control-plane machine: static pods and the kubelet's configuration, as kubeadm 1.37 writes them.
+//! What runs on a machine: static pods and the kubelet's configuration, as kubeadm 1.37 writes them, or the same
+//! components as systemd units.
 //!
 //! Every difference from kubeadm is in `docs/kubeadm-differences.md` with its reason, and the oracle test holds this
-//! room against the real kubeadm.
+//! room against the real kubeadm. The flags of a component are the same in both layouts, save the paths in them.
 
 mod apiserver;
 mod arguments;
@@ -13,6 +14,7 @@ mod kubelet;
 mod options;
 mod scheduler;
 mod static_pod;
+pub mod systemd;
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -26,6 +28,8 @@ pub use kubelet::{
 
 pub use apiserver::{ETCD_CLIENT_CERTIFICATE, ETCD_CLIENT_KEY, ETCD_TRUST};
 pub use options::WEBHOOK_KUBECONFIG;
+
+use keyplane_crds::Layout;
 
 use crate::cluster::{Cluster, Node};
 use crate::etcd::InitialCluster;
@@ -57,13 +61,13 @@ impl File {
     }
 }
 
-/// The file from which the controller-manager signs. It always holds one certificate, so that `ca.crt` can become a
-/// bundle in a rotation: the signer refuses a file with two.
-pub const SIGNING_CERTIFICATE: &str = "/etc/kubernetes/pki/cluster-signing-ca.crt";
-
-/// Every file of a control-plane node that isn't secret. `initial_cluster` is for etcd's first start.
+/// Every file of a control-plane machine that isn't secret and that the ClusterSpec decides; `initial_cluster` is for
+/// etcd's first start.
 #[must_use]
 pub fn files(cluster: &Cluster, node: &Node, initial_cluster: &InitialCluster) -> Vec<File> {
+    if cluster.layout() == Layout::Systemd {
+        return systemd::files(cluster, node, initial_cluster);
+    }
     let file = |key: &'static str, path: &'static str, mode, content| File::new(key, path, mode, content);
     // Modes are kubeadm's: staticpod.WriteStaticPodToDisk 0600, kubelet.writeConfigBytesToDisk 0644.
     let etcd = cluster.external_etcd().is_none().then(|| {

@@ -5,14 +5,10 @@
 
 use std::collections::BTreeSet;
 
+use keyplane_crds::Layout;
+
 use super::{AlternativeName, ExtendedUsage, Subject};
 use crate::cluster::{Cluster, Endpoint, Host, Node, User};
-
-/// Where kubeadm's files lie on a machine.
-pub const KUBERNETES_DIRECTORY: &str = "/etc/kubernetes";
-
-/// Where kubeadm's certificates lie on a machine.
-pub const PKI_DIRECTORY: &str = "/etc/kubernetes/pki";
 
 /// The three authorities.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -65,7 +61,7 @@ impl AuthorityName {
         }
     }
 
-    /// Its file below [`PKI_DIRECTORY`], without the ending.
+    /// Its file below kubeadm's `pki` directory, without the ending.
     #[must_use]
     pub const fn file(self) -> &'static str {
         match self {
@@ -79,12 +75,12 @@ impl AuthorityName {
 /// In what form a certificate and its key lie on a machine.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Form {
-    /// `<file>.crt` and `<file>.key` below [`PKI_DIRECTORY`].
+    /// `<file>.crt` and `<file>.key`, at the [places](super::places::pki_file) of the cluster's layout.
     Pair {
         /// The file, without the ending.
         file: &'static str,
     },
-    /// Embedded in a kubeconfig below [`KUBERNETES_DIRECTORY`].
+    /// Embedded in a kubeconfig, at the [place](super::places::kubeconfig) of the cluster's layout.
     Kubeconfig {
         /// The file.
         file: &'static str,
@@ -98,7 +94,8 @@ pub enum Form {
 pub enum Server {
     /// The endpoint that all share.
     Shared,
-    /// The one on the same machine: what runs beside an API server should not depend on a load balancer.
+    /// The one on the same machine, if there is one: what runs beside an API server should not depend on a load
+    /// balancer.
     Local,
 }
 
@@ -109,6 +106,11 @@ pub enum Place {
     EveryNode,
     /// The first control-plane node only, as after `kubeadm init`.
     FirstNode,
+    /// Every machine that has a kubelet, with its first certificate from here. A worker of kubeadm's layout has its from
+    /// a bootstrap token.
+    EveryKubelet,
+    /// Every machine that has a kubelet, where kube-proxy is a unit and not a `DaemonSet`.
+    EveryProxy,
     /// No machine: the Secret `<cluster>-kubeconfig`.
     Cluster,
 }
@@ -187,17 +189,20 @@ pub const LEAVES: &[Leaf] = &[
     kubeconfig("super-admin.conf", Server::Shared, Place::FirstNode, Holder::Member("kubernetes-super-admin", "system:masters")),
     kubeconfig("controller-manager.conf", Server::Local, Place::EveryNode, Holder::User("system:kube-controller-manager")),
     kubeconfig("scheduler.conf", Server::Local, Place::EveryNode, Holder::User("system:kube-scheduler")),
-    kubeconfig("kubelet.conf", Server::Local, Place::EveryNode, Holder::Kubelet),
+    kubeconfig("kubelet.conf", Server::Local, Place::EveryKubelet, Holder::Kubelet),
+    kubeconfig("kube-proxy.conf", Server::Local, Place::EveryProxy, Holder::User("system:kube-proxy")),
     kubeconfig("kubeconfig", Server::Shared, Place::Cluster, Holder::Member("kubernetes-admin", "kubeadm:cluster-admins")),
 ];
 
-/// The certificates that lie on a control-plane node.
+/// The certificates that lie on a machine.
 pub fn leaves_of<'a>(cluster: &'a Cluster, node: &'a Node) -> impl Iterator<Item = &'static Leaf> + 'a {
     let external = cluster.external_etcd().is_some();
     let issued = move |leaf: &&'static Leaf| !external || leaf.issuer != AuthorityName::Etcd;
     LEAVES.iter().filter(issued).filter(|leaf| match leaf.place {
-        Place::EveryNode => true,
+        Place::EveryNode => cluster.is_control_plane(node),
         Place::FirstNode => cluster.is_first(node),
+        Place::EveryKubelet => cluster.has_kubelet(node),
+        Place::EveryProxy => cluster.layout() == Layout::Systemd && cluster.has_kubelet(node),
         Place::Cluster => false,
     })
 }
@@ -268,8 +273,10 @@ impl Leaf {
     pub fn server(&self, cluster: &Cluster, node: &Node) -> Option<Endpoint> {
         match self.form {
             Form::Pair { .. } => None,
-            Form::Kubeconfig { server: Server::Shared, .. } => Some(cluster.endpoint.clone()),
-            Form::Kubeconfig { server: Server::Local, .. } => Some(node.local_endpoint()),
+            Form::Kubeconfig { server: Server::Local, .. } if cluster.is_control_plane(node) => {
+                Some(node.local_endpoint())
+            }
+            Form::Kubeconfig { .. } => Some(cluster.endpoint.clone()),
         }
     }
 }

@@ -10,6 +10,7 @@ mod certificate;
 mod inspect;
 pub mod inventory;
 mod key;
+pub mod places;
 pub mod renewal;
 mod subject;
 

@@ -4,11 +4,13 @@ use std::collections::BTreeMap;
 
 use k8s_openapi::api::core::v1::Secret;
 use k8s_openapi::jiff::Timestamp;
+use keyplane_crds::Layout;
 
 use super::observed::Slot;
 use super::{Blocker, Content, Draft, Observed, Plan, Step, objects};
 use crate::cluster::Cluster;
 use crate::pki::inventory::AuthorityName;
+use crate::pki::places::pki_file;
 use crate::pki::{Authority, PrivateKey, valid_for};
 
 /// The authorities and the service-account pair of a cluster, all of them.
@@ -148,7 +150,8 @@ fn mint(cluster: &Cluster, observed: &Observed, secret: String, content: Content
         Some(trace) if trace.ends_with("-pki") => format!("Secret {trace} still has a copy of it, under "),
         _ => "a control-plane machine still has a copy of it, in ".to_owned(),
     };
-    let (certificate_key, private_key) = copies(&content, trace.is_some_and(|trace| trace.ends_with("-pki")));
+    let layout = cluster.layout();
+    let (certificate_key, private_key) = copies(layout, &content, trace.is_some_and(|trace| trace.ends_with("-pki")));
     plan.blockers.push(Blocker {
         reason: "AuthorityMissing",
         message: format!(
@@ -160,7 +163,7 @@ fn mint(cluster: &Cluster, observed: &Observed, secret: String, content: Content
 }
 
 /// Where the certificate (or public key) and the private key lie on a node: as key in the node's Secret, or as path.
-fn copies(content: &Content, in_secret: bool) -> (String, String) {
+fn copies(layout: Layout, content: &Content, in_secret: bool) -> (String, String) {
     let file = match content {
         Content::Authority { name, .. } => name.file(),
         _ => "sa",
@@ -170,8 +173,8 @@ fn copies(content: &Content, in_secret: bool) -> (String, String) {
         let key = file.replace('/', "-");
         (format!("{key}.{ending}"), format!("{key}.key"))
     } else {
-        let directory = crate::pki::inventory::PKI_DIRECTORY;
-        (format!("{directory}/{file}.{ending}"), format!("{directory}/{file}.key"))
+        let path = |ending| pki_file(layout, &format!("{file}.{ending}"));
+        (path(ending), path("key"))
     }
 }
 

@@ -2,12 +2,14 @@
 
 use k8s_openapi::api::core::v1::Secret as SecretObject;
 use k8s_openapi::jiff::Timestamp;
+use keyplane_crds::Layout;
 
 use super::given::{GivenFile, NOT_FOUND, UNUSABLE};
 use super::node::{PRIVATE, PUBLIC};
 use super::{Blocker, Observed, objects};
 use crate::cluster::Cluster;
 use crate::manifests::{ETCD_CLIENT_CERTIFICATE, ETCD_CLIENT_KEY, ETCD_TRUST};
+use crate::pki::places::pki_file;
 use crate::pki::{PrivateKey, certificates_in, first_certificate};
 
 const FIELD: &str = "spec.etcd.external.secretRef";
@@ -26,13 +28,13 @@ pub(super) fn files(cluster: &Cluster, observed: &Observed) -> Result<Vec<GivenF
         let message = format!("{FIELD}: there is no Secret {name}: {cure}");
         return Err(Blocker { reason: NOT_FOUND, message });
     };
-    read(secret).map_err(|problem| {
+    read(cluster.layout(), secret).map_err(|problem| {
         let message = format!("{FIELD}: Secret {name} can't be used: {problem}; {cure}");
         Blocker { reason: UNUSABLE, message }
     })
 }
 
-fn read(secret: &SecretObject) -> Result<Vec<GivenFile>, String> {
+fn read(layout: Layout, secret: &SecretObject) -> Result<Vec<GivenFile>, String> {
     let text = |key: &str| objects::text(secret, key).ok_or_else(|| format!("it lacks {key}")).map(str::to_owned);
     let (trust, certificate, key) = (text("ca.crt")?, text("tls.crt")?, text("tls.key")?);
     certificates_in("ca.crt", &trust).map_err(|error| error.to_string())?;
@@ -41,7 +43,7 @@ fn read(secret: &SecretObject) -> Result<Vec<GivenFile>, String> {
     if facts.subject_public_key_info != private.subject_public_key_info() {
         return Err("tls.crt and tls.key don't belong together".to_owned());
     }
-    let file = |key, path, mode, content| GivenFile { key, path, mode, content };
+    let file = |key, name, mode, content| GivenFile { key, path: pki_file(layout, name), mode, content };
     Ok(vec![
         file("etcd-ca.crt", ETCD_TRUST, PUBLIC, trust),
         file("apiserver-etcd-client.crt", ETCD_CLIENT_CERTIFICATE, PUBLIC, certificate),

@@ -19,7 +19,7 @@ pub(super) struct GivenFile {
     /// Its key in the node's Secret.
     pub(super) key: &'static str,
     /// Its path on the machine.
-    pub(super) path: &'static str,
+    pub(super) path: String,
     /// Its mode.
     pub(super) mode: u32,
     /// Its content.
@@ -33,7 +33,7 @@ pub(super) fn files(cluster: &Cluster, observed: &Observed) -> Result<Vec<GivenF
     let webhook = cluster.spec.audit.as_ref().and_then(|audit| audit.webhook.as_ref());
     let Some(webhook) = webhook else { return Ok(files) };
     let content = kubeconfig(observed, "spec.audit.webhook.secretRef", &webhook.secret_ref.name)?;
-    files.push(GivenFile { key: "audit-webhook.conf", path: WEBHOOK_KUBECONFIG, mode: PRIVATE, content });
+    files.push(GivenFile { key: "audit-webhook.conf", path: WEBHOOK_KUBECONFIG.to_owned(), mode: PRIVATE, content });
     Ok(files)
 }
 

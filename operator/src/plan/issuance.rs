@@ -60,7 +60,7 @@ pub fn fulfil(draft: Draft, cluster: &Cluster, observed: &Observed) -> Result<Se
         }
         Content::Node { node, leaves } => {
             let authorities = Authorities::load(cluster, observed).ok_or_else(outdated)?;
-            let node = cluster.nodes.iter().find(|other| other.name == node).ok_or_else(outdated)?;
+            let node = cluster.machines().find(|other| other.name == node).ok_or_else(outdated)?;
             let given = given::files(cluster, observed).map_err(|_| outdated())?;
             let mut pairs = BTreeMap::new();
             for planned in leaves {

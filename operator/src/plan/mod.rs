@@ -261,8 +261,11 @@ pub fn plan(cluster: &Cluster, observed: &Observed, now: Timestamp) -> Plan {
     match given::files(cluster, observed) {
         Err(blocker) => plan.blockers.push(blocker),
         Ok(given) => {
-            for node in &cluster.nodes {
+            for node in cluster.machines() {
                 node::plan(cluster, node, &authorities, &given, observed, now, &mut plan);
+            }
+            // Those of workers are the NodePools' controller's.
+            for node in &cluster.nodes {
                 objects::plan_config_map(objects::node_config(cluster, node, &rollout, observed), observed, &mut plan);
             }
         }

@@ -1,10 +1,10 @@
-//! All that is secret on a control-plane node.
+//! All that is secret on a machine.
 
 use std::collections::BTreeMap;
 
 use k8s_openapi::api::core::v1::Secret as SecretObject;
 use k8s_openapi::jiff::Timestamp;
-use keyplane_crds::KeyAlgorithm;
+use keyplane_crds::{KeyAlgorithm, Layout, NODE_POOL_LABEL};
 
 use super::given::GivenFile;
 use super::objects::{self, IndexEntry};
@@ -14,8 +14,8 @@ use super::{
 };
 use crate::cluster::{Cluster, Node};
 use crate::kubeconfig::{self, Credential, KUBELET_CLIENT_CURRENT};
-use crate::manifests::SIGNING_CERTIFICATE;
-use crate::pki::inventory::{Form, KUBERNETES_DIRECTORY, Leaf, PKI_DIRECTORY, leaves_of};
+use crate::pki::inventory::{Form, Leaf, leaves_of};
+use crate::pki::places::{self, HARD_WAY_KUBELET_AUTHORITY, SIGNING_CERTIFICATE, pki_file};
 use crate::pki::{Authority, CertificateFacts, CertificateOrder, PrivateKey, first_certificate, renewal};
 
 /// Mode of what everybody on the machine may read (kubeadm, `certutil.WriteCert`).
@@ -173,24 +173,31 @@ pub(super) fn compose(
     given: &[GivenFile],
     pairs: &BTreeMap<&'static str, Pair>,
 ) -> SecretObject {
+    let layout = cluster.layout();
     let mut files: Vec<(String, String, u32, String)> = vec![];
-    let mut put = |directory: &str, file: &str, mode, content: &str| {
-        files.push((data_key(file), format!("{directory}/{file}"), mode, content.to_owned()));
+    let mut put = |file: &str, path: String, mode, content: &str| {
+        files.push((data_key(file), path, mode, content.to_owned()));
     };
-    for (name, authority) in authorities.all() {
-        put(PKI_DIRECTORY, &format!("{}.crt", name.file()), PUBLIC, authority.certificate_pem());
-        put(PKI_DIRECTORY, &format!("{}.key", name.file()), PRIVATE, authority.key().pem());
-    }
     let trust = authorities.cluster().certificate_pem();
-    put(PKI_DIRECTORY, below_pki(SIGNING_CERTIFICATE), PUBLIC, trust);
-    // kubeadm writes the public key with the private key's mode (keyutil.WriteKey).
-    put(PKI_DIRECTORY, "sa.pub", PRIVATE, authorities.service_account_public_key());
-    put(PKI_DIRECTORY, "sa.key", PRIVATE, authorities.service_account_key().pem());
+    if cluster.is_control_plane(node) {
+        let mut put = |file: &str, mode, content: &str| put(file, pki_file(layout, file), mode, content);
+        for (name, authority) in authorities.all() {
+            put(&format!("{}.crt", name.file()), PUBLIC, authority.certificate_pem());
+            put(&format!("{}.key", name.file()), PRIVATE, authority.key().pem());
+        }
+        put(SIGNING_CERTIFICATE, PUBLIC, trust);
+        put("sa.pub", public_key_mode(layout), authorities.service_account_public_key());
+        put("sa.key", PRIVATE, authorities.service_account_key().pem());
+    }
+    if layout == Layout::Systemd && cluster.has_kubelet(node) {
+        put("ca.crt", HARD_WAY_KUBELET_AUTHORITY.to_owned(), PUBLIC, trust);
+    }
     for leaf in leaves_of(cluster, node) {
         match (leaf.form, pairs.get(leaf.name), leaf.server(cluster, node)) {
             (Form::Pair { file }, Some(pair), _) => {
-                put(PKI_DIRECTORY, &format!("{file}.crt"), PUBLIC, &pair.certificate);
-                put(PKI_DIRECTORY, &format!("{file}.key"), PRIVATE, &pair.key.0);
+                let (certificate, key) = (format!("{file}.crt"), format!("{file}.key"));
+                put(&certificate, pki_file(layout, &certificate), PUBLIC, &pair.certificate);
+                put(&key, pki_file(layout, &key), PRIVATE, &pair.key.0);
             }
             (Form::Kubeconfig { file, .. }, pair, Some(server)) => {
                 let credential = match pair {
@@ -198,12 +205,14 @@ pub(super) fn compose(
                     None => Credential::File(KUBELET_CLIENT_CURRENT),
                 };
                 let user = leaf.subject(node).common_name;
-                put(KUBERNETES_DIRECTORY, file, PRIVATE, &kubeconfig::write(&server, trust, &user, credential));
+                let text = kubeconfig::write(&server, trust, &user, credential);
+                put(file, places::kubeconfig(layout, file), PRIVATE, &text);
             }
             (Form::Pair { .. }, None, _) | (Form::Kubeconfig { .. }, _, None) => {}
         }
     }
-    files.extend(given.iter().map(|file| (file.key.to_owned(), file.path.to_owned(), file.mode, file.content.clone())));
+    let given = given.iter().filter(|_| cluster.is_control_plane(node));
+    files.extend(given.map(|file| (file.key.to_owned(), file.path.to_string(), file.mode, file.content.clone())));
     files.sort();
     let entries: Vec<_> = files.iter().map(|(key, path, mode, _)| IndexEntry::new(key, path, *mode)).collect();
     let mut data = BTreeMap::from([(objects::INDEX_KEY.to_owned(), objects::index(&entries))]);
@@ -214,12 +223,19 @@ pub(super) fn compose(
     let annotations =
         [(objects::NOT_AFTER_ANNOTATION, earliest_end(pairs.values())), (objects::ISSUER_CHECKSUM_ANNOTATION, issuers)];
     let name = objects::node_secret(&cluster.name, &node.name);
-    objects::secret(cluster, name, Some(node), "Opaque", data, annotations)
+    let mut secret = objects::secret(cluster, name, Some(node), "Opaque", data, annotations);
+    let pool = cluster.pool_of(node).map(|pool| (NODE_POOL_LABEL.to_owned(), pool.to_owned()));
+    secret.metadata.labels.get_or_insert_default().extend(pool);
+    secret
 }
 
-/// A path without the directory that all of them are in.
-fn below_pki(path: &str) -> &str {
-    path.trim_start_matches(PKI_DIRECTORY).trim_start_matches('/')
+/// kubeadm writes the service accounts' public key with a private key's mode (`keyutil.WriteKey`), the hard way with a
+/// certificate's.
+fn public_key_mode(layout: Layout) -> u32 {
+    match layout {
+        Layout::StaticPod => PRIVATE,
+        Layout::Systemd => PUBLIC,
+    }
 }
 
 /// The key of a file in a Secret: keys can't have slashes.

@@ -12,7 +12,7 @@ use super::observed::Slot;
 use super::{Authorities, Observed, Plan, Step, initial_cluster};
 pub(crate) use crate::checksum::checksum;
 use crate::cluster::{Cluster, Node};
-use crate::manifests;
+use crate::manifests::{self, systemd};
 use crate::pki::inventory::AuthorityName;
 use crate::rollout::Rollout;
 
@@ -82,7 +82,7 @@ pub fn secret_names(cluster: &Cluster) -> impl Iterator<Item = String> {
     AuthorityName::of(cluster)
         .map(|authority| authority_secret(&cluster.name, authority))
         .chain([service_account_secret(&cluster.name), kubeconfig_secret(&cluster.name)])
-        .chain(cluster.nodes.iter().map(|node| node_secret(&cluster.name, &node.name)))
+        .chain(cluster.machines().map(|node| node_secret(&cluster.name, &node.name)))
         .chain(cluster.users.iter().map(|user| user_secret(&cluster.name, &user.name)))
 }
 
@@ -131,16 +131,22 @@ pub(super) fn trust_bundle(cluster: &Cluster, authorities: &Authorities) -> Conf
     config_map(cluster, trust_bundle_config_map(&cluster.name), None, [("ca.crt".to_owned(), certificate)].into())
 }
 
-/// All that isn't secret on a node, as far as it is rolled out.
+/// All that isn't secret on a control-plane machine, as far as it is rolled out.
 pub(super) fn node_config(cluster: &Cluster, node: &Node, rollout: &Rollout, observed: &Observed) -> ConfigMap {
-    let files = rollout.files(node);
+    let name = node_config_map(&cluster.name, &node.name);
+    let before = match observed.config_map(&cluster.name, &name) {
+        Slot::Ours(found) => found.data.as_ref(),
+        Slot::Free | Slot::Foreign(_) => None,
+    };
+    let network = systemd::pod_network(cluster, node, observed.target.pod_ranges.as_ref(), before);
+    let files: Vec<_> = rollout.files(node).iter().chain(&network).collect();
     let entries: Vec<_> = files.iter().map(|file| IndexEntry::new(&file.key, &file.path, file.mode)).collect();
     let configuration = manifests::cluster_configuration(cluster, rollout.configuration);
     let mut data =
         BTreeMap::from([(INDEX_KEY.to_owned(), index(&entries)), (KUBEADM_CONFIG_KEY.to_owned(), configuration)]);
     data.extend(files.iter().map(|file| (file.key.to_string(), file.content.clone())));
     let joins = initial_cluster::of(cluster, node, observed);
-    let mut config_map = config_map(cluster, node_config_map(&cluster.name, &node.name), Some(node), data);
+    let mut config_map = config_map(cluster, name, Some(node), data);
     if cluster.external_etcd().is_none() {
         config_map.metadata.annotations.get_or_insert_default().extend([
             (initial_cluster::INITIAL_CLUSTER_ANNOTATION.to_owned(), joins.flags.to_text()),

@@ -11,6 +11,7 @@ use super::objects::{MANAGED_BY, MANAGED_BY_LABEL};
 use crate::addons::{Addon, AddonFacts};
 use crate::cluster::Version;
 use crate::etcd::Member;
+use crate::manifests::systemd::PodRanges;
 use crate::pki::CertificateFacts;
 use crate::rollout::StaticPod;
 
@@ -34,8 +35,13 @@ pub struct Observed {
 pub struct TargetFacts {
     /// Whether its API server answers and holds what Keyplane needs; the reason and message where not.
     pub available: Option<Result<(), (String, String)>>,
-    /// The control-plane Nodes that it knows, and whether each is Ready. Nothing while it does not answer.
+    /// The declared Nodes that it knows, and whether each is Ready. Nothing while it does not answer.
     pub nodes: Option<BTreeMap<String, bool>>,
+    /// The ranges of Pod addresses that its Nodes have. Nothing while it does not answer.
+    pub pod_ranges: Option<PodRanges>,
+    /// The control-plane machines that are no Nodes, and whether the API server of each answers /readyz at its own
+    /// address. Nothing while the target does not answer.
+    pub api_servers: Option<BTreeMap<String, bool>>,
     /// The static pods of the control plane, by node and component. Nothing while it does not answer.
     pub static_pods: Option<BTreeMap<(String, String), StaticPod>>,
     /// The version that each Node's kubelet reports, workers' too.

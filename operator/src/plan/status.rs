@@ -55,7 +55,11 @@ pub fn report(
         // A list that was true is the trace of the keys that are gone: without it they would be made anew.
         None => observed.status.certificates.clone(),
     };
-    let nodes = observed.target.nodes.as_ref();
+    let nodes = if cluster.spec.control_plane.register_nodes {
+        observed.target.nodes.as_ref()
+    } else {
+        observed.target.api_servers.as_ref()
+    };
     let ready =
         cluster.nodes.iter().filter(|node| nodes.and_then(|nodes| nodes.get(&node.name)) == Some(&true)).count();
     let rollout = rollout(cluster, observed);
@@ -251,7 +255,7 @@ pub fn certificates(cluster: &Cluster, observed: &Observed, authorities: &Author
         let renewal = renewal::leaf_renewal_time(&facts, cluster.policy.leaf(leaf.name));
         Some(row(leaf.name, node, leaf.issuer.name(), &facts, renewal))
     };
-    for node in &cluster.nodes {
+    for node in cluster.machines() {
         let secret = observed.secrets.get(&objects::node_secret(&cluster.name, &node.name));
         list.extend(
             leaves_of(cluster, node)

@@ -32,16 +32,8 @@ pub fn files(
     sysctls: &BTreeMap<String, String>,
     kubelet_program: &str,
 ) -> Vec<File> {
-    let mut files = vec![
-        File::new("modules.conf", "/etc/modules-load.d/k8s.conf", PUBLIC, kernel::modules_file()),
-        File::new("sysctl.conf", SYSCTL_FILE, PUBLIC, kernel::sysctl_file(cluster, sysctls)),
-        File::new(
-            "containerd-config.toml",
-            "/etc/containerd/config.toml",
-            PUBLIC,
-            containerd::configuration(cluster, kubelet),
-        ),
-        File::new("crictl.yaml", "/etc/crictl.yaml", PUBLIC, containerd::crictl()),
+    let mut files = common_files(cluster, kubelet, sysctls);
+    files.extend([
         File::new(
             "kubelet.service",
             "/usr/lib/systemd/system/kubelet.service",
@@ -54,6 +46,23 @@ pub fn files(
             PUBLIC,
             units::kubeadm_drop_in(kubelet_program),
         ),
+    ]);
+    files
+}
+
+/// Those that are the same wherever the kubelet's files are.
+#[must_use]
+pub fn common_files(cluster: &Cluster, kubelet: &Value, sysctls: &BTreeMap<String, String>) -> Vec<File> {
+    let mut files = vec![
+        File::new("modules.conf", "/etc/modules-load.d/k8s.conf", PUBLIC, kernel::modules_file()),
+        File::new("sysctl.conf", SYSCTL_FILE, PUBLIC, kernel::sysctl_file(cluster, sysctls)),
+        File::new(
+            "containerd-config.toml",
+            "/etc/containerd/config.toml",
+            PUBLIC,
+            containerd::configuration(cluster, kubelet),
+        ),
+        File::new("crictl.yaml", "/etc/crictl.yaml", PUBLIC, containerd::crictl()),
     ];
     files.extend(containerd::mirrors(cluster));
     files

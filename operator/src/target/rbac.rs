@@ -1,5 +1,6 @@
 //! Who may do what in the target: kubeadm's rules, and Keyplane's own.
 
+use keyplane_crds::Layout;
 use serde_json::{Value, json};
 
 use super::{TargetObject, USER};
@@ -11,13 +12,16 @@ pub(super) const GROUP: &str = "rbac.authorization.k8s.io";
 /// The group of bootstrap tokens that kubeadm makes.
 pub(crate) const BOOTSTRAPPERS: &str = "system:bootstrappers:kubeadm:default-node-token";
 const NODES: &str = "system:nodes";
+/// The hard way's role and binding for the API server's way to the kubelets.
+const TO_KUBELET: &str = "system:kube-apiserver-to-kubelet";
+const TO_KUBELET_BINDING: &str = "system:kube-apiserver";
 
 /// kubeadm's names are those of its constants and `phases/bootstraptoken`, `phases/uploadconfig`, `phases/kubelet`.
 #[rustfmt::skip]
 pub(super) fn objects(cluster: &Cluster) -> Vec<TargetObject> {
-    vec![
+    let mut objects = api_server_to_kubelet(cluster);
+    objects.extend([
         cluster_role_binding("kubeadm:cluster-admins", "cluster-admin", &[group("kubeadm:cluster-admins")]),
-        cluster_role_binding("kubeadm:apiserver-kubelet-client", "system:kubelet-api-admin", &[user("kube-apiserver-kubelet-client")]),
         cluster_role_binding("kubeadm:kubelet-bootstrap", "system:node-bootstrapper", &[group(BOOTSTRAPPERS)]),
         cluster_role("kubeadm:get-nodes", &[rule("", &["nodes"], &[], &["get"])]),
         cluster_role_binding("kubeadm:get-nodes", "kubeadm:get-nodes", &[group(BOOTSTRAPPERS)]),
@@ -35,7 +39,22 @@ pub(super) fn objects(cluster: &Cluster) -> Vec<TargetObject> {
         role_binding("kube-system", USER, &[user(USER)]),
         role("kube-public", USER, &[rule("", &["configmaps"], &["cluster-info"], &["get", "patch"])]),
         role_binding("kube-public", USER, &[user(USER)]),
-    ]
+    ]);
+    objects
+}
+
+/// What lets the API server ask kubelets for logs and the like: kubeadm's binding of a default role, or the hard way's
+/// role of its own, under the names that each is known by.
+#[rustfmt::skip]
+fn api_server_to_kubelet(cluster: &Cluster) -> Vec<TargetObject> {
+    let client = [user("kube-apiserver-kubelet-client")];
+    match cluster.layout() {
+        Layout::StaticPod => vec![cluster_role_binding("kubeadm:apiserver-kubelet-client", "system:kubelet-api-admin", &client)],
+        Layout::Systemd => vec![
+            cluster_role(TO_KUBELET, &[rule("", &["nodes/proxy", "nodes/stats", "nodes/log", "nodes/spec", "nodes/metrics"], &[], &["*"])]),
+            cluster_role_binding(TO_KUBELET_BINDING, TO_KUBELET, &client),
+        ],
+    }
 }
 
 /// Keyplane's own rights in kube-system.
@@ -54,10 +73,17 @@ fn addon_rule(right: &addons::Rule) -> Value {
 /// add-ons.
 fn own_rules(cluster: &Cluster) -> Vec<Value> {
     let nodes: Vec<_> = cluster.nodes.iter().map(|node| node.name.as_str()).collect();
-    let cluster_roles = ["kubeadm:get-nodes", USER, JOIN];
+    let mut cluster_roles = vec!["kubeadm:get-nodes", USER, JOIN];
+    let to_kubelet = match cluster.layout() {
+        Layout::StaticPod => "kubeadm:apiserver-kubelet-client",
+        Layout::Systemd => {
+            cluster_roles.push(TO_KUBELET);
+            TO_KUBELET_BINDING
+        }
+    };
     let cluster_role_bindings = [
         "kubeadm:cluster-admins",
-        "kubeadm:apiserver-kubelet-client",
+        to_kubelet,
         "kubeadm:kubelet-bootstrap",
         "kubeadm:get-nodes",
         "kubeadm:node-autoapprove-bootstrap",
@@ -73,13 +99,15 @@ fn own_rules(cluster: &Cluster) -> Vec<Value> {
         rule("certificates.k8s.io", &["certificatesigningrequests/approval"], &[], &["patch", "update"]),
         rule("certificates.k8s.io", &["signers"], &["kubernetes.io/kubelet-serving"], &["approve"]),
         rule("", &["nodes"], &[], &["get", "list", "watch"]),
-        rule("", &["nodes"], &nodes, &["patch"]),
         rule(GROUP, &["clusterroles"], &cluster_roles, &["get"]),
         rule(GROUP, &["clusterrolebindings"], &cluster_role_bindings, &["get"]),
         rule(GROUP, &["roles", "rolebindings"], &roles, &["get"]),
         rule("admissionregistration.k8s.io", &policies, &[ADMISSION_POLICY], &["get"]),
     ];
     rules.extend(addons::rights(cluster).1.iter().map(addon_rule));
+    if cluster.spec.control_plane.register_nodes {
+        rules.push(rule("", &["nodes"], &nodes, &["patch"]));
+    }
     rules
 }
 

@@ -5,9 +5,10 @@
 
 use k8s_openapi::jiff::Timestamp;
 use keyplane::cluster::{Cluster, Policy};
+use keyplane::manifests::systemd::PodRanges;
 use keyplane::plan::issuance::fulfil;
 use keyplane::plan::{Kind, Observed, Plan, Step, plan};
-use keyplane_crds::{CertificatePolicySpec, ClusterSpecSpec};
+use keyplane_crds::{CertificatePolicySpec, ClusterSpecSpec, NodePoolSpec};
 use kube::ResourceExt;
 
 /// A small cluster, and keys that are made in no time.
@@ -40,6 +41,12 @@ pub fn cluster(spec: &str) -> Cluster {
         serde_saphyr::from_str("{authority: {keyAlgorithm: ECDSA-P256}, leaf: {keyAlgorithm: ECDSA-P256}}").unwrap();
     let spec: ClusterSpecSpec = serde_saphyr::from_str(spec).unwrap();
     Cluster::parse("demo", "default", &spec, Policy::parse(&policy).unwrap()).unwrap()
+}
+
+/// The cluster `demo` of this spec with one pool.
+pub fn cluster_with_pool(spec: &str, pool: &str) -> Cluster {
+    let pool: NodePoolSpec = serde_saphyr::from_str(pool).unwrap();
+    cluster(spec).with_pools([("workers".to_owned(), &pool)])
 }
 
 /// Carries out one step, as the API server would: a Secret that is there is not created.
@@ -85,6 +92,29 @@ pub fn settled(spec: &str) -> (Cluster, Observed) {
     let mut observed = Observed::default();
     assert!(settle(&cluster, &mut observed).blockers.is_empty());
     (cluster, observed)
+}
+
+/// The same components as units, on a server that is no Node, with workers.
+pub const HARD_WAY: &str = "
+kubernetesVersion: v1.37.2
+controlPlaneEndpoint: {host: api.demo.example}
+controlPlane:
+  nodes: [{name: server, addresses: [10.0.0.11]}]
+  layout: Systemd
+  registerNodes: false
+network: {podCIDRs: [10.200.0.0/16], serviceCIDRs: [10.32.0.0/24]}
+";
+
+/// Two workers that are declared by name.
+pub const WORKERS: &str = "
+clusterRef: {name: demo}
+machines: [{name: node-0, addresses: [10.0.0.20]}, {name: node-1, addresses: [10.0.0.21]}]
+";
+
+/// The ranges of Pod addresses of some Nodes.
+pub fn pod_ranges(ranges: &[(&str, &[&str])]) -> PodRanges {
+    let parse = |ranges: &[&str]| ranges.iter().map(|range| range.parse().unwrap()).collect();
+    ranges.iter().map(|(name, ranges)| ((*name).to_owned(), parse(ranges))).collect()
 }
 
 /// A text in a Secret.

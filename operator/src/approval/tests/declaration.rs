@@ -2,6 +2,8 @@
 
 use std::net::IpAddr;
 
+use keyplane_crds::Layout;
+
 use super::*;
 use crate::approval::declaration::Claim;
 
@@ -59,4 +61,20 @@ fn a_selector_declares_the_nodes_that_match_and_the_addresses_in_its_ranges() {
     assert_eq!(claim(&pools, "w-1", "10.0.2.0"), None);
     assert_eq!(claim(&pools, "x-1", "10.0.1.0"), None);
     assert!(!Declaration::of("x-1", &World::new().cluster, &pools).is_declared());
+}
+
+#[test]
+fn nothing_is_declared_about_servers_that_are_no_nodes() {
+    let mut cluster = World::new().cluster;
+    assert!(Declaration::of("cp1", &cluster, &[]).is_declared());
+    cluster.control_plane.layout = Layout::Systemd;
+    cluster.control_plane.register_nodes = false;
+    // Not even a pool can lend an API server's name to a kubelet.
+    let pools = [
+        pool(&json!({"machines": [{"name": "cp1", "addresses": ["10.0.0.11"]}]})),
+        pool(&json!({"role": "ControlPlane", "selector": {"namePattern": "cp*", "addressCIDRs": ["10.0.0.0/24"]}})),
+    ];
+    let declaration = Declaration::of("cp1", &cluster, &pools);
+    assert!(!declaration.is_declared());
+    assert_eq!(declaration.claim(&"10.0.0.11".parse().unwrap()), None);
 }

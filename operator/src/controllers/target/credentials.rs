@@ -1,11 +1,14 @@
 //! Keyplane's credentials for a target. They are read or made when a connection needs them, and not kept.
 
+use std::collections::BTreeMap;
+
 use k8s_openapi::api::core::v1::Secret;
 use k8s_openapi::jiff::Timestamp;
 use kube::{Api, Client};
 
 use super::Brief;
 use super::preparation::Unavailable;
+use crate::cluster::Endpoint;
 use crate::etcd_client::Credentials;
 use crate::kube::target_client;
 use crate::kubeconfig;
@@ -14,15 +17,30 @@ use crate::pki::inventory::AuthorityName;
 use crate::plan::objects;
 use crate::target::client_subject;
 
-/// A client of the target as Keyplane's own narrow user.
-pub(super) async fn own(management: &Client, brief: &Brief) -> Result<Client, Unavailable> {
+/// Clients of the target as Keyplane's own narrow user.
+pub(super) struct Clients {
+    /// At the endpoint that all API servers share.
+    pub(super) shared: Client,
+    /// At each API server's own address, by the machine's name, where no Node tells of the machines.
+    pub(super) of_each: BTreeMap<String, Client>,
+}
+
+/// Keyplane's clients of the target, all with one certificate.
+pub(super) async fn own(management: &Client, brief: &Brief) -> Result<Clients, Unavailable> {
     let (trust, certificate, key) = issue(management, brief, AuthorityName::Cluster).await?;
     // The reconciliation has looked at the authority; one that is another by now is its business first.
     if trust != brief.trust {
         let name = objects::authority_secret(&brief.cluster.name, AuthorityName::Cluster);
         return Err(Unavailable::new("NoClient", format!("Secret {name}: its certificate has changed")));
     }
-    connect(brief, &certificate, &key).await
+    let mut of_each = BTreeMap::new();
+    if !brief.cluster.spec.control_plane.register_nodes {
+        for node in &brief.cluster.nodes {
+            let client = connect(brief, &node.local_endpoint(), &certificate, &key).await?;
+            of_each.insert(node.name.clone(), client);
+        }
+    }
+    Ok(Clients { shared: connect(brief, &brief.cluster.endpoint, &certificate, &key).await?, of_each })
 }
 
 /// A client of the target's etcd. etcd asks for no more than a certificate of its authority.
@@ -62,7 +80,7 @@ pub(super) async fn super_admin(management: &Client, brief: &Brief) -> Result<Cl
     let secret = read(management, brief, &objects::node_secret(&brief.cluster.name, &first.name)).await?;
     let credential = objects::text(&secret, "super-admin.conf").and_then(kubeconfig::embedded_credential);
     let (certificate, key) = credential.ok_or_else(missing)?;
-    connect(brief, &certificate, &key).await
+    connect(brief, &brief.cluster.endpoint, &certificate, &key).await
 }
 
 async fn read(management: &Client, brief: &Brief, name: &str) -> Result<Secret, Unavailable> {
@@ -71,8 +89,7 @@ async fn read(management: &Client, brief: &Brief, name: &str) -> Result<Secret, 
     secrets.get(name).await.map_err(failed)
 }
 
-async fn connect(brief: &Brief, certificate: &str, key: &str) -> Result<Client, Unavailable> {
-    let cluster = &brief.cluster;
-    let client = target_client::connect(cluster.proxy_url(), &cluster.endpoint, &brief.trust, certificate, key).await;
+async fn connect(brief: &Brief, server: &Endpoint, certificate: &str, key: &str) -> Result<Client, Unavailable> {
+    let client = target_client::connect(brief.cluster.proxy_url(), server, &brief.trust, certificate, key).await;
     client.map_err(|error| Unavailable::new("NoClient", error.to_string()))
 }

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use ipnet::IpNet;
 use k8s_openapi::api::core::v1::Node;
 use kube::runtime::watcher::Event;
 
@@ -9,12 +10,14 @@ use super::listing::Listing;
 use crate::approval::NodeFacts;
 use crate::join::Pool;
 use crate::join::state::NodeState;
+use crate::manifests::systemd::{PodRanges, pod_ranges};
 
 /// What is known of a Node.
 #[derive(Debug, PartialEq)]
 struct Known {
     facts: NodeFacts,
     state: NodeState,
+    pod_ranges: Vec<IpNet>,
     kubelet: String,
 }
 
@@ -38,6 +41,12 @@ impl Nodes {
         self.0.known().iter().map(|(name, node)| (name.clone(), node.facts.clone())).collect()
     }
 
+    /// The ranges of Pod addresses of every Node that has some.
+    pub(super) fn pod_ranges(&self) -> PodRanges {
+        let ranges = self.0.known().iter().filter(|(_, node)| !node.pod_ranges.is_empty());
+        ranges.map(|(name, node)| (name.clone(), node.pod_ranges.clone())).collect()
+    }
+
     /// Of these names those that are there, and whether each is Ready.
     pub(super) fn ready<'a>(&self, names: impl Iterator<Item = &'a str>) -> BTreeMap<String, bool> {
         names.filter_map(|name| Some((name.to_owned(), self.0.known().get(name)?.state.ready == Some(true)))).collect()
@@ -59,7 +68,8 @@ impl From<&Node> for Known {
     fn from(node: &Node) -> Self {
         let info = node.status.as_ref().and_then(|status| status.node_info.as_ref());
         let kubelet = info.map(|info| info.kubelet_version.clone()).unwrap_or_default();
-        Self { facts: NodeFacts::from(node), state: NodeState::from(node), kubelet }
+        let (facts, state) = (NodeFacts::from(node), NodeState::from(node));
+        Self { facts, state, pod_ranges: pod_ranges(node), kubelet }
     }
 }
 

@@ -1,10 +1,12 @@
 //! One target's session: connect, prepare, watch; on any trouble say so, wait, and begin again.
 
+use std::collections::BTreeMap;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures::StreamExt;
+use futures::future::join_all;
 use k8s_openapi::api::certificates::v1::CertificateSigningRequest;
 use k8s_openapi::api::core::v1::Node;
 use k8s_openapi::jiff::Timestamp;
@@ -17,7 +19,7 @@ use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, MissedTickBehavior, interval, interval_at, sleep, timeout};
 
 use super::addons::{Addons, Done};
-use super::credentials;
+use super::credentials::{self, Clients};
 use super::nodes::Nodes;
 use super::preparation::{Prepared, Unavailable, prepare};
 use super::signing_requests::SigningRequests;
@@ -77,10 +79,15 @@ impl Session {
             self.findings.learn(|facts| {
                 facts.available = Some(Err((unavailable.reason.to_owned(), unavailable.message.clone())));
                 facts.nodes = None;
+                facts.pod_ranges = None;
+                facts.api_servers = None;
                 facts.static_pods = None;
                 facts.addons = None;
             });
-            self.learn_of_machines(|facts| facts.nodes = None);
+            self.learn_of_machines(|facts| {
+                facts.nodes = None;
+                facts.pod_ranges = None;
+            });
             tokio::select! {
                 changed = briefs.changed() => if changed.is_err() { return },
                 () = sleep(backoff::delay(failures).min(LONGEST_WAIT)) => {}
@@ -103,11 +110,15 @@ impl Session {
 
     /// Works with the target until the certificate is to be renewed (`Ok`) or something fails.
     async fn connected(&self, brief: &Brief, failures: &mut u32) -> Result<(), Unavailable> {
-        let client = credentials::own(&self.management, brief).await?;
+        let Clients { shared: client, of_each } = credentials::own(&self.management, brief).await?;
         probe(&client, brief).await?;
         self.tell(brief, within(brief, prepare(&client, &self.management, brief)).await??).await;
         *failures = 0;
-        self.findings.learn(|facts| facts.available = Some(Ok(())));
+        let api_servers = probe_each(&of_each, brief).await;
+        self.findings.learn(|facts| {
+            facts.available = Some(Ok(()));
+            facts.api_servers = api_servers;
+        });
 
         let watched_nodes = watcher(Api::<Node>::all(client.clone()), watcher::Config::default());
         let mut watched_nodes = pin!(watched_nodes.default_backoff());
@@ -141,13 +152,17 @@ impl Session {
                     Some(Ok(event)) => {
                         // A kubelet updates its Node all the time; most of it is nothing new here.
                         if nodes.take(&event) && nodes.are_listed() {
-                            let declared = brief.cluster.nodes.iter().map(|node| node.name.as_str());
+                            let declared = brief.cluster.machines().map(|node| node.name.as_str());
                             self.findings.learn(|facts| {
                                 facts.nodes = Some(nodes.ready(declared));
                                 facts.kubelets = nodes.kubelets();
+                                facts.pod_ranges = Some(nodes.pod_ranges());
                             });
                             judge.nodes_changed(nodes.facts());
-                            self.learn_of_machines(|facts| facts.nodes = Some(nodes.of_pools(&brief.workers)));
+                            self.learn_of_machines(|facts| {
+                                facts.nodes = Some(nodes.of_pools(&brief.workers));
+                                facts.pod_ranges = Some(nodes.pod_ranges());
+                            });
                             tokens_due = Some(Instant::now());
                         }
                         if let Event::Apply(node) | Event::InitApply(node) = event {
@@ -198,7 +213,11 @@ impl Session {
                     tokens_due = Some(Instant::now());
                 }
                 _ = probes.tick() => match probe(&client, brief).await {
-                    Ok(()) => silent = 0,
+                    Ok(()) => {
+                        silent = 0;
+                        let api_servers = probe_each(&of_each, brief).await;
+                        self.findings.learn(|facts| facts.api_servers = api_servers);
+                    }
                     Err(unavailable) => {
                         silent += 1;
                         if silent > 1 {
@@ -285,9 +304,13 @@ impl Session {
     /// Marks a declared control-plane Node that is new, and a worker's Node that lacks labels.
     async fn mark(&self, client: &Client, brief: &Brief, node: &Node) {
         let name = node.name_any();
+        let control_plane = &brief.cluster.spec.control_plane;
         let (patch, what) = if let Some(declared) = brief.cluster.nodes.iter().find(|declared| declared.name == name) {
-            let taints = brief.cluster.spec.control_plane.taints.as_deref();
-            (mark(node, taints, declared.failure_domain.as_deref()), "as one of the control plane")
+            if !control_plane.register_nodes {
+                return;
+            }
+            let zone = declared.failure_domain.as_deref();
+            (mark(node, control_plane.taints.as_deref(), zone), "as one of the control plane")
         } else {
             (mark_worker(node, &brief.workers), "with the labels of its NodePool")
         };
@@ -311,6 +334,12 @@ async fn within<T>(brief: &Brief, work: impl Future<Output = T>) -> Result<T, Un
         let seconds = WORK_TIMEOUT.as_secs();
         Unavailable::new("Unreachable", format!("the API server at {endpoint} did not answer within {seconds} s"))
     })
+}
+
+/// Whether the API server of each machine answers, where no Node tells of the machine.
+async fn probe_each(clients: &BTreeMap<String, Client>, brief: &Brief) -> Option<BTreeMap<String, bool>> {
+    let answers = clients.iter().map(async |(name, client)| (name.clone(), probe(client, brief).await.is_ok()));
+    Some(join_all(answers).await.into_iter().collect()).filter(|_| !clients.is_empty())
 }
 
 async fn probe(client: &Client, brief: &Brief) -> Result<(), Unavailable> {

@@ -56,7 +56,7 @@ impl<'a> Tokens<'a> {
     ) -> BTreeMap<String, TokenState> {
         let mut states = BTreeMap::new();
         for pool in &self.brief.workers {
-            let needed = is_any_missing(pool, nodes, now);
+            let needed = pool.joins_by_token(&self.brief.cluster) && is_any_missing(pool, nodes, now);
             let kept = self.keep_pool(&pool.name, pool.token_ttl, needed.then_some(pool), now).await;
             states.insert(pool.name.clone(), kept.unwrap_or_else(TokenState::Failed));
         }

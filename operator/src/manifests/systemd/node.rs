@@ -1,0 +1,86 @@
+//! The units of a machine that runs Pods.
+
+use std::collections::BTreeMap;
+
+use serde_json::{Value, json};
+
+use super::super::File;
+use super::unit::Service;
+use super::{file, program, restart, setting};
+use crate::cluster::{Cluster, joined};
+use crate::pki::places;
+use crate::{preparation, yaml};
+
+const KUBELET_CONFIGURATION: &str = "/var/lib/kubelet/kubelet-config.yaml";
+const PROXY_CONFIGURATION: &str = "/var/lib/kube-proxy/kube-proxy-config.yaml";
+/// Where the hard way has containerd, and Debian too.
+const CONTAINERD_DIRECTORY: &str = "/bin";
+
+/// The files. `kubelet` is the configuration of the machine's kubelet, `sysctls` are the user's, `flags` tell the
+/// kubelet of its machine.
+#[must_use]
+pub fn node_files(
+    cluster: &Cluster,
+    name: &str,
+    kubelet: &Value,
+    sysctls: &BTreeMap<String, String>,
+    flags: Vec<String>,
+) -> Vec<File> {
+    let mut files = preparation::common_files(cluster, kubelet, sysctls);
+    let containerd = preparation::containerd_unit(CONTAINERD_DIRECTORY);
+    files.extend([
+        file("containerd.service", preparation::CONTAINERD_UNIT, containerd),
+        file("kubelet.service", "/etc/systemd/system/kubelet.service", kubelet_unit(cluster, flags)),
+        file("kubelet-config.yaml", KUBELET_CONFIGURATION, yaml::write(kubelet)),
+        file("kube-proxy.service", "/etc/systemd/system/kube-proxy.service", proxy_unit()),
+        file("kube-proxy-config.yaml", PROXY_CONFIGURATION, proxy_configuration(cluster, name)),
+    ]);
+    files
+}
+
+fn kubelet_unit(cluster: &Cluster, flags: Vec<String>) -> String {
+    let kubeconfig = places::kubeconfig(cluster.layout(), "kubelet.conf");
+    let mut command =
+        vec!["kubelet".to_owned(), format!("--config={KUBELET_CONFIGURATION}"), format!("--kubeconfig={kubeconfig}")];
+    command.extend(flags);
+    let mut settings = vec![("ExecStart", program(command))];
+    settings.extend(restart());
+    // The kubelet reports what its own unit and the runtime's use.
+    settings.extend([setting("CPUAccounting", "true"), setting("MemoryAccounting", "true")]);
+    Service {
+        description: "kubelet, which runs the Node's Pods",
+        documentation: "https://kubernetes.io/docs/reference/command-line-tools-reference/kubelet/",
+        after: &["network-online.target", "containerd.service"],
+        wants: &["network-online.target"],
+        requires: &["containerd.service"],
+        settings,
+    }
+    .text()
+}
+
+fn proxy_unit() -> String {
+    let mut settings =
+        vec![("ExecStart", program(vec!["kube-proxy".to_owned(), format!("--config={PROXY_CONFIGURATION}")]))];
+    settings.extend(restart());
+    Service {
+        description: "kube-proxy, which leads Services' addresses to Pods",
+        documentation: "https://kubernetes.io/docs/reference/command-line-tools-reference/kube-proxy/",
+        after: &["network-online.target"],
+        wants: &["network-online.target"],
+        settings,
+        ..Service::default()
+    }
+    .text()
+}
+
+fn proxy_configuration(cluster: &Cluster, name: &str) -> String {
+    yaml::write(&json!({
+        "apiVersion": "kubeproxy.config.k8s.io/v1alpha1",
+        "kind": "KubeProxyConfiguration",
+        "clientConnection": {"kubeconfig": places::kubeconfig(cluster.layout(), "kube-proxy.conf")},
+        "clusterCIDR": joined(&cluster.pod_cidrs),
+        "hostnameOverride": name,
+        // kubeadm's. What is not set becomes nftables in a version to come.
+        "mode": "iptables",
+    }))
+}

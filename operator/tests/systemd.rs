@@ -1,0 +1,410 @@
+//! The layout `Systemd`: each file of the hard way is where it belongs, and systemd takes the units as they are.
+
+// Helpers of tests are no tests to clippy.
+#![allow(clippy::unwrap_used, clippy::panic)]
+
+mod common;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::os::unix::fs::{PermissionsExt, symlink};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use common::{HARD_WAY, WORKERS, cluster, cluster_with_pool, noon, pod_ranges, settle, text};
+use keyplane::cluster::Cluster;
+use keyplane::join::Pool;
+use keyplane::join::objects::worker_config;
+use keyplane::manifests::{self, File, systemd};
+use keyplane::plan::objects::IndexEntry;
+use keyplane::plan::{Observed, TargetFacts, plan, status};
+use keyplane_crds::condition_of;
+
+const EXAMPLE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../examples/systemd.yaml");
+
+/// What `kubectl get nodes -o yaml` says once both workers have registered.
+const NODES: &str = "
+apiVersion: v1
+kind: List
+items:
+  - {apiVersion: v1, kind: Node, metadata: {name: node-0}, spec: {podCIDRs: [10.200.0.0/24]}}
+  - {apiVersion: v1, kind: Node, metadata: {name: node-1}, spec: {podCIDRs: [10.200.1.0/24]}}
+";
+
+/// The example as `keyplane render` writes it.
+fn rendered(folder: &Path) -> PathBuf {
+    let (nodes, output) = (folder.join("nodes.yaml"), folder.join("out"));
+    fs::write(&nodes, NODES).unwrap();
+    let mut command = Command::new(env!("CARGO_BIN_EXE_keyplane"));
+    command.args(["render", "-f", EXAMPLE, "-f"]).arg(nodes).arg("-o").arg(&output);
+    let done = command.output().unwrap();
+    assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
+    output
+}
+
+fn mode(path: &Path) -> u32 {
+    let metadata = fs::metadata(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+    metadata.permissions().mode() & 0o777
+}
+
+fn files_below(folder: &Path) -> BTreeSet<String> {
+    let mut found = BTreeSet::new();
+    let mut open = vec![folder.to_owned()];
+    while let Some(next) = open.pop() {
+        for entry in fs::read_dir(next).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                open.push(path);
+            } else {
+                found.insert(format!("/{}", path.strip_prefix(folder).unwrap().display()));
+            }
+        }
+    }
+    found
+}
+
+#[test]
+fn every_path_of_the_hard_way_is_there_with_its_mode() {
+    let folder = tempfile::tempdir().unwrap();
+    let output = rendered(folder.path());
+    let server = [
+        ("/etc/etcd/ca.crt", 0o644),
+        ("/etc/etcd/peer.crt", 0o644),
+        ("/etc/etcd/peer.key", 0o600),
+        ("/etc/etcd/server.crt", 0o644),
+        ("/etc/etcd/server.key", 0o600),
+        ("/etc/kubernetes/config/kube-scheduler.yaml", 0o644),
+        ("/etc/systemd/system/etcd.service", 0o644),
+        ("/etc/systemd/system/kube-apiserver.service", 0o644),
+        ("/etc/systemd/system/kube-controller-manager.service", 0o644),
+        ("/etc/systemd/system/kube-scheduler.service", 0o644),
+        ("/var/lib/kubernetes/admin.kubeconfig", 0o600),
+        ("/var/lib/kubernetes/ca.crt", 0o644),
+        ("/var/lib/kubernetes/ca.key", 0o600),
+        ("/var/lib/kubernetes/kube-api-server.crt", 0o644),
+        ("/var/lib/kubernetes/kube-api-server.key", 0o600),
+        ("/var/lib/kubernetes/kube-controller-manager.kubeconfig", 0o600),
+        ("/var/lib/kubernetes/kube-scheduler.kubeconfig", 0o600),
+        ("/var/lib/kubernetes/service-accounts.crt", 0o644),
+        ("/var/lib/kubernetes/service-accounts.key", 0o600),
+    ];
+    for (path, expected) in server {
+        assert_eq!(mode(&output.join("server").join(&path[1..])), expected, "{path}");
+    }
+    // A server that is no Node has nothing of one.
+    let there = files_below(&output.join("server"));
+    assert!(!there.iter().any(|path| path.contains("kubelet/") || path.contains("kube-proxy")), "{there:?}");
+    let worker = [
+        ("/etc/cni/net.d/10-bridge.conflist", 0o644),
+        ("/etc/cni/net.d/99-loopback.conf", 0o644),
+        ("/etc/containerd/config.toml", 0o644),
+        ("/etc/systemd/system/containerd.service", 0o644),
+        ("/etc/systemd/system/kube-proxy.service", 0o644),
+        ("/etc/systemd/system/kubelet.service", 0o644),
+        ("/etc/systemd/system/pod-routes.service", 0o644),
+        ("/var/lib/kube-proxy/kube-proxy-config.yaml", 0o644),
+        ("/var/lib/kube-proxy/kubeconfig", 0o600),
+        ("/var/lib/kubelet/ca.crt", 0o644),
+        ("/var/lib/kubelet/kubeconfig", 0o600),
+        ("/var/lib/kubelet/kubelet-config.yaml", 0o644),
+    ];
+    for node in ["node-0", "node-1"] {
+        for (path, expected) in worker {
+            assert_eq!(mode(&output.join(node).join(&path[1..])), expected, "{path}");
+        }
+    }
+}
+
+#[test]
+fn a_worker_has_no_secret_but_the_kubeconfigs_of_its_own_two_programs() {
+    let folder = tempfile::tempdir().unwrap();
+    let output = rendered(folder.path());
+    let node = output.join("node-0");
+    let secret: Vec<_> = files_below(&node).into_iter().filter(|path| mode(&node.join(&path[1..])) != 0o644).collect();
+    assert_eq!(secret, ["/var/lib/kube-proxy/kubeconfig", "/var/lib/kubelet/kubeconfig"]);
+    for path in files_below(&node) {
+        assert!(!fs::read_to_string(node.join(&path[1..])).unwrap().contains("PRIVATE KEY"), "{path}");
+    }
+    let kubelet = fs::read_to_string(node.join("var/lib/kubelet/kubeconfig")).unwrap();
+    assert!(kubelet.contains("name: system:node:node-0\n"), "the kubelet is somebody else");
+    assert!(kubelet.contains("server: https://server.kubernetes.local:6443\n"));
+    assert!(kubelet.contains("client-key-data"));
+    let proxy = fs::read_to_string(node.join("var/lib/kube-proxy/kubeconfig")).unwrap();
+    assert!(proxy.contains("name: system:kube-proxy\n"));
+}
+
+/// Each path that a unit or a configuration names, save those that a program makes itself.
+fn named_paths(content: &str) -> BTreeSet<String> {
+    let ends = |c: char| c.is_whitespace() || matches!(c, '"' | '\'' | ',' | '=' | ':' | ']');
+    content
+        .split(ends)
+        .filter(|word| ["/var/lib/kube", "/etc/etcd/", "/etc/kubernetes/"].iter().any(|start| word.starts_with(start)))
+        .map(str::to_owned)
+        .collect()
+}
+
+#[test]
+fn every_file_that_a_unit_names_is_on_its_machine() {
+    let folder = tempfile::tempdir().unwrap();
+    let output = rendered(folder.path());
+    let mut looked_at = 0;
+    for machine in ["server", "node-0"] {
+        let root = output.join(machine);
+        let there = files_below(&root);
+        for path in &there {
+            for named in named_paths(&fs::read_to_string(root.join(&path[1..])).unwrap()) {
+                looked_at += 1;
+                assert!(there.contains(&named), "{path} of {machine} names {named}, which is not there");
+            }
+        }
+    }
+    assert!(looked_at > 25, "only {looked_at} paths");
+}
+
+/// A machine's root with its files, stand-ins for the programs, and systemd's own targets.
+fn stage(root: &Path, machine: &Path) {
+    for path in files_below(machine) {
+        let place = root.join(&path[1..]);
+        fs::create_dir_all(place.parent().unwrap()).unwrap();
+        fs::copy(machine.join(&path[1..]), place).unwrap();
+    }
+    let programs = ["etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler", "kubelet", "kube-proxy"]
+        .map(|name| format!("usr/local/bin/{name}"));
+    let system = ["usr/bin/containerd", "usr/sbin/ip", "usr/sbin/iptables", "usr/sbin/modprobe"].map(str::to_owned);
+    for program in programs.into_iter().chain(system) {
+        let place = root.join(program);
+        fs::create_dir_all(place.parent().unwrap()).unwrap();
+        fs::write(&place, "#!/bin/sh\n").unwrap();
+        fs::set_permissions(&place, fs::Permissions::from_mode(0o755)).unwrap();
+    }
+    for folder in ["bin", "sbin", "lib"] {
+        fs::create_dir_all(root.join("usr").join(folder)).unwrap();
+        symlink(format!("usr/{folder}"), root.join(folder)).unwrap();
+    }
+    let units = root.join("usr/lib/systemd/system");
+    fs::create_dir_all(&units).unwrap();
+    for target in ["sysinit", "basic", "shutdown", "local-fs", "network", "network-online", "multi-user"] {
+        let name = format!("{target}.target");
+        fs::copy(Path::new("/usr/lib/systemd/system").join(&name), units.join(&name))
+            .unwrap_or_else(|error| panic!("{name} of Debian's package systemd: {error}"));
+    }
+}
+
+/// What systemd says against the units below a root.
+fn complaints(root: &Path) -> String {
+    let folder = root.join("etc/systemd/system");
+    let units = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
+    let mut command = Command::new("systemd-analyze");
+    command.arg("--root").arg(root).args(["verify", "--man=no"]).args(units);
+    let done = command.output().unwrap_or_else(|error| {
+        panic!("systemd-analyze can't be run ({error}): this test needs Debian's package systemd")
+    });
+    let said = String::from_utf8_lossy(&done.stderr).into_owned();
+    if done.status.success() { said } else { format!("{said}\n{}", done.status) }
+}
+
+#[test]
+fn systemd_accepts_every_unit() {
+    let folder = tempfile::tempdir().unwrap();
+    let output = rendered(folder.path());
+    for machine in ["server", "node-0"] {
+        let root = folder.path().join(format!("root-{machine}"));
+        stage(&root, &output.join(machine));
+        assert_eq!(complaints(&root), "", "{machine}");
+    }
+    // It looks: a setting that it does not know, and a program that is not there, are told.
+    let root = folder.path().join("root-server");
+    let unit = root.join("etc/systemd/system/etcd.service");
+    let text = fs::read_to_string(&unit).unwrap();
+    fs::write(&unit, text.replace("RestartSec=5", "RestartSec=soon")).unwrap();
+    assert!(complaints(&root).contains("soon"));
+    fs::write(&unit, text).unwrap();
+    fs::remove_file(root.join("usr/local/bin/etcd")).unwrap();
+    assert!(complaints(&root).contains("/usr/local/bin/etcd"));
+}
+
+/// The names of the flags in a manifest or a unit.
+fn flags(content: &str) -> BTreeSet<String> {
+    let lines = content.lines().filter_map(|line| line.trim_start_matches([' ', '-', '"']).split_once('='));
+    let flags = lines.map(|(name, _)| name.to_owned());
+    flags.filter(|name| name.starts_with(|c: char| c.is_ascii_lowercase()) && !name.contains([':', ' '])).collect()
+}
+
+#[test]
+fn both_layouts_start_a_component_with_the_same_flags() {
+    let units = cluster(&HARD_WAY.replace("registerNodes: false", "registerNodes: true"));
+    let pods = cluster(&HARD_WAY.replace("layout: Systemd", "").replace("registerNodes: false", ""));
+    let file = |cluster: &Cluster, key: String| {
+        let files = manifests::files(cluster, &cluster.nodes[0]);
+        flags(&files.into_iter().find(|file| file.key == key).unwrap().content)
+    };
+    for component in ["etcd", "kube-apiserver", "kube-controller-manager"] {
+        let flags = file(&pods, format!("{component}.yaml"));
+        assert!(flags.len() > 10, "{flags:?}");
+        assert_eq!(file(&units, format!("{component}.service")), flags, "{component}");
+    }
+    // The scheduler of the hard way has its kubeconfig and its leader election in a file.
+    let of_pod = file(&pods, "kube-scheduler.yaml".to_owned());
+    let of_unit = file(&units, "kube-scheduler.service".to_owned());
+    let only = |a: &BTreeSet<String>, b: &BTreeSet<String>| a.difference(b).cloned().collect::<Vec<_>>();
+    assert_eq!(only(&of_unit, &of_pod), ["config"]);
+    assert_eq!(only(&of_pod, &of_unit), ["kubeconfig", "leader-elect"]);
+}
+
+#[test]
+fn a_server_without_kube_proxy_dials_webhooks_itself() {
+    let flags = |spec: &str| {
+        let cluster = cluster(spec);
+        let files = manifests::files(&cluster, &cluster.nodes[0]);
+        flags(&files.into_iter().find(|file| file.key == "kube-apiserver.service").unwrap().content)
+    };
+    assert!(flags(HARD_WAY).contains("enable-aggregator-routing"));
+    assert!(!flags(&HARD_WAY.replace("registerNodes: false", "")).contains("enable-aggregator-routing"));
+}
+
+fn network(cluster: &Cluster, machine: &str, ranges: &[(&str, &[&str])]) -> BTreeMap<String, String> {
+    let machine = cluster.machines().find(|other| other.name == machine).unwrap();
+    let files = systemd::pod_network(cluster, machine, Some(&pod_ranges(ranges)), None);
+    files.into_iter().map(|File { key, content, .. }| (key.into_owned(), content)).collect()
+}
+
+#[test]
+fn each_machine_has_a_bridge_for_its_own_range_and_a_route_to_every_other() {
+    let cluster = cluster_with_pool(HARD_WAY, WORKERS);
+    let ranges: &[(&str, &[&str])] = &[("node-0", &["10.200.0.0/24"]), ("node-1", &["10.200.1.0/24"])];
+    let node = network(&cluster, "node-0", ranges);
+    assert!(node["10-bridge.conflist"].contains(r#""subnet": "10.200.0.0/24""#));
+    let routes = &node["pod-routes.service"];
+    assert!(routes.contains("\nExecStart=ip -4 route replace 10.200.1.0/24 via 10.0.0.21 proto 75\n"), "{routes}");
+    assert!(!routes.contains("replace 10.200.0.0/24"), "{routes}");
+    // A server without Pods has routes, as kubectl's way to an aggregated API server or a webhook leads through it.
+    let server = network(&cluster, "server", ranges);
+    assert_eq!(server.keys().collect::<Vec<_>>(), ["pod-routes.service"]);
+    let routes = &server["pod-routes.service"];
+    assert!(routes.contains("10.200.0.0/24 via 10.0.0.20 ") && routes.contains("10.200.1.0/24 via 10.0.0.21 "));
+    assert!(!routes.contains("iptables"), "{routes}");
+}
+
+#[test]
+fn a_range_that_is_not_the_clusters_or_that_two_nodes_claim_is_nobodys() {
+    let cluster = cluster_with_pool(HARD_WAY, WORKERS);
+    let routes = |ranges: &[(&str, &[&str])]| network(&cluster, "server", ranges).remove("pod-routes.service");
+    assert!(routes(&[("node-0", &["10.200.0.0/24"])]).is_some());
+    // The server's own network, which a kubelet may claim when it makes its Node.
+    assert_eq!(routes(&[("node-0", &["10.0.0.0/24"])]), None);
+    assert_eq!(routes(&[("node-0", &["10.200.0.0/24"]), ("node-1", &["10.200.0.128/25"])]), None);
+    // A Node that nobody has declared has no address that one could trust.
+    assert_eq!(routes(&[("stranger", &["10.200.7.0/24"])]), None);
+}
+
+#[test]
+fn a_cluster_without_pod_ranges_brings_its_own_network() {
+    let spec = HARD_WAY.replace("podCIDRs: [10.200.0.0/16], ", "");
+    let cluster = cluster_with_pool(&spec, WORKERS);
+    assert!(network(&cluster, "node-0", &[("node-0", &["10.200.0.0/24"])]).is_empty());
+}
+
+fn settled() -> (Cluster, Observed) {
+    let cluster = cluster_with_pool(HARD_WAY, WORKERS);
+    let mut observed = Observed::default();
+    assert!(settle(&cluster, &mut observed).blockers.is_empty());
+    (cluster, observed)
+}
+
+fn answer(ranges: &[(&str, &[&str])]) -> TargetFacts {
+    TargetFacts {
+        available: Some(Ok(())),
+        nodes: Some(ranges.iter().map(|(name, _)| ((*name).to_owned(), true)).collect()),
+        pod_ranges: Some(pod_ranges(ranges)),
+        ..TargetFacts::default()
+    }
+}
+
+fn config(observed: &Observed, name: &str) -> BTreeMap<String, String> {
+    observed.config_maps[name].data.clone().unwrap()
+}
+
+#[test]
+fn the_network_follows_the_nodes_and_stays_while_the_target_is_silent() {
+    let (cluster, mut observed) = settled();
+    assert!(!config(&observed, "demo-server-config").contains_key("pod-routes.service"));
+    observed.target = answer(&[("node-0", &["10.200.0.0/24"]), ("node-1", &["10.200.1.0/24"])]);
+    settle(&cluster, &mut observed);
+    let written = config(&observed, "demo-server-config");
+    let index: Vec<IndexEntry> = serde_json::from_str(&written["index.json"]).unwrap();
+    assert!(index.iter().any(|entry| entry.path == "/etc/systemd/system/pod-routes.service"));
+    assert!(written["pod-routes.service"].contains("10.200.1.0/24"));
+    observed.target = TargetFacts { available: Some(Err((String::new(), String::new()))), ..TargetFacts::default() };
+    assert!(plan(&cluster, &observed, noon()).steps.is_empty());
+    // One Node is gone: the route to it goes.
+    observed.target = answer(&[("node-0", &["10.200.0.0/24"])]);
+    settle(&cluster, &mut observed);
+    let routes = &config(&observed, "demo-server-config")["pod-routes.service"];
+    assert!(routes.contains("10.200.0.0/24") && !routes.contains("10.200.1.0/24"), "{routes}");
+}
+
+#[test]
+fn a_workers_network_stays_while_the_target_is_silent() {
+    let cluster = cluster_with_pool(HARD_WAY, WORKERS);
+    let pool = Pool::parse("workers", &serde_saphyr::from_str(WORKERS).unwrap(), &cluster).unwrap().unwrap();
+    let ranges = pod_ranges(&[("node-0", &["10.200.0.0/24"])]);
+    let config = |ranges, before: Option<&BTreeMap<String, String>>| {
+        worker_config(&cluster, &pool, &pool.machines[0], "TRUST\n", ranges, before).data.unwrap()
+    };
+    assert!(!config(None, None).contains_key("10-bridge.conflist"));
+    let written = config(Some(&ranges), None);
+    let index: Vec<IndexEntry> = serde_json::from_str(&written["index.json"]).unwrap();
+    for (key, path) in systemd::POD_NETWORK_FILES {
+        assert!(written.contains_key(key) && index.iter().any(|entry| entry.path == path), "{path}");
+    }
+    assert_eq!(config(None, Some(&written)), written);
+    // Its Node was made anew, and has no range yet.
+    assert!(!config(Some(&pod_ranges(&[])), Some(&written)).contains_key("10-bridge.conflist"));
+}
+
+#[test]
+fn a_machine_with_a_certificate_to_begin_with_needs_no_token() {
+    let cluster = cluster_with_pool(HARD_WAY, WORKERS);
+    let parse = |yaml: &str| Pool::parse("workers", &serde_saphyr::from_str(yaml).unwrap(), &cluster).unwrap().unwrap();
+    assert!(!parse(WORKERS).joins_by_token(&cluster));
+    let selector = "{clusterRef: {name: demo}, selector: {namePattern: w-*, addressCIDRs: [10.0.0.0/24]}}";
+    assert!(parse(selector).joins_by_token(&cluster));
+}
+
+#[test]
+fn a_workers_kubelet_keeps_its_own_certificate_once_its_node_is_there() {
+    let (cluster, mut observed) = settled();
+    let data = observed.secrets["demo-node-0-pki"].data.clone().unwrap();
+    assert_eq!(data.keys().collect::<Vec<_>>(), ["ca.crt", "index.json", "kube-proxy.conf", "kubelet.conf"]);
+    assert!(text(&observed, "demo-node-0-pki", "kubelet.conf").contains("client-key-data"));
+    observed.target = answer(&[("node-0", &["10.200.0.0/24"])]);
+    settle(&cluster, &mut observed);
+    let kubeconfig = text(&observed, "demo-node-0-pki", "kubelet.conf");
+    assert!(kubeconfig.contains("/var/lib/kubelet/pki/kubelet-client-current.pem"), "it would renew by hand");
+    assert!(text(&observed, "demo-node-1-pki", "kubelet.conf").contains("client-key-data"));
+}
+
+#[test]
+fn servers_that_are_no_nodes_count_by_their_api_servers_answers() {
+    let (cluster, mut observed) = settled();
+    let counted = |observed: &Observed| {
+        let status = status::report(&cluster, observed, &[], Some(1), noon());
+        let valid = condition_of(&status.conditions, "CertificatesValid").unwrap().status.clone();
+        assert_eq!(valid, "True");
+        status.nodes_ready.unwrap()
+    };
+    assert_eq!(counted(&observed), "0/1");
+    // A Node of the server's name is not the server.
+    observed.target = answer(&[("server", &[])]);
+    assert_eq!(counted(&observed), "0/1");
+    observed.target.api_servers = Some([("server".to_owned(), true)].into());
+    assert_eq!(counted(&observed), "1/1");
+    observed.target.api_servers = Some([("server".to_owned(), false)].into());
+    assert_eq!(counted(&observed), "0/1");
+}
+
+#[test]
+fn workers_of_static_pods_clusters_have_no_secrets_here() {
+    let spec = HARD_WAY.replace("layout: Systemd", "").replace("registerNodes: false", "");
+    assert!(cluster_with_pool(&spec, WORKERS).workers.is_empty());
+}
