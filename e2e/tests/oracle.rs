@@ -280,7 +280,7 @@ impl Case {
                 data.insert(name, BASE64_STANDARD.encode(fs::read(keys.join(name))?));
             }
             let secret = json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "corp-etcd"}, "data": data});
-            documents += &format!("---\n{secret}\n");
+            documents = format!("{documents}---\n{secret}\n");
         }
         fs::write(&file, documents)?;
         let output = folder.join("rendered");
