@@ -13,6 +13,7 @@ use std::process::Command;
 
 use common::{HARD_WAY, WORKERS, cluster, cluster_with_pool, noon, pod_ranges, settle, text};
 use keyplane::cluster::Cluster;
+use keyplane::etcd::initial_cluster;
 use keyplane::join::Pool;
 use keyplane::join::objects::worker_config;
 use keyplane::manifests::{self, File, systemd};
@@ -235,7 +236,11 @@ fn both_layouts_start_a_component_with_the_same_flags() {
     let units = cluster(&HARD_WAY.replace("registerNodes: false", "registerNodes: true"));
     let pods = cluster(&HARD_WAY.replace("layout: Systemd", "").replace("registerNodes: false", ""));
     let file = |cluster: &Cluster, key: String| {
-        let files = manifests::files(cluster, &cluster.nodes[0]);
+        let files = manifests::files(
+            cluster,
+            &cluster.nodes[0],
+            &initial_cluster(cluster, &cluster.nodes[0], None, |_| None).flags,
+        );
         flags(&files.into_iter().find(|file| file.key == key).unwrap().content)
     };
     for component in ["etcd", "kube-apiserver", "kube-controller-manager"] {
@@ -255,7 +260,11 @@ fn both_layouts_start_a_component_with_the_same_flags() {
 fn a_server_without_kube_proxy_dials_webhooks_itself() {
     let flags = |spec: &str| {
         let cluster = cluster(spec);
-        let files = manifests::files(&cluster, &cluster.nodes[0]);
+        let files = manifests::files(
+            &cluster,
+            &cluster.nodes[0],
+            &initial_cluster(&cluster, &cluster.nodes[0], None, |_| None).flags,
+        );
         flags(&files.into_iter().find(|file| file.key == "kube-apiserver.service").unwrap().content)
     };
     assert!(flags(HARD_WAY).contains("enable-aggregator-routing"));
