@@ -268,7 +268,7 @@ fn nodes(cluster: &Cluster, steps: &[Step]) -> Vec<NodeStatus> {
             let manifest_checksum = step.is_proven().then(|| checksum(&step.text));
             return step.proof.clone().map(|proof| ComponentStatus { manifest_checksum, ..proof });
         }
-        let (name, image) = (step.component.clone(), image_of(&step.text));
+        let (name, image) = (step.component.clone(), step.running_image.clone().unwrap_or_default());
         Some(ComponentStatus { name, image, manifest_checksum: Some(checksum(&step.text)) })
     };
     let node = |node: &Node| {

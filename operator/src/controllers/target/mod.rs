@@ -10,6 +10,7 @@ mod credentials;
 mod etcd;
 mod given_secrets;
 mod listing;
+mod machines;
 mod nodes;
 mod preparation;
 mod serving;

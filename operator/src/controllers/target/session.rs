@@ -1,14 +1,12 @@
 //! One target's session: connect, prepare, watch; on any trouble say so, wait, and begin again.
 
-use std::collections::BTreeMap;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures::StreamExt;
-use futures::future::join_all;
 use k8s_openapi::api::certificates::v1::CertificateSigningRequest;
-use k8s_openapi::api::core::v1::{Node, Pod};
+use k8s_openapi::api::core::v1::Node;
 use k8s_openapi::jiff::Timestamp;
 use kube::api::{Api, Patch, PatchParams};
 use kube::core::DeserializeGuard;
@@ -22,9 +20,7 @@ use super::addons::{Addons, Done};
 use super::credentials;
 use super::nodes::Nodes;
 use super::preparation::{Prepared, Unavailable, prepare};
-use super::serving;
 use super::signing_requests::SigningRequests;
-use super::static_pods::{self, StaticPods};
 use super::tokens::Tokens;
 use super::{Brief, Findings, PoolTrigger};
 use crate::approval::{KUBELET_CLIENT_SIGNER, KUBELET_SERVING_SIGNER};
@@ -44,12 +40,6 @@ const PROBE_TIMEOUT: Duration = Duration::from_secs(10);
 const WORK_TIMEOUT: Duration = Duration::from_mins(1);
 /// How often the objects in the target are looked at again.
 const PREPARE_PERIOD: Duration = Duration::from_mins(10);
-/// How often the certificates of the API servers are looked at, plus up to half a minute.
-const INSPECTION_PERIOD: Duration = Duration::from_mins(5);
-/// The sixth wait of the backoff is about half a minute, and never the same: not all targets are dialled at once.
-const INSPECTION_JITTER: u32 = 6;
-/// A static pod that has changed may change again within this time, and an API server needs some to come up.
-const SETTLING_TIME: Duration = Duration::from_secs(20);
 /// How often requests that wait are looked at.
 const RETRY_PERIOD: Duration = Duration::from_secs(1);
 /// How soon a token that could not be made or revoked is tried again.
@@ -130,11 +120,7 @@ impl Session {
         let mut first_requests = pin!(watcher(first_requests, clients).default_backoff());
         let tokens = Tokens::new(client.clone(), self.management.clone(), brief, &self.events, &self.metrics);
         let mut tokens_due = Some(Instant::now());
-        let pods = Api::<Pod>::namespaced(client.clone(), static_pods::NAMESPACE);
-        let mut watched_pods = pin!(watcher(pods, static_pods::selection()).default_backoff());
-        let mut pods = StaticPods::default();
-        let restarted = Notify::new();
-        let mut inspection = pin!(self.inspect(brief, &restarted));
+        let mut machines = pin!(self.look_at_machines(&client, brief));
         let mut nodes = Nodes::default();
         let mut judge = SigningRequests::new(client.clone(), brief, self.events.clone(), self.metrics.clone());
         let mut probes = interval_at(Instant::now() + PROBE_PERIOD, PROBE_PERIOD);
@@ -171,18 +157,7 @@ impl Session {
                     Some(Err(error)) => tracing::debug!(cluster = %self.findings.object, %error, "watching Nodes"),
                     None => return Err(Unavailable::new("WatchEnded", "the watch of Nodes ended")),
                 },
-                event = watched_pods.next() => match event {
-                    Some(Ok(event)) => {
-                        if pods.take(&event) && pods.are_listed() {
-                            self.findings.learn(|facts| facts.static_pods = Some(pods.facts()));
-                            restarted.notify_one();
-                        }
-                    }
-                    Some(Err(error)) => tracing::debug!(cluster = %self.findings.object, %error, "watching static pods"),
-                    None => return Err(Unavailable::new("WatchEnded", "the watch of static pods ended")),
-                },
-                // It only looks, and has no end.
-                () = &mut inspection => {}
+                ended = &mut machines => return Err(ended),
                 event = requests.next() => match event {
                     Some(Ok(Event::Apply(request) | Event::InitApply(request))) => judge.seen(&request),
                     Some(Ok(Event::Delete(request))) => judge.gone(&request.name_any()),
@@ -224,31 +199,9 @@ impl Session {
                 }
                 _ = probes.tick() => match probe(&client, brief).await {
                     Ok(()) => silent = 0,
-                    Err(unavailable) => {
-                        silent += 1;
-                        if silent > 1 {
-                            return Err(unavailable);
-                        }
-                    }
+                    Err(unavailable) if silent > 0 => return Err(unavailable),
+                    Err(_) => silent += 1,
                 },
-            }
-        }
-    }
-
-    /// Looks at the certificates of the API servers from time to time, and when a static pod has changed.
-    async fn inspect(&self, brief: &Brief, restarted: &Notify) {
-        let mut nodes = brief.cluster.nodes.clone();
-        nodes.sort_by(|a, b| a.name.cmp(&b.name));
-        loop {
-            let asked = nodes.iter().map(|node| async {
-                let certificate = serving::presented(node.advertise_address).await?;
-                Some((node.name.clone(), certificate))
-            });
-            let presented: BTreeMap<_, _> = join_all(asked).await.into_iter().flatten().collect();
-            self.findings.learn(|facts| facts.serving = presented);
-            tokio::select! {
-                () = sleep(INSPECTION_PERIOD + backoff::delay(INSPECTION_JITTER)) => {}
-                () = restarted.notified() => sleep(SETTLING_TIME).await,
             }
         }
     }
