@@ -82,7 +82,7 @@ fn pod(name: &str, node: &str) -> String {
 /// An IPv4 address as the kernel's tables have it.
 fn in_kernels_form(address: &str) -> Result<String> {
     let octets = address.parse::<Ipv4Addr>()?.octets();
-    Ok(octets.iter().rev().map(|octet| format!("{octet:02X}")).collect())
+    Ok(octets.iter().rev().map(|octet| format!("{octet:02X}")).collect::<Vec<_>>().concat())
 }
 
 struct HardWay<'a> {

@@ -1,12 +1,10 @@
 //! One target's session: connect, prepare, watch; on any trouble say so, wait, and begin again.
 
-use std::collections::BTreeMap;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures::StreamExt;
-use futures::future::join_all;
 use k8s_openapi::api::certificates::v1::CertificateSigningRequest;
 use k8s_openapi::api::core::v1::Node;
 use k8s_openapi::jiff::Timestamp;
@@ -218,12 +216,8 @@ impl Session {
                         let api_servers = probe_each(&of_each, brief).await;
                         self.findings.learn(|facts| facts.api_servers = api_servers);
                     }
-                    Err(unavailable) => {
-                        silent += 1;
-                        if silent > 1 {
-                            return Err(unavailable);
-                        }
-                    }
+                    Err(unavailable) if silent > 0 => return Err(unavailable),
+                    Err(_) => silent += 1,
                 },
             }
         }
