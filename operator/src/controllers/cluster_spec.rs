@@ -122,7 +122,7 @@ async fn reconcile(cached: Arc<Guarded>, state: Arc<State>) -> Result<Action, Er
     let started = std::time::Instant::now();
     let metrics = &state.context.metrics;
     let key = (cached.namespace().unwrap_or_default(), cached.name_any());
-    let result = match tokio::time::timeout(RECONCILE_TIMEOUT, one_pass(&key, &state.context)).await {
+    let result = match tokio::time::timeout(RECONCILE_TIMEOUT, Box::pin(one_pass(&key, &state.context))).await {
         Ok(result) => result,
         Err(_) => Err(Error::Timeout),
     };

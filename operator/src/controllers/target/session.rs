@@ -141,9 +141,7 @@ impl Session {
             timer.set_missed_tick_behavior(MissedTickBehavior::Delay);
         }
         let mut renewal = pin!(sleep(CLIENT_VALIDITY / 2));
-        let mut addons = Addons::new(client.clone(), brief);
-        let mut addon_changes = addons.changes();
-        let mut addons_due = pin!(sleep(Duration::ZERO));
+        let mut addons = pin!(self.keep_addons(&client, brief));
         let mut silent = 0;
         loop {
             tokio::select! {
@@ -182,19 +180,7 @@ impl Session {
                     Some(Err(error)) => tracing::debug!(cluster = %self.findings.object, %error, "watching requests"),
                     None => return Err(Unavailable::new("WatchEnded", "the watch of requests ended")),
                 },
-                Some(change) = addon_changes.next() => {
-                    if let Some(wait) = addons.take(change) {
-                        let due = addons_due.deadline().min(Instant::now() + wait);
-                        addons_due.as_mut().reset(due);
-                    }
-                    self.learn_addons(&addons);
-                }
-                () = &mut addons_due => {
-                    let (done, retry) = within(brief, addons.look_after(&self.management)).await?;
-                    self.tell_addons(brief, done).await;
-                    self.learn_addons(&addons);
-                    addons_due.as_mut().reset(Instant::now() + retry.unwrap_or(PREPARE_PERIOD));
-                }
+                ended = &mut addons => return Err(ended),
                 event = first_requests.next() => match event {
                     Some(Ok(event)) => self.take_first_request(brief, &event),
                     Some(Err(error)) => tracing::debug!(cluster = %self.findings.object, %error, "watching first requests"),
@@ -221,6 +207,34 @@ impl Session {
                     Err(unavailable) if silent > 0 => return Err(unavailable),
                     Err(_) => silent += 1,
                 },
+            }
+        }
+    }
+
+    /// Keeps the add-ons as they are declared until something fails.
+    async fn keep_addons(&self, client: &Client, brief: &Brief) -> Unavailable {
+        let mut addons = Addons::new(client.clone(), brief);
+        let mut changes = addons.changes();
+        let mut due = pin!(sleep(Duration::ZERO));
+        loop {
+            tokio::select! {
+                Some(change) = changes.next() => {
+                    if let Some(wait) = addons.take(change) {
+                        let sooner = due.deadline().min(Instant::now() + wait);
+                        due.as_mut().reset(sooner);
+                    }
+                    self.learn_addons(&addons);
+                }
+                () = &mut due => {
+                    let looked_after = within(brief, addons.look_after(&self.management)).await;
+                    let (done, retry) = match looked_after {
+                        Ok(result) => result,
+                        Err(unavailable) => return unavailable,
+                    };
+                    self.tell_addons(brief, done).await;
+                    self.learn_addons(&addons);
+                    due.as_mut().reset(Instant::now() + retry.unwrap_or(PREPARE_PERIOD));
+                }
             }
         }
     }
