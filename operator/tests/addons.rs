@@ -27,7 +27,7 @@ fn object(cluster: &Cluster, addon: Addon, kind: &str, name: &str) -> TargetObje
 }
 
 fn workload(cluster: &Cluster, addon: Addon) -> Value {
-    addon.workload(cluster).unwrap().object.data
+    addon.workload(cluster, cluster.version).unwrap().object.data
 }
 
 fn container(cluster: &Cluster, addon: Addon) -> Value {
@@ -102,7 +102,11 @@ fn what_the_user_writes_wins_over_the_size() {
 fn the_size_sets_flags_of_the_control_plane_and_the_users_flags_win() {
     let flags = |spec: &str| {
         let cluster = cluster(spec);
-        let files = manifests::files(&cluster, &cluster.nodes[0], &initial_cluster(&cluster, &cluster.nodes[0], None, |_| None).flags);
+        let files = manifests::files(
+            &cluster,
+            &cluster.nodes[0],
+            &initial_cluster(&cluster, &cluster.nodes[0], None, |_| None).flags,
+        );
         files.into_iter().map(|file| file.content).collect::<Vec<_>>().join("\n")
     };
     assert!(!flags(SMALL).contains("inflight") && !flags(SMALL).contains("kube-api-qps"));
@@ -117,7 +121,10 @@ fn the_size_sets_flags_of_the_control_plane_and_the_users_flags_win() {
 
 #[test]
 fn the_number_of_dns_pods_is_free_unless_somebody_writes_it() {
-    let free = |spec: &str| !Addon::CoreDns.workload(&with(spec)).unwrap().at_first.is_empty();
+    let free = |spec: &str| {
+        let cluster = with(spec);
+        !Addon::CoreDns.workload(&cluster, cluster.version).unwrap().at_first.is_empty()
+    };
     assert!(free(""));
     assert!(!free("addons: {coreDNS: {replicas: 3}}") && !free("scale: {nodes: 10}"));
 }
@@ -149,13 +156,21 @@ fn images_are_listed_once_for_what_is_switched_on_with_overrides() {
     );
 }
 
+#[test]
+fn an_etcd_of_the_users_needs_no_image() {
+    let cluster = with("etcd: {external: {endpoints: ['https://etcd1.example:2379'], secretRef: {name: etcd}}}");
+    assert!(!required_images(&cluster).iter().any(|image| image.contains("/etcd:")));
+}
+
 /// What Keyplane's own user may do: `verb group/resource namespace/name`.
 fn rights(cluster: &Cluster) -> BTreeSet<String> {
     let texts = |value: &Value| -> Vec<String> {
         value.as_array().into_iter().flatten().map(|text| text.as_str().unwrap().to_owned()).collect()
     };
     let mut rights = BTreeSet::new();
-    for role in target::objects(cluster, "", cluster.version).iter().filter(|object| object.resource.kind.ends_with("Role")) {
+    for role in
+        target::objects(cluster, "", cluster.version).iter().filter(|object| object.resource.kind.ends_with("Role"))
+    {
         if role.object.metadata.name.as_deref() != Some(target::USER) {
             continue;
         }

@@ -1,6 +1,6 @@
 //! One target's session: connect, prepare, watch; on any trouble say so, wait, and begin again.
 
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,9 +14,9 @@ use kube::runtime::WatchStreamExt;
 use kube::runtime::watcher::{self, Event, watcher};
 use kube::{Client, ResourceExt};
 use tokio::sync::{Notify, watch};
-use tokio::time::{Instant, MissedTickBehavior, interval, interval_at, sleep, timeout};
+use tokio::time::{Instant, MissedTickBehavior, Sleep, interval, interval_at, sleep, timeout};
 
-use super::addons::{Addons, Done};
+use super::addons::{Addons, Change, Done};
 use super::credentials;
 use super::nodes::Nodes;
 use super::preparation::{Prepared, Unavailable, prepare};
@@ -167,17 +167,9 @@ impl Session {
                     Some(Err(error)) => tracing::debug!(cluster = %self.findings.object, %error, "watching requests"),
                     None => return Err(Unavailable::new("WatchEnded", "the watch of requests ended")),
                 },
-                Some(change) = addon_changes.next() => {
-                    if let Some(wait) = addons.take(change) {
-                        let due = addons_due.deadline().min(Instant::now() + wait);
-                        addons_due.as_mut().reset(due);
-                    }
-                    self.learn_addons(&addons);
-                }
+                Some(change) = addon_changes.next() => self.take_addon_change(&mut addons, change, addons_due.as_mut()),
                 () = &mut addons_due => {
-                    let (done, retry) = within(brief, addons.look_after(&self.management)).await?;
-                    self.tell_addons(brief, done).await;
-                    self.learn_addons(&addons);
+                    let retry = self.look_after_addons(brief, &mut addons).await?;
                     addons_due.as_mut().reset(Instant::now() + retry.unwrap_or(PREPARE_PERIOD));
                 }
                 event = first_requests.next() => match event {
@@ -238,6 +230,23 @@ impl Session {
         let failed = states.values().any(|state| matches!(state, TokenState::Failed(_)));
         self.learn_of_machines(|facts| facts.tokens = states);
         Ok(failed.then(|| Instant::now() + TOKEN_RETRY))
+    }
+
+    /// Keeps what a change of an add-on's workload says; what is no longer as it should be is looked at soon.
+    fn take_addon_change(&self, addons: &mut Addons<'_>, change: Change, due: Pin<&mut Sleep>) {
+        if let Some(wait) = addons.take(change) {
+            let sooner = due.deadline().min(Instant::now() + wait);
+            due.reset(sooner);
+        }
+        self.learn_addons(addons);
+    }
+
+    /// Looks at the add-ons; says when to look again if something failed.
+    async fn look_after_addons(&self, brief: &Brief, addons: &mut Addons<'_>) -> Result<Option<Duration>, Unavailable> {
+        let (done, retry) = within(brief, addons.look_after(&self.management)).await?;
+        self.tell_addons(brief, done).await;
+        self.learn_addons(addons);
+        Ok(retry)
     }
 
     /// Keeps what is known of the add-ons, once there was a first look.
