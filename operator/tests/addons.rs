@@ -27,7 +27,7 @@ fn object(cluster: &Cluster, addon: Addon, kind: &str, name: &str) -> TargetObje
 }
 
 fn workload(cluster: &Cluster, addon: Addon) -> Value {
-    addon.workload(cluster).unwrap().object.data
+    addon.workload(cluster, cluster.version).unwrap().object.data
 }
 
 fn container(cluster: &Cluster, addon: Addon) -> Value {
@@ -121,7 +121,10 @@ fn the_size_sets_flags_of_the_control_plane_and_the_users_flags_win() {
 
 #[test]
 fn the_number_of_dns_pods_is_free_unless_somebody_writes_it() {
-    let free = |spec: &str| !Addon::CoreDns.workload(&with(spec)).unwrap().at_first.is_empty();
+    let free = |spec: &str| {
+        let cluster = with(spec);
+        !Addon::CoreDns.workload(&cluster, cluster.version).unwrap().at_first.is_empty()
+    };
     assert!(free(""));
     assert!(!free("addons: {coreDNS: {replicas: 3}}") && !free("scale: {nodes: 10}"));
 }
@@ -151,6 +154,12 @@ fn images_are_listed_once_for_what_is_switched_on_with_overrides() {
             "ghcr.io/flannel-io/flannel-cni-plugin:v1.9.1-flannel3",
         ]
     );
+}
+
+#[test]
+fn an_etcd_of_the_users_needs_no_image() {
+    let cluster = with("etcd: {external: {endpoints: ['https://etcd1.example:2379'], secretRef: {name: etcd}}}");
+    assert!(!required_images(&cluster).iter().any(|image| image.contains("/etcd:")));
 }
 
 /// What Keyplane's own user may do: `verb group/resource namespace/name`.

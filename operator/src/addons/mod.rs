@@ -83,8 +83,8 @@ impl Addon {
 
     /// The object that runs its Pods.
     #[must_use]
-    pub fn workload(self, cluster: &Cluster) -> Option<TargetObject> {
-        self.objects(cluster, cluster.version).pop()
+    pub fn workload(self, cluster: &Cluster, version: Version) -> Option<TargetObject> {
+        self.objects(cluster, version).pop()
     }
 }
 

@@ -97,7 +97,7 @@ pub fn required_images(cluster: &Cluster) -> Vec<String> {
         (Image::KubeProxy, addons.kube_proxy.enabled),
         (Image::CoreDns, addons.core_dns.enabled),
         (Image::Pause, true),
-        (Image::Etcd, true),
+        (Image::Etcd, cluster.spec.etcd.external.is_none()),
         (Image::Flannel, addons.flannel.enabled),
         (Image::FlannelCniPlugin, addons.flannel.enabled),
     ];

@@ -182,8 +182,11 @@ fn available(cluster: &Cluster, observed: &Observed) -> Outcome {
 
 fn addons(cluster: &Cluster, observed: &Observed) -> Outcome {
     let health = addons::health(cluster, observed.target.addons.as_ref());
-    let outcome = if health.good { Outcome::good } else { Outcome::bad };
-    outcome(health.reason, health.message)
+    match observed.target.addons {
+        None => Outcome::unknown(health.reason, health.message),
+        Some(_) if health.good => Outcome::good(health.reason, health.message),
+        Some(_) => Outcome::bad(health.reason, health.message),
+    }
 }
 
 fn valid(certificates: &[CertificateStatus], rendered: bool, now: Timestamp) -> Outcome {

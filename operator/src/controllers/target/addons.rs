@@ -56,7 +56,7 @@ impl<'a> Addons<'a> {
     pub(super) fn changes(&self) -> SelectAll<Pin<Box<dyn Stream<Item = Change> + Send>>> {
         let mut streams: Vec<Pin<Box<dyn Stream<Item = Change> + Send>>> = vec![pending().boxed()];
         for addon in Addon::ALL.into_iter().filter(|addon| addon.is_enabled(&self.brief.cluster)) {
-            let Some(workload) = addon.workload(&self.brief.cluster) else { continue };
+            let Some(workload) = addon.workload(&self.brief.cluster, self.brief.addons) else { continue };
             let name = workload.object.name_any();
             let by_name = watcher::Config::default().fields(&format!("metadata.name={name}"));
             let changes = watcher(api(&self.client, &workload), by_name).default_backoff();
@@ -79,7 +79,7 @@ impl<'a> Addons<'a> {
                 return None;
             }
         };
-        let workload = addon.workload(&self.brief.cluster)?;
+        let workload = addon.workload(&self.brief.cluster, self.brief.addons)?;
         let rollout = Rollout::of(&workload.resource.kind, &found.data, found.metadata.generation);
         self.rollouts.insert(addon, rollout);
         // Before the first look there is nothing to compare with: it comes by itself.
