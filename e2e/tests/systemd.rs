@@ -15,15 +15,6 @@ use serde_json::{Value, json};
 
 const CLUSTER: &str = "hard-way";
 
-/// Lowering a score needs a right that a machine of the lab may not have, and Debian has the CNI plugins elsewhere.
-const CONTAINERD: &str = r#"version = 3
-
-[plugins.'io.containerd.cri.v1.runtime']
-  restrict_oom_score_adj = true
-
-[plugins.'io.containerd.cri.v1.runtime'.cni]
-  bin_dirs = ["/usr/lib/cni"]
-"#;
 /// A network namespace can't change the size of the host's table.
 const PROXY: &str = "conntrack: {maxPerCore: 0}\n";
 
@@ -82,7 +73,7 @@ fn pod(name: &str, node: &str) -> String {
 /// An IPv4 address as the kernel's tables have it.
 fn in_kernels_form(address: &str) -> Result<String> {
     let octets = address.parse::<Ipv4Addr>()?.octets();
-    Ok(octets.iter().rev().map(|octet| format!("{octet:02X}")).collect())
+    Ok(octets.iter().rev().map(|octet| format!("{octet:02X}")).collect::<Vec<_>>().concat())
 }
 
 struct HardWay<'a> {
@@ -171,13 +162,13 @@ impl HardWay<'_> {
                 &[&proxy, PROXY.as_bytes()].concat(),
                 0o644,
             )?;
-            worker.put_file("/etc/containerd/conf.d/lab.toml", CONTAINERD.as_bytes(), 0o644)?;
+            worker.put_containerd_settings()?;
             let parts = self.lab.parts();
             worker.install(parts, &["kubelet", "kube-proxy"], "/usr/local/bin")?;
             worker.install(parts, &["containerd", "containerd-shim-runc-v2"], "/bin")?;
             start(worker, "containerd", &[])?;
             eventually("containerd", PATIENCE, || worker.run(&["ctr", "version"]))?;
-            worker.import_images(images)?;
+            worker.load_images(images)?;
             let flags = worker.lab_kubelet_flags();
             start(worker, "kubelet", &flags)?;
             start(worker, "kube-proxy", &[])?;
