@@ -5,7 +5,7 @@ use std::net::Ipv4Addr;
 
 use anyhow::{Context, Result, ensure};
 use keyplane_e2e::boot::owners_kubectl;
-use keyplane_e2e::carry::{self, CarriedFile};
+use keyplane_e2e::carry;
 use keyplane_e2e::image::{self, Image};
 use keyplane_e2e::installation::{Installation, PATIENCE};
 use keyplane_e2e::kubectl::documents;
@@ -120,6 +120,15 @@ fn start(machine: &mut Machine, unit: &str, further: &[String]) -> Result<()> {
     machine.start_unit_with(unit, &String::from_utf8(text)?, further)
 }
 
+/// Carries those files that aren't secret and whose path is one of these.
+fn put(management: &Kubectl, machine: &Machine, is_one: impl Fn(&str) -> bool) -> Result<()> {
+    let config = management.json(&["get", "configmap", &format!("{CLUSTER}-{}-config", machine.name())])?;
+    for file in carry::files(&config)?.iter().filter(|file| is_one(&file.path)) {
+        machine.put_file(&file.path, &file.content, file.mode)?;
+    }
+    Ok(())
+}
+
 impl HardWay<'_> {
     fn admin(&self) -> &Kubectl {
         self.installation.admin()
@@ -162,6 +171,7 @@ impl HardWay<'_> {
                 &[&proxy, PROXY.as_bytes()].concat(),
                 0o644,
             )?;
+            put(&admin, worker, |path| path.starts_with("/etc/containerd/"))?;
             worker.put_containerd_settings()?;
             let parts = self.lab.parts();
             worker.install(parts, &["kubelet", "kube-proxy"], "/usr/local/bin")?;
@@ -191,12 +201,7 @@ impl HardWay<'_> {
             Ok(())
         })?;
         for machine in self.workers.iter_mut().chain([&mut self.server]) {
-            let config = admin.json(&["get", "configmap", &format!("{CLUSTER}-{}-config", machine.name())])?;
-            let is_network =
-                |file: &CarriedFile| file.path.starts_with("/etc/cni/") || file.path.ends_with("pod-routes.service");
-            for file in carry::files(&config)?.iter().filter(|file| is_network(file)) {
-                machine.put_file(&file.path, &file.content, file.mode)?;
-            }
+            put(&admin, machine, |path| path.starts_with("/etc/cni/") || path.ends_with("pod-routes.service"))?;
             start(machine, "pod-routes", &[])?;
         }
         for worker in &mut self.workers {
