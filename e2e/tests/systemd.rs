@@ -5,7 +5,7 @@ use std::net::Ipv4Addr;
 
 use anyhow::{Context, Result, ensure};
 use keyplane_e2e::boot::owners_kubectl;
-use keyplane_e2e::carry::{self, CarriedFile};
+use keyplane_e2e::carry;
 use keyplane_e2e::image::{self, Image};
 use keyplane_e2e::installation::{Installation, PATIENCE};
 use keyplane_e2e::kubectl::documents;
@@ -15,15 +15,6 @@ use serde_json::{Value, json};
 
 const CLUSTER: &str = "hard-way";
 
-/// Lowering a score needs a right that a machine of the lab may not have, and Debian has the CNI plugins elsewhere.
-const CONTAINERD: &str = r#"version = 3
-
-[plugins.'io.containerd.cri.v1.runtime']
-  restrict_oom_score_adj = true
-
-[plugins.'io.containerd.cri.v1.runtime'.cni]
-  bin_dirs = ["/usr/lib/cni"]
-"#;
 /// A network namespace can't change the size of the host's table.
 const PROXY: &str = "conntrack: {maxPerCore: 0}\n";
 
@@ -129,6 +120,15 @@ fn start(machine: &mut Machine, unit: &str, further: &[String]) -> Result<()> {
     machine.start_unit_with(unit, &String::from_utf8(text)?, further)
 }
 
+/// Carries those files that aren't secret and whose path is one of these.
+fn put(management: &Kubectl, machine: &Machine, is_one: impl Fn(&str) -> bool) -> Result<()> {
+    let config = management.json(&["get", "configmap", &format!("{CLUSTER}-{}-config", machine.name())])?;
+    for file in carry::files(&config)?.iter().filter(|file| is_one(&file.path)) {
+        machine.put_file(&file.path, &file.content, file.mode)?;
+    }
+    Ok(())
+}
+
 impl HardWay<'_> {
     fn admin(&self) -> &Kubectl {
         self.installation.admin()
@@ -171,13 +171,14 @@ impl HardWay<'_> {
                 &[&proxy, PROXY.as_bytes()].concat(),
                 0o644,
             )?;
-            worker.put_file("/etc/containerd/conf.d/lab.toml", CONTAINERD.as_bytes(), 0o644)?;
+            put(&admin, worker, |path| path.starts_with("/etc/containerd/"))?;
+            worker.put_containerd_settings()?;
             let parts = self.lab.parts();
             worker.install(parts, &["kubelet", "kube-proxy"], "/usr/local/bin")?;
             worker.install(parts, &["containerd", "containerd-shim-runc-v2"], "/bin")?;
             start(worker, "containerd", &[])?;
             eventually("containerd", PATIENCE, || worker.run(&["ctr", "version"]))?;
-            worker.import_images(images)?;
+            worker.load_images(images)?;
             let flags = worker.lab_kubelet_flags();
             start(worker, "kubelet", &flags)?;
             start(worker, "kube-proxy", &[])?;
@@ -200,12 +201,7 @@ impl HardWay<'_> {
             Ok(())
         })?;
         for machine in self.workers.iter_mut().chain([&mut self.server]) {
-            let config = admin.json(&["get", "configmap", &format!("{CLUSTER}-{}-config", machine.name())])?;
-            let is_network =
-                |file: &CarriedFile| file.path.starts_with("/etc/cni/") || file.path.ends_with("pod-routes.service");
-            for file in carry::files(&config)?.iter().filter(|file| is_network(file)) {
-                machine.put_file(&file.path, &file.content, file.mode)?;
-            }
+            put(&admin, machine, |path| path.starts_with("/etc/cni/") || path.ends_with("pod-routes.service"))?;
             start(machine, "pod-routes", &[])?;
         }
         for worker in &mut self.workers {

@@ -118,8 +118,16 @@ impl Machine {
     /// # Errors
     /// When it does not answer.
     pub fn start_configured_containerd(&mut self) -> Result<()> {
-        self.put_file("/etc/containerd/conf.d/lab.toml", CONTAINERD_DROP_IN.as_bytes(), 0o644)?;
+        self.put_containerd_settings()?;
         self.run_containerd()
+    }
+
+    /// Puts what the lab needs of containerd beside the configuration that is on the machine.
+    ///
+    /// # Errors
+    /// When the file can't be written.
+    pub fn put_containerd_settings(&self) -> Result<()> {
+        self.put_file("/etc/containerd/conf.d/lab.toml", CONTAINERD_DROP_IN.as_bytes(), 0o644)
     }
 
     fn run_containerd(&mut self) -> Result<()> {
@@ -146,14 +154,23 @@ impl Machine {
             store::lay(saved, &self.containerd_store())?;
             return self.start_containerd();
         }
-        for image in images {
-            let name = image.archive().file_name().context("an archive without a name")?.to_string_lossy();
-            self.run(&["ctr", "--namespace", "k8s.io", "images", "import", &format!("{IMAGES}/{name}")])?;
-        }
+        self.load_images(images)?;
         if let Some(saved) = saved {
             self.stop_containerd()?;
             store::save(&self.containerd_store(), &saved)?;
             self.start_containerd()?;
+        }
+        Ok(())
+    }
+
+    /// Puts images into a containerd that somebody else has started, such as a unit.
+    ///
+    /// # Errors
+    /// When containerd refuses one.
+    pub fn load_images(&self, images: &[Image]) -> Result<()> {
+        for image in images {
+            let name = image.archive().file_name().context("an archive without a name")?.to_string_lossy();
+            self.run(&["ctr", "--namespace", "k8s.io", "images", "import", &format!("{IMAGES}/{name}")])?;
         }
         Ok(())
     }
