@@ -42,6 +42,10 @@ unit: ## The fast tests, which need no cluster and no root
 lab: build ## The tests on real control planes and machines; they need root
 	cargo test --package keyplane-e2e --locked -- --ignored --test-threads 2
 
+.PHONY: lab-smoke
+lab-smoke: build ## A whole cluster, and what its owner tries first, step by step
+	@target/debug/keyplane-lab smoke
+
 .PHONY: build
 build: packages kubernetes ## Build the operator and the lab, and what the lab runs
 	cargo build --workspace --locked

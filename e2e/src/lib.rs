@@ -29,6 +29,7 @@ pub mod oracle;
 pub mod parts;
 pub mod preflight;
 pub mod process;
+pub mod smoke;
 pub mod subnet;
 pub mod sweep;
 pub mod unit;

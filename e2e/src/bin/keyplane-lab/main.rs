@@ -10,7 +10,7 @@ use std::process::ExitCode;
 use anyhow::Result;
 use clap::{Parser, Subcommand};
 use keyplane_e2e::sweep::{self, Which};
-use keyplane_e2e::{Parts, interrupt, preflight};
+use keyplane_e2e::{Parts, interrupt, preflight, smoke};
 
 use crate::screen::say;
 
@@ -35,6 +35,9 @@ enum Action {
     },
     /// Ends the demo and removes everything of it.
     DemoDown,
+    /// Builds a whole cluster (three control-plane machines, a worker, add-ons), tries what its owner tries first, loses a
+    /// machine and tries again; prints each step with what it saw.
+    Smoke,
     /// Removes what labs have left whose owner was killed.
     Down {
         /// Ends every lab, running ones too.
@@ -47,7 +50,7 @@ enum Action {
 
 fn main() -> ExitCode {
     match act(&Arguments::parse().action) {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(code) => code,
         Err(_) if interrupt::requested() => ExitCode::from(130),
         Err(error) => {
             eprintln!("keyplane-lab: {error:#}");
@@ -56,18 +59,27 @@ fn main() -> ExitCode {
     }
 }
 
-fn act(action: &Action) -> Result<()> {
+fn act(action: &Action) -> Result<ExitCode> {
     match action {
-        Action::Demo { detach, file } => demo::run(file, *detach),
-        Action::DemoDown => demo::down(),
-        Action::Down { all } => down(if *all { Which::All } else { Which::Dead }),
+        Action::Demo { detach, file } => demo::run(file, *detach)?,
+        Action::DemoDown => demo::down()?,
+        Action::Smoke => return smoke(),
+        Action::Down { all } => down(if *all { Which::All } else { Which::Dead })?,
         Action::Preflight => {
             preflight::check()?;
             let parts = Parts::build()?;
             say(&format!("ready: Kubernetes {} in {}", parts.kubernetes_version()?, parts.folder().display()));
-            Ok(())
         }
     }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn smoke() -> Result<ExitCode> {
+    interrupt::listen()?;
+    let report = smoke::run();
+    interrupt::check()?;
+    say(&report.summary());
+    Ok(if report.failures().is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
 fn down(which: Which) -> Result<()> {
