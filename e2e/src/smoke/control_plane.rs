@@ -48,7 +48,9 @@ pub(super) fn check(scene: &Scene, report: &mut Report) {
         admin.run(&["get", "kcs,knp"])
     });
     report.step("CoreDNS, kube-proxy and Flannel run as they should", || {
-        eventually("add-ons", PATIENCE, || scene.management().check_condition(&["clusterspec", CLUSTER], "AddonsReady"))?;
+        eventually("add-ons", PATIENCE, || {
+            scene.management().check_condition(&["clusterspec", CLUSTER], "AddonsReady")
+        })?;
         scene.kubectl(&["get", "deployments,daemonsets", "-A"])
     });
 }

@@ -1,17 +1,19 @@
 //! The cluster that the smoke test is about.
 
 use anyhow::{Context, Result};
+use base64::Engine;
+use base64::prelude::BASE64_STANDARD;
 use serde_json::json;
 
 use super::report::Report;
-use crate::boot::{self, owners_kubectl};
-use crate::image;
+use crate::boot::owners_kubectl;
 use crate::installation::{Installation, PATIENCE};
 use crate::kubectl::{Kubectl, documents};
 use crate::lab::Lab;
 use crate::load_balancer::{Backend, LoadBalancer, PORT};
 use crate::machine::{Machine, lab_kubelet_settings};
 use crate::wait::eventually;
+use crate::{carry, image, join};
 
 /// The ClusterSpec.
 pub(super) const CLUSTER: &str = "smoke";
@@ -51,8 +53,11 @@ impl Scene {
         installation.wait_for(CLUSTER, "Rendered")?;
         let target = owners_kubectl(&lab, &admin, CLUSTER)?;
         for machine in &mut control_plane {
-            let tell = |what: &str| report.tell(what);
-            boot::start_node(&installation, CLUSTER, machine, &images, None, &tell)?;
+            report.tell(&format!("carrying its files to {} and starting containerd and the kubelet", machine.name()));
+            carry::carry(&admin, "default", CLUSTER, machine)?;
+            machine.start_containerd()?;
+            machine.import_images(&images)?;
+            machine.start_kubelet()?;
             let name = machine.name().to_owned();
             eventually(&format!("{name} that is Ready"), PATIENCE, || {
                 installation.operator.check_running()?;
@@ -61,8 +66,12 @@ impl Scene {
             })?;
         }
         report.tell("the control plane is up; the worker joins with its pool's join data");
-        let tell = |what: &str| report.tell(what);
-        boot::join_worker(&installation, CLUSTER, POOL, &mut worker, &worker_images, &tell)?;
+        let script = eventually("join data", PATIENCE, || {
+            let secret = admin.json(&["get", "secret", &format!("{CLUSTER}-{POOL}-bootstrap")])?;
+            let value = secret["data"]["value"].as_str().context("the join data has no value")?.to_owned();
+            Ok(String::from_utf8(BASE64_STANDARD.decode(value)?)?)
+        })?;
+        join::join(&mut worker, &script, &worker_images)?;
         eventually("worker that is Ready", PATIENCE, || {
             worker.check_kubelet()?;
             target.check_condition(&["node", WORKER], "Ready")
@@ -131,9 +140,7 @@ fn objects(control_plane: &[Machine], worker: &Machine, endpoint: &str) -> Strin
     let nodes: Vec<_> = control_plane
         .iter()
         .zip(["a", "b", "c"])
-        .map(|(machine, zone)| {
-            json!({"name": machine.name(), "addresses": [machine.address()], "failureDomain": zone})
-        })
+        .map(|(machine, zone)| json!({"name": machine.name(), "addresses": [machine.address()], "failureDomain": zone}))
         .collect();
     let kubelet = lab_kubelet_settings(worker);
     let cluster = json!({

@@ -28,7 +28,14 @@ pub(super) fn check(scene: &Scene, report: &mut Report) {
     report.step("a pod is in its node's range, behind the bridge cni0", || pod_network(scene));
     report.step("a control-plane machine reaches a pod on the worker", || {
         let address = pod_field(scene, "{.items[0].status.podIP}")?;
-        answers(scene.any_control_plane()?.run(&["curl", "-sS", "-I", "--max-time", "5", &format!("http://{address}/")]))
+        answers(scene.any_control_plane()?.run(&[
+            "curl",
+            "-sS",
+            "-I",
+            "--max-time",
+            "5",
+            &format!("http://{address}/"),
+        ]))
     });
     report.step("the Deployment is exposed as a NodePort Service", || {
         scene.kubectl(&["expose", "deployment", NAME, "--port=80", "--target-port=80", "--type=NodePort"])?;
@@ -68,9 +75,8 @@ fn looks(scene: &Scene, report: &mut Report) {
         for node in [scene.worker().address(), from.address()] {
             let client = if node == from.address() { scene.worker() } else { from };
             let url = format!("http://{node}:{}/", port.trim());
-            let answer = eventually(&url, PATIENCE, || {
-                answers(client.run(&["curl", "-sS", "-I", "--max-time", "5", &url]))
-            })?;
+            let answer =
+                eventually(&url, PATIENCE, || answers(client.run(&["curl", "-sS", "-I", "--max-time", "5", &url])))?;
             saw.push(format!("{} -> {url}: {answer}", client.name()));
         }
         Ok(saw.join("\n"))
