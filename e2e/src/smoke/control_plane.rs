@@ -1,5 +1,7 @@
 //! The control plane as its owner sees it: Nodes, Leases, etcd, leaders.
 
+use std::collections::BTreeSet;
+
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 
@@ -52,6 +54,26 @@ pub(super) fn check(scene: &Scene, report: &mut Report) {
             scene.management().check_condition(&["clusterspec", CLUSTER], "AddonsReady")
         })?;
         scene.kubectl(&["get", "deployments,daemonsets", "-A"])
+    });
+    // Its Pods were placed when there was one machine; kubeadm's documentation says the same of a cluster that grows.
+    report.step("the cluster's DNS spreads over the machines that have joined", || {
+        scene.kubectl(&["rollout", "restart", "deployment/coredns", "-n", "kube-system"])?;
+        scene.kubectl(&["rollout", "status", "deployment/coredns", "-n", "kube-system", "--timeout=180s"])?;
+        eventually("DNS on two machines", PATIENCE, || {
+            let pods = scene.kubectl(&[
+                "get",
+                "pods",
+                "-n",
+                "kube-system",
+                "-l",
+                "k8s-app=kube-dns",
+                "-o",
+                "jsonpath={range .items[*]}{.spec.nodeName}{\"\\n\"}{end}",
+            ])?;
+            let nodes: BTreeSet<_> = pods.lines().filter(|line| !line.is_empty()).collect();
+            ensure!(nodes.len() == 2 && pods.lines().count() == 2, "{pods}");
+            Ok(pods)
+        })
     });
 }
 

@@ -42,7 +42,7 @@ const CONTROL_PLANE: &[(&str, &str)] = &[
     ("/etc/kubernetes/pki/etcd/peer.key", "file 600"),
     ("/etc/kubernetes/pki/etcd/healthcheck-client.crt", "file 644"),
     ("/etc/kubernetes/pki/etcd/healthcheck-client.key", "file 600"),
-    ("/var/lib/etcd", "directory 700"),
+    ("/var/lib/etcd/member", "directory 700"),
     ("/var/lib/etcd/member/snap/db", "file 600"),
     ("/var/lib/kubelet/config.yaml", "file 644"),
     ("/var/lib/kubelet/instance-config.yaml", "file 644"),

@@ -615,7 +615,7 @@ fn bad_input_is_refused_at_admission_with_the_field_and_the_cure() -> Result<()>
         },
     }});
     admin.apply(&rich.to_string()).context("a pool with everything was refused")?;
-    admin.apply(include_str!("../../examples/worker-pool.yaml")).context("the example with workers was refused")?;
+    admin.apply(include_str!("../../../examples/worker-pool.yaml")).context("the example with workers was refused")?;
     let mut mirrored = cluster_spec("mirrored", "192.0.2.1");
     set(
         &mut mirrored,

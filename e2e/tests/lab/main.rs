@@ -1,0 +1,18 @@
+//! The tests on real parts. They are one program, so that those which mostly wait for machines wait at the same time.
+
+mod addons;
+mod admission;
+mod dual_stack;
+mod examples;
+mod first_light;
+mod kubeadm;
+mod machines;
+mod operator;
+mod options;
+mod oracle;
+mod smoke;
+mod systemd;
+mod three_nodes;
+mod upgrade;
+mod whole_lab;
+mod worker;
