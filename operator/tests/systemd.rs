@@ -257,6 +257,33 @@ fn both_layouts_start_a_component_with_the_same_flags() {
 }
 
 #[test]
+fn kube_proxys_settings_hold_for_its_unit_and_without_it_there_is_nothing_of_it() {
+    let files = |addon: &str| {
+        let cluster = cluster_with_pool(&format!("{HARD_WAY}addons: {{kubeProxy: {addon}}}\n"), WORKERS);
+        let pool = Pool::parse("workers", &serde_saphyr::from_str(WORKERS).unwrap(), &cluster).unwrap().unwrap();
+        let mut observed = Observed::default();
+        assert!(settle(&cluster, &mut observed).blockers.is_empty());
+        let keys = observed.secrets["demo-node-0-pki"].data.clone().unwrap();
+        let config = worker_config(&cluster, &pool, &pool.machines[0], "TRUST\n", None, None).data.unwrap();
+        (config, keys.into_keys().collect::<BTreeSet<_>>())
+    };
+    let (config, keys) = files("{mode: nftables, config: {conntrack: {maxPerCore: 0}}}");
+    let written = &config["kube-proxy-config.yaml"];
+    for line in [
+        "mode: nftables",
+        "  maxPerCore: 0",
+        "hostnameOverride: node-0",
+        "  kubeconfig: /var/lib/kube-proxy/kubeconfig",
+    ] {
+        assert!(written.contains(&format!("\n{line}\n")), "{line} is not in {written}");
+    }
+    assert!(keys.contains("kube-proxy.conf"));
+    let (config, keys) = files("{enabled: false}");
+    assert!(!config.keys().any(|key| key.contains("kube-proxy")), "{:?}", config.keys());
+    assert!(!keys.contains("kube-proxy.conf"));
+}
+
+#[test]
 fn a_server_without_kube_proxy_dials_webhooks_itself() {
     let flags = |spec: &str| {
         let cluster = cluster(spec);

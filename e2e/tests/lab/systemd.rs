@@ -15,9 +15,6 @@ use serde_json::{Value, json};
 
 const CLUSTER: &str = "hard-way";
 
-/// A network namespace can't change the size of the host's table.
-const PROXY: &str = "conntrack: {maxPerCore: 0}\n";
-
 fn objects(server: &Machine, workers: &[Machine]) -> String {
     let cluster = json!({
         "apiVersion": "keyplane.io/v1alpha1", "kind": "ClusterSpec", "metadata": {"name": CLUSTER},
@@ -29,6 +26,8 @@ fn objects(server: &Machine, workers: &[Machine]) -> String {
                 "registerNodes": false,
                 "nodes": [{"name": "server", "addresses": [server.address()]}],
             },
+            // A network namespace can't change the size of the host's table.
+            "addons": {"coreDNS": {"enabled": false}, "kubeProxy": {"config": {"conntrack": {"maxPerCore": 0}}}},
             "network": {"serviceCIDRs": ["10.32.0.0/24"], "podCIDRs": ["10.200.0.0/16"]},
         },
     });
@@ -165,12 +164,6 @@ impl HardWay<'_> {
             ensure!(
                 !paths.iter().any(|path| path.starts_with("/etc/kubernetes") || path.contains("/var/lib/kubernetes"))
             );
-            let proxy = worker.read_file("/var/lib/kube-proxy/kube-proxy-config.yaml")?;
-            worker.put_file(
-                "/var/lib/kube-proxy/kube-proxy-config.yaml",
-                &[&proxy, PROXY.as_bytes()].concat(),
-                0o644,
-            )?;
             put(&admin, worker, |path| path.starts_with("/etc/containerd/"))?;
             worker.put_containerd_settings()?;
             let parts = self.lab.parts();

@@ -23,7 +23,8 @@ pub(super) fn objects(cluster: &Cluster, version: Version) -> Vec<TargetObject> 
         "roleRef": {"apiGroup": RBAC, "kind": "Role", "name": NAME},
         "subjects": [{"kind": "Group", "name": BOOTSTRAPPERS}],
     });
-    let data = json!({"data": {"kubeconfig.conf": kubeconfig(cluster), CONFIGURATION: configuration(cluster)}});
+    let data =
+        json!({"data": {"kubeconfig.conf": kubeconfig(cluster), CONFIGURATION: yaml::write(&configuration(cluster))}});
     vec![
         service_account(KUBE_SYSTEM, NAME),
         cluster_role_binding("kubeadm:node-proxier", "system:node-proxier", KUBE_SYSTEM, NAME),
@@ -53,7 +54,7 @@ fn kubeconfig(cluster: &Cluster) -> String {
 }
 
 /// What kubeadm marshals, with the zero values that the API type has no way to leave out, and the user's settings.
-fn configuration(cluster: &Cluster) -> String {
+pub(super) fn configuration(cluster: &Cluster) -> Value {
     let written = &cluster.spec.addons.kube_proxy;
     let mode = if written.mode.is_empty() { "iptables" } else { written.mode.as_str() };
     let ipv6 = cluster.nodes.first().is_some_and(|node| node.advertise_address.is_ipv6());
@@ -125,7 +126,7 @@ fn configuration(cluster: &Cluster) -> String {
     if let Some(settings) = &written.config {
         yaml::merge(&mut configuration, &Value::Object(settings.clone()));
     }
-    yaml::write(&configuration)
+    configuration
 }
 
 fn daemon_set(cluster: &Cluster, version: Version) -> Value {

@@ -114,3 +114,9 @@ fn cluster_role_binding(name: &str, role: &str, namespace: &str, service_account
 fn resources(written: Option<&k8s_openapi::api::core::v1::ResourceRequirements>, default: Value) -> Value {
     written.map_or(default, |written| serde_json::to_value(written).unwrap_or_default())
 }
+
+/// kube-proxy's configuration, as its Pods or its unit have it: kubeadm's, with the user's settings over it.
+#[must_use]
+pub fn kube_proxy_configuration(cluster: &Cluster) -> serde_json::Value {
+    kube_proxy::configuration(cluster)
+}

@@ -202,7 +202,9 @@ pub fn leaves_of<'a>(cluster: &'a Cluster, node: &'a Node) -> impl Iterator<Item
         Place::EveryNode => cluster.is_control_plane(node),
         Place::FirstNode => cluster.is_first(node),
         Place::EveryKubelet => cluster.has_kubelet(node),
-        Place::EveryProxy => cluster.layout() == Layout::Systemd && cluster.has_kubelet(node),
+        Place::EveryProxy => {
+            cluster.layout() == Layout::Systemd && cluster.has_kubelet(node) && cluster.spec.addons.kube_proxy.enabled
+        }
         Place::Cluster => false,
     })
 }

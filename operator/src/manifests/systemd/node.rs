@@ -2,12 +2,13 @@
 
 use std::collections::BTreeMap;
 
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use super::super::File;
 use super::unit::Service;
 use super::{file, program, restart, setting};
-use crate::cluster::{Cluster, joined};
+use crate::addons::kube_proxy_configuration;
+use crate::cluster::Cluster;
 use crate::pki::places;
 use crate::{preparation, yaml};
 
@@ -32,9 +33,13 @@ pub fn node_files(
         file("containerd.service", preparation::CONTAINERD_UNIT, containerd),
         file("kubelet.service", "/etc/systemd/system/kubelet.service", kubelet_unit(cluster, flags)),
         file("kubelet-config.yaml", KUBELET_CONFIGURATION, yaml::write(kubelet)),
-        file("kube-proxy.service", "/etc/systemd/system/kube-proxy.service", proxy_unit()),
-        file("kube-proxy-config.yaml", PROXY_CONFIGURATION, proxy_configuration(cluster, name)),
     ]);
+    if cluster.spec.addons.kube_proxy.enabled {
+        files.extend([
+            file("kube-proxy.service", "/etc/systemd/system/kube-proxy.service", proxy_unit()),
+            file("kube-proxy-config.yaml", PROXY_CONFIGURATION, proxy_configuration(cluster, name)),
+        ]);
+    }
     files
 }
 
@@ -73,14 +78,10 @@ fn proxy_unit() -> String {
     .text()
 }
 
+/// The same as in a cluster of kubeadm's, save what is this machine's.
 fn proxy_configuration(cluster: &Cluster, name: &str) -> String {
-    yaml::write(&json!({
-        "apiVersion": "kubeproxy.config.k8s.io/v1alpha1",
-        "kind": "KubeProxyConfiguration",
-        "clientConnection": {"kubeconfig": places::kubeconfig(cluster.layout(), "kube-proxy.conf")},
-        "clusterCIDR": joined(&cluster.pod_cidrs),
-        "hostnameOverride": name,
-        // kubeadm's. What is not set becomes nftables in a version to come.
-        "mode": "iptables",
-    }))
+    let mut configuration = kube_proxy_configuration(cluster);
+    configuration["clientConnection"]["kubeconfig"] = places::kubeconfig(cluster.layout(), "kube-proxy.conf").into();
+    configuration["hostnameOverride"] = name.into();
+    yaml::write(&configuration)
 }
