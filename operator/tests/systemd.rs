@@ -13,12 +13,13 @@ use std::process::Command;
 
 use common::{HARD_WAY, WORKERS, cluster, cluster_with_pool, noon, pod_ranges, settle, text};
 use keyplane::cluster::Cluster;
+use keyplane::etcd::Member;
 use keyplane::etcd::initial_cluster;
 use keyplane::join::Pool;
 use keyplane::join::objects::worker_config;
 use keyplane::manifests::{self, File, systemd};
 use keyplane::plan::objects::IndexEntry;
-use keyplane::plan::{Observed, TargetFacts, plan, status};
+use keyplane::plan::{EtcdFacts, Observed, TargetFacts, plan, status};
 use keyplane_crds::condition_of;
 
 const EXAMPLE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../examples/systemd.yaml");
@@ -345,6 +346,29 @@ fn settled() -> (Cluster, Observed) {
     let mut observed = Observed::default();
     assert!(settle(&cluster, &mut observed).blockers.is_empty());
     (cluster, observed)
+}
+
+#[test]
+fn a_workers_keys_stay_as_they_are_and_go_with_their_pool_alone() {
+    let (cluster, mut observed) = settled();
+    observed.status = status::report(&cluster, &observed, &[], Some(1), noon());
+    assert!(observed.status.certificates.iter().any(|row| row.node.as_deref() == Some("node-0")));
+    observed.target = answer(&[]);
+    let member = Member {
+        id: 1,
+        name: "server".to_owned(),
+        peer_urls: vec!["https://10.0.0.11:2380".to_owned()],
+        learner: false,
+        up: true,
+        trouble: None,
+    };
+    observed.target.etcd = Some(Ok(EtcdFacts { members: vec![member], confirmed: true, waits: None }));
+    let before = observed.secrets.clone();
+    settle(&cluster, &mut observed);
+    assert!(observed.secrets == before, "a key was made anew");
+    // The ClusterSpec's own plan takes nothing away while a pool can't be read.
+    settle(&common::cluster(HARD_WAY), &mut observed);
+    assert!(observed.secrets == before, "a key is gone");
 }
 
 fn answer(ranges: &[(&str, &[&str])]) -> TargetFacts {

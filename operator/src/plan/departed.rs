@@ -12,11 +12,15 @@ use super::observed::Slot;
 use super::{Kind, Observed, Plan, Removal, Step, objects};
 use crate::cluster::Cluster;
 
-/// The nodes that were there and are no longer declared.
+/// What every machine with an API server has, and no worker.
+const API_SERVER: &str = "apiserver";
+
+/// The control-plane nodes that were there and are no longer declared. The objects of workers go with their NodePool.
 #[must_use]
 pub fn departed(cluster: &Cluster, status: &ClusterSpecStatus) -> BTreeSet<String> {
-    let listed = status.certificates.iter().filter_map(|certificate| certificate.node.clone());
-    listed.filter(|name| cluster.nodes.iter().all(|node| node.name != *name)).collect()
+    let control_plane = status.certificates.iter().filter(|certificate| certificate.name == API_SERVER);
+    let listed = control_plane.filter_map(|certificate| certificate.node.clone());
+    listed.filter(|name| cluster.machines().all(|node| node.name != *name)).collect()
 }
 
 /// Plans the end of their objects.
