@@ -88,8 +88,6 @@ pub(super) fn command(cluster: &Cluster, node: &Node) -> Vec<String> {
     if value_of(extra, "authorization-config").is_none() {
         arguments = arguments.with("authorization-mode", "Node,RBAC");
     }
-    for (name, value) in options::arguments(cluster) {
-        arguments = arguments.with(name, value);
-    }
-    arguments.command("kube-apiserver", extra)
+    // An option's flags come where kubeadm would put them: `kubeadm upgrade` has them from its configuration's extraArgs.
+    arguments.command("kube-apiserver", &options::extra_arguments(cluster))
 }
