@@ -451,16 +451,17 @@ fn servers_that_are_no_nodes_count_by_their_api_servers_answers() {
         let status = status::report(&cluster, observed, &[], Some(1), noon());
         let valid = condition_of(&status.conditions, "CertificatesValid").unwrap().status.clone();
         assert_eq!(valid, "True");
-        status.nodes_ready.unwrap()
+        let ready = condition_of(&status.conditions, "ControlPlaneNodesReady").unwrap();
+        format!("{} {}", status.nodes_ready.unwrap(), ready.reason)
     };
-    assert_eq!(counted(&observed), "0/1");
+    assert_eq!(counted(&observed), "0/1 NotContacted");
     // A Node of the server's name is not the server.
     observed.target = answer(&[("server", &[])]);
-    assert_eq!(counted(&observed), "0/1");
+    assert_eq!(counted(&observed), "0/1 NotContacted");
     observed.target.api_servers = Some([("server".to_owned(), true)].into());
-    assert_eq!(counted(&observed), "1/1");
+    assert_eq!(counted(&observed), "1/1 NodesReady");
     observed.target.api_servers = Some([("server".to_owned(), false)].into());
-    assert_eq!(counted(&observed), "0/1");
+    assert_eq!(counted(&observed), "0/1 NodeNotReady");
 }
 
 #[test]

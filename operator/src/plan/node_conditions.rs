@@ -49,22 +49,26 @@ pub(super) fn nodes_ready(cluster: &Cluster, observed: &Observed) -> Outcome {
     }
     // One member has nobody to join; that its Node is Ready says enough.
     let has_members = cluster.external_etcd().is_none() && cluster.nodes.len() > 1;
-    match (&target.nodes, &target.etcd) {
+    match (target.control_plane(cluster), &target.etcd) {
         (None, _) => Outcome::bad("NotContacted", "the API server has not told of its Nodes"),
         (Some(_), Some(Err(why))) if has_members => Outcome::bad("EtcdUnreachable", why.clone()),
         (Some(_), None) if has_members => Outcome::bad("EtcdNotContacted", "etcd has not been asked yet"),
         (Some(_), Some(Ok(facts))) if facts.waits.is_some() => {
             Outcome::bad("EtcdWaits", facts.waits.clone().unwrap_or_default())
         }
+        (Some(_), _) if !cluster.spec.control_plane.register_nodes => {
+            Outcome::good("NodesReady", "every API server answers at its own address")
+        }
         (Some(_), _) => Outcome::good("NodesReady", "every control-plane node is Ready"),
     }
 }
 
 fn lack(cluster: &Cluster, node: &Node, observed: &Observed) -> Option<(Lack, String)> {
-    let nodes = observed.target.nodes.as_ref();
+    let nodes = observed.target.control_plane(cluster);
     let ready = nodes.map(|nodes| nodes.get(&node.name).copied());
     let of_the_node = match ready {
         Some(None) => Some("no Node"),
+        Some(Some(false)) if !cluster.has_kubelet(node) => Some("its API server does not answer at its own address"),
         Some(Some(false)) => Some("the Node is not Ready"),
         Some(Some(true)) | None => None,
     };

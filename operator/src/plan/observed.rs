@@ -9,7 +9,7 @@ use kube::ResourceExt;
 use super::Blocker;
 use super::objects::{MANAGED_BY, MANAGED_BY_LABEL};
 use crate::addons::{Addon, AddonFacts};
-use crate::cluster::Version;
+use crate::cluster::{Cluster, Version};
 use crate::etcd::Member;
 use crate::manifests::systemd::PodRanges;
 use crate::pki::CertificateFacts;
@@ -68,6 +68,13 @@ pub struct EtcdFacts {
 }
 
 impl TargetFacts {
+    /// Whether each machine of the control plane is Ready: its Node, or where it is none, its API server. Nothing while
+    /// nobody knows.
+    #[must_use]
+    pub fn control_plane(&self, cluster: &Cluster) -> Option<&BTreeMap<String, bool>> {
+        if cluster.spec.control_plane.register_nodes { self.nodes.as_ref() } else { self.api_servers.as_ref() }
+    }
+
     /// The members of etcd, if a majority of them says so.
     #[must_use]
     pub fn confirmed_members(&self) -> Option<&[Member]> {

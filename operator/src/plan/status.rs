@@ -55,11 +55,7 @@ pub fn report(
         // A list that was true is the trace of the keys that are gone: without it they would be made anew.
         None => observed.status.certificates.clone(),
     };
-    let nodes = if cluster.spec.control_plane.register_nodes {
-        observed.target.nodes.as_ref()
-    } else {
-        observed.target.api_servers.as_ref()
-    };
+    let nodes = observed.target.control_plane(cluster);
     let ready =
         cluster.nodes.iter().filter(|node| nodes.and_then(|nodes| nodes.get(&node.name)) == Some(&true)).count();
     let rollout = rollout(cluster, observed);
