@@ -40,7 +40,7 @@ unit: ## The fast tests, which need no cluster and no root
 
 .PHONY: lab
 lab: build ## The tests on real control planes and machines; they need root
-	cargo test --package keyplane-e2e --locked -- --ignored --test-threads 3
+	cargo test --package keyplane-e2e --locked -- --ignored --test-threads 2
 
 .PHONY: lab-smoke
 lab-smoke: build ## A whole cluster, and what its owner tries first, step by step

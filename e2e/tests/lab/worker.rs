@@ -32,6 +32,8 @@ fn objects(control_plane: &Machine, worker: &Machine) -> String {
                 "kubelet": kubelet,
             },
             "network": {"podCIDRs": ["10.244.0.0/16"]},
+            // They have a test of their own, and would put files of theirs on the worker.
+            "addons": {"coreDNS": {"enabled": false}, "kubeProxy": {"enabled": false}},
             "registryMirrors": [{"registry": "docker.io", "endpoints": ["http://192.0.2.5:5000"], "fallback": false}],
         },
     });
