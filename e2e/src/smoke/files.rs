@@ -48,7 +48,7 @@ const CONTROL_PLANE: &[(&str, &str)] = &[
     ("/var/lib/kubelet/instance-config.yaml", "file 644"),
     ("/var/lib/kubelet/kubeadm-flags.env", "file 644"),
     ("/var/lib/kubelet/pki/kubelet-client-current.pem", "file 600"),
-    // serverTLSBootstrap: the seeds' kubelet.crt and kubelet.key, which the kubelet signs itself, don't arise.
+    // serverTLSBootstrap: kubelet.crt and kubelet.key, which a kubelet signs itself, don't arise.
     ("/var/lib/kubelet/pki/kubelet-server-current.pem", "file 600"),
     ("/etc/cni/net.d/10-flannel.conflist", "file 644"),
     ("/opt/cni/bin/bridge", "file 755"),
