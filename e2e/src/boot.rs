@@ -2,9 +2,7 @@
 
 use std::fs;
 
-use anyhow::{Context, Result, ensure};
-use base64::Engine;
-use base64::prelude::BASE64_STANDARD;
+use anyhow::{Result, ensure};
 
 use crate::image::{self, Image};
 use crate::installation::{Installation, PATIENCE};
@@ -105,10 +103,7 @@ pub fn boot(
 /// # Errors
 /// When there is none.
 pub fn owners_kubectl(lab: &Lab, management: &Kubectl, cluster: &str) -> Result<Kubectl> {
-    let name = format!("{cluster}-kubeconfig");
-    let secret = management.json(&["get", "secret", &name])?;
-    let value = secret["data"]["value"].as_str().with_context(|| format!("the Secret {name} has no key `value`"))?;
     let path = lab.folder().join(format!("{cluster}.kubeconfig"));
-    fs::write(&path, BASE64_STANDARD.decode(value).context("the kubeconfig is not base64")?)?;
+    fs::write(&path, management.secret_text(&format!("{cluster}-kubeconfig"), "value")?)?;
     Ok(Kubectl::new(lab.parts(), &path))
 }

@@ -4,6 +4,8 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context, Result, bail};
+use base64::Engine;
+use base64::prelude::BASE64_STANDARD;
 use serde_json::Value;
 
 use crate::command;
@@ -52,6 +54,17 @@ impl Kubectl {
     pub fn json(&self, arguments: &[&str]) -> Result<Value> {
         let text = self.run(&[arguments, &["-o", "json"]].concat())?;
         serde_json::from_str(&text).with_context(|| format!("kubectl {arguments:?} did not answer with JSON"))
+    }
+
+    /// The text that a Secret has under a key.
+    ///
+    /// # Errors
+    /// When there is no such Secret, key or text.
+    pub fn secret_text(&self, name: &str, key: &str) -> Result<String> {
+        let secret = self.json(&["get", "secret", name])?;
+        let value = secret["data"][key].as_str().with_context(|| format!("the Secret {name} has no key `{key}`"))?;
+        let bytes = BASE64_STANDARD.decode(value).with_context(|| format!("`{key}` of {name} is not base64"))?;
+        String::from_utf8(bytes).with_context(|| format!("`{key}` of {name} is no text"))
     }
 
     /// Applies these objects.

@@ -13,6 +13,7 @@ pub mod carry;
 pub mod cgroup;
 pub mod client_keys;
 pub mod command;
+pub mod etcdctl;
 pub mod image;
 pub mod installation;
 pub mod interrupt;

@@ -7,6 +7,7 @@ use serde_json::Value;
 
 use super::report::Report;
 use super::scene::{CLUSTER, Scene};
+use crate::etcdctl::etcdctl;
 use crate::installation::PATIENCE;
 use crate::machine::Machine;
 use crate::wait::eventually;
@@ -186,17 +187,4 @@ fn members(scene: &Scene, wanted: usize) -> Result<Vec<Value>> {
 
 fn names(members: &[Value]) -> String {
     members.iter().filter_map(|member| member["name"].as_str()).collect::<Vec<_>>().join(" ")
-}
-
-fn etcdctl(machine: &Machine, arguments: &[&str]) -> Result<String> {
-    let pki = "/etc/kubernetes/pki/etcd";
-    let flags = [
-        "--endpoints=https://127.0.0.1:2379".to_owned(),
-        "--command-timeout=5s".to_owned(),
-        format!("--cacert={pki}/ca.crt"),
-        format!("--cert={pki}/healthcheck-client.crt"),
-        format!("--key={pki}/healthcheck-client.key"),
-    ];
-    let line = ["etcdctl"].into_iter().chain(flags.iter().map(String::as_str)).chain(arguments.iter().copied());
-    machine.run(&line.collect::<Vec<_>>())
 }

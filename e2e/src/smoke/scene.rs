@@ -1,8 +1,6 @@
 //! The cluster that the smoke test is about.
 
 use anyhow::{Context, Result};
-use base64::Engine;
-use base64::prelude::BASE64_STANDARD;
 use serde_json::json;
 
 use super::report::Report;
@@ -66,11 +64,8 @@ impl Scene {
             })?;
         }
         report.tell("the control plane is up; the worker joins with its pool's join data");
-        let script = eventually("join data", PATIENCE, || {
-            let secret = admin.json(&["get", "secret", &format!("{CLUSTER}-{POOL}-bootstrap")])?;
-            let value = secret["data"]["value"].as_str().context("the join data has no value")?.to_owned();
-            Ok(String::from_utf8(BASE64_STANDARD.decode(value)?)?)
-        })?;
+        let script =
+            eventually("join data", PATIENCE, || admin.secret_text(&format!("{CLUSTER}-{POOL}-bootstrap"), "value"))?;
         join::join(&mut worker, &script, &worker_images)?;
         eventually("worker that is Ready", PATIENCE, || {
             worker.check_kubelet()?;

@@ -208,9 +208,7 @@ impl Guarded<'_> {
     }
 
     fn a_user_is_known_with_every_group(&self) -> Result<()> {
-        let secret = self.admin().json(&["get", "secret", "guarded-user-jane-kubeconfig"])?;
-        let value = secret["data"]["value"].as_str().context("no kubeconfig")?;
-        let jane = self.kubectl("jane", &String::from_utf8(BASE64_STANDARD.decode(value)?)?)?;
+        let jane = self.kubectl("jane", &self.admin().secret_text("guarded-user-jane-kubeconfig", "value")?)?;
         let who = jane.json(&["auth", "whoami"])?["status"]["userInfo"].clone();
         ensure!(who["username"] == "jane", "{who}");
         ensure!(who["groups"] == json!(["auditors", "ops@example", "system:authenticated"]), "{who}");

@@ -6,6 +6,7 @@ use std::time::Instant;
 
 use anyhow::{Context, Result, ensure};
 use keyplane_e2e::boot::{owners_kubectl, start_node};
+use keyplane_e2e::etcdctl::etcdctl;
 use keyplane_e2e::image::{self, Image};
 use keyplane_e2e::installation::{Installation, PATIENCE};
 use keyplane_e2e::load_balancer::Backend;
@@ -185,18 +186,7 @@ impl Three<'_> {
 
     /// etcd itself says who is in it, each with a vote.
     fn members_are(&self, on: &str, names: &[&str]) -> Result<()> {
-        let pki = "/etc/kubernetes/pki/etcd";
-        let members = self.machines[on].run(&[
-            "etcdctl",
-            "--endpoints=https://127.0.0.1:2379",
-            &format!("--cacert={pki}/ca.crt"),
-            &format!("--cert={pki}/healthcheck-client.crt"),
-            &format!("--key={pki}/healthcheck-client.key"),
-            "member",
-            "list",
-            "-w",
-            "json",
-        ])?;
+        let members = etcdctl(&self.machines[on], &["member", "list", "-w", "json"])?;
         let members: Value = serde_json::from_str(&members)?;
         let members = members["members"].as_array().context("no members")?;
         let mut found: Vec<_> = members.iter().filter_map(|member| member["name"].as_str()).collect();

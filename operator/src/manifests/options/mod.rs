@@ -41,11 +41,6 @@ pub(super) fn files(cluster: &Cluster) -> Vec<File> {
     of(cluster).flat_map(|option| option.files).collect()
 }
 
-/// Their flags.
-pub(super) fn arguments(cluster: &Cluster) -> Vec<(&'static str, String)> {
-    of(cluster).flat_map(|option| option.arguments).collect()
-}
-
 /// The directories that they need in the API server's container.
 pub(super) fn mounts(cluster: &Cluster) -> Vec<HostPathMount> {
     of(cluster).flat_map(|option| option.mounts).collect()
@@ -53,7 +48,8 @@ pub(super) fn mounts(cluster: &Cluster) -> Vec<HostPathMount> {
 
 /// The API server's flags as kubeadm has to know them: `kubeadm upgrade` writes its manifest from its configuration.
 pub(super) fn extra_arguments(cluster: &Cluster) -> Vec<Argument> {
-    let ours = arguments(cluster).into_iter().map(|(name, value)| Argument { name: name.to_owned(), value });
+    let ours =
+        of(cluster).flat_map(|option| option.arguments).map(|(name, value)| Argument { name: name.to_owned(), value });
     ours.chain(cluster.api_server_arguments()).collect()
 }
 
