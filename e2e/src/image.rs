@@ -3,10 +3,11 @@
 use std::fmt::Write as _;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use anyhow::{Context, Result};
 
-use crate::archive::{self, Entry, Layer};
+use crate::archive::{self, Entry, Layer, Start};
 use crate::command;
 use crate::parts::{Parts, sha256};
 
@@ -28,6 +29,9 @@ pub const FLANNEL: &str = "ghcr.io/flannel-io/flannel:v0.28.10";
 /// The CNI plugin that this Flannel's own manifest names. What is in it is the last one of the containernetworking
 /// project (`kubernetes/flannel-cni/go.mod`), which Flannel's went out from, since no module proxy has Flannel's.
 pub const FLANNEL_CNI: &str = "ghcr.io/flannel-io/flannel-cni-plugin:v1.9.1-flannel3";
+
+/// Where cargo finds this workspace.
+const WORKSPACE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/..");
 
 /// Debian's `busybox-static`.
 const BUSYBOX: &str = "/bin/busybox";
@@ -63,6 +67,12 @@ esac
 hostname >/www/index.html
 exec busybox httpd -f -vv -p 80 -h /www
 ";
+
+/// Keyplane's own image under the name that its chart gives it. The tag is the chart's `appVersion`.
+pub const KEYPLANE: &str = concat!("registry.keyplane.io/keyplane:", env!("CARGO_PKG_VERSION"));
+
+/// Nobody, as images without a distribution name him; the chart says the same.
+const NOBODY: &str = "65532:65532";
 
 /// An image in the cache.
 #[derive(Clone, Debug)]
@@ -176,6 +186,25 @@ pub fn for_whole_cluster(parts: &Parts) -> Result<Vec<Image>> {
     Ok(images)
 }
 
+/// Keyplane's own image: its binary and nothing else, as the `Dockerfile` makes it. What is built is kept in the cache.
+///
+/// # Errors
+/// When it can't be built.
+pub fn keyplane(parts: &Parts) -> Result<Image> {
+    let layer = vec![Entry::program("keyplane", build_static(parts)?)];
+    started_as(parts, KEYPLANE, &[layer], Start { command: &["/keyplane"], user: Some(NOBODY) })
+}
+
+/// The binary `keyplane`, linked with all that it needs. `.cargo/config.toml` says how.
+fn build_static(parts: &Parts) -> Result<PathBuf> {
+    let target = parts.cache().join("cargo");
+    let mut cargo = Command::new("cargo");
+    cargo.current_dir(WORKSPACE).args(["build-static", "--quiet"]).env("CARGO_TARGET_DIR", &target);
+    command::run(&mut cargo).context("cannot build the image's binary")?;
+    let host = command::run(Command::new("rustc").current_dir(WORKSPACE).args(["--print", "host-tuple"]))?;
+    Ok(target.join(host.trim()).join("image").join("keyplane"))
+}
+
 /// A program where upstream's images have it; manifests name it without a path.
 fn local(name: &str, source: PathBuf) -> Entry {
     Entry::Program(format!("usr/local/bin/{name}").into(), source)
@@ -193,15 +222,19 @@ fn named<'a>(listed: &'a str, short: &str) -> Result<&'a str> {
 }
 
 fn image(parts: &Parts, name: &str, layers: &[Layer], command: &[&str]) -> Result<Image> {
+    started_as(parts, name, layers, Start { command, user: None })
+}
+
+fn started_as(parts: &Parts, name: &str, layers: &[Layer], start: Start) -> Result<Image> {
     let folder = parts.cache().join("images");
     fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
-    let key = sha256(recipe(name, layers, command)?.as_bytes())?;
+    let key = sha256(recipe(name, layers, start)?.as_bytes())?;
     let short = name.rsplit('/').next().unwrap_or(name).replace(':', "-");
     let archive = folder.join(format!("{short}-{}.tar", &key[..12]));
     if !archive.exists() {
         // Two labs may make the same image at the same time; each writes a file of its own and the last one stays.
         let mine = folder.join(format!(".{short}-{}.tar", std::process::id()));
-        archive::write(&mine, name, layers, command)?;
+        archive::write(&mine, name, layers, start)?;
         fs::rename(&mine, &archive)?;
     }
     Ok(Image { name: name.to_owned(), archive })
@@ -209,8 +242,9 @@ fn image(parts: &Parts, name: &str, layers: &[Layer], command: &[&str]) -> Resul
 
 /// All that decides an image's content. The built programs lie in folders named after theirs; of a program of the host
 /// the size and the time of its last change have to do.
-fn recipe(name: &str, layers: &[Layer], command: &[&str]) -> Result<String> {
-    let mut text = format!("{name} {command:?} {layers:?}");
+fn recipe(name: &str, layers: &[Layer], start: Start) -> Result<String> {
+    let mut text = format!("{name} {:?} {layers:?}", start.command);
+    text.extend(start.user);
     for entry in layers.iter().flatten() {
         if let Entry::Program(_, source) = entry {
             let facts = fs::metadata(source).with_context(|| format!("cannot find {}", source.display()))?;
