@@ -1,0 +1,539 @@
+//! The chart: what it refuses, that its rights are used and enough, and a release of it on a real node.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::process::Command;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+use base64::Engine;
+use base64::prelude::BASE64_STANDARD;
+use keyplane_e2e::audit::Request;
+use keyplane_e2e::helm::{CHART, KINDS_CHART, Right, rights};
+use keyplane_e2e::installation::{PATIENCE, cluster_spec, install_kinds};
+use keyplane_e2e::kubectl::documents;
+use keyplane_e2e::machine::lab_kubelet_settings;
+use keyplane_e2e::{Helm, Kubectl, Lab, Machine, Management, Operator, Parts, command, eventually, image, operator};
+use serde_json::{Value, json};
+
+const SERVING: &str = "kubernetes.io/kubelet-serving";
+const CLIENT: &str = "kubernetes.io/kube-apiserver-client-kubelet";
+const BOTH_SIGNERS: &str = r#"signers=["kubernetes.io/kubelet-serving","kubernetes.io/kube-apiserver-client-kubelet"]"#;
+
+#[test]
+#[ignore = "needs the lab's parts: make test"]
+fn the_charts_are_sound_and_values_that_make_no_sense_are_refused() -> Result<()> {
+    let parts = Parts::build()?;
+    let helm = Helm::new(&parts)?;
+    helm.run(&["lint", "--strict", CHART, KINDS_CHART])?;
+    for (values, told) in [
+        (&[r#"mode="everything""#][..], "/mode"),
+        (&[r#"mdoe="approver""#], "mdoe"),
+        (&["replicas=0"], "/replicas"),
+        (&[r#"mode="approver""#, "signers=[]"], "/signers"),
+        (&[r#"signers=["kubernetes.io/kube-apiserver-client"]"#], "/signers/0"),
+        (&[r#"image.digest="latest""#], "/image/digest"),
+        (&[r#"policy={"aprover":{}}"#], "aprover"),
+        (&["serviceAccount.create=false"], "serviceAccount.name"),
+        (&["port=80"], "/port"),
+    ] {
+        let refused = helm.template("keyplane-system", values);
+        let message = format!("{:#}", refused.err().with_context(|| format!("{values:?} was let through"))?);
+        ensure!(message.contains(told), "{values:?}: {message}");
+    }
+    let kinds = |objects: &[Value]| objects.iter().map(|object| object["kind"].clone()).collect::<Vec<_>>();
+    let rendered = helm.template("keyplane-system", &["replicas=1", "metrics.serviceMonitor.enabled=true"])?;
+    ensure!(!kinds(&rendered).contains(&json!("PodDisruptionBudget")), "{:?}", kinds(&rendered));
+    ensure!(kinds(&rendered).contains(&json!("ServiceMonitor")), "{:?}", kinds(&rendered));
+    let digest = format!("sha256:{}", "0".repeat(64));
+    let rendered = helm.template(
+        "keyplane-system",
+        &[
+            &format!(r#"image={{"repository":"mirror.example/keyplane","digest":"{digest}"}}"#),
+            r#"serviceAccount={"create":false,"name":"there"}"#,
+            "hostNetwork=true",
+        ],
+    )?;
+    let of_kind = |kind: &str| rendered.iter().find(|object| object["kind"] == kind);
+    ensure!(of_kind("ServiceAccount").is_none(), "a ServiceAccount that is not wanted");
+    let pod = &of_kind("Deployment").context("no Deployment")?["spec"]["template"]["spec"];
+    ensure!(pod["containers"][0]["image"] == format!("mirror.example/keyplane@{digest}"), "{pod}");
+    ensure!(pod["hostNetwork"] == true && pod["serviceAccountName"] == "there", "{pod}");
+    ensure!(of_kind("RoleBinding").context("no RoleBinding")?["subjects"][0]["name"] == "there");
+    Ok(())
+}
+
+/// A policy for this cluster's own kubelets, by which worker-1 may have a certificate of each kind.
+fn own_policy(namespace: &str, dry_run: bool) -> Value {
+    json!({
+        "apiVersion": "keyplane.io/v1alpha1", "kind": "CertificatePolicy",
+        "metadata": {"name": "own", "namespace": namespace},
+        "spec": {
+            "approver": {
+                "machines": [{"name": "worker-1", "addresses": ["192.0.2.21"]}],
+                "reserved": {"serviceCIDRs": ["10.96.0.0/16"], "endpoints": ["127.0.0.1"]},
+            },
+            "kubeletServing": {"dryRun": dry_run},
+            "kubeletClient": {"enabled": true},
+            "signingRequests": {"pendingPerNode": 100},
+        },
+    })
+}
+
+/// A request of worker-1's kubelet, with one key for all of them.
+struct Kubelet {
+    serving: String,
+    client: String,
+}
+
+impl Kubelet {
+    fn new(folder: &Path) -> Result<Self> {
+        let key = folder.join("worker-1.key").to_string_lossy().into_owned();
+        command::run(Command::new("openssl").args([
+            "ecparam",
+            "-name",
+            "prime256v1",
+            "-genkey",
+            "-noout",
+            "-out",
+            &key,
+        ]))?;
+        let line = ["req", "-new", "-key", &key, "-subj", "/O=system:nodes/CN=system:node:worker-1"];
+        let names = ["-addext", "subjectAltName=DNS:worker-1,IP:192.0.2.21"];
+        Ok(Self {
+            serving: command::run(Command::new("openssl").args(line).args(names))?,
+            client: command::run(Command::new("openssl").args(line))?,
+        })
+    }
+
+    fn request(&self, name: &str, signer: &str) -> Value {
+        let (request, usage) =
+            if signer == SERVING { (&self.serving, "server auth") } else { (&self.client, "client auth") };
+        json!({
+            "apiVersion": "certificates.k8s.io/v1", "kind": "CertificateSigningRequest", "metadata": {"name": name},
+            "spec": {
+                "signerName": signer, "usages": ["digital signature", usage], "request": BASE64_STANDARD.encode(request),
+            },
+        })
+    }
+}
+
+/// Sends requests as the node; an administrator may act as anybody.
+fn send(admin: &Kubectl, requests: &[Value]) -> Result<()> {
+    let line = ["create", "--as=system:node:worker-1", "--as-group=system:nodes", "-f", "-"];
+    command::run_with_input(&mut admin.command(&line), documents(requests).as_bytes()).map(|_| ())
+}
+
+fn is_approved(admin: &Kubectl, request: &str) -> Result<()> {
+    admin.check_condition(&["csr", request], "Approved")
+}
+
+/// The requests of a user so far, of which none was refused.
+fn requests_of(management: &Management, user: &str) -> Result<Vec<Request>> {
+    let mut requests = management.requests()?;
+    requests.retain(|request| request.user == user);
+    let refused: Vec<_> = requests.iter().filter(|request| request.code == 403).collect();
+    ensure!(refused.is_empty(), "refused: {refused:?}");
+    Ok(requests)
+}
+
+/// Which of the chart's rights the user has not used. The right to approve for a signer is asked for by the API server
+/// itself: it was used where an approval of a request for that signer went through.
+fn unused(rendered: &[Value], requests: &[Request], approved: &BTreeSet<&str>) -> Result<Vec<Right>> {
+    let all = rights(rendered)?;
+    ensure!(all.len() > 10, "{all:?}");
+    let unused = all.into_iter().filter(|right| match right.resource.as_str() {
+        "signers" => !approved.contains(right.name.as_str()),
+        _ => !requests.iter().any(|request| right.was_used_by(request)),
+    });
+    Ok(unused.collect())
+}
+
+/// What an approver does in its life: it approves, tells, tells again, and is overtaken by a change of what it judges.
+fn live_as_an_approver(
+    admin: &Kubectl,
+    kubelet: &Kubelet,
+    namespace: &str,
+    conflicted: &dyn Fn() -> Result<bool>,
+) -> Result<()> {
+    admin.apply(&own_policy(namespace, true).to_string())?;
+    let policy = ["certificatepolicy", "own", "-n", namespace];
+    eventually("policy in force", PATIENCE, || admin.check_condition(&policy, "ApproverInForce"))?;
+    let request = |signer: &str, name: &str| kubelet.request(&format!("{namespace}-{name}"), signer);
+    send(admin, &[request(SERVING, "dry"), request(CLIENT, "client")])?;
+    let events = || admin.json(&["get", "events.v1.events.k8s.io", "-n", "default"]);
+    let told = |dry: &Value| dry["regarding"]["name"] == format!("{namespace}-dry");
+    eventually("word on what it would do", PATIENCE, || {
+        let events = events()?;
+        ensure!(events["items"].as_array().is_some_and(|events| events.iter().any(told)), "{events}");
+        Ok(())
+    })?;
+    eventually("client certificate", PATIENCE, || is_approved(admin, &format!("{namespace}-client")))?;
+    // Told anew after a change of the policy: the same Event, once more.
+    let mut changed = own_policy(namespace, true);
+    changed["spec"]["signingRequests"]["minRSABits"] = 3072.into();
+    admin.apply(&changed.to_string())?;
+    eventually("Event that is told twice", PATIENCE, || {
+        let events = events()?;
+        let twice = |event: &Value| told(event) && event["series"]["count"].as_u64() >= Some(2);
+        ensure!(events["items"].as_array().is_some_and(|events| events.iter().any(twice)), "{events}");
+        Ok(())
+    })?;
+    // Requests that change while they are judged: some verdict is about what is no longer there, and is judged again.
+    for round in 0..20 {
+        let requests: Vec<_> = (0..60).map(|n| request(SERVING, &format!("{round}-{n}"))).collect();
+        send(admin, &requests)?;
+        let last = format!("{namespace}-{round}-59");
+        thread::scope(|scope| -> Result<()> {
+            let changes =
+                scope.spawn(|| admin.run(&["annotate", "csr", "--all", "--overwrite", &format!("round={round}")]));
+            admin.apply(&own_policy(namespace, false).to_string())?;
+            changes.join().map_err(|_| anyhow::anyhow!("a thread has ended"))??;
+            Ok(())
+        })?;
+        eventually("approval", PATIENCE, || is_approved(admin, &last))?;
+        if conflicted()? {
+            return Ok(());
+        }
+        admin.apply(&changed.to_string())?;
+    }
+    anyhow::bail!("no verdict was overtaken in 20 rounds")
+}
+
+#[test]
+#[ignore = "needs root and the lab's parts: make test"]
+fn every_right_of_the_chart_is_used_and_no_other_is_needed() -> Result<()> {
+    let lab = Lab::start()?;
+    let management = Management::start(&lab)?;
+    let admin = management.admin().clone();
+    install_kinds(&management)?;
+    let helm = Helm::new(lab.parts())?;
+    let kubelet = Kubelet::new(lab.folder())?;
+    let both = BTreeSet::from([SERVING, CLIENT]);
+    let status = json!({"addresses": [{"type": "InternalIP", "address": "192.0.2.21"}, {"type": "Hostname", "address": "worker-1"}]});
+    admin.apply(&json!({"apiVersion": "v1", "kind": "Node", "metadata": {"name": "worker-1"}}).to_string())?;
+    let patch = json!({"status": status}).to_string();
+    admin.run(&["patch", "node", "worker-1", "--subresource=status", "--type=merge", "-p", &patch])?;
+    let conflicted = |user: &'static str| {
+        let management = &management;
+        move || {
+            let requests = requests_of(management, user)?;
+            Ok(requests.iter().any(|request| request.resource == "certificatesigningrequests" && request.verb == "get"))
+        }
+    };
+
+    let rendered = helm.template("keyplane-system", &[r#"mode="approver""#, BOTH_SIGNERS])?;
+    admin.run(&["create", "namespace", "keyplane-system"])?;
+    let user = management.add_user_with("approver", &rendered)?;
+    let mut approver = Operator::start_with(
+        &lab,
+        &user,
+        "approver-0",
+        &["--mode", "approver", "--lease-namespace", "keyplane-system"],
+    )?;
+    live_as_an_approver(&admin, &kubelet, "keyplane-system", &conflicted("approver"))?;
+    approver.stop()?;
+    let unused_rights = unused(&rendered, &requests_of(&management, "approver")?, &both)?;
+    ensure!(unused_rights.is_empty(), "the approver has not used {unused_rights:#?}");
+
+    let rendered = helm.template("default", &[BOTH_SIGNERS])?;
+    let user = management.add_user_with("operator", &rendered)?;
+    let mut operator = Operator::start(&lab, &user, "operator-0")?;
+    live_as_an_approver(&admin, &kubelet, "default", &conflicted("operator"))?;
+    live_as_an_operator(&admin)?;
+    operator.stop()?;
+    let unused_rights = unused(&rendered, &requests_of(&management, "operator")?, &both)?;
+    ensure!(unused_rights.is_empty(), "the operator has not used {unused_rights:#?}");
+    Ok(())
+}
+
+/// A cluster and a pool come, are tampered with and mended, and go with their keys.
+fn live_as_an_operator(admin: &Kubectl) -> Result<()> {
+    let mut cluster = cluster_spec("demo", "192.0.2.1");
+    cluster["spec"]["deletionPolicy"] = "Delete".into();
+    let pool = json!({
+        "apiVersion": "keyplane.io/v1alpha1", "kind": "NodePool", "metadata": {"name": "workers"},
+        "spec": {"clusterRef": {"name": "demo"}, "machines": [{"name": "worker1", "addresses": ["192.0.2.31"]}]},
+    });
+    admin.apply(&documents(&[cluster, pool]))?;
+    eventually("cluster", PATIENCE, || admin.check_condition(&["clusterspec", "demo"], "Rendered"))?;
+    let patch = |object: &[&str], patch: Value| {
+        let patch = patch.to_string();
+        admin.run(&[&["patch"], object, &["--type=merge", "-p", &patch]].concat())
+    };
+    patch(&["configmap", "demo-cp1-config"], json!({"data": {"etcd.yaml": "broken"}}))?;
+    patch(&["secret", "demo-cp1-pki"], json!({"data": {"apiserver.crt": null, "apiserver.key": null}}))?;
+    eventually("files put right", PATIENCE, || {
+        ensure!(admin.json(&["get", "configmap", "demo-cp1-config"])?["data"]["etcd.yaml"] != "broken");
+        ensure!(admin.json(&["get", "secret", "demo-cp1-pki"])?["data"]["apiserver.key"].is_string());
+        Ok(())
+    })?;
+    eventually("pool that is held", PATIENCE, || {
+        let pool = admin.json(&["get", "nodepool", "workers"])?;
+        ensure!(pool["metadata"]["finalizers"][0] == "keyplane.io/join" && pool["status"].is_object(), "{pool}");
+        Ok(())
+    })?;
+    admin.run(&["delete", "nodepool", "workers", "--timeout=60s"])?;
+    admin.run(&["annotate", "clusterspec", "demo", "keyplane.io/confirm-deletion=demo"])?;
+    admin.run(&["delete", "clusterspec", "demo", "--timeout=60s"])?;
+    Ok(())
+}
+
+const NAMESPACE: &str = "keyplane-system";
+const SERVICE_ACCOUNT: &str = "--as=system:serviceaccount:keyplane-system:keyplane";
+
+/// A cluster of one machine from what `keyplane render` wrote, in which nothing of Keyplane runs.
+struct Site<'a> {
+    lab: &'a Lab,
+    machine: Machine,
+    admin: Kubectl,
+    helm: Helm,
+}
+
+#[test]
+#[ignore = "needs root and the lab's parts: make test"]
+fn a_release_approves_its_own_clusters_kubelets_and_becomes_an_operator() -> Result<()> {
+    let began = Instant::now();
+    let tell = |what: &str| eprintln!("{:6.1} s  {what}", began.elapsed().as_secs_f32());
+    let lab = Lab::start()?;
+    let keyplane = image::keyplane(lab.parts())?;
+    tell("the image is made");
+    let mut site = Site::boot(&lab, &keyplane)?;
+    tell("the node is Ready, and its kubelet waits for a serving certificate");
+    site.install_the_approver()?;
+    tell("both replicas are Ready");
+    site.the_kubelet_has_its_certificate("of the first kubelet")?;
+    tell("the kubelet's certificate is approved, and logs can be read");
+    site.the_approver_may_do_nothing_else()?;
+    site.another_replica_takes_over()?;
+    tell("the other replica has approved the next certificate");
+    site.upgraded_it_is_an_operator()?;
+    tell("a ClusterSpec is Rendered");
+    site.uninstalled_it_leaves_nothing()?;
+    tell("nothing is left");
+    Ok(())
+}
+
+impl<'a> Site<'a> {
+    fn boot(lab: &'a Lab, keyplane: &image::Image) -> Result<Self> {
+        let mut machine = lab.machine("cp1")?;
+        let (spec, out) = (lab.folder().join("cluster.json"), lab.folder().join("rendered"));
+        let cluster = json!({
+            "apiVersion": "keyplane.io/v1alpha1", "kind": "ClusterSpec", "metadata": {"name": "own", "namespace": "default"},
+            "spec": {
+                "kubernetesVersion": "v1.37.2",
+                "controlPlaneEndpoint": {"host": machine.address()},
+                "controlPlane": {
+                    "nodes": [{"name": "cp1", "addresses": [machine.address()]}],
+                    "taints": [],
+                    "kubelet": lab_kubelet_settings(&machine),
+                },
+                "network": {"serviceCIDRs": ["10.96.0.0/16"], "podCIDRs": ["10.244.0.0/16"]},
+                "addons": {
+                    "coreDNS": {"enabled": false},
+                    "kubeProxy": {"config": {"conntrack": {"maxPerCore": 0}}},
+                },
+            },
+        });
+        fs::write(&spec, cluster.to_string())?;
+        command::run(Command::new(operator::binary()?).arg("render").arg("-f").arg(&spec).arg("-o").arg(&out))?;
+        put_folder(&machine, &out.join("cp1"), Path::new("/"))?;
+        machine.put_pod_network("10.244.0.0/24")?;
+        machine.start_containerd()?;
+        machine.import_images(&image::for_whole_cluster(lab.parts())?)?;
+        machine.load_images(std::slice::from_ref(keyplane))?;
+        machine.start_kubelet()?;
+        let kubeconfig = lab.folder().join("own.kubeconfig");
+        fs::copy(out.join("cp1/etc/kubernetes/super-admin.conf"), &kubeconfig)?;
+        let admin = Kubectl::new(lab.parts(), &kubeconfig);
+        eventually("API server", PATIENCE, || {
+            machine.check_kubelet()?;
+            admin.run(&["get", "--raw", "/readyz"])
+        })?;
+        for file in files_below(&out.join("objects/target"))? {
+            admin.run(&["apply", "-f", &file.to_string_lossy()])?;
+        }
+        eventually("node that is Ready", PATIENCE, || {
+            machine.check_kubelet()?;
+            admin.check_condition(&["node", "cp1"], "Ready")
+        })?;
+        let helm = Helm::of(lab.parts(), &admin)?;
+        Ok(Self { lab, machine, admin, helm })
+    }
+
+    /// What the documentation says, with a policy for this one machine.
+    fn install_the_approver(&self) -> Result<()> {
+        self.helm.run(&["install", "keyplane-crds", KINDS_CHART, "-n", NAMESPACE, "--create-namespace"])?;
+        self.admin.run(&["label", "namespace", NAMESPACE, "pod-security.kubernetes.io/enforce=restricted"])?;
+        let values = json!({
+            "mode": "approver",
+            "policy": {"approver": {
+                "machines": [{"name": "cp1", "addresses": [self.machine.address()]}],
+                "reserved": {
+                    "serviceCIDRs": ["10.96.0.0/16"], "podCIDRs": ["10.244.0.0/16"], "endpoints": [self.machine.address()],
+                },
+            }},
+        });
+        let file = self.lab.folder().join("values.json");
+        fs::write(&file, values.to_string())?;
+        let line = ["install", "keyplane", CHART, "-n", NAMESPACE, "-f", &file.to_string_lossy()];
+        self.helm.run(&[&line[..], &["--wait", "--timeout", "120s"]].concat())?;
+        let ready =
+            self.admin.json(&["get", "deployment", "keyplane", "-n", NAMESPACE])?["status"]["readyReplicas"].clone();
+        ensure!(ready == 2, "{ready} replicas are Ready");
+        self.admin.check_condition(&["certificatepolicy", "keyplane", "-n", NAMESPACE], "ApproverInForce")
+    }
+
+    fn pods(&self) -> Result<Vec<String>> {
+        let pods = self.admin.json(&["get", "pods", "-n", NAMESPACE, "-l", "app.kubernetes.io/name=keyplane"])?;
+        let running =
+            pods["items"].as_array().into_iter().flatten().filter(|pod| pod["metadata"]["deletionTimestamp"].is_null());
+        Ok(running.filter_map(|pod| Some(pod["metadata"]["name"].as_str()?.to_owned())).collect())
+    }
+
+    fn leader(&self) -> Result<String> {
+        let lease = self.admin.json(&["get", "lease", "keyplane", "-n", NAMESPACE])?;
+        let holder = lease["spec"]["holderIdentity"].as_str().unwrap_or_default().to_owned();
+        ensure!(self.pods()?.contains(&holder), "the Lease is {holder}'s, which is no Pod");
+        Ok(holder)
+    }
+
+    fn serving_requests(&self) -> Result<Vec<Value>> {
+        let requests = self.admin.json(&["get", "csr", "--field-selector", &format!("spec.signerName={SERVING}")])?;
+        Ok(requests["items"].as_array().cloned().unwrap_or_default())
+    }
+
+    fn the_kubelet_has_its_certificate(&self, whose: &str) -> Result<()> {
+        eventually(&format!("certificate {whose}"), PATIENCE, || {
+            let requests = self.serving_requests()?;
+            let newest = requests
+                .iter()
+                .max_by_key(|request| request["metadata"]["creationTimestamp"].as_str().map(str::to_owned));
+            let newest = newest.context("the kubelet has asked for nothing")?;
+            let condition = &newest["status"]["conditions"][0];
+            ensure!(condition["type"] == "Approved" && newest["status"]["certificate"].is_string(), "{newest}");
+            let message = condition["message"].as_str().unwrap_or_default();
+            ensure!(message.contains("CertificatePolicy keyplane"), "{message}");
+            Ok(())
+        })?;
+        // The API server asks the kubelet, and trusts only what this cluster has signed.
+        let leader = self.leader()?;
+        eventually("log of the leader", PATIENCE, || {
+            let log = self.admin.run(&["logs", "-n", NAMESPACE, &leader])?;
+            ensure!(log.contains("request judged"), "{log}");
+            Ok(())
+        })
+    }
+
+    fn the_approver_may_do_nothing_else(&self) -> Result<()> {
+        let may = |line: &[&str]| self.admin.run(&[&["auth", "can-i", SERVICE_ACCOUNT], line].concat()).is_ok();
+        ensure!(may(&["list", "nodes"]) && may(&["patch", "certificatesigningrequests", "--subresource=approval"]));
+        ensure!(may(&["approve", &format!("signers.certificates.k8s.io/{SERVING}")]));
+        ensure!(may(&["update", "leases.coordination.k8s.io/keyplane", "-n", NAMESPACE]));
+        for line in [
+            &["get", "secrets", "-A"][..],
+            &["get", "secrets", "-n", NAMESPACE],
+            &["list", "pods", "-n", NAMESPACE],
+            &["list", "configmaps", "-n", "kube-system"],
+            &["patch", "nodes"],
+            &["create", "certificatesigningrequests"],
+            &["approve", &format!("signers.certificates.k8s.io/{CLIENT}")],
+            &["approve", "signers.certificates.k8s.io/kubernetes.io/kube-apiserver-client"],
+            &["sign", &format!("signers.certificates.k8s.io/{SERVING}")],
+            &["list", "clusterspecs", "-A"],
+            &["patch", "certificatepolicies", "-n", NAMESPACE],
+            &["list", "certificatepolicies", "-n", "default"],
+            &["update", "leases.coordination.k8s.io/other", "-n", NAMESPACE],
+            &["create", "events.events.k8s.io", "-n", "kube-system"],
+            &["create", "serviceaccounts", "-n", NAMESPACE],
+        ] {
+            ensure!(!may(line), "the approver may {}", line.join(" "));
+        }
+        Ok(())
+    }
+
+    fn another_replica_takes_over(&mut self) -> Result<()> {
+        let first = self.leader()?;
+        self.admin.run(&["delete", "pod", &first, "-n", NAMESPACE, "--wait=false"])?;
+        let second = eventually("leader that takes over", Duration::from_secs(15), || {
+            let leader = self.leader()?;
+            ensure!(leader != first, "{leader} still leads");
+            Ok(leader)
+        })?;
+        // A kubelet without its certificate asks for one.
+        self.machine.stop_kubelet()?;
+        self.machine.run(&["sh", "-c", "rm /var/lib/kubelet/pki/kubelet-server-*"])?;
+        let before = self.serving_requests()?.len();
+        self.machine.start_kubelet()?;
+        eventually("next request", PATIENCE, || {
+            self.machine.check_kubelet()?;
+            ensure!(self.serving_requests()?.len() > before);
+            Ok(())
+        })?;
+        self.the_kubelet_has_its_certificate("of the kubelet that has lost its own")?;
+        ensure!(self.leader()? == second, "a third one leads");
+        Ok(())
+    }
+
+    fn upgraded_it_is_an_operator(&self) -> Result<()> {
+        let line = ["upgrade", "keyplane", CHART, "-n", NAMESPACE, "--reuse-values", "--set", "mode=operator"];
+        self.helm.run(&[&line[..], &["--wait", "--timeout", "120s"]].concat())?;
+        self.admin.apply(&cluster_spec("demo", "192.0.2.1").to_string())?;
+        eventually("cluster", PATIENCE, || self.admin.check_condition(&["clusterspec", "demo"], "Rendered"))?;
+        self.admin.run(&["get", "secret", "demo-ca"])?;
+        Ok(())
+    }
+
+    fn uninstalled_it_leaves_nothing(&self) -> Result<()> {
+        for release in ["keyplane", "keyplane-crds"] {
+            self.helm.run(&["uninstall", release, "-n", NAMESPACE, "--wait", "--timeout", "60s"])?;
+        }
+        let kinds = self.admin.run(&["api-resources", "--verbs=list", "-o", "name"])?;
+        ensure!(!kinds.contains("keyplane.io"), "{kinds}");
+        let kinds: Vec<_> = kinds.lines().filter(|kind| !kind.starts_with("events")).collect();
+        eventually("end of everything", PATIENCE, || {
+            let ours = self.admin.run(&[
+                "get",
+                &kinds.join(","),
+                "-A",
+                "-o",
+                "name",
+                "-l",
+                "app.kubernetes.io/instance=keyplane",
+            ])?;
+            ensure!(ours.is_empty(), "{ours}");
+            let leases = self.admin.run(&["get", "leases", "-n", NAMESPACE, "-o", "name"])?;
+            ensure!(leases.is_empty(), "{leases}");
+            Ok(())
+        })?;
+        // Keys are not the release's: they stay.
+        self.admin.run(&["get", "secret", "demo-ca"])?;
+        Ok(())
+    }
+}
+
+/// Puts the files below a folder on a machine, with their modes.
+fn put_folder(machine: &Machine, folder: &Path, place: &Path) -> Result<()> {
+    for file in files_below(folder)? {
+        let mode = fs::metadata(&file)?.permissions().mode() & 0o777;
+        let path = place.join(file.strip_prefix(folder)?);
+        if !path.starts_with("/etc/containerd") {
+            machine.put_file(&path.to_string_lossy(), &fs::read(&file)?, mode)?;
+        }
+    }
+    Ok(())
+}
+
+/// All files below a folder, by name.
+fn files_below(folder: &Path) -> Result<Vec<std::path::PathBuf>> {
+    let mut found = vec![];
+    for entry in fs::read_dir(folder).with_context(|| format!("cannot read {}", folder.display()))? {
+        let path = entry?.path();
+        if path.is_dir() { found.extend(files_below(&path)?) } else { found.push(path) }
+    }
+    found.sort();
+    Ok(found)
+}
