@@ -11,12 +11,13 @@ mod cluster_spec;
 mod condition;
 mod control_plane;
 mod duration;
+mod kubelet_policy;
 mod network;
 mod node_pool;
 
 pub use certificate_policy::{
-    AuthorityPolicy, CertificatePolicy, CertificatePolicySpec, CertificatePolicyStatus, KeyAlgorithm,
-    KubeletServingPolicy, LeafOverride, LeafPolicy, OnViolation,
+    AuthorityPolicy, CertificatePolicy, CertificatePolicySpec, CertificatePolicyStatus, KeyAlgorithm, LeafOverride,
+    LeafPolicy,
 };
 pub use cluster_spec::{
     CertificateStatus, ClusterSpec, ClusterSpecSpec, ClusterSpecStatus, DeletionPolicy, LocalReference,
@@ -27,6 +28,10 @@ pub use control_plane::{
     StackedEtcd, Taint,
 };
 pub use duration::{DurationError, RenewBefore, parse_duration};
+pub use kubelet_policy::{
+    ApproverMachine, ApproverSpec, ExistingNode, KubeletClientPolicy, KubeletServingPolicy, NodeSelector, OnViolation,
+    RequestKeyAlgorithm, ReservedForCluster, SigningRequestPolicy, UndeclaredAddress,
+};
 pub use network::Network;
 pub use node_pool::{Machine, MachineSelector, NodePool, NodePoolRole, NodePoolSpec, NodePoolStatus};
 

@@ -35,6 +35,8 @@ use crate::LocalReference;
 #[x_kube(validation = Rule::new(
     "!has(self.machines) || self.machines.all(a, self.machines.exists_one(b, b.addresses.exists(y, y in a.addresses)))"
 ).message("spec.machines: an address is listed for two machines: each address belongs to one machine"))]
+#[x_kube(validation = Rule::new("!has(self.maxNodes) || has(self.selector)")
+    .message("spec.maxNodes limits what spec.selector lets in: write a selector, or leave maxNodes out"))]
 pub struct NodePoolSpec {
     /// The ClusterSpec in the same namespace.
     pub cluster_ref: LocalReference,
@@ -53,6 +55,12 @@ pub struct NodePoolSpec {
     /// Machines by a pattern of names and ranges of addresses, where they come and go.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub selector: Option<MachineSelector>,
+
+    /// How many Nodes the selector may let in; machines that are listed by name don't count. The oldest Nodes come first.
+    /// Not set means no limit.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 100_000))]
+    pub max_nodes: Option<i32>,
 }
 
 /// What the machines of a pool are.

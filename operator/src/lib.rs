@@ -6,6 +6,7 @@ pub mod approval;
 pub mod args;
 pub mod cluster;
 pub mod controllers;
+pub mod explain;
 pub mod kube;
 pub mod kubeconfig;
 pub mod manifests;

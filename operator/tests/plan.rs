@@ -179,7 +179,7 @@ fn kubelet_conf_embeds_a_certificate_until_the_node_is_registered_and_then_refer
     let conf = |observed: &Observed| text(observed, "demo-cp1-pki", "kubelet.conf");
     let refers = "/var/lib/kubelet/pki/kubelet-client-current.pem";
     assert!(conf(&observed).contains("client-key-data") && !conf(&observed).contains(refers));
-    observed.target = TargetFacts { available: Some(Ok(())), nodes: Some(BTreeMap::new()) };
+    observed.target = TargetFacts { available: Some(Ok(())), nodes: Some(BTreeMap::new()), ..TargetFacts::default() };
     assert!(plan(&cluster, &observed, noon()).steps.is_empty(), "no Node is registered yet");
     observed.target.nodes = Some([("cp1".to_owned(), false)].into());
     settle(&cluster, &mut observed);
@@ -324,7 +324,11 @@ fn the_status_says_in_one_word_what_is_missing() {
     assert_eq!(ready(&report(&observed, noon())), is("False", "NotContacted"));
     observed.target.available = Some(Err(("Unreachable".to_owned(), "no answer".to_owned())));
     assert_eq!(ready(&report(&observed, noon())), is("False", "Unreachable"));
-    observed.target = TargetFacts { available: Some(Ok(())), nodes: Some([("cp1".to_owned(), true)].into()) };
+    observed.target = TargetFacts {
+        available: Some(Ok(())),
+        nodes: Some([("cp1".to_owned(), true)].into()),
+        ..TargetFacts::default()
+    };
     let good = report(&observed, noon());
     assert_eq!(ready(&good), is("True", "Ready"));
     assert_eq!((good.nodes_ready.as_deref(), good.observed_generation), (Some("1/1"), Some(3)));

@@ -335,11 +335,11 @@ fn brief(cluster: &Cluster, observed: &Observed, reference: ObjectReference, con
             pool.namespace().as_deref() == Some(&cluster.namespace) && pool.spec.cluster_ref.name == cluster.name;
         ours.then(|| (pool.name_any(), pool.spec.clone()))
     });
-    // A map has no order: without one the brief would seem to change.
-    let pools: std::collections::BTreeMap<_, _> = pools.collect();
+    // The watch's own order changes: without one the brief would seem to change.
+    let pools = pools.collect();
     Some(Brief {
         trust: authorities.get(AuthorityName::Cluster).certificate_pem().to_owned(),
-        pools: pools.into_values().collect(),
+        pools,
         reference,
         cluster: cluster.clone(),
     })

@@ -5,6 +5,7 @@ pub mod cluster_spec;
 mod deletion;
 pub mod node_pool;
 mod observe;
+pub mod own_cluster;
 pub mod target;
 
 use std::fmt::Debug;
@@ -57,19 +58,20 @@ fn config(concurrency: u16) -> controller::Config {
     controller::Config::default().concurrency(concurrency).debounce(DEBOUNCE)
 }
 
-/// Runs a controller whose objects need no more than a client, until `stop`.
-async fn drive<K, Work>(
+/// Runs a controller whose objects need no backoff of their own, until `stop`.
+async fn drive<K, State, Work>(
     controller: Controller<K>,
-    client: Client,
-    reconcile: fn(Arc<K>, Arc<Client>) -> Work,
+    state: State,
+    reconcile: fn(Arc<K>, Arc<State>) -> Work,
     stop: impl Future<Output = ()> + Send + Sync + 'static,
 ) where
     K: Resource<DynamicType = ()> + DeserializeOwned + Clone + Debug + Send + Sync + 'static,
+    State: Send + Sync + 'static,
     Work: Future<Output = Result<Action, Error>> + Send + 'static,
 {
     controller
         .graceful_shutdown_on(stop)
-        .run(reconcile, |_, _, _| Action::requeue(backoff::delay(3)), Arc::new(client))
+        .run(reconcile, |_, _, _| Action::requeue(backoff::delay(3)), Arc::new(state))
         .for_each(|result| async move {
             match result {
                 // It was deleted while it was in the queue.

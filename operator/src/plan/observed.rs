@@ -29,6 +29,9 @@ pub struct TargetFacts {
     pub available: Option<Result<(), (String, String)>>,
     /// The control-plane Nodes that it knows, and whether each is Ready. Nothing while it does not answer.
     pub nodes: Option<BTreeMap<String, bool>>,
+    /// For each NodePool with a kubelet's request that has waited for long: a condition's reason and message. Nothing while
+    /// it is not known.
+    pub waiting: Option<BTreeMap<String, (String, String)>>,
 }
 
 /// An object under a name that Keyplane would write.

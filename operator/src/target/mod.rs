@@ -68,6 +68,12 @@ pub fn objects(cluster: &Cluster, trust: &str) -> Vec<TargetObject> {
     objects
 }
 
+/// What does not belong in the target, though Keyplane may have put it there under another policy.
+#[must_use]
+pub fn unwanted(cluster: &Cluster) -> Vec<TargetObject> {
+    if cluster.policy.requests.approves_clients() { rbac::auto_approval() } else { vec![] }
+}
+
 /// Every field that is wanted is there; lists must be the same, but their objects may have more fields, which the API
 /// server fills in.
 fn contains(found: &Value, wanted: &Value) -> bool {

@@ -9,13 +9,15 @@ mod credentials;
 mod nodes;
 mod preparation;
 mod session;
-mod signing_requests;
+pub(super) mod signing_requests;
+pub(super) mod verdicts;
+pub(super) mod waiting;
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use k8s_openapi::api::core::v1::ObjectReference;
-use keyplane_crds::{ClusterSpec, NodePoolSpec};
+use keyplane_crds::{ClusterSpec, NodePool, NodePoolSpec};
 use kube::Client;
 use kube::core::DeserializeGuard;
 use kube::runtime::reflector::ObjectRef;
@@ -34,8 +36,8 @@ pub struct Brief {
     pub cluster: Cluster,
     /// The bundle that the target's servers are verified with.
     pub trust: String,
-    /// The pools of the cluster.
-    pub pools: Vec<NodePoolSpec>,
+    /// The pools of the cluster, by name.
+    pub pools: BTreeMap<String, NodePoolSpec>,
     /// The ClusterSpec, for Events.
     pub reference: ObjectReference,
 }
@@ -43,11 +45,15 @@ pub struct Brief {
 /// What asks for a reconciliation of a ClusterSpec.
 pub type Trigger = mpsc::UnboundedSender<ObjectRef<DeserializeGuard<ClusterSpec>>>;
 
+/// What asks for a reconciliation of a NodePool.
+pub type PoolTrigger = mpsc::UnboundedSender<ObjectRef<DeserializeGuard<NodePool>>>;
+
 /// The sessions, by namespace and name of their ClusterSpec.
 pub struct Targets {
     sessions: Mutex<HashMap<(String, String), Handle>>,
     management: Client,
     trigger: Trigger,
+    pool_trigger: PoolTrigger,
     events: Events,
     metrics: Metrics,
 }
@@ -62,8 +68,14 @@ struct Handle {
 impl Targets {
     /// No session yet.
     #[must_use]
-    pub fn new(management: Client, trigger: Trigger, events: Events, metrics: Metrics) -> Self {
-        Self { sessions: Mutex::default(), management, trigger, events, metrics }
+    pub fn new(
+        management: Client,
+        trigger: Trigger,
+        pool_trigger: PoolTrigger,
+        events: Events,
+        metrics: Metrics,
+    ) -> Self {
+        Self { sessions: Mutex::default(), management, trigger, pool_trigger, events, metrics }
     }
 
     /// Makes sure that the cluster has a session with this brief, and says what it has learned so far.
@@ -110,6 +122,7 @@ impl Targets {
             facts: facts_sender,
             management: self.management.clone(),
             trigger: self.trigger.clone(),
+            pool_trigger: self.pool_trigger.clone(),
             events: self.events.clone(),
             metrics: self.metrics.clone(),
         };

@@ -1,4 +1,4 @@
-//! The Nodes of a target, as the watch tells of them.
+//! The Nodes of a target, as the watch tells of them: whether they are Ready. What the approver looks at it keeps itself.
 
 use std::collections::BTreeMap;
 
@@ -6,12 +6,9 @@ use k8s_openapi::api::core::v1::Node;
 use kube::ResourceExt;
 use kube::runtime::watcher::Event;
 
-use crate::approval::NodeFacts;
-
 /// What is known of a Node.
 #[derive(Debug, PartialEq)]
 struct Known {
-    facts: NodeFacts,
     ready: bool,
 }
 
@@ -58,11 +55,6 @@ impl Nodes {
         self.listed
     }
 
-    /// What the rules look at.
-    pub(super) fn facts(&self) -> BTreeMap<String, NodeFacts> {
-        self.known.iter().map(|(name, node)| (name.clone(), node.facts.clone())).collect()
-    }
-
     /// Of these names those that are there, and whether each is Ready.
     pub(super) fn ready<'a>(&self, names: impl Iterator<Item = &'a str>) -> BTreeMap<String, bool> {
         names.filter_map(|name| Some((name.to_owned(), self.known.get(name)?.ready))).collect()
@@ -73,7 +65,7 @@ impl From<&Node> for Known {
     fn from(node: &Node) -> Self {
         let conditions = node.status.iter().flat_map(|status| status.conditions.iter().flatten());
         let ready = conditions.filter(|condition| condition.type_ == "Ready").any(|ready| ready.status == "True");
-        Self { facts: NodeFacts::from(node), ready }
+        Self { ready }
     }
 }
 

@@ -16,14 +16,15 @@ use kube::runtime::reflector::ObjectRef;
 use kube::runtime::watcher::{self, Event, watcher};
 use kube::{Client, ResourceExt};
 use tokio::sync::watch;
-use tokio::time::{Instant, MissedTickBehavior, interval, interval_at, sleep, timeout};
+use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep, sleep_until, timeout};
 
 use super::credentials;
 use super::nodes::Nodes;
 use super::preparation::{Prepared, Unavailable, prepare};
 use super::signing_requests::SigningRequests;
-use super::{Brief, Trigger};
-use crate::approval::KUBELET_SERVING_SIGNER;
+use super::verdicts::Place;
+use super::{Brief, PoolTrigger, Trigger};
+use crate::approval::Approver;
 use crate::kube::backoff;
 use crate::kube::events::Events;
 use crate::kube::target_client::CLIENT_VALIDITY;
@@ -39,8 +40,8 @@ const PROBE_TIMEOUT: Duration = Duration::from_secs(10);
 const WORK_TIMEOUT: Duration = Duration::from_mins(1);
 /// How often the objects in the target are looked at again.
 const PREPARE_PERIOD: Duration = Duration::from_mins(10);
-/// How often requests that wait are looked at.
-const RETRY_PERIOD: Duration = Duration::from_secs(1);
+/// That nothing waits is not said before it would have shown: else a new session would take back what the last one said.
+const SETTLING: Duration = Duration::from_mins(2);
 /// The longest wait before a target that does not answer is tried again: somebody may be waiting for it to come up.
 const LONGEST_WAIT: Duration = Duration::from_secs(15);
 
@@ -51,6 +52,7 @@ pub(super) struct Session {
     pub(super) facts: watch::Sender<TargetFacts>,
     pub(super) management: Client,
     pub(super) trigger: Trigger,
+    pub(super) pool_trigger: PoolTrigger,
     pub(super) events: Events,
     pub(super) metrics: Metrics,
 }
@@ -94,6 +96,30 @@ impl Session {
         }
     }
 
+    /// Keeps which pools have requests that wait, and asks for a reconciliation of those for which that is news. The
+    /// ClusterSpec has no part in it.
+    fn learn_waiting(&self, brief: &Brief, judge: &SigningRequests, connected: Instant) {
+        let waiting = judge.waiting().by_pool();
+        if waiting.is_empty() && connected.elapsed() < SETTLING {
+            return;
+        }
+        let mut changed = vec![];
+        self.facts.send_if_modified(|facts| {
+            let Some(before) = facts.waiting.replace(waiting.clone()) else {
+                // What an earlier process has told may be wrong by now.
+                changed = brief.pools.keys().cloned().collect();
+                return true;
+            };
+            let pools = before.keys().chain(waiting.keys()).filter(|pool| before.get(*pool) != waiting.get(*pool));
+            changed = pools.cloned().collect::<Vec<_>>();
+            !changed.is_empty()
+        });
+        for pool in changed {
+            // The receiver is gone only when the process ends.
+            let _ = self.pool_trigger.send(ObjectRef::new(&pool).within(&brief.cluster.namespace));
+        }
+    }
+
     /// Works with the target until the certificate is to be renewed (`Ok`) or something fails.
     async fn connected(&self, brief: &Brief, failures: &mut u32) -> Result<(), Unavailable> {
         let client = credentials::own(&self.management, brief).await?;
@@ -104,29 +130,28 @@ impl Session {
 
         let watched_nodes = watcher(Api::<Node>::all(client.clone()), watcher::Config::default());
         let mut watched_nodes = pin!(watched_nodes.default_backoff());
-        let requests = Api::<DeserializeGuard<CertificateSigningRequest>>::all(client.clone());
-        let serving = watcher::Config::default().fields(&format!("spec.signerName={KUBELET_SERVING_SIGNER}"));
-        let mut requests = pin!(watcher(requests, serving).default_backoff());
         let mut nodes = Nodes::default();
-        let mut judge = SigningRequests::new(client.clone(), brief, self.events.clone(), self.metrics.clone());
+        let mut judge = self.judge(client.clone(), brief);
+        let requests = Api::<DeserializeGuard<CertificateSigningRequest>>::all(client.clone());
+        let mut requests = pin!(watcher(requests, judge.watch_config()).default_backoff());
         let mut probes = interval_at(Instant::now() + PROBE_PERIOD, PROBE_PERIOD);
         let mut preparations = interval_at(Instant::now() + PREPARE_PERIOD, PREPARE_PERIOD);
-        let mut retries = interval(RETRY_PERIOD);
-        for timer in [&mut probes, &mut preparations, &mut retries] {
+        for timer in [&mut probes, &mut preparations] {
             timer.set_missed_tick_behavior(MissedTickBehavior::Delay);
         }
         let mut renewal = pin!(sleep(CLIENT_VALIDITY / 2));
         let mut silent = 0;
+        let connected = Instant::now();
         loop {
             tokio::select! {
                 () = &mut renewal => return Ok(()),
                 event = watched_nodes.next() => match event {
                     Some(Ok(event)) => {
+                        judge.node_event(&event);
                         // A kubelet updates its Node all the time; most of it is nothing new here.
                         if nodes.take(&event) && nodes.are_listed() {
                             let declared = brief.cluster.nodes.iter().map(|node| node.name.as_str());
                             self.learn(|facts| facts.nodes = Some(nodes.ready(declared)));
-                            judge.nodes_changed(nodes.facts());
                         }
                         if let Event::Apply(node) | Event::InitApply(node) = event {
                             within(brief, self.mark(&client, brief, &node)).await?;
@@ -136,18 +161,20 @@ impl Session {
                     None => return Err(Unavailable::new("WatchEnded", "the watch of Nodes ended")),
                 },
                 event = requests.next() => match event {
-                    Some(Ok(Event::Apply(request) | Event::InitApply(request))) => judge.seen(&request),
-                    Some(Ok(Event::Delete(request))) => judge.gone(&request.name_any()),
-                    // A new list follows: what is not in it is gone.
-                    Some(Ok(Event::Init)) => judge.forget_all(),
-                    Some(Ok(Event::InitDone)) => {}
+                    Some(Ok(event)) => judge.request_event(event),
                     Some(Err(error)) => tracing::debug!(cluster = %self.object, %error, "watching requests"),
                     None => return Err(Unavailable::new("WatchEnded", "the watch of requests ended")),
                 },
-                _ = retries.tick(), if nodes.are_listed() => within(brief, judge.work(Timestamp::now())).await?,
+                () = sleep_until(judge.wake()), if nodes.are_listed() => {
+                    within(brief, judge.work(Timestamp::now())).await?;
+                    self.learn_waiting(brief, &judge, connected);
+                }
                 _ = preparations.tick() => self.tell(brief, within(brief, prepare(&client, &self.management, brief)).await??).await,
                 _ = probes.tick() => match probe(&client, brief).await {
-                    Ok(()) => silent = 0,
+                    Ok(()) => {
+                        silent = 0;
+                        self.learn_waiting(brief, &judge, connected);
+                    }
                     Err(unavailable) => {
                         silent += 1;
                         if silent > 1 {
@@ -159,6 +186,21 @@ impl Session {
         }
     }
 
+    /// What judges the target's requests.
+    fn judge(&self, client: Client, brief: &Brief) -> SigningRequests {
+        let cluster = &brief.cluster;
+        let approver = Approver::of_cluster(&cluster.spec, &brief.pools, cluster.policy.requests.clone());
+        let place = Place {
+            labels: [cluster.namespace.clone(), cluster.name.clone()],
+            policy: match &cluster.spec.certificate_policy_ref {
+                Some(reference) => format!("CertificatePolicy {}", reference.name),
+                None => "the default policy".to_owned(),
+            },
+            about: Some(brief.reference.clone()),
+        };
+        SigningRequests::new(client, approver, place, self.events.clone(), self.metrics.clone())
+    }
+
     async fn tell(&self, brief: &Brief, prepared: Prepared) {
         if !prepared.granted.is_empty() {
             let note = format!(
@@ -167,6 +209,21 @@ impl Session {
             );
             tracing::info!(cluster = %self.object, note, "target prepared");
             self.events.normal(&brief.reference, "TargetPrepared", "Prepare", &note).await;
+        }
+        if !prepared.removed.is_empty() {
+            let note = format!(
+                "Keyplane judges kubelets' client certificates: took away with the super-admin's credential {}",
+                prepared.removed.join(", ")
+            );
+            tracing::info!(cluster = %self.object, note, "target prepared");
+            self.events.normal(&brief.reference, "TargetPrepared", "Remove", &note).await;
+        }
+        if !prepared.foreign.is_empty() {
+            let note = format!(
+                "the controller-manager approves kubelets' client certificates unseen, beside Keyplane: delete {}",
+                prepared.foreign.join(", ")
+            );
+            self.events.warning(&brief.reference, "ApprovedByOthers", "Prepare", &note).await;
         }
         if !prepared.mended.is_empty() {
             let note = format!("put right in the target: {}", prepared.mended.join(", "));
