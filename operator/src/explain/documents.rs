@@ -90,6 +90,7 @@ fn read<T: DeserializeOwned>(document: Value) -> Result<T, String> {
     serde_path_to_error::deserialize(document).map_err(|error| {
         let path = error.path().to_string();
         let path = if path == "." { String::new() } else { format!("{path}: ") };
-        format!("{kind} {name}: {path}{}", error.into_inner())
+        let object = format!("{kind} {name}");
+        format!("{}: {path}{}", object.trim_end(), error.into_inner())
     })
 }

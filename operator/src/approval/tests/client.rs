@@ -240,12 +240,20 @@ fn denies_a_longer_life_of_a_client_certificate_than_the_policy_allows() {
 
 #[test]
 fn no_machine_joins_under_a_reserved_name() {
-    for name in ["kubernetes", "localhost", "kubernetes.default", "x.svc", "api.demo.example", "1.2"] {
+    for name in ["kubernetes", "localhost", "kubernetes.default", "x.svc", "api.demo.example"] {
         let mut world = joining();
         world.pools.push(pool(&json!({"machines": [{"name": name, "addresses": ["10.0.0.50"]}]})));
         world.request = bootstrap(name, "pool2");
         world.is_denied("reserved-names", "ReservedName");
     }
+}
+
+#[test]
+fn approves_a_machine_that_is_called_by_its_address() {
+    let mut world = joining();
+    world.pools.push(pool(&json!({"machines": [{"name": "10.0.0.50", "addresses": ["10.0.0.50"]}]})));
+    world.request = bootstrap("10.0.0.50", "pool2");
+    world.is_approved();
 }
 
 #[test]
