@@ -12,6 +12,8 @@ fn every_example_is_admitted_and_rendered() -> Result<()> {
     let lab = Lab::start()?;
     let mut installation = Installation::start(&lab)?;
     let admin = installation.admin().clone();
+    // The namespace that Keyplane is installed in, which one of the examples is for.
+    admin.run(&["create", "namespace", "keyplane-system"])?;
     let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../examples");
     let files = fs::read_dir(folder)?.map(|entry| Ok(entry?.path())).collect::<Result<Vec<_>>>()?;
     ensure!(files.len() > 1, "{files:?}");

@@ -51,7 +51,7 @@ pub enum CsrCommand {
     ///
     /// With a NAME the request, the Nodes and the rest are read from the cluster of the kubeconfig: the management
     /// cluster's own request, judged by the policy with spec.approver in --policy-namespace; or, with --cluster, that of a
-    /// target, read with the admin kubeconfig in the Secret <name>-kubeconfig beside its ClusterSpec. Nothing is written.
+    /// target, read with the admin kubeconfig in the Secret NAME-kubeconfig beside its ClusterSpec. Nothing is written.
     Explain(ExplainArguments),
 }
 

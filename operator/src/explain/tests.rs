@@ -131,6 +131,14 @@ fn judges_by_the_policy_of_the_cluster_itself() {
 }
 
 #[test]
+fn judges_by_the_example_of_the_documentation() {
+    let example = include_str!("../../../examples/approver.yaml");
+    let node = NODE.replace("worker1", "worker-1").replace("10.0.0.21", "10.10.0.21");
+    is(&[example, &node], &request("worker-1", "10.10.0.21"), "Approve", "AllRulesPassed", 0);
+    is(&[example, &node], &request("worker-1", "10.10.1.100"), "Deny", "ReservedAddress", 2);
+}
+
+#[test]
 fn without_a_cluster_nothing_is_approved_and_what_is_wrong_is_denied() {
     is(&[NODE], &request("worker1", "10.0.0.21"), "Wait", "ReservedUnknown", 3);
     let mut wrong = request("worker1", "10.0.0.21");

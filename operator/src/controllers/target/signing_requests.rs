@@ -276,3 +276,6 @@ impl SigningRequests {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;
