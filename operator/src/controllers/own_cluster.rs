@@ -106,14 +106,10 @@ impl OwnCluster {
         let mut nodes = pin!(nodes.default_backoff());
         let requests = Api::<DeserializeGuard<CertificateSigningRequest>>::all(self.client.clone());
         let mut requests = pin!(watcher(requests, judge.watch_config()).default_backoff());
-        let mut listed = false;
         loop {
             tokio::select! {
                 event = nodes.next() => match event {
-                    Some(Ok(event)) => {
-                        listed |= matches!(event, Event::InitDone);
-                        judge.node_event(&event);
-                    }
+                    Some(Ok(event)) => judge.node_event(&event),
                     Some(Err(error)) => tracing::warn!(%error, "watching Nodes"),
                     None => return,
                 },
@@ -122,7 +118,7 @@ impl OwnCluster {
                     Some(Err(error)) => tracing::warn!(%error, "watching requests"),
                     None => return,
                 },
-                () = sleep_until(judge.wake()), if listed => {
+                () = sleep_until(judge.wake()) => {
                     if timeout(WORK_TIMEOUT, judge.work(Timestamp::now())).await.is_err() {
                         tracing::warn!("the API server does not answer: beginning anew");
                         return;

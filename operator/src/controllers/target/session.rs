@@ -165,7 +165,7 @@ impl Session {
                     Some(Err(error)) => tracing::debug!(cluster = %self.object, %error, "watching requests"),
                     None => return Err(Unavailable::new("WatchEnded", "the watch of requests ended")),
                 },
-                () = sleep_until(judge.wake()), if nodes.are_listed() => {
+                () = sleep_until(judge.wake()) => {
                     within(brief, judge.work(Timestamp::now())).await?;
                     self.learn_waiting(brief, &judge, connected);
                 }

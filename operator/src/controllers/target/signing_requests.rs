@@ -51,6 +51,9 @@ pub(in crate::controllers) struct SigningRequests {
     listed_nodes: Vec<NodeFacts>,
     /// The requests of a list that is under way.
     listed_requests: Option<BTreeSet<String>>,
+    /// Whether there has been a complete list of Nodes, and of requests.
+    nodes_known: bool,
+    requests_known: bool,
     waiting: Waiting,
     wake: Option<Instant>,
 }
@@ -72,6 +75,8 @@ impl SigningRequests {
             approval_events: Bucket::default(),
             listed_nodes: vec![],
             listed_requests: None,
+            nodes_known: false,
+            requests_known: false,
             waiting: Waiting::default(),
             wake: None,
         }
@@ -85,9 +90,11 @@ impl SigningRequests {
         watcher::Config::default().fields(&format!("spec.signerName={KUBELET_SERVING_SIGNER}"))
     }
 
-    /// When there is work, at the earliest.
+    /// When there is work, at the earliest. Before both lists are complete there is none: a Node that is not known yet may
+    /// have the address, and an approved request the seat, that a request asks for.
     pub(in crate::controllers) fn wake(&self) -> Instant {
-        self.wake.unwrap_or_else(|| Instant::now() + LONGEST_SLEEP)
+        let wake = self.wake.filter(|_| self.nodes_known && self.requests_known);
+        wake.unwrap_or_else(|| Instant::now() + LONGEST_SLEEP)
     }
 
     fn wake_soon(&mut self) {
@@ -102,6 +109,7 @@ impl SigningRequests {
             Event::Init => self.listed_nodes.clear(),
             Event::InitApply(node) => self.listed_nodes.push(NodeFacts::from(node)),
             Event::InitDone => {
+                self.nodes_known = true;
                 if self.approver.set_nodes(std::mem::take(&mut self.listed_nodes)) {
                     self.queue.wake_all();
                     self.wake_soon();
@@ -134,6 +142,7 @@ impl SigningRequests {
                 self.seen(&request);
             }
             Event::InitDone => {
+                self.requests_known = true;
                 if let Some(listed) = self.listed_requests.take() {
                     self.queue.retain(&listed);
                     self.waiting.retain(&listed);

@@ -138,3 +138,21 @@ async fn a_dry_run_writes_no_verdict() {
     let server = judged("{kubeletServing: {dryRun: true}}", &[], stored("7", &json!([]))).await;
     assert_eq!((server.approvals.len(), server.gets), (0, 0));
 }
+
+#[tokio::test]
+async fn nothing_is_judged_before_both_lists_are_complete() {
+    let client = Client::try_from(kube::Config::new("http://127.0.0.1:1".parse().unwrap())).unwrap();
+    let approver = Approver::of_unknown_cluster(Terms::default());
+    let place = Place { labels: ["n".to_owned(), "p".to_owned()], policy: "p".to_owned(), about: None };
+    let mut judge =
+        SigningRequests::new(client.clone(), approver, place, Events::new(client, "test"), Metrics::new().unwrap());
+    let is_soon = |judge: &SigningRequests| judge.wake() < Instant::now() + Duration::from_mins(1);
+    judge.request_event(Event::Init);
+    judge.request_event(Event::InitApply(serde_json::from_value(stored("7", &json!([]))).unwrap()));
+    judge.request_event(Event::InitDone);
+    assert!(!is_soon(&judge));
+    judge.node_event(&Event::Init);
+    assert!(!is_soon(&judge));
+    judge.node_event(&Event::InitDone);
+    assert!(is_soon(&judge));
+}
