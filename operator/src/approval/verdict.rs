@@ -24,6 +24,17 @@ impl Verdict {
             Self::Ignore => "ignore",
         }
     }
+
+    /// The verdict as `explain` writes it.
+    #[must_use]
+    pub const fn title(self) -> &'static str {
+        match self {
+            Self::Approve => "Approve",
+            Self::Wait => "Wait",
+            Self::Deny => "Deny",
+            Self::Ignore => "Ignore",
+        }
+    }
 }
 
 /// The answer of one rule.
@@ -52,6 +63,26 @@ impl Answer {
             Self::Pass => Verdict::Approve,
             Self::NotJudged => Verdict::Wait,
             Self::Objection { verdict, .. } => *verdict,
+        }
+    }
+
+    /// The answer's reason: one `CamelCase` word.
+    #[must_use]
+    pub const fn reason(&self) -> &'static str {
+        match self {
+            Self::Pass => "Passed",
+            Self::NotJudged => "NotJudged",
+            Self::Objection { reason, .. } => reason,
+        }
+    }
+
+    /// What the answer says to a person.
+    #[must_use]
+    pub fn message(&self) -> &str {
+        match self {
+            Self::Pass => "",
+            Self::NotJudged => "could not be asked: see the other rules",
+            Self::Objection { message, .. } => message,
         }
     }
 
@@ -94,11 +125,20 @@ pub struct Judgement {
     /// Whether a rule wanted to deny the request. With the verdict `Ignore` this tells a violation that the policy lets
     /// be, which deserves an Event, from a request that is none of our business, which doesn't.
     pub violation: bool,
+    /// Whether the policy wants the verdict to be told and not written.
+    pub dry_run: bool,
     /// The answers of all rules that were asked, in their order.
     pub answers: Vec<RuleAnswer>,
 }
 
 impl Judgement {
+    /// The message, and what it comes from: the rule and the policy.
+    #[must_use]
+    pub fn sentence(&self, policy: &str) -> String {
+        let would = if self.dry_run { "dry run: " } else { "" };
+        format!("{would}{} (rule {}, {policy})", self.message, self.rule)
+    }
+
     /// The gravest answer decides, the first one among equals.
     pub(super) fn sum_up(username: &str, answers: Vec<RuleAnswer>) -> Self {
         let verdict = answers.iter().map(|answer| answer.answer.verdict()).max().unwrap_or(Verdict::Wait);
@@ -119,7 +159,7 @@ impl Judgement {
             }
             None => ("none", "NotJudged", "no rule was asked".to_owned()),
         };
-        Self { verdict, rule, reason, message, violation: verdict == Verdict::Deny, answers }
+        Self { verdict, rule, reason, message, violation: verdict == Verdict::Deny, dry_run: false, answers }
     }
 }
 
