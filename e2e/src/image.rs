@@ -202,7 +202,7 @@ fn build_static(parts: &Parts) -> Result<PathBuf> {
     cargo.current_dir(WORKSPACE).args(["build-static", "--quiet"]).env("CARGO_TARGET_DIR", &target);
     command::run(&mut cargo).context("cannot build the image's binary")?;
     let host = command::run(Command::new("rustc").current_dir(WORKSPACE).args(["--print", "host-tuple"]))?;
-    Ok(target.join(host.trim()).join("image").join("keyplane"))
+    Ok(target.join(host.trim()).join("release/keyplane"))
 }
 
 /// A program where upstream's images have it; manifests name it without a path.

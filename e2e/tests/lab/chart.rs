@@ -5,10 +5,11 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::Command;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, anyhow, bail, ensure};
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use keyplane_e2e::audit::Request;
@@ -66,32 +67,38 @@ fn the_charts_are_sound_and_values_that_make_no_sense_are_refused() -> Result<()
     Ok(())
 }
 
-/// A policy for this cluster's own kubelets, by which worker-1 may have a certificate of each kind.
+/// A policy for this cluster's own kubelets, by which the workers may have a certificate of each kind.
 fn own_policy(namespace: &str, dry_run: bool) -> Value {
     json!({
         "apiVersion": "keyplane.io/v1alpha1", "kind": "CertificatePolicy",
         "metadata": {"name": "own", "namespace": namespace},
         "spec": {
             "approver": {
-                "machines": [{"name": "worker-1", "addresses": ["192.0.2.21"]}],
+                "nodes": [{"namePattern": "worker-*", "addressCIDRs": ["192.0.2.0/24"]}],
                 "reserved": {"serviceCIDRs": ["10.96.0.0/16"], "endpoints": ["127.0.0.1"]},
             },
             "kubeletServing": {"dryRun": dry_run},
             "kubeletClient": {"enabled": true},
-            "signingRequests": {"pendingPerNode": 100},
         },
     })
 }
 
-/// A request of worker-1's kubelet, with one key for all of them.
-struct Kubelet {
+/// How many workers there are: enough that their requests are not all judged in the same moment.
+const WORKERS: u8 = 24;
+
+/// The PKCS #10 requests of one worker.
+struct Worker {
+    name: String,
+    address: String,
     serving: String,
     client: String,
 }
 
-impl Kubelet {
-    fn new(folder: &Path) -> Result<Self> {
-        let key = folder.join("worker-1.key").to_string_lossy().into_owned();
+impl Worker {
+    fn new(folder: &Path, number: u8) -> Result<Self> {
+        let (name, address) = (format!("worker-{number}"), format!("192.0.2.{number}"));
+        let key = folder.join(format!("{name}.key")).to_string_lossy().into_owned();
+        let subject = format!("/O=system:nodes/CN=system:node:{name}");
         command::run(Command::new("openssl").args([
             "ecparam",
             "-name",
@@ -101,30 +108,37 @@ impl Kubelet {
             "-out",
             &key,
         ]))?;
-        let line = ["req", "-new", "-key", &key, "-subj", "/O=system:nodes/CN=system:node:worker-1"];
-        let names = ["-addext", "subjectAltName=DNS:worker-1,IP:192.0.2.21"];
-        Ok(Self {
-            serving: command::run(Command::new("openssl").args(line).args(names))?,
-            client: command::run(Command::new("openssl").args(line))?,
-        })
+        let line = ["req", "-new", "-key", &key, "-subj", &subject];
+        let names = format!("subjectAltName=DNS:{name},IP:{address}");
+        let serving = command::run(Command::new("openssl").args(line).args(["-addext", &names]))?;
+        let client = command::run(Command::new("openssl").args(line))?;
+        Ok(Self { name, address, serving, client })
     }
 
-    fn request(&self, name: &str, signer: &str) -> Value {
+    /// Makes the Node, and says its addresses as its kubelet would.
+    fn join(&self, admin: &Kubectl) -> Result<()> {
+        admin.apply(&json!({"apiVersion": "v1", "kind": "Node", "metadata": {"name": self.name}}).to_string())?;
+        let addresses =
+            json!([{"type": "InternalIP", "address": self.address}, {"type": "Hostname", "address": self.name}]);
+        let patch = json!({"status": {"addresses": addresses}}).to_string();
+        admin.run(&["patch", "node", &self.name, "--subresource=status", "--type=merge", "-p", &patch]).map(|_| ())
+    }
+
+    /// Sends a request as the node; an administrator may act as anybody.
+    fn ask(&self, admin: &Kubectl, name: &str, signer: &str, round: u32) -> Result<()> {
         let (request, usage) =
             if signer == SERVING { (&self.serving, "server auth") } else { (&self.client, "client auth") };
-        json!({
-            "apiVersion": "certificates.k8s.io/v1", "kind": "CertificateSigningRequest", "metadata": {"name": name},
+        let request = json!({
+            "apiVersion": "certificates.k8s.io/v1", "kind": "CertificateSigningRequest",
+            "metadata": {"name": name, "labels": {"round": round.to_string()}},
             "spec": {
                 "signerName": signer, "usages": ["digital signature", usage], "request": BASE64_STANDARD.encode(request),
             },
-        })
+        });
+        let user = format!("--as=system:node:{}", self.name);
+        let mut kubectl = admin.command(&["create", &user, "--as-group=system:nodes", "-f", "-"]);
+        command::run_with_input(&mut kubectl, request.to_string().as_bytes()).map(|_| ())
     }
-}
-
-/// Sends requests as the node; an administrator may act as anybody.
-fn send(admin: &Kubectl, requests: &[Value]) -> Result<()> {
-    let line = ["create", "--as=system:node:worker-1", "--as-group=system:nodes", "-f", "-"];
-    command::run_with_input(&mut admin.command(&line), documents(requests).as_bytes()).map(|_| ())
 }
 
 fn is_approved(admin: &Kubectl, request: &str) -> Result<()> {
@@ -155,52 +169,68 @@ fn unused(rendered: &[Value], requests: &[Request], approved: &BTreeSet<&str>) -
 /// What an approver does in its life: it approves, tells, tells again, and is overtaken by a change of what it judges.
 fn live_as_an_approver(
     admin: &Kubectl,
-    kubelet: &Kubelet,
+    workers: &[Worker],
     namespace: &str,
-    conflicted: &dyn Fn() -> Result<bool>,
+    was_overtaken: &dyn Fn() -> Result<bool>,
 ) -> Result<()> {
     admin.apply(&own_policy(namespace, true).to_string())?;
     let policy = ["certificatepolicy", "own", "-n", namespace];
     eventually("policy in force", PATIENCE, || admin.check_condition(&policy, "ApproverInForce"))?;
-    let request = |signer: &str, name: &str| kubelet.request(&format!("{namespace}-{name}"), signer);
-    send(admin, &[request(SERVING, "dry"), request(CLIENT, "client")])?;
-    let events = || admin.json(&["get", "events.v1.events.k8s.io", "-n", "default"]);
-    let told = |dry: &Value| dry["regarding"]["name"] == format!("{namespace}-dry");
-    eventually("word on what it would do", PATIENCE, || {
-        let events = events()?;
-        ensure!(events["items"].as_array().is_some_and(|events| events.iter().any(told)), "{events}");
-        Ok(())
-    })?;
-    eventually("client certificate", PATIENCE, || is_approved(admin, &format!("{namespace}-client")))?;
-    // Told anew after a change of the policy: the same Event, once more.
-    let mut changed = own_policy(namespace, true);
-    changed["spec"]["signingRequests"]["minRSABits"] = 3072.into();
-    admin.apply(&changed.to_string())?;
-    eventually("Event that is told twice", PATIENCE, || {
-        let events = events()?;
-        let twice = |event: &Value| told(event) && event["series"]["count"].as_u64() >= Some(2);
-        ensure!(events["items"].as_array().is_some_and(|events| events.iter().any(twice)), "{events}");
-        Ok(())
-    })?;
-    // Requests that change while they are judged: some verdict is about what is no longer there, and is judged again.
-    for round in 0..20 {
-        let requests: Vec<_> = (0..60).map(|n| request(SERVING, &format!("{round}-{n}"))).collect();
-        send(admin, &requests)?;
-        let last = format!("{namespace}-{round}-59");
-        thread::scope(|scope| -> Result<()> {
-            let changes =
-                scope.spawn(|| admin.run(&["annotate", "csr", "--all", "--overwrite", &format!("round={round}")]));
-            admin.apply(&own_policy(namespace, false).to_string())?;
-            changes.join().map_err(|_| anyhow::anyhow!("a thread has ended"))??;
+    let named = |name: &str| format!("{namespace}-{name}");
+    let first = workers.first().context("no worker")?;
+    first.ask(admin, &named("dry"), SERVING, 0)?;
+    first.ask(admin, &named("client"), CLIENT, 0)?;
+    let told = |times: u64| {
+        eventually("Event about what it would do", PATIENCE, || {
+            let events = admin.json(&["get", "events.v1.events.k8s.io", "-n", "default"])?;
+            let of_dry = |event: &&Value| event["regarding"]["name"] == named("dry");
+            let event = events["items"].as_array().into_iter().flatten().find(of_dry).context("no Event")?;
+            ensure!(event["series"]["count"].as_u64().unwrap_or(1) >= times, "{event}");
             Ok(())
+        })
+    };
+    told(1)?;
+    eventually("client certificate", PATIENCE, || is_approved(admin, &named("client")))?;
+    // Told anew after a change of the policy: the same Event, once more.
+    let mut dry = own_policy(namespace, true);
+    dry["spec"]["signingRequests"] = json!({"minRSABits": 3072});
+    admin.apply(&dry.to_string())?;
+    told(2)?;
+    // Requests that change while they are judged: some verdict is about what is no longer there, and is judged again.
+    for round in 1..10 {
+        for worker in workers {
+            worker.ask(admin, &named(&format!("{round}-{}", worker.name)), SERVING, round)?;
+        }
+        let judged = AtomicBool::new(false);
+        let change = || -> Result<()> {
+            for lap in 0.. {
+                if judged.load(Ordering::Relaxed) {
+                    break;
+                }
+                let (which, what) = (format!("round={round}"), format!("lap={lap}"));
+                admin.run(&["annotate", "csr", "--overwrite", "-l", &which, &what])?;
+            }
+            Ok(())
+        };
+        thread::scope(|scope| -> Result<()> {
+            let changes = [scope.spawn(change), scope.spawn(change)];
+            let applied = admin.apply(&own_policy(namespace, false).to_string());
+            let approved = eventually("approvals", PATIENCE, || {
+                workers.iter().try_for_each(|worker| is_approved(admin, &named(&format!("{round}-{}", worker.name))))
+            });
+            judged.store(true, Ordering::Relaxed);
+            for change in changes {
+                // Two that write at the same time are in each other's way.
+                let _ = change.join().map_err(|_| anyhow!("a thread has ended"))?;
+            }
+            applied.and(approved)
         })?;
-        eventually("approval", PATIENCE, || is_approved(admin, &last))?;
-        if conflicted()? {
+        if was_overtaken()? {
             return Ok(());
         }
-        admin.apply(&changed.to_string())?;
+        admin.apply(&dry.to_string())?;
     }
-    anyhow::bail!("no verdict was overtaken in 20 rounds")
+    bail!("no verdict was overtaken")
 }
 
 #[test]
@@ -211,13 +241,10 @@ fn every_right_of_the_chart_is_used_and_no_other_is_needed() -> Result<()> {
     let admin = management.admin().clone();
     install_kinds(&management)?;
     let helm = Helm::new(lab.parts())?;
-    let kubelet = Kubelet::new(lab.folder())?;
+    let workers = (1..=WORKERS).map(|number| Worker::new(lab.folder(), number)).collect::<Result<Vec<_>>>()?;
+    workers.iter().try_for_each(|worker| worker.join(&admin))?;
     let both = BTreeSet::from([SERVING, CLIENT]);
-    let status = json!({"addresses": [{"type": "InternalIP", "address": "192.0.2.21"}, {"type": "Hostname", "address": "worker-1"}]});
-    admin.apply(&json!({"apiVersion": "v1", "kind": "Node", "metadata": {"name": "worker-1"}}).to_string())?;
-    let patch = json!({"status": status}).to_string();
-    admin.run(&["patch", "node", "worker-1", "--subresource=status", "--type=merge", "-p", &patch])?;
-    let conflicted = |user: &'static str| {
+    let was_overtaken = |user: &'static str| {
         let management = &management;
         move || {
             let requests = requests_of(management, user)?;
@@ -234,7 +261,7 @@ fn every_right_of_the_chart_is_used_and_no_other_is_needed() -> Result<()> {
         "approver-0",
         &["--mode", "approver", "--lease-namespace", "keyplane-system"],
     )?;
-    live_as_an_approver(&admin, &kubelet, "keyplane-system", &conflicted("approver"))?;
+    live_as_an_approver(&admin, &workers, "keyplane-system", &was_overtaken("approver"))?;
     approver.stop()?;
     let unused_rights = unused(&rendered, &requests_of(&management, "approver")?, &both)?;
     ensure!(unused_rights.is_empty(), "the approver has not used {unused_rights:#?}");
@@ -242,7 +269,7 @@ fn every_right_of_the_chart_is_used_and_no_other_is_needed() -> Result<()> {
     let rendered = helm.template("default", &[BOTH_SIGNERS])?;
     let user = management.add_user_with("operator", &rendered)?;
     let mut operator = Operator::start(&lab, &user, "operator-0")?;
-    live_as_an_approver(&admin, &kubelet, "default", &conflicted("operator"))?;
+    live_as_an_approver(&admin, &workers, "default", &was_overtaken("operator"))?;
     live_as_an_operator(&admin)?;
     operator.stop()?;
     let unused_rights = unused(&rendered, &requests_of(&management, "operator")?, &both)?;
