@@ -310,7 +310,6 @@ fn live_as_an_operator(admin: &Kubectl) -> Result<()> {
 }
 
 const NAMESPACE: &str = "keyplane-system";
-const SERVICE_ACCOUNT: &str = "--as=system:serviceaccount:keyplane-system:keyplane";
 
 /// A cluster of one machine from what `keyplane render` wrote, in which nothing of Keyplane runs.
 struct Site<'a> {
@@ -455,29 +454,59 @@ impl<'a> Site<'a> {
         })
     }
 
+    /// What the API server would answer to the release's ServiceAccount. The words are a verb, a resource with its group
+    /// behind a dot and its subresource behind a slash, a namespace (`-` where there is none), and perhaps a name.
+    fn may(&self, words: &str) -> Result<bool> {
+        let words: Vec<_> = words.split(' ').collect();
+        let (resource, subresource) = words[1].split_once('/').unwrap_or((words[1], ""));
+        let (resource, group) = resource.split_once('.').unwrap_or((resource, ""));
+        let review = json!({
+            "apiVersion": "authorization.k8s.io/v1", "kind": "SubjectAccessReview",
+            "spec": {
+                "user": format!("system:serviceaccount:{NAMESPACE}:keyplane"),
+                "groups": ["system:serviceaccounts", format!("system:serviceaccounts:{NAMESPACE}"), "system:authenticated"],
+                "resourceAttributes": {
+                    "verb": words[0], "group": group, "resource": resource, "subresource": subresource,
+                    "namespace": words[2].trim_matches('-'), "name": words.get(3),
+                },
+            },
+        });
+        let mut kubectl = self.admin.command(&["create", "-o", "json", "-f", "-"]);
+        let answer: Value =
+            serde_json::from_str(&command::run_with_input(&mut kubectl, review.to_string().as_bytes())?)?;
+        answer["status"]["allowed"].as_bool().context("no answer")
+    }
+
     fn the_approver_may_do_nothing_else(&self) -> Result<()> {
-        let may = |line: &[&str]| self.admin.run(&[&["auth", "can-i", SERVICE_ACCOUNT], line].concat()).is_ok();
-        ensure!(may(&["list", "nodes"]) && may(&["patch", "certificatesigningrequests", "--subresource=approval"]));
-        ensure!(may(&["approve", &format!("signers.certificates.k8s.io/{SERVING}")]));
-        ensure!(may(&["update", "leases.coordination.k8s.io/keyplane", "-n", NAMESPACE]));
-        for line in [
-            &["get", "secrets", "-A"][..],
-            &["get", "secrets", "-n", NAMESPACE],
-            &["list", "pods", "-n", NAMESPACE],
-            &["list", "configmaps", "-n", "kube-system"],
-            &["patch", "nodes"],
-            &["create", "certificatesigningrequests"],
-            &["approve", &format!("signers.certificates.k8s.io/{CLIENT}")],
-            &["approve", "signers.certificates.k8s.io/kubernetes.io/kube-apiserver-client"],
-            &["sign", &format!("signers.certificates.k8s.io/{SERVING}")],
-            &["list", "clusterspecs", "-A"],
-            &["patch", "certificatepolicies", "-n", NAMESPACE],
-            &["list", "certificatepolicies", "-n", "default"],
-            &["update", "leases.coordination.k8s.io/other", "-n", NAMESPACE],
-            &["create", "events.events.k8s.io", "-n", "kube-system"],
-            &["create", "serviceaccounts", "-n", NAMESPACE],
+        for words in [
+            "list nodes -",
+            "patch certificatesigningrequests.certificates.k8s.io/approval -",
+            "approve signers.certificates.k8s.io - kubernetes.io/kubelet-serving",
+            "update leases.coordination.k8s.io keyplane-system keyplane",
+            "create events.events.k8s.io default",
         ] {
-            ensure!(!may(line), "the approver may {}", line.join(" "));
+            ensure!(self.may(words)?, "the approver may not {words}");
+        }
+        for words in [
+            "get secrets -",
+            "get secrets keyplane-system",
+            "list configmaps kube-system",
+            "list pods keyplane-system",
+            "patch nodes - cp1",
+            "create certificatesigningrequests.certificates.k8s.io -",
+            "patch certificatesigningrequests.certificates.k8s.io/status -",
+            "approve signers.certificates.k8s.io - kubernetes.io/kube-apiserver-client-kubelet",
+            "approve signers.certificates.k8s.io - kubernetes.io/kube-apiserver-client",
+            "sign signers.certificates.k8s.io - kubernetes.io/kubelet-serving",
+            "list clusterspecs.keyplane.io -",
+            "patch certificatepolicies.keyplane.io keyplane-system keyplane",
+            "list certificatepolicies.keyplane.io default",
+            "update leases.coordination.k8s.io keyplane-system other",
+            "create events.events.k8s.io kube-system",
+            "create serviceaccounts/token keyplane-system keyplane",
+            "impersonate users -",
+        ] {
+            ensure!(!self.may(words)?, "the approver may {words}");
         }
         Ok(())
     }
