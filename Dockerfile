@@ -6,7 +6,7 @@ FROM docker.io/library/rust:1.95-bookworm AS build
 WORKDIR /source
 COPY . .
 RUN --mount=type=cache,target=/usr/local/cargo/registry --mount=type=cache,target=/source/target \
-    cargo build-static && install -D target/*/release/keyplane /out/keyplane
+    cargo build-static --release && install -D target/*/release/keyplane /out/keyplane
 
 FROM scratch
 COPY --from=build /out/keyplane /keyplane

@@ -186,23 +186,36 @@ pub fn for_whole_cluster(parts: &Parts) -> Result<Vec<Image>> {
     Ok(images)
 }
 
+/// Which binary Keyplane's own image has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Profile {
+    /// For users: optimised, which takes minutes.
+    Release,
+    /// For tests.
+    Lab,
+}
+
 /// Keyplane's own image: its binary and nothing else, as the `Dockerfile` makes it. What is built is kept in the cache.
 ///
 /// # Errors
 /// When it can't be built.
-pub fn keyplane(parts: &Parts) -> Result<Image> {
-    let layer = vec![Entry::program("keyplane", build_static(parts)?)];
+pub fn keyplane(parts: &Parts, profile: Profile) -> Result<Image> {
+    let layer = vec![Entry::program("keyplane", build_static(parts, profile)?)];
     started_as(parts, KEYPLANE, &[layer], Start { command: &["/keyplane"], user: Some(NOBODY) })
 }
 
 /// The binary `keyplane`, linked with all that it needs. `.cargo/config.toml` says how.
-fn build_static(parts: &Parts) -> Result<PathBuf> {
+fn build_static(parts: &Parts, profile: Profile) -> Result<PathBuf> {
+    let profile = match profile {
+        Profile::Release => "release",
+        Profile::Lab => "lab",
+    };
     let target = parts.cache().join("cargo");
     let mut cargo = Command::new("cargo");
-    cargo.current_dir(WORKSPACE).args(["build-static", "--quiet"]).env("CARGO_TARGET_DIR", &target);
-    command::run(&mut cargo).context("cannot build the image's binary")?;
+    cargo.current_dir(WORKSPACE).args(["build-static", "--quiet", "--profile", profile]);
+    command::run(cargo.env("CARGO_TARGET_DIR", &target)).context("cannot build the image's binary")?;
     let host = command::run(Command::new("rustc").current_dir(WORKSPACE).args(["--print", "host-tuple"]))?;
-    Ok(target.join(host.trim()).join("release/keyplane"))
+    Ok(target.join(host.trim()).join(profile).join("keyplane"))
 }
 
 /// A program where upstream's images have it; manifests name it without a path.

@@ -14,6 +14,7 @@ use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use keyplane_e2e::audit::Request;
 use keyplane_e2e::helm::{CHART, KINDS_CHART, Right, rights};
+use keyplane_e2e::image::{Image, Profile};
 use keyplane_e2e::installation::{PATIENCE, cluster_spec, install_kinds};
 use keyplane_e2e::kubectl::documents;
 use keyplane_e2e::machine::lab_kubelet_settings;
@@ -325,14 +326,15 @@ fn a_release_approves_its_own_clusters_kubelets_and_becomes_an_operator() -> Res
     let began = Instant::now();
     let tell = |what: &str| eprintln!("{:6.1} s  {what}", began.elapsed().as_secs_f32());
     let lab = Lab::start()?;
-    let keyplane = image::keyplane(lab.parts())?;
+    let keyplane = image::keyplane(lab.parts(), Profile::Lab)?;
     tell("the image is made");
     let mut site = Site::boot(&lab, &keyplane)?;
-    tell("the node is Ready, and its kubelet waits for a serving certificate");
+    tell("the node waits for a pod network, and its kubelet for a serving certificate");
     site.install_the_approver()?;
-    tell("both replicas are Ready");
-    site.the_kubelet_has_its_certificate("of the first kubelet")?;
+    site.the_kubelet_has_its_certificate("of a node without a pod network")?;
     tell("the kubelet's certificate is approved, and logs can be read");
+    site.with_a_pod_network_there_are_two()?;
+    tell("both replicas are Ready, in a namespace that is restricted");
     site.the_approver_may_do_nothing_else()?;
     site.another_replica_takes_over()?;
     tell("the other replica has approved the next certificate");
@@ -344,7 +346,7 @@ fn a_release_approves_its_own_clusters_kubelets_and_becomes_an_operator() -> Res
 }
 
 impl<'a> Site<'a> {
-    fn boot(lab: &'a Lab, keyplane: &image::Image) -> Result<Self> {
+    fn boot(lab: &'a Lab, keyplane: &Image) -> Result<Self> {
         let mut machine = lab.machine("cp1")?;
         let (spec, out) = (lab.folder().join("cluster.json"), lab.folder().join("rendered"));
         let cluster = json!({
@@ -367,7 +369,6 @@ impl<'a> Site<'a> {
         fs::write(&spec, cluster.to_string())?;
         command::run(Command::new(operator::binary()?).arg("render").arg("-f").arg(&spec).arg("-o").arg(&out))?;
         put_folder(&machine, &out.join("cp1"), Path::new("/"))?;
-        machine.put_pod_network("10.244.0.0/24")?;
         machine.start_containerd()?;
         machine.import_images(&image::for_whole_cluster(lab.parts())?)?;
         machine.load_images(std::slice::from_ref(keyplane))?;
@@ -382,20 +383,23 @@ impl<'a> Site<'a> {
         for file in files_below(&out.join("objects/target"))? {
             admin.run(&["apply", "-f", &file.to_string_lossy()])?;
         }
-        eventually("node that is Ready", PATIENCE, || {
+        eventually("node", PATIENCE, || {
             machine.check_kubelet()?;
-            admin.check_condition(&["node", "cp1"], "Ready")
+            let told = admin.complaint(&["node", "cp1"], "Ready")?;
+            ensure!(told.contains("network"), "{told}");
+            Ok(())
         })?;
         let helm = Helm::of(lab.parts(), &admin)?;
         Ok(Self { lab, machine, admin, helm })
     }
 
-    /// What the documentation says, with a policy for this one machine.
+    /// In the machine's own network, with a policy for this one machine.
     fn install_the_approver(&self) -> Result<()> {
         self.helm.run(&["install", "keyplane-crds", KINDS_CHART, "-n", NAMESPACE, "--create-namespace"])?;
-        self.admin.run(&["label", "namespace", NAMESPACE, "pod-security.kubernetes.io/enforce=restricted"])?;
         let values = json!({
             "mode": "approver",
+            "hostNetwork": true,
+            "replicas": 1,
             "policy": {"approver": {
                 "machines": [{"name": "cp1", "addresses": [self.machine.address()]}],
                 "reserved": {
@@ -406,11 +410,29 @@ impl<'a> Site<'a> {
         let file = self.lab.folder().join("values.json");
         fs::write(&file, values.to_string())?;
         let line = ["install", "keyplane", CHART, "-n", NAMESPACE, "-f", &file.to_string_lossy()];
-        self.helm.run(&[&line[..], &["--wait", "--timeout", "120s"]].concat())?;
-        let ready =
-            self.admin.json(&["get", "deployment", "keyplane", "-n", NAMESPACE])?["status"]["readyReplicas"].clone();
-        ensure!(ready == 2, "{ready} replicas are Ready");
-        self.admin.check_condition(&["certificatepolicy", "keyplane", "-n", NAMESPACE], "ApproverInForce")
+        let notes = self.helm.run(&[&line[..], &["--wait", "--timeout", "120s"]].concat())?;
+        ensure!(notes.contains("runs as approver") && notes.contains("`privileged`"), "{notes}");
+        let policy = ["certificatepolicy", "keyplane", "-n", NAMESPACE];
+        eventually("policy in force", PATIENCE, || self.admin.check_condition(&policy, "ApproverInForce"))
+    }
+
+    fn with_a_pod_network_there_are_two(&mut self) -> Result<()> {
+        self.machine.put_pod_network("10.244.0.0/24")?;
+        eventually("node that is Ready", PATIENCE, || {
+            self.machine.check_kubelet()?;
+            self.admin.check_condition(&["node", "cp1"], "Ready")
+        })?;
+        self.admin.run(&["label", "namespace", NAMESPACE, "pod-security.kubernetes.io/enforce=restricted"])?;
+        self.upgrade("hostNetwork=false,replicas=2")?;
+        let deployment = self.admin.json(&["get", "deployment", "keyplane", "-n", NAMESPACE])?;
+        ensure!(deployment["status"]["readyReplicas"] == 2, "{}", deployment["status"]);
+        ensure!(deployment["status"]["updatedReplicas"] == 2, "{}", deployment["status"]);
+        eventually("leader", PATIENCE, || self.leader()).map(|_| ())
+    }
+
+    fn upgrade(&self, values: &str) -> Result<()> {
+        let line = ["upgrade", "keyplane", CHART, "-n", NAMESPACE, "--reuse-values", "--set", values];
+        self.helm.run(&[&line[..], &["--wait", "--timeout", "120s"]].concat()).map(|_| ())
     }
 
     fn pods(&self) -> Result<Vec<String>> {
@@ -535,8 +557,7 @@ impl<'a> Site<'a> {
     }
 
     fn upgraded_it_is_an_operator(&self) -> Result<()> {
-        let line = ["upgrade", "keyplane", CHART, "-n", NAMESPACE, "--reuse-values", "--set", "mode=operator"];
-        self.helm.run(&[&line[..], &["--wait", "--timeout", "120s"]].concat())?;
+        self.upgrade("mode=operator")?;
         self.admin.apply(&cluster_spec("demo", "192.0.2.1").to_string())?;
         eventually("cluster", PATIENCE, || self.admin.check_condition(&["clusterspec", "demo"], "Rendered"))?;
         self.admin.run(&["get", "secret", "demo-ca"])?;

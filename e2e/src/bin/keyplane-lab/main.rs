@@ -9,6 +9,7 @@ use std::process::ExitCode;
 
 use anyhow::Result;
 use clap::{Parser, Subcommand};
+use keyplane_e2e::image::Profile;
 use keyplane_e2e::sweep::{self, Which};
 use keyplane_e2e::{Parts, image, interrupt, preflight, smoke};
 
@@ -68,7 +69,7 @@ fn act(action: &Action) -> Result<ExitCode> {
         Action::Smoke => return smoke(),
         Action::Down { all } => down(if *all { Which::All } else { Which::Dead })?,
         Action::Image => {
-            let image = image::keyplane(&Parts::build()?)?;
+            let image = image::keyplane(&Parts::build()?, Profile::Release)?;
             say(&format!("{} is in {}", image.name(), image.archive().display()));
         }
         Action::Preflight => {
