@@ -35,13 +35,14 @@ pub(super) fn json(request: &SigningRequest, place: &str, judgement: &Judgement)
 pub(super) fn text(request: &SigningRequest, place: &str, judgement: &Judgement) -> String {
     let name = if request.name.is_empty() { "(without a name)" } else { &request.name };
     let dry_run = if judgement.dry_run { " (dry run: nothing is written)" } else { "" };
+    let rule = judgement.deciding_rule().map(|rule| format!(" (rule {rule})")).unwrap_or_default();
     let head = [
         ["Request:", name],
         ["Requester:", &plain(&request.username)],
         ["Signer:", &plain(&request.signer_name)],
         ["Judged by:", place],
         ["Verdict:", &format!("{}{dry_run}", judgement.verdict.title())],
-        ["Reason:", &format!("{}: {} (rule {})", judgement.reason, judgement.message, judgement.rule)],
+        ["Reason:", &format!("{}: {}{rule}", judgement.reason, judgement.message)],
     ]
     .map(|[label, value]| format!("{label:<11}{value}\n"))
     .concat();
