@@ -4,6 +4,7 @@ use std::fmt::Write as _;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::Duration;
 
 use anyhow::{Context, Result};
 
@@ -29,6 +30,9 @@ pub const FLANNEL: &str = "ghcr.io/flannel-io/flannel:v0.28.10";
 /// The CNI plugin that this Flannel's own manifest names. What is in it is the last one of the containernetworking
 /// project (`kubernetes/flannel-cni/go.mod`), which Flannel's went out from, since no module proxy has Flannel's.
 pub const FLANNEL_CNI: &str = "ghcr.io/flannel-io/flannel-cni-plugin:v1.9.1-flannel3";
+
+/// Longer than any test takes.
+const KEPT: Duration = Duration::from_hours(24);
 
 /// Where cargo finds this workspace.
 const WORKSPACE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/..");
@@ -200,8 +204,20 @@ pub enum Profile {
 /// # Errors
 /// When it can't be built.
 pub fn keyplane(parts: &Parts, profile: Profile) -> Result<Image> {
+    remove_unused(&parts.cache().join("images"));
     let layer = vec![Entry::program("keyplane", build_static(parts, profile)?)];
     started_as(parts, KEYPLANE, &[layer], Start { command: &["/keyplane"], user: Some(NOBODY) })
+}
+
+/// Removes archives of Keyplane that nobody has made anew for long: each change of Keyplane makes another one.
+fn remove_unused(folder: &Path) {
+    for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
+        let is_ours = entry.file_name().to_string_lossy().starts_with("keyplane-");
+        let made = entry.metadata().and_then(|facts| facts.modified());
+        if is_ours && made.is_ok_and(|made| made.elapsed().is_ok_and(|age| age > KEPT)) {
+            let _ = fs::remove_file(entry.path());
+        }
+    }
 }
 
 /// The binary `keyplane`, linked with all that it needs. `.cargo/config.toml` says how.
@@ -270,6 +286,20 @@ fn recipe(name: &str, layers: &[Layer], start: Start) -> Result<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn old_archives_of_keyplane_go_and_those_of_others_stay() {
+        let folder = tempfile::tempdir().unwrap();
+        let names = ["keyplane-0.1.0-a.tar", "keyplane-0.1.0-b.tar", "etcd-3.tar"];
+        for name in names {
+            fs::write(folder.path().join(name), "").unwrap();
+        }
+        for old in ["keyplane-0.1.0-a.tar", "etcd-3.tar"] {
+            fs::File::open(folder.path().join(old)).unwrap().set_modified(std::time::SystemTime::UNIX_EPOCH).unwrap();
+        }
+        remove_unused(folder.path());
+        assert_eq!(names.map(|name| folder.path().join(name).exists()), [false, true, true]);
+    }
 
     #[test]
     fn images_are_found_by_their_last_name() {
