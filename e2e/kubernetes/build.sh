@@ -22,6 +22,7 @@ sets=(
   "flannel         flannel/go.mod"
   "flannel-cni     flannel-cni/go.mod"
   "ignition        ignition/go.mod"
+  "helm            helm/go.mod"
 )
 
 # set, binary, package; or a package of a module that is built from a copy, or a file of a module
@@ -55,6 +56,7 @@ parts=(
   "flannel         kube-flannel.yml        file:github.com/flannel-io/flannel:Documentation/kube-flannel.yml"
   "flannel-cni     flannel                 github.com/containernetworking/plugins/plugins/meta/flannel"
   "ignition        ignition-validate       github.com/coreos/ignition/v2/validate"
+  "helm            helm                    helm.sh/helm/v4/cmd/helm"
 )
 
 # No cgo: each binary then runs alone in an image of one layer. The tags leave out snapshotters that need C.

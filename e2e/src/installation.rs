@@ -41,7 +41,7 @@ impl Installation {
     pub fn start(lab: &Lab) -> Result<Self> {
         let management = Management::start(lab)?;
         install_kinds(&management)?;
-        let user = management.add_user(USER)?;
+        let user = management.add_keyplane(USER)?;
         let operator = Operator::start(lab, &user, FIRST_REPLICA)?;
         Ok(Self { management, user, operator })
     }

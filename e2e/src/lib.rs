@@ -14,6 +14,7 @@ pub mod cgroup;
 pub mod client_keys;
 pub mod command;
 pub mod etcdctl;
+pub mod helm;
 pub mod image;
 pub mod installation;
 pub mod interrupt;
@@ -36,6 +37,7 @@ pub mod sweep;
 pub mod unit;
 pub mod wait;
 
+pub use helm::Helm;
 pub use installation::Installation;
 pub use kubectl::Kubectl;
 pub use lab::Lab;

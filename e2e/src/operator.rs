@@ -27,10 +27,19 @@ impl Operator {
     /// # Errors
     /// When the binary isn't built or does not start.
     pub fn start(lab: &Lab, user: &Kubectl, identity: &str) -> Result<Self> {
+        Self::start_with(lab, user, identity, &["--lease-namespace", "default"])
+    }
+
+    /// The same with these flags, and with the Lease where they say.
+    ///
+    /// # Errors
+    /// As [`Operator::start`].
+    pub fn start_with(lab: &Lab, user: &Kubectl, identity: &str, flags: &[&str]) -> Result<Self> {
         let address = format!("127.0.0.1:{}", free_port()?);
         let mut keyplane = Command::new(binary()?);
         keyplane
-            .args(["run", "--listen", &address, "--lease-namespace", "default", "--identity", identity])
+            .args(["run", "--listen", &address, "--identity", identity])
+            .args(flags)
             .env("KUBECONFIG", user.kubeconfig());
         let log = lab.site().log(identity);
         let process = Process::start(&format!("the operator {identity}"), lab.id(), &mut keyplane, log)?;

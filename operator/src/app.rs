@@ -1,6 +1,7 @@
 //! The one place that knows everything: what each command is made of.
 
 use std::io::Write;
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
@@ -92,8 +93,7 @@ async fn run(arguments: RunArguments) -> Result<(), String> {
     let lease_client = Client::try_from(lease_config).map_err(|error| format!("no client: {error}"))?;
     let metrics = Metrics::new().map_err(|error| error.to_string())?;
     let roles = Roles::default();
-    let listener =
-        TcpListener::bind(arguments.listen).await.map_err(|error| format!("--listen {}: {error}", arguments.listen))?;
+    let listener = listen(arguments.listen).await.map_err(|error| format!("--listen {}: {error}", arguments.listen))?;
     tracing::info!(version = env!("CARGO_PKG_VERSION"), identity, listen = %arguments.listen, "keyplane starts");
 
     let served = CancellationToken::new();
@@ -138,6 +138,16 @@ async fn run(arguments: RunArguments) -> Result<(), String> {
     let _ = tokio::time::timeout(Duration::from_secs(1), admin).await;
     tracing::info!(ok = result.is_ok(), "keyplane ends");
     result
+}
+
+/// `[::]` means all addresses of both families; on a kernel without IPv6, all that there are.
+async fn listen(address: SocketAddr) -> std::io::Result<TcpListener> {
+    match TcpListener::bind(address).await {
+        Err(_) if address.ip() == Ipv6Addr::UNSPECIFIED => {
+            TcpListener::bind((Ipv4Addr::UNSPECIFIED, address.port())).await
+        }
+        bound => bound,
+    }
 }
 
 /// Waits until the API server answers and knows the kinds: a replica without them is not ready to take over.

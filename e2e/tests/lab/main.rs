@@ -2,6 +2,7 @@
 
 mod addons;
 mod admission;
+mod chart;
 mod dual_stack;
 mod examples;
 mod first_light;

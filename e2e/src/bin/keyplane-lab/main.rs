@@ -9,8 +9,9 @@ use std::process::ExitCode;
 
 use anyhow::Result;
 use clap::{Parser, Subcommand};
+use keyplane_e2e::image::Profile;
 use keyplane_e2e::sweep::{self, Which};
-use keyplane_e2e::{Parts, interrupt, preflight, smoke};
+use keyplane_e2e::{Parts, image, interrupt, preflight, smoke};
 
 use crate::screen::say;
 
@@ -44,6 +45,8 @@ enum Action {
         #[arg(long)]
         all: bool,
     },
+    /// Builds Keyplane's own container image, and prints the archive that it is in.
+    Image,
     /// Says what this host lacks, and builds the parts if they aren't built yet.
     Preflight,
 }
@@ -65,6 +68,10 @@ fn act(action: &Action) -> Result<ExitCode> {
         Action::DemoDown => demo::down()?,
         Action::Smoke => return smoke(),
         Action::Down { all } => down(if *all { Which::All } else { Which::Dead })?,
+        Action::Image => {
+            let image = image::keyplane(&Parts::build()?, Profile::Release)?;
+            say(&format!("{} is in {}", image.name(), image.archive().display()));
+        }
         Action::Preflight => {
             preflight::check()?;
             let parts = Parts::build()?;
