@@ -18,14 +18,14 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use crate::admin::{self, Role, Roles};
-use crate::args::{Arguments, Command, CsrCommand, LogFormat, Mode, RunArguments};
+use crate::args::{Arguments, CertsCommand, Command, CsrCommand, LogFormat, Mode, RunArguments};
 use crate::controllers::own_cluster::OwnCluster;
 use crate::controllers::target::Targets;
 use crate::controllers::{Context, certificate_policy, cluster_spec, issued, node_pool};
 use crate::kube::causes;
 use crate::kube::events::Events;
 use crate::metrics::Metrics;
-use crate::{explain, images, render, yaml};
+use crate::{expiration, explain, images, render, yaml};
 
 /// How long work under way may take after a signal. Below the 30 s that Kubernetes gives a Pod by default.
 const SHUTDOWN_GRACE: Duration = Duration::from_secs(20);
@@ -38,6 +38,8 @@ const DEFAULT_LOG_FILTER: &str = "info,kube_runtime=warn,kube_client=warn,kube_c
 pub fn main(arguments: Arguments) -> ExitCode {
     // One crypto backend for TLS, before the first connection; that it is installed already is no error.
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+    // 1 is an answer of this command: something is due.
+    let failure = if matches!(arguments.command, Command::Certs { .. }) { 2 } else { 1 };
     let result = match arguments.command {
         Command::Crds => print(&crds()).map(|()| ExitCode::SUCCESS),
         Command::Render(arguments) => render::render(&arguments, arguments.now.unwrap_or_else(Timestamp::now))
@@ -51,6 +53,12 @@ pub fn main(arguments: Arguments) -> ExitCode {
         Command::Run(arguments) => {
             threads().and_then(|runtime| runtime.block_on(run(arguments))).map(|()| ExitCode::SUCCESS)
         }
+        Command::Certs { command: CertsCommand::CheckExpiration(arguments) } => threads()
+            .and_then(|runtime| {
+                let checked = runtime.block_on(expiration::check(&arguments, Timestamp::now()));
+                checked.map_err(|error| error.to_string())
+            })
+            .and_then(|checked| print(&checked.text).map(|()| ExitCode::from(u8::from(checked.is_any_due)))),
         Command::Csr { command: CsrCommand::Explain(arguments) } => threads()
             .and_then(|runtime| {
                 let explained = runtime.block_on(explain::explain(&arguments, Timestamp::now()));
@@ -62,7 +70,7 @@ pub fn main(arguments: Arguments) -> ExitCode {
         Ok(status) => status,
         Err(message) => {
             let _ = writeln!(std::io::stderr(), "keyplane: {message}");
-            ExitCode::FAILURE
+            ExitCode::from(failure)
         }
     }
 }

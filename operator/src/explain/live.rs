@@ -4,9 +4,8 @@ use k8s_openapi::api::certificates::v1::CertificateSigningRequest;
 use k8s_openapi::api::core::v1::{Node, Secret};
 use keyplane_crds::{CertificatePolicy, ClusterSpec, NodePool};
 use kube::api::ListParams;
-use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::core::DeserializeGuard;
-use kube::{Api, Client, Config};
+use kube::{Api, Client};
 use serde::de::DeserializeOwned;
 
 use super::ExplainError;
@@ -14,15 +13,11 @@ use super::place::{self, Place};
 use crate::approval::{NodeFacts, SigningRequest};
 use crate::args::ExplainArguments;
 use crate::kube::causes;
+use crate::kube::connect::{connect, connect_by};
 
 /// Reads the request, and finds by what it is judged.
 pub(super) async fn read(arguments: &ExplainArguments, name: &str) -> Result<(SigningRequest, Place), ExplainError> {
-    let options = KubeConfigOptions { context: arguments.context.clone(), ..KubeConfigOptions::default() };
-    let config = match &arguments.context {
-        Some(_) => Config::from_kubeconfig(&options).await.map_err(|error| failed("the kubeconfig", &error))?,
-        None => Config::infer().await.map_err(|error| failed("the kubeconfig", &error))?,
-    };
-    let management = Client::try_from(config).map_err(|error| failed("the kubeconfig", &error))?;
+    let management = connect(arguments.context.as_deref()).await.map_err(|error| failed("the kubeconfig", &error))?;
     let (cluster, place) = if let Some(cluster) = &arguments.cluster {
         target(&management, cluster).await?
     } else {
@@ -78,10 +73,7 @@ async fn target(management: &Client, cluster: &str) -> Result<(Client, Place), E
     let secret = secrets.get(&secret).await.map_err(|error| failed(&what, &error))?;
     let kubeconfig = secret.data.as_ref().and_then(|data| data.get("value"));
     let kubeconfig = kubeconfig.map(|value| String::from_utf8_lossy(&value.0).into_owned()).unwrap_or_default();
-    let kubeconfig = Kubeconfig::from_yaml(&kubeconfig).map_err(|error| failed(&what, &error))?;
-    let config = Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await;
-    let config = config.map_err(|error| failed(&what, &error))?;
-    let client = Client::try_from(config).map_err(|error| failed(&what, &error))?;
+    let client = connect_by(&kubeconfig).await.map_err(|error| failed(&what, &error))?;
     Ok((client, place))
 }
 

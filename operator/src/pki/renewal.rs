@@ -24,6 +24,12 @@ pub enum Reason {
     NamesChanged,
     /// It is for something else.
     UsagesChanged,
+    /// The policy asks for another kind of key.
+    KeyAlgorithmChanged,
+    /// Somebody asked for a new one.
+    Requested,
+    /// Its renewal time has come.
+    RenewalDue,
 }
 
 impl Reason {
@@ -38,6 +44,9 @@ impl Reason {
             Self::SubjectChanged => "SubjectChanged",
             Self::NamesChanged => "NamesChanged",
             Self::UsagesChanged => "UsagesChanged",
+            Self::KeyAlgorithmChanged => "KeyAlgorithmChanged",
+            Self::Requested => "Requested",
+            Self::RenewalDue => "RenewalDue",
         }
     }
 }
@@ -64,10 +73,45 @@ pub fn check(
     checks.into_iter().find(|(serves, _)| !serves).map(|(_, reason)| reason)
 }
 
-/// When a certificate is due for renewal.
+/// How long a renewal has come and gone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Urgency {
+    /// It has not come.
+    NotDue,
+    /// It has; it can wait for a maintenance window.
+    Due,
+    /// Less than a third is left of the time that there was for it: it waits for nothing.
+    Urgent,
+}
+
+/// Whether a certificate is due for renewal.
+#[must_use]
+pub fn urgency(certificate: &CertificateFacts, terms: LeafTerms, now: Timestamp) -> Urgency {
+    let last_third = terms.renew_before.of(lifetime(certificate)) / 3;
+    if now >= before_end(certificate, last_third) {
+        Urgency::Urgent
+    } else if now >= leaf_renewal_time(certificate, terms) {
+        Urgency::Due
+    } else {
+        Urgency::NotDue
+    }
+}
+
+/// When a certificate is due for renewal: at the policy's time, or up to a tenth of the policy's time sooner. Its serial
+/// number, which is random, says how much, so that certificates of one hour do not all end in one hour again.
 #[must_use]
 pub fn leaf_renewal_time(certificate: &CertificateFacts, terms: LeafTerms) -> Timestamp {
-    before_end(certificate, terms.renew_before.of(lifetime(certificate)))
+    let lifetime = lifetime(certificate);
+    let before = terms.renew_before.of(lifetime);
+    // Where most of the life lies before the end there is less to spread over.
+    let spread = before.min(lifetime.saturating_sub(before)) / 10;
+    before_end(certificate, before + spread.mul_f64(share(&certificate.serial)))
+}
+
+/// A number from 0 to 1 that the last four hexadecimal digits of a serial number make.
+fn share(serial: &str) -> f64 {
+    let digits = serial.get(serial.len().saturating_sub(4)..).unwrap_or_default();
+    f64::from(u16::from_str_radix(digits, 16).unwrap_or_default()) / f64::from(u16::MAX)
 }
 
 /// When an authority is due for rotation: once what it signs could no longer live out its full term, but not before
@@ -170,11 +214,35 @@ mod tests {
     }
 
     #[test]
+    fn the_serial_number_spreads_renewals_over_a_tenth_of_the_time_and_never_before_the_beginning() {
+        let (authority, key) = (authority("a"), PrivateKey::generate(KeyAlgorithm::EcdsaP256).unwrap());
+        let mut facts = first_certificate("test", &issue(&order(), &key, &authority).unwrap()).unwrap();
+        let mut due = |serial: &str, percentage| {
+            facts.serial = serial.to_owned();
+            let terms = LeafTerms {
+                renew_before: keyplane_crds::RenewBefore::Percentage(percentage),
+                ..crate::cluster::Policy::default().default_leaf()
+            };
+            leaf_renewal_time(&facts, terms)
+        };
+        assert_eq!(due("AB0000", 30), at(1_700_000));
+        assert_eq!(due("ABFFFF", 30), at(1_670_000));
+        assert_eq!(due("", 30), at(1_700_000));
+        assert_eq!(due("FFFF", 99), at(1_009_000));
+    }
+
+    #[test]
     fn a_certificate_is_due_before_its_end_by_the_policys_share() {
         let (authority, key) = (authority("a"), PrivateKey::generate(KeyAlgorithm::EcdsaP256).unwrap());
         let facts = first_certificate("test", &issue(&order(), &key, &authority).unwrap()).unwrap();
         let terms = crate::cluster::Policy::default().default_leaf();
-        assert_eq!(leaf_renewal_time(&facts, terms), at(1_700_000));
+        // A million seconds, of which three tenths are left, and up to a tenth of these more.
+        let due = leaf_renewal_time(&facts, terms);
+        assert!((at(1_670_000)..=at(1_700_000)).contains(&due), "{due}");
+        assert_eq!(urgency(&facts, terms, due - SignedDuration::from_secs(1)), Urgency::NotDue);
+        assert_eq!(urgency(&facts, terms, due), Urgency::Due);
+        assert_eq!(urgency(&facts, terms, at(1_899_999)), Urgency::Due);
+        assert_eq!(urgency(&facts, terms, at(1_900_000)), Urgency::Urgent);
         assert_eq!(authority_renewal_time(authority.facts(), terms), at(6_600_000));
     }
 }
