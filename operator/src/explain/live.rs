@@ -15,8 +15,17 @@ use crate::approval::{NodeFacts, SigningRequest};
 use crate::args::ExplainArguments;
 use crate::kube::causes;
 
+/// A request in a cluster.
+pub(super) struct Found {
+    pub(super) request: SigningRequest,
+    /// By what it is judged.
+    pub(super) place: Place,
+    /// What has become of it, if it is settled.
+    pub(super) condition: String,
+}
+
 /// Reads the request, and finds by what it is judged.
-pub(super) async fn read(arguments: &ExplainArguments, name: &str) -> Result<(SigningRequest, Place), ExplainError> {
+pub(super) async fn read(arguments: &ExplainArguments, name: &str) -> Result<Found, ExplainError> {
     let options = KubeConfigOptions { context: arguments.context.clone(), ..KubeConfigOptions::default() };
     let config = match &arguments.context {
         Some(_) => Config::from_kubeconfig(&options).await.map_err(|error| failed("the kubeconfig", &error))?,
@@ -34,7 +43,19 @@ pub(super) async fn read(arguments: &ExplainArguments, name: &str) -> Result<(Si
     let request = requests.get(name).await.map_err(|error| failed(&what, &error))?;
     let nodes: Api<Node> = Api::all(cluster);
     let nodes = nodes.list(&ListParams::default()).await.map_err(|error| failed("the Nodes", &error))?;
-    Ok((SigningRequest::from(&request), place.with_nodes(nodes.iter().map(NodeFacts::from))))
+    Ok(Found {
+        condition: condition(&request),
+        request: SigningRequest::from(&request),
+        place: place.with_nodes(nodes.iter().map(NodeFacts::from)),
+    })
+}
+
+/// The first condition, which is the verdict.
+fn condition(request: &CertificateSigningRequest) -> String {
+    let mut conditions = request.status.iter().flat_map(|status| status.conditions.iter().flatten());
+    let Some(condition) = conditions.next() else { return "being deleted".to_owned() };
+    let word = |text: &Option<String>| text.clone().unwrap_or_default();
+    format!("{}: {}: {}", condition.type_, word(&condition.reason), word(&condition.message))
 }
 
 /// By the policy in Keyplane's own namespace.
