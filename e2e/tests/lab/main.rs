@@ -2,6 +2,8 @@
 
 mod addons;
 mod admission;
+mod approver;
+mod csr;
 mod dual_stack;
 mod examples;
 mod first_light;
