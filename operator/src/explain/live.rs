@@ -43,11 +43,11 @@ pub(super) async fn read(arguments: &ExplainArguments, name: &str) -> Result<Fou
     let request = requests.get(name).await.map_err(|error| failed(&what, &error))?;
     let nodes: Api<Node> = Api::all(cluster);
     let nodes = nodes.list(&ListParams::default()).await.map_err(|error| failed("the Nodes", &error))?;
-    Ok(Found {
-        condition: condition(&request),
-        request: SigningRequest::from(&request),
-        place: place.with_nodes(nodes.iter().map(NodeFacts::from)),
-    })
+    let place = place.with_nodes(nodes.iter().map(NodeFacts::from));
+    // A machine that was let in and has made no Node yet is in the way of another of its name.
+    let others = requests.list(&ListParams::default()).await.map_err(|error| failed("the requests", &error))?;
+    let place = place.with_approved(others.iter().map(SigningRequest::from).filter(|other| other.approved));
+    Ok(Found { condition: condition(&request), request: SigningRequest::from(&request), place })
 }
 
 /// The first condition, which is the verdict.
