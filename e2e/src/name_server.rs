@@ -19,9 +19,12 @@ const PORT: u16 = 53;
 /// The length of a message's head (RFC 1035, section 4.1.1).
 const HEAD: usize = 12;
 
-/// An answer, without recursion asked for or offered, and one that says that there is no such name.
+/// An answer with authority, and one that says that there is no such name.
 const ANSWER: u16 = 0x8400;
 const NO_SUCH_NAME: u16 = 0x8403;
+
+/// Stands for the name in the question, which begins after the head (section 4.1.4).
+const NAME_OF_QUESTION: u16 = 0xc00c;
 
 /// The record type of an IPv4 address, and the class of the Internet.
 const A: u16 = 1;
@@ -109,8 +112,8 @@ fn answer(message: &[u8], names: &BTreeMap<String, Ipv4Addr>) -> Option<Vec<u8>>
     answer.extend(numbers(&[flags, 1, u16::from(address.is_some()), 0, 0]));
     answer.extend(question);
     if let Some(address) = address {
-        // The name is where the question has it; the answer is good for no time, and has four octets.
-        answer.extend(numbers(&[0xc000 | 12, A, IN, 0, 0, 4]));
+        // The answer is good for no time, and has four octets.
+        answer.extend(numbers(&[NAME_OF_QUESTION, A, IN, 0, 0, 4]));
         answer.extend(address.octets());
     }
     Some(answer)

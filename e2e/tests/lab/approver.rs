@@ -106,6 +106,7 @@ fn an_approver_with_few_rights_serves_a_cluster_that_kubeadm_made() -> Result<()
     fs::write(&kubeconfig, machine.read_file("/etc/kubernetes/admin.conf")?)?;
     let admin = Kubectl::new(lab.parts(), &kubeconfig);
     install_kinds_in(&admin)?;
+    eventually("default service account", PATIENCE, || admin.run(&["get", "serviceaccount", "default"]))?;
     admin.apply(&documents(&[rights(), vec![policy(&machine), pod("cp1")]].concat()))?;
     eventually("pod on cp1", PATIENCE, || admin.check_condition(&["pod", "cp1"], "Ready"))?;
     let refused = admin.run(&["logs", "cp1"]).err().context("a kubelet without a certificate shows a log")?;
