@@ -111,6 +111,9 @@ pub struct RuleAnswer {
     pub answer: Answer,
 }
 
+/// In place of a rule's name: all of them had to pass.
+const EVERY_RULE: &str = "all";
+
 /// What becomes of a request, and why.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Judgement {
@@ -136,7 +139,16 @@ impl Judgement {
     #[must_use]
     pub fn sentence(&self, policy: &str) -> String {
         let would = if self.dry_run { "dry run: " } else { "" };
-        format!("{would}{} (rule {}, {policy})", self.message, self.rule)
+        match self.deciding_rule() {
+            Some(rule) => format!("{would}{} (rule {rule}, {policy})", self.message),
+            None => format!("{would}{} ({policy})", self.message),
+        }
+    }
+
+    /// The one rule that decided; nothing for an approval, for which all did.
+    #[must_use]
+    pub fn deciding_rule(&self) -> Option<&'static str> {
+        (self.rule != EVERY_RULE).then_some(self.rule)
     }
 
     /// The gravest answer decides, the first one among equals.
@@ -152,7 +164,7 @@ impl Judgement {
                 (*rule, *reason, message.clone())
             }
             Some(RuleAnswer { answer: Answer::Pass, .. }) => {
-                ("all", "AllRulesPassed", format!("all {} rules passed for {}", answers.len(), shown(username)))
+                (EVERY_RULE, "AllRulesPassed", format!("all {} rules passed for {}", answers.len(), shown(username)))
             }
             Some(RuleAnswer { rule, answer: Answer::NotJudged }) => {
                 (*rule, "NotJudged", format!("the rule {rule} could not be asked"))

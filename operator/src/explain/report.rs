@@ -39,13 +39,14 @@ pub(super) fn text(request: &SigningRequest, place: &str, settled: Option<&str>,
     let name = if request.name.is_empty() { "(without a name)" } else { &request.name };
     let dry_run = if judgement.dry_run { " (dry run: nothing is written)" } else { "" };
     let settled = settled.map(|settled| format!("{:<11}{}\n", "Settled:", plain(settled))).unwrap_or_default();
+    let rule = judgement.deciding_rule().map(|rule| format!(" (rule {rule})")).unwrap_or_default();
     let head = [
         ["Request:", name],
         ["Requester:", &plain(&request.username)],
         ["Signer:", &plain(&request.signer_name)],
         ["Judged by:", place],
         ["Verdict:", &format!("{}{dry_run}", judgement.verdict.title())],
-        ["Reason:", &format!("{}: {} (rule {})", judgement.reason, judgement.message, judgement.rule)],
+        ["Reason:", &format!("{}: {}{rule}", judgement.reason, judgement.message)],
     ]
     .map(|[label, value]| format!("{label:<11}{value}\n"))
     .concat();

@@ -74,7 +74,10 @@ pub fn node_declared(case: &Case<'_>) -> Outcome {
     let node = case.node_name()?;
     let declaration = case.facts.declaration;
     if declaration.node() != node || !declaration.is_declared() {
-        let message = format!("no ClusterSpec or NodePool declares the node {}: list it in a NodePool", shown(node));
+        let message = format!(
+            "nothing declares the node {}: list it in a NodePool of its cluster, or, for the cluster that Keyplane runs in, in spec.approver of the CertificatePolicy",
+            shown(node)
+        );
         return Err(Answer::wait("NodeNotDeclared", message));
     }
     match declaration.unreadable() {
