@@ -109,7 +109,8 @@ pub enum CsrCommand {
     ///
     /// With a NAME the request, the Nodes and the rest are read from the cluster of the kubeconfig: the management
     /// cluster's own request, judged by the policy with spec.approver in --policy-namespace; or, with --cluster, that of a
-    /// target, read with the admin kubeconfig in the Secret NAME-kubeconfig beside its ClusterSpec. Nothing is written.
+    /// target, read with the admin kubeconfig in the Secret NAME-kubeconfig beside its ClusterSpec. A request that has its
+    /// verdict already is judged once more, by what is there now. Nothing is written.
     Explain(ExplainArguments),
 }
 

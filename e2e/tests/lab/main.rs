@@ -2,7 +2,9 @@
 
 mod addons;
 mod admission;
+mod approver;
 mod chart;
+mod csr;
 mod dual_stack;
 mod examples;
 mod first_light;

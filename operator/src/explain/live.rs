@@ -15,8 +15,17 @@ use crate::args::ExplainArguments;
 use crate::kube::causes;
 use crate::kube::connect::{connect, connect_by};
 
+/// A request in a cluster.
+pub(super) struct Found {
+    pub(super) request: SigningRequest,
+    /// By what it is judged.
+    pub(super) place: Place,
+    /// What has become of it, if it is settled.
+    pub(super) condition: String,
+}
+
 /// Reads the request, and finds by what it is judged.
-pub(super) async fn read(arguments: &ExplainArguments, name: &str) -> Result<(SigningRequest, Place), ExplainError> {
+pub(super) async fn read(arguments: &ExplainArguments, name: &str) -> Result<Found, ExplainError> {
     let management = connect(arguments.context.as_deref()).await.map_err(|error| failed("the kubeconfig", &error))?;
     let (cluster, place) = if let Some(cluster) = &arguments.cluster {
         target(&management, cluster).await?
@@ -29,7 +38,19 @@ pub(super) async fn read(arguments: &ExplainArguments, name: &str) -> Result<(Si
     let request = requests.get(name).await.map_err(|error| failed(&what, &error))?;
     let nodes: Api<Node> = Api::all(cluster);
     let nodes = nodes.list(&ListParams::default()).await.map_err(|error| failed("the Nodes", &error))?;
-    Ok((SigningRequest::from(&request), place.with_nodes(nodes.iter().map(NodeFacts::from))))
+    let place = place.with_nodes(nodes.iter().map(NodeFacts::from));
+    // A machine that was let in and has made no Node yet is in the way of another of its name.
+    let others = requests.list(&ListParams::default()).await.map_err(|error| failed("the requests", &error))?;
+    let place = place.with_approved(others.iter().map(SigningRequest::from).filter(|other| other.approved));
+    Ok(Found { condition: condition(&request), request: SigningRequest::from(&request), place })
+}
+
+/// The first condition, which is the verdict.
+fn condition(request: &CertificateSigningRequest) -> String {
+    let mut conditions = request.status.iter().flat_map(|status| status.conditions.iter().flatten());
+    let Some(condition) = conditions.next() else { return "being deleted".to_owned() };
+    let word = |text: &Option<String>| text.clone().unwrap_or_default();
+    format!("{}: {}: {}", condition.type_, word(&condition.reason), word(&condition.message))
 }
 
 /// By the policy in Keyplane's own namespace.
