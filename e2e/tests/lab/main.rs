@@ -13,6 +13,7 @@ mod machines;
 mod operator;
 mod options;
 mod oracle;
+mod renewal;
 mod smoke;
 mod systemd;
 mod three_nodes;

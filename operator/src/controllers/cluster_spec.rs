@@ -299,7 +299,7 @@ async fn act(
         for step in next.steps {
             match step {
                 Step::Secret(draft) => {
-                    let note = draft.describe();
+                    let (note, reason) = (draft.describe(), draft.reason());
                     let secret = {
                         let (cluster, seen) = (cluster.clone(), std::mem::take(observed));
                         let issued = tokio::task::spawn_blocking(move || (fulfil(*draft, &cluster, &seen), seen));
@@ -311,7 +311,7 @@ async fn act(
                     let other = unversioned(&written);
                     observed.secrets.insert(written.name_any(), written);
                     tracing::info!(namespace = cluster.namespace, cluster = cluster.name, note, "wrote");
-                    context.events.normal_with(reference, other, "Issued", "Issue", &note).await;
+                    context.events.normal_with(reference, other, reason, "Issue", &note).await;
                 }
                 Step::ConfigMap(config_map) => {
                     let name = config_map.name_any();

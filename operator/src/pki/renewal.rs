@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
 
+use super::certificate::BACKDATE;
 use super::{CertificateFacts, CertificateOrder, PrivateKey};
 use crate::cluster::LeafTerms;
 
@@ -73,6 +74,9 @@ pub fn check(
     checks.into_iter().find(|(serves, _)| !serves).map(|(_, reason)| reason)
 }
 
+/// However early a policy has certificates renewed: none is issued twice a minute.
+const SHORTEST_WAIT: SignedDuration = SignedDuration::from_mins(1);
+
 /// How long a renewal has come and gone.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Urgency {
@@ -105,7 +109,8 @@ pub fn leaf_renewal_time(certificate: &CertificateFacts, terms: LeafTerms) -> Ti
     let before = terms.renew_before.of(lifetime);
     // Where most of the life lies before the end there is less to spread over.
     let spread = before.min(lifetime.saturating_sub(before)) / 10;
-    before_end(certificate, before + spread.mul_f64(share(&certificate.serial)))
+    let due = before_end(certificate, before + spread.mul_f64(share(&certificate.serial)));
+    due.max(issued_at(certificate).checked_add(SHORTEST_WAIT).unwrap_or(due))
 }
 
 /// A number from 0 to 1 that the last four hexadecimal digits of a serial number make.
@@ -121,8 +126,15 @@ pub fn authority_renewal_time(certificate: &CertificateFacts, leaf: LeafTerms) -
     before_end(certificate, leaf.validity.min(lifetime(certificate).mul_f64(0.3)))
 }
 
+/// From when it was issued to its end.
 fn lifetime(certificate: &CertificateFacts) -> Duration {
-    Duration::try_from(certificate.not_after.duration_since(certificate.not_before)).unwrap_or_default()
+    Duration::try_from(certificate.not_after.duration_since(issued_at(certificate))).unwrap_or_default()
+}
+
+/// What Keyplane issues is valid from some minutes earlier on: counted in, a short-lived certificate with an early renewal
+/// would be due as soon as it is there.
+fn issued_at(certificate: &CertificateFacts) -> Timestamp {
+    certificate.not_before.checked_add(BACKDATE).unwrap_or(certificate.not_before)
 }
 
 fn before_end(certificate: &CertificateFacts, before: Duration) -> Timestamp {
@@ -143,7 +155,7 @@ mod tests {
     }
 
     fn authority(common_name: &str) -> Authority {
-        mint_authority(common_name, KeyAlgorithm::EcdsaP256, at(1_000_000), at(9_000_000)).unwrap()
+        mint_authority(common_name, KeyAlgorithm::EcdsaP256, at(999_700), at(9_000_000)).unwrap()
     }
 
     fn order() -> CertificateOrder {
@@ -151,7 +163,7 @@ mod tests {
             subject: Subject::user("kube-apiserver"),
             alternative_names: vec![AlternativeName::parse("cp1"), AlternativeName::parse("10.0.0.1")],
             extended_usages: vec![ExtendedUsage::ServerAuth],
-            not_before: at(1_000_000),
+            not_before: at(999_700),
             not_after: at(2_000_000),
         }
     }
@@ -161,7 +173,7 @@ mod tests {
         let (authority, key) = (authority("a"), PrivateKey::generate(KeyAlgorithm::EcdsaP256).unwrap());
         let facts = first_certificate("test", &issue(&order(), &key, &authority).unwrap()).unwrap();
         assert_eq!(check(&facts, &key, &order(), authority.facts()), None);
-        assert_eq!((facts.not_before, facts.not_after), (at(1_000_000), at(2_000_000)));
+        assert_eq!((facts.not_before, facts.not_after), (at(999_700), at(2_000_000)));
     }
 
     #[test]
@@ -229,6 +241,21 @@ mod tests {
         assert_eq!(due("ABFFFF", 30), at(1_670_000));
         assert_eq!(due("", 30), at(1_700_000));
         assert_eq!(due("FFFF", 99), at(1_009_000));
+    }
+
+    #[test]
+    fn a_certificate_of_minutes_is_not_due_as_soon_as_it_is_there() {
+        let (authority, key) = (authority("a"), PrivateKey::generate(KeyAlgorithm::EcdsaP256).unwrap());
+        // Ten minutes from one million on, issued with the five minutes before.
+        let order = CertificateOrder { not_after: at(1_000_600), ..order() };
+        let facts = first_certificate("test", &issue(&order, &key, &authority).unwrap()).unwrap();
+        let due = |renew_before| {
+            let terms = LeafTerms { renew_before, ..crate::cluster::Policy::default().default_leaf() };
+            leaf_renewal_time(&facts, terms)
+        };
+        assert!((at(1_000_110)..=at(1_000_120)).contains(&due(keyplane_crds::RenewBefore::Percentage(80))));
+        assert_eq!(due(keyplane_crds::RenewBefore::Percentage(99)), at(1_000_060));
+        assert_eq!(due(keyplane_crds::RenewBefore::Duration(Duration::from_secs(599))), at(1_000_060));
     }
 
     #[test]
