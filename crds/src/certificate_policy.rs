@@ -1,19 +1,23 @@
 //! `CertificatePolicy`: lifetimes, keys, and which kubelet certificates are approved.
+//!
+//! What is approved has a file of its own: `kubelet_policy.rs`.
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-/// How certificates are issued, and which kubelet serving certificates are approved, for the ClusterSpecs that refer
-/// to it. The defaults are kubeadm's.
+use crate::{ApproverSpec, KubeletClientPolicy, KubeletServingPolicy, SigningRequestPolicy};
+
+/// How certificates are issued, and which kubelet certificates are approved, for the ClusterSpecs that refer to it. The
+/// defaults are kubeadm's.
 #[derive(CustomResource, Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
 #[kube(
     group = "keyplane.io",
     version = "v1alpha1",
     kind = "CertificatePolicy",
     plural = "certificatepolicies",
-    doc = "How certificates are issued, and which kubelet serving certificates are approved.",
+    doc = "How certificates are issued, and which kubelet certificates are approved.",
     shortname = "kcertpol",
     category = "keyplane",
     namespaced,
@@ -47,9 +51,22 @@ pub struct CertificatePolicySpec {
     #[x_kube(merge_strategy = ListMerge::Map(vec!["certificate".into()]))]
     pub overrides: Vec<LeafOverride>,
 
-    /// Which kubelet serving certificates are approved in the target clusters.
+    /// Which kubelet serving certificates are approved.
     #[serde(default)]
     pub kubelet_serving: KubeletServingPolicy,
+
+    /// Which kubelet client certificates are approved.
+    #[serde(default)]
+    pub kubelet_client: KubeletClientPolicy,
+
+    /// What holds for both kinds of requests.
+    #[serde(default)]
+    pub signing_requests: SigningRequestPolicy,
+
+    /// Makes this the policy of the cluster that Keyplane itself runs in: which of its Nodes get serving certificates.
+    /// It has effect in Keyplane's own namespace only, and only where it is the one policy there with an approver.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub approver: Option<ApproverSpec>,
 }
 
 /// The key of a certificate, named as in kubeadm's `encryptionAlgorithm`.
@@ -178,56 +195,6 @@ pub struct LeafOverride {
     /// As `leaf.keyAlgorithm`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub key_algorithm: Option<KeyAlgorithm>,
-}
-
-/// Which kubelet serving certificates are approved.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
-#[serde(rename_all = "camelCase")]
-pub struct KubeletServingPolicy {
-    /// Whether Keyplane judges requests of the signer `kubernetes.io/kubelet-serving` at all.
-    #[serde(default = "KubeletServingPolicy::default_enabled")]
-    pub enabled: bool,
-
-    /// What becomes of a request that can never be right: `Deny` ends it, `Ignore` leaves it for another approver or a
-    /// person.
-    #[serde(default)]
-    pub on_violation: OnViolation,
-
-    /// The longest lifetime, in seconds, that a request may ask for. 31708800 is 367 days, a leap year and a day.
-    #[serde(default = "KubeletServingPolicy::default_max_expiration_seconds")]
-    #[schemars(range(min = 600, max = 31_708_800))]
-    pub max_expiration_seconds: i32,
-}
-
-impl KubeletServingPolicy {
-    fn default_enabled() -> bool {
-        true
-    }
-
-    /// 367 days: what the most used approver takes as its maximum.
-    fn default_max_expiration_seconds() -> i32 {
-        31_708_800
-    }
-}
-
-impl Default for KubeletServingPolicy {
-    fn default() -> Self {
-        Self {
-            enabled: Self::default_enabled(),
-            on_violation: OnViolation::default(),
-            max_expiration_seconds: Self::default_max_expiration_seconds(),
-        }
-    }
-}
-
-/// What becomes of a request that can never be right.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-pub enum OnViolation {
-    /// It is denied, with the reason.
-    #[default]
-    Deny,
-    /// It is left pending, and an Event has the reason.
-    Ignore,
 }
 
 /// What Keyplane makes of the policy.

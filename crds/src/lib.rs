@@ -17,6 +17,7 @@ mod condition;
 mod control_plane;
 mod duration;
 mod etcd;
+mod kubelet_policy;
 mod network;
 mod node_pool;
 mod node_status;
@@ -30,8 +31,8 @@ pub use audit::{Audit, AuditLog, AuditWebhook};
 pub use authentication::{Anonymous, AnonymousCondition, Authentication};
 pub use bootstrap::{Bootstrap, BootstrapFormat, Download, Downloads, HostEntry};
 pub use certificate_policy::{
-    AuthorityPolicy, CertificatePolicy, CertificatePolicySpec, CertificatePolicyStatus, KeyAlgorithm,
-    KubeletServingPolicy, LeafOverride, LeafPolicy, OnViolation,
+    AuthorityPolicy, CertificatePolicy, CertificatePolicySpec, CertificatePolicyStatus, KeyAlgorithm, LeafOverride,
+    LeafPolicy,
 };
 pub use cluster_spec::{
     CertificateStatus, ClusterSpec, ClusterSpecSpec, ClusterSpecStatus, DeletionPolicy, LocalReference,
@@ -43,6 +44,10 @@ pub use control_plane::{
 };
 pub use duration::{DurationError, RenewBefore, parse_duration};
 pub use etcd::{Etcd, EventsEtcd, ExternalEtcd, StackedEtcd};
+pub use kubelet_policy::{
+    ApproverMachine, ApproverSpec, ExistingNode, KubeletClientPolicy, KubeletServingPolicy, NodeSelector, OnViolation,
+    RequestKeyAlgorithm, ReservedForCluster, SigningRequestPolicy, UndeclaredAddress,
+};
 pub use network::Network;
 pub use node_pool::{
     Machine, MachineSelector, MachineState, MachineStatus, NodePool, NodePoolRole, NodePoolSpec, NodePoolStatus,

@@ -45,6 +45,8 @@ use crate::{Bootstrap, LocalReference, Taint};
     .message("spec: kubelet, labels, taints, sysctls and bootstrap are for pools with the role Worker; machines of the control plane are set up by the ClusterSpec: leave them out"))]
 #[x_kube(validation = Rule::new("!has(self.selector) || !has(self.labels) || !self.labels.exists(k, k.matches('^node-role[.]kubernetes[.]io/|^([^/]*[.])?node-restriction[.]kubernetes[.]io/'))")
     .message("spec.labels: a kubelet may not give itself labels of node-role.kubernetes.io and node-restriction.kubernetes.io; Keyplane sets them on machines that are declared by name: list the machines in place of the selector, or leave these labels out"))]
+#[x_kube(validation = Rule::new("!has(self.maxNodes) || has(self.selector)")
+    .message("spec.maxNodes limits what spec.selector lets in: write a selector, or leave maxNodes out"))]
 pub struct NodePoolSpec {
     /// The ClusterSpec in the same namespace.
     pub cluster_ref: LocalReference,
@@ -63,6 +65,12 @@ pub struct NodePoolSpec {
     /// Machines by a pattern of names and ranges of addresses, where they come and go.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub selector: Option<MachineSelector>,
+
+    /// How many Nodes the selector may let in; machines that are listed by name don't count. The oldest Nodes come first.
+    /// Not set means no limit.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 100_000))]
+    pub max_nodes: Option<i32>,
 
     /// Settings of the kubelets on these machines: a part of a KubeletConfiguration, merged over the one that kubeadm
     /// would write. `staticPodPath`, `rotateCertificates`, `serverTLSBootstrap`, `containerRuntimeEndpoint`,

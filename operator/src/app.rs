@@ -7,6 +7,9 @@ use std::time::Duration;
 
 use k8s_controller::LeaderElection;
 use k8s_openapi::jiff::Timestamp;
+use keyplane_crds::CertificatePolicy;
+use kube::core::DeserializeGuard;
+use kube::runtime::reflector::Store;
 use kube::{Client, Config};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
@@ -14,13 +17,14 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use crate::admin::{self, Role, Roles};
-use crate::args::{Arguments, Command, LogFormat, RunArguments};
+use crate::args::{Arguments, Command, CsrCommand, LogFormat, Mode, RunArguments};
+use crate::controllers::own_cluster::OwnCluster;
 use crate::controllers::target::Targets;
 use crate::controllers::{Context, certificate_policy, cluster_spec, issued, node_pool};
 use crate::kube::causes;
 use crate::kube::events::Events;
 use crate::metrics::Metrics;
-use crate::{images, render, yaml};
+use crate::{explain, images, render, yaml};
 
 /// How long work under way may take after a signal. Below the 30 s that Kubernetes gives a Pod by default.
 const SHUTDOWN_GRACE: Duration = Duration::from_secs(20);
@@ -34,24 +38,36 @@ pub fn main(arguments: Arguments) -> ExitCode {
     // One crypto backend for TLS, before the first connection; that it is installed already is no error.
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
     let result = match arguments.command {
-        Command::Crds => print(&crds()),
+        Command::Crds => print(&crds()).map(|()| ExitCode::SUCCESS),
         Command::Render(arguments) => render::render(&arguments, arguments.now.unwrap_or_else(Timestamp::now))
             .map_err(|error| error.to_string())
-            .and_then(|done| print(&(done.join("\n") + "\n"))),
-        Command::Images(arguments) => {
-            images::list(&arguments).map_err(|error| error.to_string()).and_then(|images| print(&images))
+            .and_then(|done| print(&(done.join("\n") + "\n")))
+            .map(|()| ExitCode::SUCCESS),
+        Command::Images(arguments) => images::list(&arguments)
+            .map_err(|error| error.to_string())
+            .and_then(|images| print(&images))
+            .map(|()| ExitCode::SUCCESS),
+        Command::Run(arguments) => {
+            threads().and_then(|runtime| runtime.block_on(run(arguments))).map(|()| ExitCode::SUCCESS)
         }
-        Command::Run(arguments) => tokio::runtime::Runtime::new()
-            .map_err(|error| format!("starting threads: {error}"))
-            .and_then(|runtime| runtime.block_on(run(arguments))),
+        Command::Csr { command: CsrCommand::Explain(arguments) } => threads()
+            .and_then(|runtime| {
+                let explained = runtime.block_on(explain::explain(&arguments, Timestamp::now()));
+                explained.map_err(|error| error.to_string())
+            })
+            .and_then(|explained| print(&explained.text).map(|()| ExitCode::from(explained.status))),
     };
     match result {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(status) => status,
         Err(message) => {
             let _ = writeln!(std::io::stderr(), "keyplane: {message}");
             ExitCode::FAILURE
         }
     }
+}
+
+fn threads() -> Result<tokio::runtime::Runtime, String> {
+    tokio::runtime::Runtime::new().map_err(|error| format!("starting threads: {error}"))
 }
 
 fn print(text: &str) -> Result<(), String> {
@@ -87,7 +103,7 @@ async fn run(arguments: RunArguments) -> Result<(), String> {
     let mut terminated = signal(SignalKind::terminate()).map_err(|error| error.to_string())?;
     let mut interrupted = signal(SignalKind::interrupt()).map_err(|error| error.to_string())?;
     let work = async {
-        reach(&client, &roles).await;
+        reach(&client, arguments.mode, &roles).await;
         let lead = lead(client.clone(), &arguments, &identity, &metrics, &roles, stop.clone());
         // Work that is handed a lost lease is dropped here, and the process ends below: no task outlives it.
         Box::pin(election.with_lease(lead)).await
@@ -125,10 +141,10 @@ async fn run(arguments: RunArguments) -> Result<(), String> {
 }
 
 /// Waits until the API server answers and knows the kinds: a replica without them is not ready to take over.
-async fn reach(client: &Client, roles: &Roles) {
+async fn reach(client: &Client, mode: Mode, roles: &Roles) {
     let mut failures = 0;
     loop {
-        match greet(client).await {
+        match greet(client, mode).await {
             Ok(version) => {
                 tracing::info!(version, "reached the API server");
                 roles.set(Role::Standby);
@@ -143,8 +159,8 @@ async fn reach(client: &Client, roles: &Roles) {
     }
 }
 
-/// The API server's version, if it knows Keyplane's kinds.
-async fn greet(client: &Client) -> Result<String, String> {
+/// The API server's version, if it knows the kinds that are needed.
+async fn greet(client: &Client, mode: Mode) -> Result<String, String> {
     let version = client.apiserver_version().await;
     let version = version.map_err(|error| format!("the API server does not answer: {}", causes(&error)))?;
     let missing = || "Keyplane's kinds are not installed: keyplane crds | kubectl apply -f -".to_owned();
@@ -153,8 +169,9 @@ async fn greet(client: &Client) -> Result<String, String> {
         Err(kube::Error::Api(status)) if status.code == 404 => return Err(missing()),
         Err(error) => return Err(format!("the API server does not tell its kinds: {}", causes(&error))),
     };
-    let kinds = keyplane_crds::definitions().into_iter().map(|definition| definition.spec.names.plural);
-    for plural in kinds {
+    let needed = |kind: &str| mode == Mode::Operator || kind == "CertificatePolicy";
+    let kinds = keyplane_crds::definitions().into_iter().map(|definition| definition.spec.names);
+    for plural in kinds.filter(|names| needed(&names.kind)).map(|names| names.plural) {
         if !known.resources.iter().any(|resource| resource.name == plural) {
             return Err(missing());
         }
@@ -174,12 +191,48 @@ async fn lead(
     roles.set(Role::Leading);
     metrics.leading.set(1);
     let events = Events::new(client.clone(), identity);
+    let own_namespace = arguments.policy_namespace.clone().unwrap_or_else(|| arguments.lease_namespace.clone());
+    let own_cluster = OwnCluster {
+        client: client.clone(),
+        namespace: own_namespace.clone(),
+        events: events.clone(),
+        metrics: metrics.clone(),
+    };
+    let scope = (arguments.mode == Mode::Approver).then_some(own_namespace.as_str());
+    let (policies, certificate_policies) = certificate_policy::controller(client.clone(), arguments.concurrency, scope);
+    let policy_state = certificate_policy::State {
+        client: client.clone(),
+        policies: certificate_policies.clone(),
+        own_namespace: own_namespace.clone(),
+    };
+    let policies = certificate_policy::run(policies, policy_state, stop.clone().cancelled_owned());
+    let own_cluster = own_cluster.run(stop.clone());
+    match arguments.mode {
+        Mode::Approver => {
+            Box::pin(futures::future::join(policies, own_cluster)).await;
+        }
+        Mode::Operator => {
+            let clusters = operate(client, arguments.concurrency, events, metrics, certificate_policies, stop.clone());
+            Box::pin(futures::future::join3(policies, own_cluster, clusters)).await;
+        }
+    }
+    if stop.is_cancelled() { Ok(()) } else { Err("the controllers ended without being asked to".to_owned()) }
+}
+
+/// The controllers of ClusterSpecs and NodePools, and the sessions of their targets.
+async fn operate(
+    client: Client,
+    concurrency: u16,
+    events: Events,
+    metrics: &Metrics,
+    certificate_policies: Store<DeserializeGuard<CertificatePolicy>>,
+    stop: CancellationToken,
+) {
     let (trigger, triggers) = mpsc::unbounded_channel();
     let (pool_trigger, pool_triggers) = mpsc::unbounded_channel();
     let targets = Targets::new(client.clone(), trigger, pool_trigger, events.clone(), metrics.clone());
     let targets = Arc::new(targets);
-    let (policies, certificate_policies) = certificate_policy::controller(client.clone(), arguments.concurrency);
-    let (pools, node_pools) = node_pool::controller(client.clone(), arguments.concurrency);
+    let (pools, node_pools) = node_pool::controller(client.clone(), concurrency);
     let (watch_issued, issued_kubeconfigs) = issued::watch(client.clone());
     let context = Context {
         client: client.clone(),
@@ -199,18 +252,12 @@ async fn lead(
             issued_kubeconfigs.wait_until_ready(),
         );
         if let Some((Ok(()), Ok(()), true)) = stop.run_until_cancelled(known).await {
-            cluster_spec::run(context, arguments.concurrency, triggers, stop.clone().cancelled_owned()).await;
+            cluster_spec::run(context, concurrency, triggers, stop.clone().cancelled_owned()).await;
         }
     };
-    futures::future::join4(
-        certificate_policy::run(policies, client.clone(), stop.clone().cancelled_owned()),
-        node_pool::run(pools, of_pools, pool_triggers, stop.clone().cancelled_owned()),
-        stop.run_until_cancelled(watch_issued),
-        clusters,
-    )
-    .await;
+    let pools = node_pool::run(pools, of_pools, pool_triggers, stop.clone().cancelled_owned());
+    futures::future::join3(pools, stop.run_until_cancelled(watch_issued), clusters).await;
     targets.stop_all();
-    if stop.is_cancelled() { Ok(()) } else { Err("the controllers ended without being asked to".to_owned()) }
 }
 
 fn identity(given: Option<&str>) -> Result<String, String> {

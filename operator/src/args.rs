@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{ArgGroup, Args, Parser, Subcommand, ValueEnum};
 use k8s_openapi::jiff::Timestamp;
 
 /// Holds the keys of other clusters' control planes.
@@ -36,11 +36,88 @@ pub enum Command {
     /// Reads ClusterSpecs, and needs no cluster. spec.imageRepository and spec.images are honoured; Flannel's two images come
     /// from its own registry unless spec.images names others.
     Images(ImagesArguments),
+    /// Look at kubelets' certificate signing requests.
+    Csr {
+        /// What to do.
+        #[command(subcommand)]
+        command: CsrCommand,
+    },
+}
+
+/// `keyplane csr`
+#[derive(Debug, Subcommand)]
+pub enum CsrCommand {
+    /// Say what becomes of a request, and what each rule says of it.
+    ///
+    /// With -f no cluster is needed: the documents are the request and what is known of its cluster. Without a
+    /// CertificatePolicy the defaults hold. A ClusterSpec is judged by the policy it refers to, and, where it refers to
+    /// none, by the one policy in the file. Of several clusters it is the one that declares the node. A request is judged
+    /// at the time of its creation, or now if it says none.
+    ///
+    /// With a NAME the request, the Nodes and the rest are read from the cluster of the kubeconfig: the management
+    /// cluster's own request, judged by the policy with spec.approver in --policy-namespace; or, with --cluster, that of a
+    /// target, read with the admin kubeconfig in the Secret NAME-kubeconfig beside its ClusterSpec. Nothing is written.
+    Explain(ExplainArguments),
+}
+
+/// `keyplane csr explain`
+#[derive(Debug, Args)]
+#[command(group = ArgGroup::new("source").required(true), after_help = "Exit status: 0 Approve, 2 Deny, 3 Wait, 4 Ignore, 1 error.\n\n\
+    Examples:\n  keyplane csr explain csr-x7k2p\n  keyplane csr explain --cluster prod/demo csr-x7k2p\n  \
+    kubectl get csr/csr-x7k2p nodes -o yaml | keyplane csr explain -f - -f policy.yaml -o json\n\n\
+    As a kubectl plugin: link this binary as kubectl-keyplane, then kubectl keyplane csr explain NAME.")]
+pub struct ExplainArguments {
+    /// The name of the CertificateSigningRequest.
+    #[arg(group = "source")]
+    pub name: Option<String>,
+
+    /// A file with YAML documents: one CertificateSigningRequest, and any number of Nodes, NodePools, ClusterSpecs and
+    /// CertificatePolicies; `-` is standard input. May be given several times.
+    #[arg(short, long = "filename", value_name = "FILE", group = "source")]
+    pub filenames: Vec<PathBuf>,
+
+    /// How the answer is written.
+    #[arg(short, long, value_enum, default_value_t = Output::Text)]
+    pub output: Output,
+
+    /// The time at which the request is judged, RFC 3339.
+    #[arg(long, value_name = "RFC3339")]
+    pub now: Option<Timestamp>,
+
+    /// The ClusterSpec of the target in which the request is.
+    #[arg(long, value_name = "NAMESPACE/NAME", requires = "name")]
+    pub cluster: Option<String>,
+
+    /// The context of the kubeconfig. Not set means the current one.
+    #[arg(long, requires = "name")]
+    pub context: Option<String>,
+
+    /// Keyplane's own namespace, where the policy of the management cluster itself is.
+    #[arg(long, value_name = "NAMESPACE", env = "KEYPLANE_POLICY_NAMESPACE", default_value = "keyplane-system")]
+    pub policy_namespace: String,
+}
+
+/// How an answer is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Output {
+    /// For people.
+    Text,
+    /// For programs.
+    Json,
 }
 
 /// `keyplane run`
 #[derive(Debug, Args)]
 pub struct RunArguments {
+    /// What to run.
+    #[arg(long, env = "KEYPLANE_MODE", value_enum, default_value_t = Mode::Operator)]
+    pub mode: Mode,
+
+    /// The namespace whose CertificatePolicy with spec.approver holds for the requests of the cluster that Keyplane runs
+    /// in. Not set means the namespace of the Lease.
+    #[arg(long, value_name = "NAMESPACE", env = "KEYPLANE_POLICY_NAMESPACE")]
+    pub policy_namespace: Option<String>,
+
     /// Where /livez, /readyz and /metrics are served.
     #[arg(long, env = "KEYPLANE_LISTEN", default_value = "0.0.0.0:8080")]
     pub listen: SocketAddr,
@@ -65,6 +142,16 @@ pub struct RunArguments {
     /// How the log is written. Its level comes from `RUST_LOG`, for example `RUST_LOG=keyplane=debug`.
     #[arg(long, env = "KEYPLANE_LOG_FORMAT", value_enum, default_value_t = LogFormat::Json)]
     pub log_format: LogFormat,
+}
+
+/// What `keyplane run` runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Mode {
+    /// Everything: the controllers of ClusterSpecs and NodePools, the approvers of their targets, and that of the cluster
+    /// itself where a policy asks for it.
+    Operator,
+    /// The approver of the cluster itself and nothing else: no ClusterSpec, no NodePool, no Secret is read.
+    Approver,
 }
 
 /// How the log is written.

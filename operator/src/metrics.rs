@@ -14,10 +14,14 @@ pub struct Metrics {
     pub reconcile_seconds: HistogramVec,
     /// Objects written, by kind.
     pub writes: IntCounterVec,
-    /// Kubelet CSRs judged, by verdict and reason.
+    /// Kubelet CSRs judged, by signer, verdict, reason and whether it was a dry run.
     pub csr_decisions: IntCounterVec,
-    /// Kubelet CSRs that wait, by cluster.
-    pub csr_waiting: IntGaugeVec,
+    /// How long they took from their creation to the verdict, in seconds, by signer.
+    pub csr_decision_seconds: HistogramVec,
+    /// Kubelet CSRs without a verdict, by cluster.
+    pub csr_pending: IntGaugeVec,
+    /// When the oldest of them was made, in seconds since 1970, by cluster; 0 without any.
+    pub csr_oldest_pending: IntGaugeVec,
     /// The earliest end of a certificate, in seconds since 1970, by cluster.
     pub certificate_not_after: IntGaugeVec,
     /// Whether a cluster is Ready, by cluster.
@@ -49,11 +53,26 @@ impl Metrics {
         let writes = counter("keyplane_writes_total", "Objects written, by kind.", &["kind"])?;
         let csr_decisions = counter(
             "keyplane_csr_decisions_total",
-            "Kubelet certificate signing requests judged, by verdict and reason.",
-            &["verdict", "reason"],
+            "Kubelet certificate signing requests judged, by signer, verdict and reason; a dry run writes no verdict.",
+            &["signer", "verdict", "reason", "dry_run"],
         )?;
-        let csr_waiting =
-            gauge("keyplane_csr_waiting", "Kubelet certificate signing requests that wait for a fact.", cluster)?;
+        let csr_decision_seconds = HistogramVec::new(
+            HistogramOpts::new(
+                "keyplane_csr_decision_seconds",
+                "How long a kubelet's request took from its creation to the verdict, by signer.",
+            )
+            // A creation time has whole seconds; a kubelet waits for a quarter of an hour.
+            .buckets(vec![0.5, 1.0, 2.0, 5.0, 15.0, 60.0, 300.0, 900.0, 3600.0]),
+            &["signer"],
+        )?;
+        registry.register(Box::new(csr_decision_seconds.clone()))?;
+        let csr_pending =
+            gauge("keyplane_csr_pending", "Kubelet certificate signing requests without a verdict.", cluster)?;
+        let csr_oldest_pending = gauge(
+            "keyplane_csr_oldest_pending_timestamp_seconds",
+            "When the oldest of the pending requests was made, in seconds since 1970; 0 without any.",
+            cluster,
+        )?;
         let certificate_not_after = gauge(
             "keyplane_certificate_not_after_seconds",
             "The earliest end of a certificate of the cluster, in seconds since 1970.",
@@ -74,7 +93,9 @@ impl Metrics {
             reconcile_seconds,
             writes,
             csr_decisions,
-            csr_waiting,
+            csr_decision_seconds,
+            csr_pending,
+            csr_oldest_pending,
             certificate_not_after,
             cluster_ready,
             leading,
@@ -83,7 +104,7 @@ impl Metrics {
 
     /// Forgets a cluster that is gone.
     pub fn forget(&self, namespace: &str, cluster: &str) {
-        for gauge in [&self.csr_waiting, &self.certificate_not_after, &self.cluster_ready] {
+        for gauge in [&self.csr_pending, &self.csr_oldest_pending, &self.certificate_not_after, &self.cluster_ready] {
             // That there is none to forget is no error.
             let _ = gauge.remove_label_values(&[namespace, cluster]);
         }

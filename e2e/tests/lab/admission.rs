@@ -457,6 +457,59 @@ fn policies() -> Vec<Refusal> {
             json!(99_999_999),
             &["maxExpirationSeconds", "31708800"],
         ),
+        refusal(
+            "a regular expression that is none",
+            "/spec/kubeletServing/dnsNameRegex",
+            json!("worker-["),
+            &["spec.kubeletServing.dnsNameRegex"],
+        ),
+        refusal(
+            "a domain that is none",
+            "/spec/kubeletServing/dnsDomains",
+            json!(["*.example.com"]),
+            &["spec.kubeletServing.dnsDomains", "example.com"],
+        ),
+        refusal(
+            "a range with host bits",
+            "/spec/kubeletServing/addressCIDRs",
+            json!(["10.0.0.1/24"]),
+            &["spec.kubeletServing.addressCIDRs", "host bits"],
+        ),
+        refusal(
+            "a wait without end",
+            "/spec/signingRequests/waitLimit",
+            json!("1000h"),
+            &["spec.signingRequests.waitLimit", "24h"],
+        ),
+        refusal("short RSA keys", "/spec/signingRequests/minRSABits", json!(1024), &["minRSABits", "2048"]),
+        refusal("a key of another kind", "/spec/signingRequests/keyAlgorithms", json!(["Ed25519"]), &["keyAlgorithms"]),
+        refusal("no key at all", "/spec/signingRequests/keyAlgorithms", json!([]), &["keyAlgorithms"]),
+        refusal(
+            "an approver that declares nothing",
+            "/spec/approver",
+            json!({"reserved": {"serviceCIDRs": ["10.96.0.0/12"], "endpoints": ["api.example.com"]}}),
+            &["spec.approver", "machines"],
+        ),
+        refusal(
+            "an approver that does not know the Services",
+            "/spec/approver",
+            json!({"nodes": [{"namePattern": "*", "addressCIDRs": ["10.0.0.0/16"]}], "reserved": {"endpoints": ["api.example.com"]}}),
+            &["serviceCIDRs"],
+        ),
+        refusal(
+            "an endpoint with a port",
+            "/spec/approver",
+            json!({"nodes": [{"namePattern": "*", "addressCIDRs": ["10.0.0.0/16"]}],
+                "reserved": {"serviceCIDRs": ["10.96.0.0/12"], "endpoints": ["api.example.com:6443"]}}),
+            &["endpoints", "without a port"],
+        ),
+        refusal(
+            "two machines of one address",
+            "/spec/approver",
+            json!({"machines": [node("a", "10.0.0.1"), node("b", "10.0.0.1")],
+                "reserved": {"serviceCIDRs": ["10.96.0.0/12"], "endpoints": ["api.example.com"]}}),
+            &["spec.approver.machines", "each address belongs to one machine"],
+        ),
     ]
 }
 
@@ -489,6 +542,7 @@ fn pools() -> Vec<Refusal> {
             json!({"namePattern": "Worker?", "addressCIDRs": ["192.0.2.0/24"]}),
             &["namePattern", "worker-*"],
         ),
+        refusal("a limit of nothing", "/spec/maxNodes", json!(5), &["spec.maxNodes", "spec.selector"]),
         refusal(
             "a selector without ranges",
             "/spec/selector",

@@ -18,6 +18,8 @@ fn every_example_is_admitted_and_rendered() -> Result<()> {
     let files = ["ca.crt", "tls.crt", "tls.key"].map(|file| format!("--from-file={}", keys.join(file).display()));
     let files: Vec<_> = files.iter().map(String::as_str).collect();
     admin.run(&[&["create", "secret", "generic", "corp-etcd"][..], &files].concat())?;
+    // The namespace that Keyplane is installed in, which one of the examples is for.
+    admin.run(&["create", "namespace", "keyplane-system"])?;
     let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../examples");
     let files = fs::read_dir(folder)?.map(|entry| Ok(entry?.path())).collect::<Result<Vec<_>>>()?;
     ensure!(files.len() > 1, "{files:?}");

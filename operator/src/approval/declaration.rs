@@ -1,21 +1,74 @@
-//! What the `ClusterSpec` and the `NodePool`s say about the node that asks.
+//! What a person has said about the node that asks: in the `ClusterSpec` and its `NodePool`s, or in the policy of the
+//! cluster that Keyplane runs in.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use ipnet::IpNet;
-use keyplane_crds::{ClusterSpecSpec, NodePoolRole, NodePoolSpec};
+use keyplane_crds::{ApproverSpec, ClusterSpecSpec, NodePoolRole, NodePoolSpec};
 
 use super::names::{matches_pattern, parse_address};
 
-/// What is declared about one node name.
+/// All that is declared about the nodes of a cluster.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Declarations {
+    control_plane: BTreeSet<String>,
+    /// Whether these machines are no Nodes.
+    servers_only: bool,
+    listed: BTreeMap<String, Listed>,
+    selectors: Vec<Selector>,
+    pools: BTreeSet<String>,
+}
+
+/// A machine that is listed by name.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+struct Listed {
+    addresses: BTreeSet<IpAddr>,
+    pools: BTreeSet<String>,
+}
+
 #[derive(Clone, Debug, PartialEq, Eq)]
+struct Selector {
+    source: String,
+    pool: Option<String>,
+    control_plane: bool,
+    name_pattern: String,
+    ranges: Vec<IpNet>,
+    unreadable: Vec<String>,
+    max_nodes: Option<usize>,
+}
+
+/// What is declared about one node name.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Declaration {
     node: String,
     declared: bool,
     addresses: BTreeSet<IpAddr>,
     ranges: Vec<IpNet>,
     unreadable: Vec<String>,
+    pools: BTreeSet<String>,
+    seats: Vec<Seats>,
+}
+
+/// How many Nodes a selector that matches the node's name lets in.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Seats {
+    /// Which selector.
+    pub source: String,
+    /// The pool that it belongs to.
+    pub pool: Option<String>,
+    /// How many; nothing means no limit.
+    pub max_nodes: Option<usize>,
+    /// How many others come before this node, counted only where there is a limit.
+    pub taken: usize,
+}
+
+impl Seats {
+    /// Whether there is one left for the node.
+    #[must_use]
+    pub fn has_room(&self) -> bool {
+        self.max_nodes.is_none_or(|max| self.taken < max)
+    }
 }
 
 /// How an address is declared for a node.
@@ -27,8 +80,8 @@ pub enum Claim {
     InRange,
 }
 
-impl Declaration {
-    /// Collects what is declared about a node name. The pools must be those of this cluster.
+impl Declarations {
+    /// Collects what is declared in a target cluster. The pools must be those of this cluster.
     ///
     /// - A control-plane node is one that `controlPlane.nodes` names. Pools with the role `ControlPlane` add addresses to
     ///   it; `Worker` pools can't say anything about it, or who may write a `NodePool` could have a worker pass for it.
@@ -37,43 +90,126 @@ impl Declaration {
     /// - Any other node is declared by `Worker` pools. A machine that is listed by name has the addresses of its entries
     ///   and no others: a selector that matches its name as well would only make the list pointless.
     #[must_use]
-    pub fn of(node: &str, cluster: &ClusterSpecSpec, pools: &[NodePoolSpec]) -> Self {
-        let control_plane = is_control_plane(node, cluster);
-        if control_plane && !cluster.control_plane.register_nodes {
-            return Self {
-                node: node.to_owned(),
-                declared: false,
-                addresses: BTreeSet::new(),
-                ranges: vec![],
-                unreadable: vec![],
-            };
-        }
-        let listed = listed_addresses(cluster, pools).remove(node);
-        let mut declaration = Self {
-            node: node.to_owned(),
-            declared: listed.is_some(),
-            addresses: listed.clone().unwrap_or_default(),
-            ranges: vec![],
-            unreadable: vec![],
+    pub fn of_cluster(cluster: &ClusterSpecSpec, pools: &BTreeMap<String, NodePoolSpec>) -> Self {
+        let nodes = &cluster.control_plane.nodes;
+        let mut declarations = Self {
+            control_plane: nodes.iter().map(|node| node.name.clone()).collect(),
+            servers_only: !cluster.control_plane.register_nodes,
+            pools: pools.keys().cloned().collect(),
+            ..Self::default()
         };
-        if listed.is_some() && !control_plane {
+        for node in nodes {
+            declarations.list(&node.name, &node.addresses, None);
+        }
+        for (name, pool) in pools {
+            let control_plane = pool.role == NodePoolRole::ControlPlane;
+            for machine in &pool.machines {
+                if declarations.control_plane.contains(&machine.name) == control_plane {
+                    declarations.list(&machine.name, &machine.addresses, Some(name));
+                }
+            }
+            if let Some(selector) = &pool.selector {
+                declarations.selectors.push(Selector {
+                    pool: Some(name.clone()),
+                    control_plane,
+                    max_nodes: pool.max_nodes.and_then(|max| usize::try_from(max).ok()),
+                    ..Selector::new(
+                        format!("spec.selector of NodePool {name}"),
+                        &selector.name_pattern,
+                        &selector.address_cidrs,
+                    )
+                });
+            }
+        }
+        declarations
+    }
+
+    /// Collects what a policy declares in the cluster that Keyplane runs in.
+    #[must_use]
+    pub fn of_approver(approver: &ApproverSpec) -> Self {
+        let mut declarations = Self::default();
+        for machine in &approver.machines {
+            declarations.list(&machine.name, &machine.addresses, None);
+        }
+        for (index, nodes) in approver.nodes.iter().enumerate() {
+            let source = format!("spec.approver.nodes[{index}] of the CertificatePolicy");
+            declarations.selectors.push(Selector {
+                max_nodes: nodes.max_nodes.and_then(|max| usize::try_from(max).ok()),
+                ..Selector::new(source, &nodes.name_pattern, &nodes.address_cidrs)
+            });
+        }
+        declarations
+    }
+
+    fn list(&mut self, name: &str, addresses: &[String], pool: Option<&String>) {
+        let listed = self.listed.entry(name.to_owned()).or_default();
+        listed.addresses.extend(addresses.iter().filter_map(|address| parse_address(address)));
+        listed.pools.extend(pool.cloned());
+    }
+
+    /// What is declared about a node name. `earlier` are the names of the nodes that come before it: they have taken seats
+    /// where a selector has a limit.
+    #[must_use]
+    pub fn of<'a, I: Iterator<Item = &'a str>>(&self, node: &str, earlier: impl Fn() -> I) -> Declaration {
+        let control_plane = self.control_plane.contains(node);
+        let mut declaration = Declaration { node: node.to_owned(), ..Declaration::default() };
+        if control_plane && self.servers_only {
             return declaration;
         }
-        let selectors = pools
-            .iter()
-            .filter(|pool| (pool.role == NodePoolRole::ControlPlane) == control_plane)
-            .filter_map(|pool| pool.selector.as_ref())
-            .filter(|selector| matches_pattern(&selector.name_pattern, node));
-        for range in selectors.flat_map(|selector| &selector.address_cidrs) {
+        if let Some(listed) = self.listed.get(node) {
             declaration.declared = true;
-            match range.parse() {
-                Ok(range) => declaration.ranges.push(range),
-                Err(_) => declaration.unreadable.push(range.clone()),
+            declaration.addresses.clone_from(&listed.addresses);
+            declaration.pools.clone_from(&listed.pools);
+            if !control_plane {
+                return declaration;
             }
+        }
+        let matching = self.selectors.iter().filter(|selector| {
+            selector.control_plane == control_plane && matches_pattern(&selector.name_pattern, node)
+        });
+        for selector in matching {
+            declaration.declared = true;
+            declaration.ranges.extend(&selector.ranges);
+            declaration.unreadable.extend(
+                selector.unreadable.iter().map(|range| format!("{} has {range:?}, which is no range", selector.source)),
+            );
+            declaration.pools.extend(selector.pool.clone());
+            let seated = |name: &&str| {
+                *name != node && !self.listed.contains_key(*name) && matches_pattern(&selector.name_pattern, name)
+            };
+            // The control plane is as large as the ClusterSpec says.
+            let max_nodes = selector.max_nodes.filter(|_| !control_plane);
+            declaration.seats.push(Seats {
+                source: selector.source.clone(),
+                pool: selector.pool.clone(),
+                max_nodes,
+                taken: max_nodes.map_or(0, |_| earlier().filter(seated).count()),
+            });
         }
         declaration
     }
 
+    /// The names of the cluster's pools.
+    #[must_use]
+    pub fn pools(&self) -> &BTreeSet<String> {
+        &self.pools
+    }
+
+    /// The machines that are listed by name, with their addresses.
+    pub fn listed(&self) -> impl Iterator<Item = (&str, &BTreeSet<IpAddr>)> {
+        self.listed.iter().map(|(name, listed)| (name.as_str(), &listed.addresses))
+    }
+}
+
+impl Selector {
+    fn new(source: String, name_pattern: &str, written: &[String]) -> Self {
+        let (ranges, unreadable) = parse_ranges(written);
+        let name_pattern = name_pattern.to_owned();
+        Self { source, pool: None, control_plane: false, name_pattern, ranges, unreadable, max_nodes: None }
+    }
+}
+
+impl Declaration {
     /// The node name that this is about.
     #[must_use]
     pub fn node(&self) -> &str {
@@ -103,26 +239,28 @@ impl Declaration {
     pub fn unreadable(&self) -> &[String] {
         &self.unreadable
     }
-}
 
-/// Whether the `ClusterSpec` names the node as a machine of the control plane.
-fn is_control_plane(node: &str, cluster: &ClusterSpecSpec) -> bool {
-    cluster.control_plane.nodes.iter().any(|declared| declared.name == node)
-}
-
-/// The addresses that are listed for each machine by its name, as far as the one who lists them may.
-pub fn listed_addresses(cluster: &ClusterSpecSpec, pools: &[NodePoolSpec]) -> BTreeMap<String, BTreeSet<IpAddr>> {
-    let nodes = cluster.control_plane.nodes.iter().map(|node| (&node.name, &node.addresses));
-    let machines = pools.iter().flat_map(|pool| {
-        let control_plane = pool.role == NodePoolRole::ControlPlane;
-        let theirs =
-            pool.machines.iter().filter(move |machine| is_control_plane(&machine.name, cluster) == control_plane);
-        theirs.map(|machine| (&machine.name, &machine.addresses))
-    });
-    let mut listed: BTreeMap<String, BTreeSet<IpAddr>> = BTreeMap::new();
-    for (name, addresses) in nodes.chain(machines) {
-        let known = listed.entry(name.clone()).or_default();
-        known.extend(addresses.iter().filter_map(|address| parse_address(address)));
+    /// The pools that declare the node.
+    #[must_use]
+    pub fn pools(&self) -> &BTreeSet<String> {
+        &self.pools
     }
-    listed
+
+    /// The room in the selectors that match the node's name; nothing for a machine that is listed.
+    #[must_use]
+    pub fn seats(&self) -> &[Seats] {
+        &self.seats
+    }
+}
+
+/// Ranges, and what is none.
+pub fn parse_ranges(written: &[String]) -> (Vec<IpNet>, Vec<String>) {
+    let (mut ranges, mut unreadable) = (vec![], vec![]);
+    for range in written {
+        match range.parse() {
+            Ok(range) => ranges.push(range),
+            Err(_) => unreadable.push(range.clone()),
+        }
+    }
+    (ranges, unreadable)
 }

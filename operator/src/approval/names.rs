@@ -29,7 +29,7 @@ impl DnsName {
     /// Reads a host name.
     ///
     /// # Errors
-    /// If it is none: see [`NameError`].
+    /// If it is none; the error says why.
     pub fn parse(text: &str) -> Result<Self, NameError> {
         if text.contains('*') {
             return Err(NameError::Wildcard);

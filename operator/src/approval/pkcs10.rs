@@ -119,6 +119,19 @@ impl Pkcs10 {
     /// # Errors
     /// If there is not exactly one, or it can't be read.
     pub fn parse(pem: &[u8]) -> Result<Self, Pkcs10Error> {
+        Self::read(pem, true)
+    }
+
+    /// Reads a request without the work of checking its signature, which counts as invalid then: to see what a request is
+    /// about, not to judge it.
+    ///
+    /// # Errors
+    /// As [`Self::parse`].
+    pub fn skim(pem: &[u8]) -> Result<Self, Pkcs10Error> {
+        Self::read(pem, false)
+    }
+
+    fn read(pem: &[u8], check_signature: bool) -> Result<Self, Pkcs10Error> {
         if pem.len() > MAX_REQUEST_BYTES {
             return Err(Pkcs10Error::TooLarge(pem.len()));
         }
@@ -152,7 +165,8 @@ impl Pkcs10 {
             extensions: extensions.iter().map(|extension| extension.oid.to_owned()).collect(),
             critical: extensions.iter().any(|extension| extension.critical),
             sans: extensions.iter().flat_map(|extension| sans(extension)).collect(),
-            signature_valid: SIGNATURE_ALGORITHMS.contains(&parsed.signature_algorithm.algorithm)
+            signature_valid: check_signature
+                && SIGNATURE_ALGORITHMS.contains(&parsed.signature_algorithm.algorithm)
                 && parsed.verify_signature().is_ok(),
             signature_algorithm: parsed.signature_algorithm.algorithm.to_owned(),
             signature: parsed.signature_value.data.to_vec(),
@@ -181,8 +195,8 @@ impl Pkcs10 {
         organization.zip(common_name)
     }
 
-    /// Whether the request is, byte for byte, what the rules saw of it: version 1, this subject, this key, one attribute
-    /// with one extension with these names, this signature, in DER.
+    /// Whether the request is, byte for byte, what the rules saw of it: version 1, this subject, this key, no
+    /// attribute or one with one extension with these names, this signature, in DER.
     #[must_use]
     pub fn is_canonical(&self) -> bool {
         self.rewrite().is_some_and(|rewritten| rewritten == self.der)
@@ -206,11 +220,16 @@ impl Pkcs10 {
         let extensions = der::constructed(der::SEQUENCE, &[der::constructed(der::SEQUENCE, &extension)]);
         let attribute =
             [object_identifier(&oid::OID_PKCS9_EXTENSION_REQUEST), der::constructed(der::SET, &[extensions])];
+        // A request for a client certificate has no names, and so no attribute.
+        let attributes = match self.attributes.as_slice() {
+            [] => vec![],
+            _ => der::constructed(der::SEQUENCE, &attribute),
+        };
         let info = [
             der::value(der::INTEGER, &[0]),
             der::constructed(der::SEQUENCE, &subject),
             self.key.rewrite()?,
-            der::constructed(der::ATTRIBUTES, &[der::constructed(der::SEQUENCE, &attribute)]),
+            der::value(der::ATTRIBUTES, &attributes),
         ];
         let mut algorithm = vec![object_identifier(&self.signature_algorithm)];
         // RFC 4055 and RFC 5758: RSA has NULL parameters, ECDSA none.

@@ -15,6 +15,51 @@ pub const KUBELET_CLIENT_SIGNER: &str = "kubernetes.io/kube-apiserver-client-kub
 /// What a node's username begins with.
 const NODE_USER_PREFIX: &str = "system:node:";
 
+/// What the username of a bootstrap token begins with; the token's ID follows.
+const BOOTSTRAP_USER_PREFIX: &str = "system:bootstrap:";
+
+/// What the group of a pool's bootstrap tokens begins with; the NodePool's name follows.
+pub const POOL_GROUP_PREFIX: &str = "system:bootstrappers:keyplane:";
+
+/// The signers whose requests are judged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Signer {
+    /// kubernetes.io/kubelet-serving
+    KubeletServing,
+    /// kubernetes.io/kube-apiserver-client-kubelet
+    KubeletClient,
+}
+
+impl Signer {
+    /// The signer of that name, if its requests are judged.
+    #[must_use]
+    pub fn of(name: &str) -> Option<Self> {
+        match name {
+            KUBELET_SERVING_SIGNER => Some(Self::KubeletServing),
+            KUBELET_CLIENT_SIGNER => Some(Self::KubeletClient),
+            _ => None,
+        }
+    }
+
+    /// The signer's name.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::KubeletServing => KUBELET_SERVING_SIGNER,
+            Self::KubeletClient => KUBELET_CLIENT_SIGNER,
+        }
+    }
+}
+
+/// Who made a request, by what the API server says of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Requester<'a> {
+    /// A kubelet with a certificate of its own; the Node's name.
+    Node(&'a str),
+    /// Somebody with a bootstrap token: any machine of a pool, or who has stolen the token.
+    Token,
+}
+
 /// A `CertificateSigningRequest` object. All but `request` was written or checked by the API server.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SigningRequest {
@@ -40,24 +85,59 @@ pub struct SigningRequest {
     pub created: Option<Timestamp>,
     /// Whether the object is approved, denied, failed, signed or being deleted: then it is left alone.
     pub settled: bool,
+    /// Whether it is approved.
+    pub approved: bool,
 }
 
 impl SigningRequest {
-    /// The name of the node that asks, from its username alone: nothing in the request itself is believed about who
-    /// wrote it. `None` if the requester is no node.
+    /// Who asks, from the username alone: nothing in the request itself is believed about who wrote it. `None` if it is
+    /// neither a node nor a bootstrap token.
     #[must_use]
-    pub fn node_name(&self) -> Option<&str> {
-        self.username.strip_prefix(NODE_USER_PREFIX).filter(|name| is_subdomain(name))
+    pub fn requester(&self) -> Option<Requester<'_>> {
+        if let Some(name) = self.username.strip_prefix(NODE_USER_PREFIX) {
+            return is_subdomain(name).then_some(Requester::Node(name));
+        }
+        let id = self.username.strip_prefix(BOOTSTRAP_USER_PREFIX)?;
+        // The form that the API server's authenticator asks for (`bootstrapapi.BootstrapTokenIDPattern`).
+        let is_id = id.len() == 6 && id.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit());
+        is_id.then_some(Requester::Token)
     }
 
-    /// The name of the node that the request speaks of. Whoever wrote it may have lied: this is for telling people how far
-    /// a machine has come, not for deciding anything.
+    /// The name of the node that asks, if a node asks.
     #[must_use]
-    pub fn subject_node_name(&self) -> Option<String> {
-        let request = Pkcs10::parse(&self.request).ok()?;
-        let (_, common_name) = request.identity()?;
-        common_name.strip_prefix(NODE_USER_PREFIX).filter(|name| is_subdomain(name)).map(str::to_owned)
+    pub fn node_name(&self) -> Option<&str> {
+        match self.requester() {
+            Some(Requester::Node(name)) => Some(name),
+            _ => None,
+        }
     }
+
+    /// The name of the node that the request is about: of the one that asks, or, for a bootstrap token, of the one that
+    /// the subject names. Who holds a token may name any: the rules see to it that it is one of the token's pool.
+    #[must_use]
+    pub fn subject_node(&self) -> Option<String> {
+        match self.requester()? {
+            Requester::Node(name) => Some(name.to_owned()),
+            Requester::Token => node_of_subject(&Pkcs10::skim(&self.request).ok()?).map(ToOwned::to_owned),
+        }
+    }
+
+    /// The pools whose tokens have the groups of the requester.
+    pub fn token_pools(&self) -> impl Iterator<Item = &str> {
+        self.groups.iter().filter_map(|group| group.strip_prefix(POOL_GROUP_PREFIX))
+    }
+
+    /// The signer, if its requests are judged.
+    #[must_use]
+    pub fn signer(&self) -> Option<Signer> {
+        Signer::of(&self.signer_name)
+    }
+}
+
+/// The node that a request's subject names, if it names one.
+pub fn node_of_subject(pkcs10: &Pkcs10) -> Option<&str> {
+    let (_, common_name) = pkcs10.identity()?;
+    common_name.strip_prefix(NODE_USER_PREFIX).filter(|name| is_subdomain(name))
 }
 
 impl From<&CertificateSigningRequest> for SigningRequest {
@@ -82,6 +162,9 @@ impl From<&CertificateSigningRequest> for SigningRequest {
             expiration_seconds: spec.expiration_seconds,
             created: metadata.creation_timestamp.as_ref().map(|time| time.0),
             settled,
+            approved: object.status.as_ref().is_some_and(|status| {
+                status.conditions.iter().flatten().any(|condition| condition.type_ == "Approved")
+            }),
         }
     }
 }

@@ -4,10 +4,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use ipnet::IpNet;
-use keyplane_crds::{ClusterSpecSpec, NodePoolSpec};
+use keyplane_crds::{ApproverSpec, ClusterSpecSpec};
 
-use super::NodeFacts;
-use super::declaration::listed_addresses;
+use super::Nodes;
+use super::declaration::{Declarations, parse_ranges};
 use super::names::{DnsName, parse_address};
 
 /// The names and addresses of a cluster that are not a node's to have.
@@ -16,14 +16,14 @@ pub struct Reserved {
     /// Where clients reach the API servers: the endpoint and the names in their certificate.
     endpoint_names: BTreeSet<DnsName>,
     endpoint_addresses: BTreeSet<IpAddr>,
-    /// What the `ClusterSpec` itself lists for each control-plane node.
+    /// What the `ClusterSpec` itself lists for each control-plane node, or the policy for each machine.
     control_plane: BTreeMap<String, BTreeSet<IpAddr>>,
     dns_domain: String,
     service_ranges: Vec<IpNet>,
     pod_ranges: Vec<IpNet>,
-    node_names: BTreeSet<String>,
+    other_ranges: Vec<IpNet>,
+    listed_names: BTreeSet<String>,
     listed: BTreeMap<IpAddr, BTreeSet<String>>,
-    reported: BTreeMap<IpAddr, BTreeSet<String>>,
     unreadable: Vec<String>,
 }
 
@@ -59,6 +59,9 @@ pub enum AddressReservation {
     /// In a range of the cluster.
     #[error("in {0}, where Pods have their addresses")]
     Pods(IpNet),
+    /// In a range that the policy reserves.
+    #[error("in {0}, which the policy reserves")]
+    Other(IpNet),
     /// The endpoint, or an address in the API servers' certificate.
     #[error("an address at which clients reach the API servers")]
     Endpoint,
@@ -71,48 +74,75 @@ pub enum AddressReservation {
 }
 
 impl Reserved {
-    /// Collects what is reserved in a cluster. The pools must be those of this cluster, the nodes all that are in it: the
-    /// one that asks may be among them.
+    /// Collects what is reserved in a target cluster.
     ///
     /// What can't be seen here is not reserved: the addresses behind an endpoint that is a DNS name (list a load
     /// balancer's address in `certSANs`), and names under a wildcard in `certSANs`.
     #[must_use]
-    pub fn of(cluster: &ClusterSpecSpec, pools: &[NodePoolSpec], nodes: &[NodeFacts]) -> Self {
-        let mut reserved = Self { dns_domain: cluster.network.dns_domain.to_ascii_lowercase(), ..Self::default() };
+    pub fn of_cluster(cluster: &ClusterSpecSpec, declarations: &Declarations) -> Self {
+        let network = &cluster.network;
+        let mut reserved = Self { dns_domain: network.dns_domain.to_ascii_lowercase(), ..Self::default() };
         let sans = &cluster.control_plane.api_server.cert_sans;
-        for name in std::iter::once(&cluster.control_plane_endpoint.host).chain(sans) {
-            reserved.endpoint_addresses.extend(parse_address(name));
-            reserved.endpoint_names.extend(DnsName::parse(name));
-        }
+        reserved.endpoints(std::iter::once(&cluster.control_plane_endpoint.host).chain(sans));
         for node in &cluster.control_plane.nodes {
             let addresses = node.addresses.iter().filter_map(|address| parse_address(address)).collect();
             reserved.control_plane.insert(node.name.clone(), addresses);
         }
-        reserved.service_ranges = reserved.ranges(&cluster.network.service_cidrs);
-        reserved.pod_ranges = reserved.ranges(&cluster.network.pod_cidrs);
-        for (name, addresses) in listed_addresses(cluster, pools) {
-            for address in addresses {
-                reserved.listed.entry(address).or_default().insert(name.clone());
-            }
-            reserved.node_names.insert(name);
-        }
-        for node in nodes {
-            for address in &node.addresses {
-                reserved.reported.entry(*address).or_default().insert(node.name.clone());
-            }
-            reserved.node_names.insert(node.name.clone());
-        }
+        reserved.service_ranges =
+            reserved.ranges("spec.network.serviceCIDRs of the ClusterSpec", &network.service_cidrs);
+        reserved.pod_ranges = reserved.ranges("spec.network.podCIDRs of the ClusterSpec", &network.pod_cidrs);
+        reserved.list(declarations);
         reserved
     }
 
-    fn ranges(&mut self, ranges: &[String]) -> Vec<IpNet> {
-        let (readable, unreadable): (Vec<_>, Vec<_>) =
-            ranges.iter().map(|range| range.parse().map_err(|_| range.clone())).partition(Result::is_ok);
-        self.unreadable.extend(unreadable.into_iter().filter_map(Result::err));
-        readable.into_iter().filter_map(Result::ok).collect()
+    /// Collects what is reserved in the cluster that Keyplane runs in. A machine that the policy lists by name may have
+    /// the endpoint's address, as a control-plane machine does that has no load balancer in front of it: the policy has
+    /// one author, who has written both down.
+    #[must_use]
+    pub fn of_approver(approver: &ApproverSpec, declarations: &Declarations) -> Self {
+        let written = &approver.reserved;
+        let mut reserved = Self { dns_domain: written.dns_domain.to_ascii_lowercase(), ..Self::default() };
+        reserved.endpoints(written.endpoints.iter());
+        for (name, addresses) in declarations.listed() {
+            reserved.control_plane.insert(name.to_owned(), addresses.clone());
+        }
+        let field = |name: &str| format!("spec.approver.reserved.{name} of the CertificatePolicy");
+        reserved.service_ranges = reserved.ranges(&field("serviceCIDRs"), &written.service_cidrs);
+        reserved.pod_ranges = reserved.ranges(&field("podCIDRs"), &written.pod_cidrs);
+        reserved.other_ranges = reserved.ranges(&field("addressCIDRs"), &written.address_cidrs);
+        reserved.list(declarations);
+        reserved
     }
 
-    /// Ranges of the `ClusterSpec` that could not be read: until they are, nobody knows what is reserved.
+    /// For a cluster of which nothing is known: nothing can be approved in it.
+    #[must_use]
+    pub fn unknown(why: &str) -> Self {
+        Self { unreadable: vec![why.to_owned()], ..Self::default() }
+    }
+
+    fn endpoints<'a>(&mut self, hosts: impl Iterator<Item = &'a String>) {
+        for host in hosts {
+            self.endpoint_addresses.extend(parse_address(host));
+            self.endpoint_names.extend(DnsName::parse(host));
+        }
+    }
+
+    fn list(&mut self, declarations: &Declarations) {
+        for (name, addresses) in declarations.listed() {
+            for address in addresses {
+                self.listed.entry(*address).or_default().insert(name.to_owned());
+            }
+            self.listed_names.insert(name.to_owned());
+        }
+    }
+
+    fn ranges(&mut self, field: &str, written: &[String]) -> Vec<IpNet> {
+        let (ranges, unreadable) = parse_ranges(written);
+        self.unreadable.extend(unreadable.iter().map(|range| format!("{field} has {range:?}, which is no range")));
+        ranges
+    }
+
+    /// What could not be read, in a sentence each: until it is, nobody knows what is reserved.
     #[must_use]
     pub fn unreadable(&self) -> &[String] {
         &self.unreadable
@@ -120,17 +150,17 @@ impl Reserved {
 
     /// Why `node` may not have the name, if it is reserved.
     #[must_use]
-    pub fn name(&self, node: &str, name: &DnsName) -> Option<NameReservation> {
+    pub fn name(&self, nodes: &Nodes, node: &str, name: &DnsName) -> Option<NameReservation> {
         let (first, last) = (name.first_label(), name.as_str().rsplit('.').next());
         if first == "kubernetes" {
             Some(NameReservation::Kubernetes)
         } else if first == "localhost" || last == Some("localhost") || last == Some("localdomain") {
             Some(NameReservation::Localhost)
-        } else if name.is_within("svc") || name.is_within(&self.dns_domain) {
+        } else if name.is_within("svc") || (!self.dns_domain.is_empty() && name.is_within(&self.dns_domain)) {
             Some(NameReservation::ClusterDns)
         } else if self.endpoint_names.contains(name) && !self.is_control_plane_node(node, name) {
             Some(NameReservation::Endpoint)
-        } else if name.as_str() != node && self.node_names.contains(name.as_str()) {
+        } else if name.as_str() != node && self.is_known(nodes, name.as_str()) {
             Some(NameReservation::AnotherNode)
         } else {
             None
@@ -141,7 +171,7 @@ impl Reserved {
     /// the `ClusterSpec` itself lists it for that node, as in a cluster with one control-plane machine and no load
     /// balancer: that machine holds the CA's key, so its certificate gives it nothing new. A pool can't allow this.
     #[must_use]
-    pub fn address(&self, node: &str, address: &IpAddr) -> Option<AddressReservation> {
+    pub fn address(&self, nodes: &Nodes, node: &str, address: &IpAddr) -> Option<AddressReservation> {
         let within = |ranges: &[IpNet]| ranges.iter().find(|range| range.contains(address)).copied();
         if is_special(address) {
             Some(AddressReservation::Special)
@@ -149,6 +179,8 @@ impl Reserved {
             Some(AddressReservation::Services(range))
         } else if let Some(range) = within(&self.pod_ranges) {
             Some(AddressReservation::Pods(range))
+        } else if let Some(range) = within(&self.other_ranges) {
+            Some(AddressReservation::Other(range))
         } else if self.endpoint_addresses.contains(address)
             && !self.control_plane.get(node).is_some_and(|own| own.contains(address))
         {
@@ -156,8 +188,12 @@ impl Reserved {
         } else if let Some(other) = another(&self.listed, node, address) {
             Some(AddressReservation::Listed(other))
         } else {
-            another(&self.reported, node, address).map(AddressReservation::Reported)
+            nodes.another_with(node, address).map(|other| AddressReservation::Reported(other.to_owned()))
         }
+    }
+
+    fn is_known(&self, nodes: &Nodes, name: &str) -> bool {
+        self.listed_names.contains(name) || nodes.get(name).is_some()
     }
 
     /// Whether the name is that of `node`, which the `ClusterSpec` itself has in its control plane.

@@ -24,6 +24,17 @@ impl Verdict {
             Self::Ignore => "ignore",
         }
     }
+
+    /// The verdict as `explain` writes it.
+    #[must_use]
+    pub const fn title(self) -> &'static str {
+        match self {
+            Self::Approve => "Approve",
+            Self::Wait => "Wait",
+            Self::Deny => "Deny",
+            Self::Ignore => "Ignore",
+        }
+    }
 }
 
 /// The answer of one rule.
@@ -55,6 +66,26 @@ impl Answer {
         }
     }
 
+    /// The answer's reason: one `CamelCase` word.
+    #[must_use]
+    pub const fn reason(&self) -> &'static str {
+        match self {
+            Self::Pass => "Passed",
+            Self::NotJudged => "NotJudged",
+            Self::Objection { reason, .. } => reason,
+        }
+    }
+
+    /// What the answer says to a person.
+    #[must_use]
+    pub fn message(&self) -> &str {
+        match self {
+            Self::Pass => "",
+            Self::NotJudged => "could not be asked: see the other rules",
+            Self::Objection { message, .. } => message,
+        }
+    }
+
     /// An objection that ends the request.
     pub(super) fn deny(reason: &'static str, message: String) -> Self {
         Self::Objection { verdict: Verdict::Deny, reason, message }
@@ -80,6 +111,9 @@ pub struct RuleAnswer {
     pub answer: Answer,
 }
 
+/// In place of a rule's name: all of them had to pass.
+const EVERY_RULE: &str = "all";
+
 /// What becomes of a request, and why.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Judgement {
@@ -94,11 +128,29 @@ pub struct Judgement {
     /// Whether a rule wanted to deny the request. With the verdict `Ignore` this tells a violation that the policy lets
     /// be, which deserves an Event, from a request that is none of our business, which doesn't.
     pub violation: bool,
+    /// Whether the policy wants the verdict to be told and not written.
+    pub dry_run: bool,
     /// The answers of all rules that were asked, in their order.
     pub answers: Vec<RuleAnswer>,
 }
 
 impl Judgement {
+    /// The message, and what it comes from: the rule and the policy.
+    #[must_use]
+    pub fn sentence(&self, policy: &str) -> String {
+        let would = if self.dry_run { "dry run: " } else { "" };
+        match self.deciding_rule() {
+            Some(rule) => format!("{would}{} (rule {rule}, {policy})", self.message),
+            None => format!("{would}{} ({policy})", self.message),
+        }
+    }
+
+    /// The one rule that decided; nothing for an approval, for which all did.
+    #[must_use]
+    pub fn deciding_rule(&self) -> Option<&'static str> {
+        (self.rule != EVERY_RULE).then_some(self.rule)
+    }
+
     /// The gravest answer decides, the first one among equals.
     pub(super) fn sum_up(username: &str, answers: Vec<RuleAnswer>) -> Self {
         let verdict = answers.iter().map(|answer| answer.answer.verdict()).max().unwrap_or(Verdict::Wait);
@@ -112,14 +164,14 @@ impl Judgement {
                 (*rule, *reason, message.clone())
             }
             Some(RuleAnswer { answer: Answer::Pass, .. }) => {
-                ("all", "AllRulesPassed", format!("all {} rules passed for {}", answers.len(), shown(username)))
+                (EVERY_RULE, "AllRulesPassed", format!("all {} rules passed for {}", answers.len(), shown(username)))
             }
             Some(RuleAnswer { rule, answer: Answer::NotJudged }) => {
                 (*rule, "NotJudged", format!("the rule {rule} could not be asked"))
             }
             None => ("none", "NotJudged", "no rule was asked".to_owned()),
         };
-        Self { verdict, rule, reason, message, violation: verdict == Verdict::Deny, answers }
+        Self { verdict, rule, reason, message, violation: verdict == Verdict::Deny, dry_run: false, answers }
     }
 }
 

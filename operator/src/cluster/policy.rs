@@ -2,9 +2,10 @@
 
 use std::time::Duration;
 
-use keyplane_crds::{CertificatePolicySpec, KeyAlgorithm, KubeletServingPolicy, RenewBefore, parse_duration};
+use keyplane_crds::{CertificatePolicySpec, KeyAlgorithm, RenewBefore, parse_duration};
 
 use super::FieldError;
+use crate::approval::Terms;
 
 /// How long a certificate is valid, when it is due, and what key it has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -24,8 +25,8 @@ pub struct Policy {
     pub authority_validity: Duration,
     /// An authority's key.
     pub authority_key_algorithm: KeyAlgorithm,
-    /// What the serving rules say.
-    pub kubelet_serving: KubeletServingPolicy,
+    /// What holds for kubelets' requests.
+    pub requests: Terms,
     leaf: LeafTerms,
     overrides: Vec<(String, LeafTerms)>,
 }
@@ -63,7 +64,7 @@ impl Policy {
         Ok(Self {
             authority_validity,
             authority_key_algorithm: spec.authority.key_algorithm,
-            kubelet_serving: spec.kubelet_serving.clone(),
+            requests: Terms::parse(spec).map_err(|error| FieldError::new(error.field, error.message))?,
             leaf,
             overrides,
         })
@@ -89,7 +90,7 @@ impl Default for Policy {
         Self {
             authority_validity: Duration::from_hours(87600),
             authority_key_algorithm: KeyAlgorithm::Rsa2048,
-            kubelet_serving: KubeletServingPolicy::default(),
+            requests: Terms::default(),
             leaf: LeafTerms {
                 validity: Duration::from_hours(8760),
                 renew_before: RenewBefore::Percentage(30),

@@ -1,9 +1,10 @@
 //! The CertificatePolicy's controller: says whether the policy could be read.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use k8s_openapi::jiff::Timestamp;
-use keyplane_crds::{CertificatePolicy, set_condition};
+use keyplane_crds::{CertificatePolicy, condition_of, set_condition};
 use kube::core::DeserializeGuard;
 use kube::runtime::controller::{Action, Controller};
 use kube::runtime::reflector::Store;
@@ -15,10 +16,30 @@ use crate::kube::apply::update_status;
 
 type Guarded = DeserializeGuard<CertificatePolicy>;
 
-/// The controller and what its watch knows.
+/// Whether the policy is the one by which requests of Keyplane's own cluster are judged.
+const APPROVER: &str = "ApproverInForce";
+
+/// How soon to look again at a policy that another one is in the way of.
+const LOOK_AGAIN: Duration = Duration::from_mins(1);
+
+/// What the controller needs.
+pub struct State {
+    /// The management cluster.
+    pub client: Client,
+    /// The policies, as the watch knows them.
+    pub policies: Store<Guarded>,
+    /// The namespace whose policies count for Keyplane's own cluster.
+    pub own_namespace: String,
+}
+
+/// The controller and what its watch knows; of one namespace, or of all.
 #[must_use]
-pub fn controller(client: Client, concurrency: u16) -> (Controller<Guarded>, Store<Guarded>) {
-    let controller = Controller::new(Api::<Guarded>::all(client), watch_config()).with_config(config(concurrency));
+pub fn controller(client: Client, concurrency: u16, namespace: Option<&str>) -> (Controller<Guarded>, Store<Guarded>) {
+    let policies = match namespace {
+        Some(namespace) => Api::<Guarded>::namespaced(client, namespace),
+        None => Api::<Guarded>::all(client),
+    };
+    let controller = Controller::new(policies, watch_config()).with_config(config(concurrency));
     let store = controller.store();
     (controller, store)
 }
@@ -26,13 +47,13 @@ pub fn controller(client: Client, concurrency: u16) -> (Controller<Guarded>, Sto
 /// Runs until `stop`.
 pub async fn run(
     controller: Controller<Guarded>,
-    client: Client,
+    state: State,
     stop: impl Future<Output = ()> + Send + Sync + 'static,
 ) {
-    drive(controller, Arc::new(client), reconcile, stop).await;
+    drive(controller, Arc::new(state), reconcile, stop).await;
 }
 
-async fn reconcile(policy: Arc<Guarded>, client: Arc<Client>) -> Result<Action, Error> {
+async fn reconcile(policy: Arc<Guarded>, state: Arc<State>) -> Result<Action, Error> {
     // A policy that can't be read can't be answered either; the ClusterSpecs that refer to it say so.
     let Ok(policy) = &policy.0 else { return Ok(Action::requeue(RESYNC)) };
     let generation = policy.metadata.generation;
@@ -43,8 +64,40 @@ async fn reconcile(policy: Arc<Guarded>, client: Arc<Client>) -> Result<Action, 
         Err(error) => (false, "InvalidSpec", error.to_string()),
     };
     set_condition(&mut status.conditions, "Ready", ready, reason, &message, generation, Timestamp::now());
-    let api: Api<CertificatePolicy> = Api::namespaced(Client::clone(&client), &policy.namespace().unwrap_or_default());
+    let mut again = RESYNC;
+    if policy.spec.approver.is_some() || condition_of(&status.conditions, APPROVER).is_some() {
+        let (in_force, reason, message) = approver_in_force(policy, ready, &state);
+        set_condition(&mut status.conditions, APPROVER, in_force, reason, &message, generation, Timestamp::now());
+        if reason == "AnotherApprover" {
+            again = LOOK_AGAIN;
+        }
+    }
+    let api: Api<CertificatePolicy> = Api::namespaced(state.client.clone(), &policy.namespace().unwrap_or_default());
     let updated = update_status(&api, &policy.name_any(), policy.status.as_ref(), &status).await;
     updated.map_err(Error::api("writing the status"))?;
-    Ok(Action::requeue(RESYNC))
+    Ok(Action::requeue(again))
+}
+
+/// Whether requests of Keyplane's own cluster are judged by this policy, and why not.
+fn approver_in_force(policy: &CertificatePolicy, readable: bool, state: &State) -> (bool, &'static str, String) {
+    let own = &state.own_namespace;
+    let namespace = policy.namespace().unwrap_or_default();
+    let other = state.policies.state().into_iter().find(|other| {
+        let approves = other.0.as_ref().map_or(true, |other| other.spec.approver.is_some());
+        other.namespace().as_deref() == Some(own) && other.name_any() != policy.name_any() && approves
+    });
+    if policy.spec.approver.is_none() {
+        (false, "NoApprover", "the policy has no spec.approver".to_owned())
+    } else if namespace != *own {
+        let message = format!("spec.approver has effect in the namespace {own} only, which is Keyplane's own");
+        (false, "OtherNamespace", message)
+    } else if !readable {
+        (false, "InvalidSpec", "the policy could not be read: see Ready".to_owned())
+    } else if let Some(other) = other {
+        let name = other.name_any();
+        let message = format!("{name} has spec.approver too, or can't be read: while there are two, none is in force");
+        (false, "AnotherApprover", message)
+    } else {
+        (true, "InForce", "requests of this cluster's kubelets are judged by this policy".to_owned())
+    }
 }

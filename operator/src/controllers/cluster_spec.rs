@@ -396,7 +396,8 @@ fn brief(cluster: &Cluster, observed: &Observed, reference: ObjectReference, con
         trust: authorities.cluster().certificate_pem().to_owned(),
         workers: workers.collect(),
         leaving,
-        pools: staying.into_iter().map(|pool| pool.spec).collect(),
+        // The watch's own order changes: without one the brief would seem to change.
+        pools: staying.into_iter().map(|pool| (pool.name_any(), pool.spec)).collect(),
         reference,
         cluster: cluster.clone(),
     })

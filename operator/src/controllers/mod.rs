@@ -7,6 +7,7 @@ pub mod issued;
 mod news;
 pub mod node_pool;
 mod observe;
+pub mod own_cluster;
 mod pool_deletion;
 pub mod target;
 

@@ -160,7 +160,9 @@ async fn reconcile(pool: Arc<Guarded>, state: Arc<State>) -> Result<Action, Erro
         (Some(_), Some(brief)) => with_brief(pool, &brief, &mut status, &state, now).await?,
     };
     let Verdict { ready, reason, message } = verdict;
-    set_condition(&mut status.conditions, "Ready", ready, reason, &message, pool.metadata.generation, now);
+    let (facts, generation) = (state.context.targets.join_facts(&namespace, cluster), pool.metadata.generation);
+    state::report_waiting(&mut status.conditions, &pool.name_any(), &facts, generation, now);
+    set_condition(&mut status.conditions, "Ready", ready, reason, &message, generation, now);
     report(pool, &status, &state).await?;
     Ok(Action::requeue(next))
 }

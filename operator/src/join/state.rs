@@ -7,7 +7,7 @@ use k8s_openapi::api::certificates::v1::CertificateSigningRequest;
 use k8s_openapi::api::core::v1::Node;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use k8s_openapi::jiff::Timestamp;
-use keyplane_crds::{Condition, MachineState, MachineStatus, set_condition};
+use keyplane_crds::{Condition, MachineState, MachineStatus, condition_of, set_condition};
 
 use super::pool::Pool;
 use crate::approval::SigningRequest;
@@ -16,6 +16,9 @@ use crate::manifests::systemd::PodRanges;
 /// A kubelet that has been silent for so long is missing: Kubernetes itself moves Pods away after this time
 /// (`default-unreachable-toleration-seconds`).
 pub const MISSING_AFTER: Duration = Duration::from_mins(5);
+
+/// The condition that tells of kubelets whose requests have no verdict.
+const APPROVED: &str = "CertificatesApproved";
 
 /// Machines that are listed, of those that have joined by a selector: a status is one object.
 const LISTED: usize = 200;
@@ -114,7 +117,7 @@ impl Request {
         } else {
             ("NotApproved", format!("its request {name} is not approved yet"))
         };
-        Some(Self { node: request.subject_node_name()?, created: request.created?, reason, message })
+        Some(Self { node: request.subject_node()?, created: request.created?, reason, message })
     }
 }
 
@@ -140,6 +143,9 @@ pub struct Facts {
     pub requests: BTreeMap<String, Request>,
     /// The pools' tokens.
     pub tokens: BTreeMap<String, TokenState>,
+    /// For each pool with a kubelet's request that has waited for long: a condition's reason and message. Nothing while it
+    /// is not known.
+    pub waiting: Option<BTreeMap<String, (String, String)>>,
 }
 
 /// Whether a machine of the pool is still to join. With a selector nobody knows that none will come.
@@ -241,6 +247,24 @@ pub fn report(
         (true, "AllReady", format!("all {} machines are Ready", machines.len()))
     };
     set_condition(conditions, "MachinesReady", ready, reason, &message, generation, now);
+}
+
+/// Says whether the kubelets of the pool have the certificates that they have asked for. A pool of which there was never
+/// anything to tell has no such condition.
+pub fn report_waiting(
+    conditions: &mut Vec<Condition>,
+    pool: &str,
+    facts: &Facts,
+    generation: Option<i64>,
+    now: Timestamp,
+) {
+    let Some(waiting) = &facts.waiting else { return };
+    if let Some((reason, message)) = waiting.get(pool) {
+        set_condition(conditions, APPROVED, false, reason, message, generation, now);
+    } else if condition_of(conditions, APPROVED).is_some() {
+        let message = "no kubelet's request has waited for long";
+        set_condition(conditions, APPROVED, true, "NothingWaits", message, generation, now);
+    }
 }
 
 /// Ready machines of all, as the table shows them.

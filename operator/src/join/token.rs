@@ -14,6 +14,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use k8s_openapi::jiff::Timestamp;
 use keyplane_crds::NODE_POOL_LABEL;
 
+use crate::approval::POOL_GROUP_PREFIX;
 use crate::plan::Secret;
 use crate::plan::objects::{MANAGED_BY, MANAGED_BY_LABEL, text};
 
@@ -62,7 +63,7 @@ impl Token {
 /// The group of the tokens of one pool, beside kubeadm's.
 #[must_use]
 pub fn group(pool: &str) -> String {
-    format!("system:bootstrappers:keyplane:{pool}")
+    format!("{POOL_GROUP_PREFIX}{pool}")
 }
 
 /// The two ids of a pool.

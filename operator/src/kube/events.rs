@@ -40,6 +40,30 @@ impl Events {
         self.publish(about, Some(other), EventType::Normal, reason, action, note).await;
     }
 
+    /// As [`Self::normal_with`], where there may be another object.
+    pub async fn normal_about(
+        &self,
+        about: &ObjectReference,
+        other: Option<ObjectReference>,
+        reason: &str,
+        action: &str,
+        note: &str,
+    ) {
+        self.publish(about, other, EventType::Normal, reason, action, note).await;
+    }
+
+    /// Something needs a person; there may be another object.
+    pub async fn warning_about(
+        &self,
+        about: &ObjectReference,
+        other: Option<ObjectReference>,
+        reason: &str,
+        action: &str,
+        note: &str,
+    ) {
+        self.publish(about, other, EventType::Warning, reason, action, note).await;
+    }
+
     /// Something needs a person.
     pub async fn warning(&self, about: &ObjectReference, reason: &str, action: &str, note: &str) {
         self.publish(about, None, EventType::Warning, reason, action, note).await;

@@ -4,6 +4,7 @@
 pub mod apply;
 pub mod backoff;
 pub mod events;
+pub mod resolve;
 pub mod target_client;
 pub mod write;
 

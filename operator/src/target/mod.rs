@@ -83,6 +83,12 @@ pub fn objects(cluster: &Cluster, trust: &str, configuration: Version) -> Vec<Ta
     objects
 }
 
+/// What does not belong in the target, though Keyplane may have put it there under another policy.
+#[must_use]
+pub fn unwanted(cluster: &Cluster) -> Vec<TargetObject> {
+    if cluster.policy.requests.approves_clients() { rbac::auto_approval() } else { vec![] }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -5,6 +5,7 @@ use serde_json::{Value, json};
 
 use super::{TargetObject, USER};
 use crate::addons;
+use crate::approval::{KUBELET_CLIENT_SIGNER, KUBELET_SERVING_SIGNER};
 use crate::cluster::Cluster;
 use crate::join::{ADMISSION_POLICY, RIGHTS as JOIN};
 
@@ -25,8 +26,11 @@ pub(super) fn objects(cluster: &Cluster) -> Vec<TargetObject> {
         cluster_role_binding("kubeadm:kubelet-bootstrap", "system:node-bootstrapper", &[group(BOOTSTRAPPERS)]),
         cluster_role("kubeadm:get-nodes", &[rule("", &["nodes"], &[], &["get"])]),
         cluster_role_binding("kubeadm:get-nodes", "kubeadm:get-nodes", &[group(BOOTSTRAPPERS)]),
-        cluster_role_binding("kubeadm:node-autoapprove-bootstrap", "system:certificates.k8s.io:certificatesigningrequests:nodeclient", &[group(BOOTSTRAPPERS)]),
-        cluster_role_binding("kubeadm:node-autoapprove-certificate-rotation", "system:certificates.k8s.io:certificatesigningrequests:selfnodeclient", &[group(NODES)]),
+    ]);
+    if !cluster.policy.requests.approves_clients() {
+        objects.extend(auto_approval());
+    }
+    objects.extend([
         role("kube-system", "kubeadm:kubelet-config", &[rule("", &["configmaps"], &["kubelet-config"], &["get"])]),
         role_binding("kube-system", "kubeadm:kubelet-config", &[group(NODES), group(BOOTSTRAPPERS)]),
         role("kube-system", "kubeadm:nodes-kubeadm-config", &[rule("", &["configmaps"], &["kubeadm-config"], &["get"])]),
@@ -41,6 +45,16 @@ pub(super) fn objects(cluster: &Cluster) -> Vec<TargetObject> {
         role_binding("kube-public", USER, &[user(USER)]),
     ]);
     objects
+}
+
+/// kubeadm's bindings by which the controller-manager approves kubelets' client certificates for whoever has a token, and
+/// for every node. Where Keyplane judges these requests the bindings would make its verdicts meaningless.
+#[rustfmt::skip]
+pub(super) fn auto_approval() -> Vec<TargetObject> {
+    vec![
+        cluster_role_binding("kubeadm:node-autoapprove-bootstrap", "system:certificates.k8s.io:certificatesigningrequests:nodeclient", &[group(BOOTSTRAPPERS)]),
+        cluster_role_binding("kubeadm:node-autoapprove-certificate-rotation", "system:certificates.k8s.io:certificatesigningrequests:selfnodeclient", &[group(NODES)]),
+    ]
 }
 
 /// What lets the API server ask kubelets for logs and the like: kubeadm's binding of a default role, or the hard way's
@@ -94,10 +108,14 @@ fn own_rules(cluster: &Cluster) -> Vec<Value> {
     let roles =
         ["kubeadm:kubelet-config", "kubeadm:nodes-kubeadm-config", "kubeadm:bootstrap-signer-clusterinfo", USER, JOIN];
     let policies = ["validatingadmissionpolicies", "validatingadmissionpolicybindings"];
+    let mut signers = vec![KUBELET_SERVING_SIGNER];
+    if cluster.policy.requests.approves_clients() {
+        signers.push(KUBELET_CLIENT_SIGNER);
+    }
     let mut rules = vec![
         rule("certificates.k8s.io", &["certificatesigningrequests"], &[], &["get", "list", "watch"]),
         rule("certificates.k8s.io", &["certificatesigningrequests/approval"], &[], &["patch", "update"]),
-        rule("certificates.k8s.io", &["signers"], &["kubernetes.io/kubelet-serving"], &["approve"]),
+        rule("certificates.k8s.io", &["signers"], &signers, &["approve"]),
         rule("", &["nodes"], &[], &["get", "list", "watch"]),
         rule(GROUP, &["clusterroles"], &cluster_roles, &["get"]),
         rule(GROUP, &["clusterrolebindings"], &cluster_role_bindings, &["get"]),
@@ -144,4 +162,40 @@ fn role_binding(namespace: &str, name: &str, subjects: &[Value]) -> TargetObject
     let reference = json!({"apiGroup": GROUP, "kind": "Role", "name": name});
     let content = json!({"roleRef": reference, "subjects": subjects});
     TargetObject::new(GROUP, "RoleBinding", Some(namespace), name, content)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cluster::Policy;
+
+    fn cluster(policy: &str) -> Cluster {
+        let spec = "{kubernetesVersion: v1.37.2, controlPlaneEndpoint: {host: api.demo.example}, \
+                    controlPlane: {nodes: [{name: cp1, addresses: [10.0.0.11]}]}, network: {podCIDRs: [10.244.0.0/16]}}";
+        let policy = Policy::parse(&serde_saphyr::from_str(policy).unwrap()).unwrap();
+        Cluster::parse("demo", "default", &serde_saphyr::from_str(spec).unwrap(), policy).unwrap()
+    }
+
+    fn auto_approved(cluster: &Cluster) -> bool {
+        objects(cluster).iter().any(|object| object.describe().contains("node-autoapprove"))
+    }
+
+    fn may_approve_clients(cluster: &Cluster) -> bool {
+        own_rules(cluster).iter().any(|rule| {
+            rule["verbs"] == json!(["approve"])
+                && rule["resourceNames"].as_array().is_some_and(|names| names.contains(&json!(KUBELET_CLIENT_SIGNER)))
+        })
+    }
+
+    #[test]
+    fn either_the_controller_manager_approves_client_certificates_or_keyplane_does() {
+        for (policy, ours) in [
+            ("{}", false),
+            ("{kubeletClient: {enabled: true}}", true),
+            ("{kubeletClient: {enabled: true, dryRun: true}}", false),
+        ] {
+            let cluster = cluster(policy);
+            assert_eq!((may_approve_clients(&cluster), auto_approved(&cluster)), (ours, !ours), "{policy}");
+        }
+    }
 }

@@ -1,16 +1,17 @@
 //! Whether the node that asks is known, and whose the IP addresses are.
 
 use super::{Case, Outcome};
-use crate::approval::declaration::{Claim, Declaration};
-use crate::approval::facts::NodeFacts;
+use crate::approval::declaration::{Claim, Declaration, Seats};
+use crate::approval::nodes::NodeFacts;
 use crate::approval::reserved::AddressReservation;
 use crate::approval::verdict::{Answer, shown};
+use keyplane_crds::UndeclaredAddress;
 
 impl<'a> Case<'a> {
     /// The Node, if it is there and has said anything. `node` objects otherwise.
     pub(super) fn node_facts(&self) -> Result<&'a NodeFacts, Answer> {
         let name = self.node_name()?;
-        let facts = self.facts.node.filter(|facts| facts.name == name).ok_or(Answer::NotJudged)?;
+        let facts = self.facts.nodes.get(name).ok_or(Answer::NotJudged)?;
         if facts.names.is_empty() && facts.addresses.is_empty() {
             return Err(Answer::NotJudged);
         }
@@ -18,7 +19,7 @@ impl<'a> Case<'a> {
     }
 
     /// What is declared about the node, if anything is and it can be read. `declared` objects otherwise.
-    fn declaration(&self) -> Result<&'a Declaration, Answer> {
+    pub(super) fn declaration(&self) -> Result<&'a Declaration, Answer> {
         let name = self.node_name()?;
         let declaration = self.facts.declaration;
         if declaration.node() == name && declaration.is_declared() && declaration.unreadable().is_empty() {
@@ -29,15 +30,12 @@ impl<'a> Case<'a> {
     }
 }
 
-/// The ranges of the cluster's networks can be read. Admission sees to it; if it did not, this waits rather than
-/// approves what may be a Service's address.
+/// What is reserved is known: the ranges of the cluster's networks can be read. Admission sees to it; if it did not, this
+/// waits rather than approves what may be a Service's address.
 pub fn reserved_ranges(case: &Case<'_>) -> Outcome {
     match case.facts.reserved.unreadable() {
         [] => Ok(()),
-        [range, ..] => {
-            let message = format!("spec.network of the ClusterSpec has {}, which is no range", shown(range));
-            Err(Answer::wait("ClusterSpecUnreadable", message))
-        }
+        [problem, ..] => Err(Answer::wait("ReservedUnknown", cut(problem))),
     }
 }
 
@@ -52,7 +50,7 @@ pub fn reserved(case: &Case<'_>) -> Outcome {
     let declaration = case.facts.declaration;
     let mut outcome = Ok(());
     for address in case.addresses()? {
-        let Some(reservation) = case.facts.reserved.address(node, &address) else { continue };
+        let Some(reservation) = case.facts.reserved.address(case.facts.nodes, node, &address) else { continue };
         let listed = declaration.node() == node && declaration.claim(&address) == Some(Claim::Listed);
         let message = format!("the IP address {address} is {reservation}");
         let objection = match reservation {
@@ -76,19 +74,19 @@ pub fn node_declared(case: &Case<'_>) -> Outcome {
     let node = case.node_name()?;
     let declaration = case.facts.declaration;
     if declaration.node() != node || !declaration.is_declared() {
-        let message = format!("no ClusterSpec or NodePool declares the node {}: list it in a NodePool", shown(node));
+        let message = format!(
+            "nothing declares the node {}: list it in a NodePool of its cluster, or, for the cluster that Keyplane runs in, in spec.approver of the CertificatePolicy",
+            shown(node)
+        );
         return Err(Answer::wait("NodeNotDeclared", message));
     }
     match declaration.unreadable() {
         [] => Ok(()),
-        [range, ..] => {
-            let message = format!("spec.selector.addressCIDRs of the NodePool has {}, which is no range", shown(range));
-            Err(Answer::wait("NodePoolUnreadable", message))
-        }
+        [problem, ..] => Err(Answer::wait("NodePoolUnreadable", cut(problem))),
     }
 }
 
-/// Each address is declared for the node. A Node's status can't take the place of this: without an external cloud
+/// Each address is declared for the node; the policy says whether one that is not may still come. A Node's status can't take the place of this: without an external cloud
 /// provider a kubelet writes it as it likes, which is why in-tree approval was taken out (kubernetes #62471).
 pub fn declared(case: &Case<'_>) -> Outcome {
     let declaration = case.declaration()?;
@@ -96,7 +94,10 @@ pub fn declared(case: &Case<'_>) -> Outcome {
         if declaration.claim(&address).is_none() {
             let node = shown(declaration.node());
             let message = format!("the IP address {address} is not declared for {node}: list it in its NodePool");
-            return Err(Answer::deny("AddressNotDeclared", message));
+            return Err(match case.facts.terms.undeclared_address {
+                UndeclaredAddress::Deny => Answer::deny("AddressNotDeclared", message),
+                UndeclaredAddress::Wait => Answer::wait("AddressNotDeclared", message),
+            });
         }
     }
     Ok(())
@@ -105,13 +106,37 @@ pub fn declared(case: &Case<'_>) -> Outcome {
 /// The Node is there and has addresses. Both come after the first request of a kubelet, so this waits.
 pub fn node(case: &Case<'_>) -> Outcome {
     let name = case.node_name()?;
-    match case.facts.node {
-        Some(facts) if facts.name == name => match case.node_facts() {
-            Ok(_) => Ok(()),
-            Err(_) => Err(Answer::wait("NodeHasNoAddresses", format!("the Node {} has no addresses yet", shown(name)))),
-        },
-        _ => Err(Answer::wait("NodeNotFound", format!("there is no Node {} yet", shown(name)))),
+    if case.facts.nodes.get(name).is_none() {
+        return Err(Answer::wait("NodeNotFound", format!("there is no Node {} yet", shown(name))));
     }
+    match case.node_facts() {
+        Ok(_) => Ok(()),
+        Err(_) => Err(Answer::wait("NodeHasNoAddresses", format!("the Node {} has no addresses yet", shown(name)))),
+    }
+}
+
+/// The selector that matches the node's name has room for it, where it has a limit; the oldest Nodes come first. It bounds
+/// what one leaked bootstrap token is good for. A Node that is deleted makes room, so this waits.
+pub fn max_nodes(case: &Case<'_>) -> Outcome {
+    let declaration = case.declaration()?;
+    // A token is good for its own pool's seats.
+    let pool = case.token_pool();
+    let mut seats =
+        declaration.seats().iter().filter(|seats| pool.is_none() || seats.pool.as_deref() == pool).peekable();
+    let Some(first) = seats.peek().copied() else { return Ok(()) };
+    if seats.any(Seats::has_room) {
+        return Ok(());
+    }
+    let max = first.max_nodes.unwrap_or_default();
+    let message =
+        format!("{} lets in {max} nodes, and there are as many: raise maxNodes or delete a Node", first.source);
+    Err(Answer::wait("MaxNodesReached", message))
+}
+
+/// A sentence that has text of others in it, short enough for an Event.
+fn cut(text: &str) -> String {
+    const MAX_CHARS: usize = 300;
+    text.chars().filter(|letter| !letter.is_control()).take(MAX_CHARS).collect()
 }
 
 /// Each address is in the Node's status. It may come later (a cloud controller, a second network), so this waits.

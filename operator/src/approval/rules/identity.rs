@@ -20,7 +20,12 @@ pub fn requester(case: &Case<'_>) -> Outcome {
 /// The requester is in the groups of nodes and of the authenticated. The guidance of the kubelet TLS bootstrapping page:
 /// a username alone can be handed out by any authenticator, the group is what makes it a node.
 pub fn groups(case: &Case<'_>) -> Outcome {
-    for group in [NODES_GROUP, AUTHENTICATED_GROUP] {
+    in_groups(case, NODES_GROUP)
+}
+
+/// The requester is in this group and in that of the authenticated.
+pub fn in_groups(case: &Case<'_>, group: &str) -> Outcome {
+    for group in [group, AUTHENTICATED_GROUP] {
         if !case.request.groups.iter().any(|known| known == group) {
             return Err(Answer::deny("RequesterNotInGroup", format!("the requester is not in the group {group}")));
         }

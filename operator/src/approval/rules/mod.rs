@@ -1,7 +1,9 @@
-//! The rules, one table: it only grows.
+//! The rules, one table for each signer.
 
 mod addresses;
+mod client;
 mod identity;
+mod policy;
 mod request;
 mod sans;
 mod scope;
@@ -13,6 +15,8 @@ use k8s_openapi::jiff::Timestamp;
 
 use super::names::{DnsName, address_of_octets};
 use super::pkcs10::{Pkcs10, Pkcs10Error, San};
+use super::request::{Requester, Signer, node_of_subject};
+use super::terms::SignerTerms;
 use super::{Answer, Facts, SigningRequest};
 
 /// What a rule says: nothing, or an answer other than `Pass`.
@@ -39,8 +43,8 @@ impl Rule {
     }
 }
 
-/// All rules, in the order in which they are asked.
-pub const RULES: &[Rule] = &[
+/// The rules for serving certificates, in the order in which they are asked.
+pub const SERVING_RULES: &[Rule] = &[
     // Is this ours to judge?
     Rule::new("signer", scope::signer),
     Rule::new("open", scope::open),
@@ -59,7 +63,7 @@ pub const RULES: &[Rule] = &[
     Rule::new("subject", identity::subject),
     Rule::new("organization", identity::organization),
     Rule::new("common-name", identity::common_name),
-    Rule::new("usages", request::usages),
+    Rule::new("usages", request::serving_usages),
     Rule::new("expiration", request::expiration),
     // Which names and addresses does it want?
     Rule::new("san-kinds", sans::kinds),
@@ -74,9 +78,41 @@ pub const RULES: &[Rule] = &[
     Rule::new("declared", addresses::node_declared),
     Rule::new("declared-names", sans::declared_names),
     Rule::new("declared-addresses", addresses::declared),
+    Rule::new("policy-names", policy::names),
+    Rule::new("policy-addresses", policy::addresses),
     Rule::new("node", addresses::node),
+    Rule::new("max-nodes", addresses::max_nodes),
     Rule::new("node-names", sans::node_names),
     Rule::new("node-addresses", addresses::reported),
+    // Last, so that nobody's DNS is asked for what is refused anyway.
+    Rule::new("forward-resolution", policy::forward_resolution),
+];
+
+/// The rules for client certificates, in the order in which they are asked.
+pub const CLIENT_RULES: &[Rule] = &[
+    Rule::new("signer", scope::signer),
+    Rule::new("open", scope::open),
+    Rule::new("enabled", scope::enabled),
+    Rule::new("age", scope::age),
+    Rule::new("requester", client::requester),
+    Rule::new("groups", client::groups),
+    Rule::new("encoding", request::encoding),
+    Rule::new("no-names", client::no_names),
+    Rule::new("key", request::key),
+    Rule::new("signature", request::signature),
+    Rule::new("subject", identity::subject),
+    Rule::new("organization", identity::organization),
+    Rule::new("common-name", client::common_name),
+    Rule::new("usages", request::client_usages),
+    Rule::new("expiration", request::expiration),
+    Rule::new("canonical", request::canonical),
+    Rule::new("reserved-names", client::reserved_name),
+    Rule::new("reserved-ranges", addresses::reserved_ranges),
+    Rule::new("token-pool", client::token_pool),
+    Rule::new("declared", addresses::node_declared),
+    Rule::new("declared-by-pool", client::declared_by_pool),
+    Rule::new("node", client::node),
+    Rule::new("max-nodes", addresses::max_nodes),
 ];
 
 /// A request with all that the rules may look at.
@@ -104,9 +140,20 @@ impl<'a> Case<'a> {
         self.parsed().as_ref().map_err(|_| Answer::NotJudged)
     }
 
-    /// The name of the node that asks. `requester` objects if there is none.
-    fn node_name(&self) -> Result<&'a str, Answer> {
-        self.request.node_name().ok_or(Answer::NotJudged)
+    /// The name of the node that asks; of a bootstrap token's request for a client certificate the one that the subject
+    /// names. `requester` or `common-name` object if there is none.
+    fn node_name(&self) -> Result<&str, Answer> {
+        let name = match (self.request.requester(), self.request.signer()) {
+            (Some(Requester::Node(name)), _) => Some(name),
+            (Some(Requester::Token), Some(Signer::KubeletClient)) => node_of_subject(self.pkcs10()?),
+            _ => None,
+        };
+        name.ok_or(Answer::NotJudged)
+    }
+
+    /// What the policy says of the request's signer. `signer` objects to others.
+    fn signer_terms(&self) -> Result<&'a SignerTerms, Answer> {
+        self.request.signer().map(|signer| self.facts.terms.of(signer)).ok_or(Answer::NotJudged)
     }
 
     /// The DNS names that are asked for. `san-names` objects to those that are none.

@@ -1,16 +1,18 @@
-//! Whether the request is well made, and asks for a serving certificate only.
+//! Whether the request is well made, and asks for what its signer is for and nothing else.
 
-use x509_parser::oid_registry::{OID_PKCS9_EXTENSION_REQUEST, OID_X509_EXT_SUBJECT_ALT_NAME};
+use keyplane_crds::RequestKeyAlgorithm;
+use x509_parser::oid_registry::{OID_EC_P256, OID_PKCS9_EXTENSION_REQUEST, OID_X509_EXT_SUBJECT_ALT_NAME};
 
 use super::{Case, Outcome};
 use crate::approval::pkcs10::{Key, Pkcs10Error};
 use crate::approval::verdict::{Answer, shown};
 
-/// The least that NIST and the CA/Browser Forum allow, and the most that the check of the signature can do.
-const RSA_BITS: std::ops::RangeInclusive<usize> = 2048..=8192;
+/// The most that the check of the signature can do.
+const MAX_RSA_BITS: usize = 8192;
 
 const DIGITAL_SIGNATURE: &str = "digital signature";
 const SERVER_AUTH: &str = "server auth";
+const CLIENT_AUTH: &str = "client auth";
 const KEY_ENCIPHERMENT: &str = "key encipherment";
 
 /// The request is one PEM block with one PKCS#10 request and nothing else, and not too large. A second block, or bytes
@@ -51,16 +53,42 @@ pub fn extensions(case: &Case<'_>) -> Outcome {
     Ok(())
 }
 
-/// The key is ECDSA on P-256 (what kubelets make) or P-384, or RSA with 2048 to 8192 bits. Ed25519 and P-521 are refused:
-/// no kubelet makes them, and the check of the signature here can't do P-521.
+/// The key is one that the policy allows: by default ECDSA on P-256 (what kubelets make) or P-384, or RSA with 2048 to
+/// 8192 bits. Ed25519 and P-521 are always refused: no kubelet makes them, and the check of the signature here can't do
+/// P-521.
 pub fn key(case: &Case<'_>) -> Outcome {
-    let message = match &case.pkcs10()?.key {
-        Key::Ecdsa { .. } => return Ok(()),
-        Key::Rsa { modulus, .. } if RSA_BITS.contains(&Key::modulus_bits(modulus)) => return Ok(()),
-        Key::Rsa { modulus, .. } => format!("the RSA key has {} bits", Key::modulus_bits(modulus)),
-        Key::Other => "the key is of another kind".to_owned(),
+    let terms = case.facts.terms;
+    let key = &case.pkcs10()?.key;
+    let allows = |algorithm| terms.key_algorithms.contains(&algorithm);
+    let (allowed, found) = match key {
+        Key::Ecdsa { curve, .. } if *curve == OID_EC_P256 => {
+            (allows(RequestKeyAlgorithm::EcdsaP256), "an ECDSA key on P-256".to_owned())
+        }
+        Key::Ecdsa { .. } => (allows(RequestKeyAlgorithm::EcdsaP384), "an ECDSA key on P-384".to_owned()),
+        Key::Rsa { modulus, .. } => {
+            let bits = Key::modulus_bits(modulus);
+            let good = (terms.min_rsa_bits..=MAX_RSA_BITS).contains(&bits);
+            (good && allows(RequestKeyAlgorithm::Rsa), format!("an RSA key of {bits} bits"))
+        }
+        Key::Other => (false, "a key of another kind".to_owned()),
     };
-    Err(Answer::deny("KeyNotAllowed", format!("{message}; allowed are ECDSA P-256 and P-384, and RSA from 2048 bits")))
+    if allowed {
+        return Ok(());
+    }
+    let message = format!(
+        "the request has {found}; signingRequests allows {}, and RSA keys from {} bits on",
+        terms.key_algorithms.iter().map(|algorithm| name(*algorithm)).collect::<Vec<_>>().join(", "),
+        terms.min_rsa_bits
+    );
+    Err(Answer::deny("KeyNotAllowed", message))
+}
+
+const fn name(algorithm: RequestKeyAlgorithm) -> &'static str {
+    match algorithm {
+        RequestKeyAlgorithm::EcdsaP256 => "ECDSA-P256",
+        RequestKeyAlgorithm::EcdsaP384 => "ECDSA-P384",
+        RequestKeyAlgorithm::Rsa => "RSA",
+    }
 }
 
 /// The request is signed by its own key, so that nobody gets a certificate for a key that isn't theirs. The API server
@@ -90,14 +118,31 @@ pub fn canonical(case: &Case<'_>) -> Outcome {
 /// The usages are digital signature and server auth, with key encipherment or without it: kubelets leave that out for
 /// ECDSA keys since 1.27. An empty list passed an approver that looked for a subset; client auth would make the
 /// certificate log in as the node.
-pub fn usages(case: &Case<'_>) -> Outcome {
+pub fn serving_usages(case: &Case<'_>) -> Outcome {
+    usages(case, SERVER_AUTH)
+}
+
+/// The usages are digital signature and client auth, with key encipherment or without it (the signer's
+/// `ValidateKubeletClientCSR`). Server auth would let a node pass its client certificate for a server's.
+pub fn client_usages(case: &Case<'_>) -> Outcome {
+    usages(case, CLIENT_AUTH)
+}
+
+fn usages(case: &Case<'_>, purpose: &str) -> Outcome {
     let mut usages: Vec<&str> = case.request.usages.iter().map(String::as_str).collect();
     usages.sort_unstable();
-    if usages == [DIGITAL_SIGNATURE, SERVER_AUTH] || usages == [DIGITAL_SIGNATURE, KEY_ENCIPHERMENT, SERVER_AUTH] {
+    let mut allowed = [DIGITAL_SIGNATURE, purpose, KEY_ENCIPHERMENT];
+    let without = {
+        let mut two = [DIGITAL_SIGNATURE, purpose];
+        two.sort_unstable();
+        two
+    };
+    allowed.sort_unstable();
+    if usages == without || usages == allowed {
         return Ok(());
     }
     let message = format!(
-        "the usages are {}; allowed are {DIGITAL_SIGNATURE}, {SERVER_AUTH} and, optionally, {KEY_ENCIPHERMENT}",
+        "the usages are {}; allowed are {DIGITAL_SIGNATURE}, {purpose} and, optionally, {KEY_ENCIPHERMENT}",
         shown(&usages.join(", "))
     );
     Err(Answer::deny("UsagesNotAllowed", message))
@@ -106,7 +151,7 @@ pub fn usages(case: &Case<'_>) -> Outcome {
 /// The lifetime that is asked for is not longer than the policy allows. None is fine: then the signer's own maximum
 /// holds, and kubelets ask for none.
 pub fn expiration(case: &Case<'_>) -> Outcome {
-    let max = case.facts.policy.max_expiration_seconds;
+    let max = case.signer_terms()?.max_expiration_seconds;
     match case.request.expiration_seconds {
         Some(seconds) if seconds > max => Err(Answer::deny(
             "ExpirationTooLong",

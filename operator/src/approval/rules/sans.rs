@@ -6,18 +6,18 @@ use crate::approval::pkcs10::San;
 use crate::approval::reserved::NameReservation;
 use crate::approval::verdict::{Answer, shown};
 
-/// A machine with more names and addresses than this is none. It bounds the work for one request.
-const MAX_SANS: usize = 64;
-
-/// There is at least one name, and each is a DNS name or an IP address. The signer fails a request without names or with
+/// There is at least one name and not more than a machine has (kubeletServing.maxNames, which also bounds the work for
+/// one request), and each is a DNS name or an IP address. The signer fails a request without names or with
 /// an e-mail address or URI; a certificate for a URI is an identity in some meshes.
 pub fn kinds(case: &Case<'_>) -> Outcome {
     let sans = &case.pkcs10()?.sans;
     if sans.is_empty() {
         return Err(Answer::deny("SANMissing", "the request names no DNS name and no IP address".to_owned()));
     }
-    if sans.len() > MAX_SANS {
-        let message = format!("the request has {} names, more than {MAX_SANS}", sans.len());
+    let max = case.facts.terms.max_names;
+    if sans.len() > max {
+        let message =
+            format!("the request has {} names, more than kubeletServing.maxNames, which is {max}", sans.len());
         return Err(Answer::deny("TooManySANs", message));
     }
     for san in sans {
@@ -59,7 +59,7 @@ pub fn addresses(case: &Case<'_>) -> Outcome {
 pub fn reserved_names(case: &Case<'_>) -> Outcome {
     let node = case.node_name()?;
     for name in case.names()? {
-        if let Some(reservation) = case.facts.reserved.name(node, &name) {
+        if let Some(reservation) = case.facts.reserved.name(case.facts.nodes, node, &name) {
             let reason = match reservation {
                 NameReservation::AnotherNode => "AnotherNodesName",
                 _ => "ReservedName",
@@ -70,13 +70,21 @@ pub fn reserved_names(case: &Case<'_>) -> Outcome {
     Ok(())
 }
 
-/// Each DNS name is the name of the node that asks, whole: a prefix or a substring is another machine's
-/// (`a` and `auth.example`).
+/// Each DNS name is the name of the node that asks, alone or in a domain of the policy, and whole: a prefix or a substring
+/// is another machine's (`a` and `auth.example`).
 pub fn declared_names(case: &Case<'_>) -> Outcome {
     let node = case.node_name()?;
     for name in case.names()? {
-        if name.as_str() != node {
-            let message = format!("the DNS name {} is not the node's name {}", shown(name.as_str()), shown(node));
+        let rest = name.as_str().strip_prefix(node);
+        let in_domain = rest
+            .and_then(|rest| rest.strip_prefix('.'))
+            .is_some_and(|domain| case.facts.terms.dns_domains.iter().any(|allowed| allowed.as_str() == domain));
+        if rest != Some("") && !in_domain {
+            let message = format!(
+                "the DNS name {} is not the node's name {}, nor that in a domain of kubeletServing.dnsDomains",
+                shown(name.as_str()),
+                shown(node)
+            );
             return Err(Answer::deny("NameNotDeclared", message));
         }
     }

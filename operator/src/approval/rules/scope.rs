@@ -1,20 +1,15 @@
 //! Whether a request is ours to judge. These rules ignore; they neither deny nor let wait.
 
-use k8s_openapi::jiff::SignedDuration;
-
 use super::{Case, Outcome};
-use crate::approval::request::KUBELET_SERVING_SIGNER;
+use crate::approval::request::Signer;
 use crate::approval::verdict::{Answer, shown};
 
-/// Four times as long as a kubelet waits (15 minutes, `certificateWaitTimeout` of client-go), which also leaves room for
-/// clocks that differ.
-const MAX_AGE: SignedDuration = SignedDuration::from_hours(1);
-
-/// The request is for kubernetes.io/kubelet-serving. Another signer's certificates mean something else (one of
-/// kube-apiserver-client logs in); an approver that let the signer's check slip approved them all (deckhouse #22901).
+/// The request is for kubernetes.io/kubelet-serving or kubernetes.io/kube-apiserver-client-kubelet. Another signer's
+/// certificates mean something else (one of kube-apiserver-client logs in as anybody); an approver that let the signer's
+/// check slip approved them all (deckhouse #22901).
 pub fn signer(case: &Case<'_>) -> Outcome {
     let signer = &case.request.signer_name;
-    if signer == KUBELET_SERVING_SIGNER {
+    if case.request.signer().is_some() {
         return Ok(());
     }
     Err(Answer::ignore("OtherSigner", format!("the request is for the signer {}", shown(signer))))
@@ -29,22 +24,32 @@ pub fn open(case: &Case<'_>) -> Outcome {
     Err(Answer::ignore("AlreadySettled", "the request is approved, denied, failed, signed or being deleted".to_owned()))
 }
 
-/// The policy wants requests to be judged.
+/// The policy wants requests of this signer to be judged.
 pub fn enabled(case: &Case<'_>) -> Outcome {
-    if case.facts.policy.enabled {
+    if case.signer_terms()?.enabled {
         return Ok(());
     }
-    Err(Answer::ignore("ApprovalDisabled", "the CertificatePolicy has kubeletServing.enabled: false".to_owned()))
+    let field = match case.request.signer() {
+        Some(Signer::KubeletClient) => "kubeletClient",
+        _ => "kubeletServing",
+    };
+    Err(Answer::ignore("ApprovalDisabled", format!("the CertificatePolicy has {field}.enabled: false")))
 }
 
-/// The request is younger than an hour. The API server vouches for a requester at the moment of the request only: one
-/// that has waited for long may be of a machine that is gone, whose name another one has now. The kubelet has given up
-/// by then and asked again, and the controller-manager removes the request after a day.
+/// The request is younger than the policy's limit, by default an hour. The API server vouches for a requester at the
+/// moment of the request only: one that has waited for long may be of a machine that is gone, whose name another one has
+/// now. The kubelet has given up by then and asked again, and the controller-manager removes the request after a day.
 pub fn age(case: &Case<'_>) -> Outcome {
+    let limit = case.facts.terms.wait_limit;
     let message = match case.request.created {
-        Some(created) if case.now.duration_since(created) <= MAX_AGE => return Ok(()),
-        Some(_) => "the request is more than an hour old: no kubelet waits for it any more",
-        None => "the request does not say when it was made",
+        Some(created) if case.now.duration_since(created) <= limit => return Ok(()),
+        Some(_) => {
+            let minutes = limit.as_mins();
+            format!(
+                "the request is more than {minutes} minutes old (signingRequests.waitLimit): a kubelet has asked anew"
+            )
+        }
+        None => "the request does not say when it was made".to_owned(),
     };
-    Err(Answer::ignore("RequestTooOld", message.to_owned()))
+    Err(Answer::ignore("RequestTooOld", message))
 }

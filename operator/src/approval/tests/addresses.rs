@@ -51,19 +51,24 @@ fn waits_for_a_declared_address_that_the_node_does_not_report_yet() {
 }
 
 #[test]
-fn does_not_take_the_facts_of_another_node() {
+fn does_not_take_the_declaration_of_another_node() {
     let world = World::new();
-    let declaration = Declaration::of("worker1", &world.cluster, &world.pools);
-    let of_cp1 = Declaration::of("cp1", &world.cluster, &world.pools);
-    let reserved = Reserved::of(&world.cluster, &world.pools, &world.nodes);
-    let facts =
-        Facts { node: Some(&world.nodes[0]), declaration: &declaration, reserved: &reserved, policy: &world.policy };
+    let nodes = world.nodes.iter().cloned().collect::<Nodes>();
+    let facts = Facts {
+        nodes: &nodes,
+        declaration: &declaration("cp1", &world.cluster, &world.pools),
+        reserved: &reserved(&world.cluster, &world.pools),
+        terms: &Terms::default(),
+        pools: &BTreeSet::new(),
+        admitted: false,
+        resolved: &world.resolved,
+    };
     let judgement = judge(&world.request, &facts, world.now);
-    assert_eq!(judgement.reason, "NodeNotFound");
-    let last = judgement.answers.last().unwrap();
-    assert_eq!((last.rule, &last.answer), ("node-addresses", &Answer::NotJudged));
-    let facts = Facts { node: Some(&world.nodes[1]), declaration: &of_cp1, ..facts };
-    assert_eq!(judge(&world.request, &facts, world.now).reason, "NodeNotDeclared");
+    assert_eq!(judgement.reason, "NodeNotDeclared");
+    let answer = |name: &str| judgement.answers.iter().find(|answer| answer.rule == name).unwrap().answer.clone();
+    assert_eq!(answer("declared-addresses"), Answer::NotJudged);
+    let own = declaration("worker1", &world.cluster, &world.pools);
+    assert_eq!(judge(&world.request, &Facts { declaration: &own, ..facts }, world.now).verdict, Verdict::Approve);
 }
 
 #[test]
@@ -180,10 +185,10 @@ fn no_node_can_stop_another_by_reporting_its_listed_address() {
 fn waits_while_the_networks_of_the_cluster_cannot_be_read() {
     let mut world = World::new();
     world.cluster.network.service_cidrs = vec!["10.96.0.0/33".to_owned()];
-    world.waits("reserved-ranges", "ClusterSpecUnreadable");
+    world.waits("reserved-ranges", "ReservedUnknown");
     world.cluster.network.service_cidrs = vec![];
     world.cluster.network.pod_cidrs = vec!["x".to_owned()];
-    world.waits("reserved-ranges", "ClusterSpecUnreadable");
+    world.waits("reserved-ranges", "ReservedUnknown");
 }
 
 #[test]

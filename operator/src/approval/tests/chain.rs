@@ -1,11 +1,9 @@
 //! How the answers are summed up.
 
-use std::collections::BTreeSet;
-
 use keyplane_crds::OnViolation;
 
 use super::*;
-use crate::approval::{Answer, Case, RULES, Rule, judge_by};
+use crate::approval::{Answer, CLIENT_RULES, Case, Rule, SERVING_RULES, judge_by};
 
 type Outcome = Result<(), Answer>;
 
@@ -27,9 +25,15 @@ fn cannot_judge(_: &Case<'_>) -> Outcome {
 }
 
 fn sum_up(world: &World, rules: &'static [Rule]) -> Judgement {
-    let declaration = Declaration::of("worker1", &world.cluster, &world.pools);
-    let reserved = Reserved::of(&world.cluster, &world.pools, &world.nodes);
-    let facts = Facts { node: None, declaration: &declaration, reserved: &reserved, policy: &world.policy };
+    let facts = Facts {
+        nodes: &Nodes::default(),
+        declaration: &declaration("worker1", &world.cluster, &world.pools),
+        reserved: &reserved(&world.cluster, &world.pools),
+        terms: &Terms::default(),
+        pools: &BTreeSet::new(),
+        admitted: false,
+        resolved: &world.resolved,
+    };
     judge_by(rules, &world.request, &facts, world.now)
 }
 
@@ -61,11 +65,11 @@ fn an_approval_needs_every_rule_and_at_least_one() {
 #[test]
 fn a_policy_turns_deny_into_ignore_and_nothing_else() {
     let mut world = World::asked_for(&["kubernetes"], &[]);
-    world.policy.on_violation = OnViolation::Ignore;
+    world.policy.kubelet_serving.on_violation = OnViolation::Ignore;
     world.is(Verdict::Ignore, "reserved-names", "ReservedName");
     assert!(world.judge().violation);
     let mut world = World::new();
-    world.policy.on_violation = OnViolation::Ignore;
+    world.policy.kubelet_serving.on_violation = OnViolation::Ignore;
     world.is_approved();
     world.nodes.clear();
     world.waits("node", "NodeNotFound");
@@ -76,14 +80,16 @@ fn a_policy_turns_deny_into_ignore_and_nothing_else() {
 fn an_approval_says_what_was_checked() {
     let judgement = World::new().judge();
     assert_eq!((judgement.rule, judgement.reason), ("all", "AllRulesPassed"));
-    assert_eq!(judgement.answers.len(), RULES.len());
+    assert_eq!(judgement.answers.len(), SERVING_RULES.len());
     assert!(judgement.answers.iter().all(|answer| answer.answer == Answer::Pass));
 }
 
 #[test]
 fn the_names_of_the_rules_differ() {
-    let names: BTreeSet<&str> = RULES.iter().map(|rule| rule.name).collect();
-    assert_eq!(names.len(), RULES.len());
+    for rules in [SERVING_RULES, CLIENT_RULES] {
+        let names: BTreeSet<&str> = rules.iter().map(|rule| rule.name).collect();
+        assert_eq!(names.len(), rules.len());
+    }
 }
 
 #[test]

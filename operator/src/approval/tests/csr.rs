@@ -115,8 +115,9 @@ impl Csr {
         self
     }
 
-    pub fn der(&self) -> Vec<u8> {
-        let info = constructed(
+    /// What is signed.
+    pub fn info(&self) -> Vec<u8> {
+        constructed(
             der::SEQUENCE,
             &[
                 self.version.clone(),
@@ -125,13 +126,21 @@ impl Csr {
                 constructed(der::ATTRIBUTES, &self.attributes),
                 self.after_attributes.clone(),
             ],
-        );
-        let mut signature = self.key.sign(&info).unwrap();
+        )
+    }
+
+    pub fn der(&self) -> Vec<u8> {
+        self.sign(&self.info())
+    }
+
+    /// Signs whatever it is with the key of this request.
+    pub fn sign(&self, info: &[u8]) -> Vec<u8> {
+        let mut signature = self.key.sign(info).unwrap();
         if self.break_signature {
             *signature.last_mut().unwrap() ^= 1;
         }
         let algorithm = constructed(der::SEQUENCE, &self.signature_algorithm);
-        let mut der = constructed(der::SEQUENCE, &[info, algorithm, der::bit_string(&signature)]);
+        let mut der = constructed(der::SEQUENCE, &[info.to_vec(), algorithm, der::bit_string(&signature)]);
         der.extend_from_slice(&self.trailing);
         der
     }

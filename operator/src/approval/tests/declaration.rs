@@ -9,7 +9,7 @@ use crate::approval::declaration::Claim;
 
 fn claim(pools: &[NodePoolSpec], node: &str, address: &str) -> Option<Claim> {
     let address: IpAddr = address.parse().unwrap();
-    Declaration::of(node, &World::new().cluster, pools).claim(&address)
+    declaration(node, &World::new().cluster, pools).claim(&address)
 }
 
 #[test]
@@ -21,8 +21,8 @@ fn a_worker_pool_declares_nothing_about_a_control_plane_node() {
     assert_eq!(claim(&pools, "cp1", "10.0.0.66"), None);
     assert_eq!(claim(&pools, "cp1", "10.0.0.11"), Some(Claim::Listed));
     // Nor does it take an address from others by such an entry.
-    let reserved = Reserved::of(&World::new().cluster, &pools, &[]);
-    assert_eq!(reserved.address("worker1", &"10.0.0.66".parse().unwrap()), None);
+    let reserved = reserved(&World::new().cluster, &pools);
+    assert_eq!(reserved.address(&Nodes::default(), "worker1", &"10.0.0.66".parse().unwrap()), None);
 }
 
 #[test]
@@ -37,7 +37,7 @@ fn a_control_plane_pool_only_adds_to_nodes_of_the_control_plane() {
     assert_eq!(claim(&pools, "cp1", "10.0.0.11"), Some(Claim::Listed));
     assert_eq!(claim(&pools, "cp1", "10.0.0.12"), Some(Claim::Listed));
     assert_eq!(claim(&pools, "cp1", "10.0.3.1"), Some(Claim::InRange));
-    assert!(!Declaration::of("cp9", &World::new().cluster, &pools).is_declared());
+    assert!(!declaration("cp9", &World::new().cluster, &pools).is_declared());
     assert_eq!(claim(&pools, "cp9", "10.0.3.1"), None);
 }
 
@@ -60,13 +60,13 @@ fn a_selector_declares_the_nodes_that_match_and_the_addresses_in_its_ranges() {
     assert_eq!(claim(&pools, "w-1", "fd00:1::9"), Some(Claim::InRange));
     assert_eq!(claim(&pools, "w-1", "10.0.2.0"), None);
     assert_eq!(claim(&pools, "x-1", "10.0.1.0"), None);
-    assert!(!Declaration::of("x-1", &World::new().cluster, &pools).is_declared());
+    assert!(!declaration("x-1", &World::new().cluster, &pools).is_declared());
 }
 
 #[test]
 fn nothing_is_declared_about_servers_that_are_no_nodes() {
     let mut cluster = World::new().cluster;
-    assert!(Declaration::of("cp1", &cluster, &[]).is_declared());
+    assert!(declaration("cp1", &cluster, &[]).is_declared());
     cluster.control_plane.layout = Layout::Systemd;
     cluster.control_plane.register_nodes = false;
     // Not even a pool can lend an API server's name to a kubelet.
@@ -74,7 +74,10 @@ fn nothing_is_declared_about_servers_that_are_no_nodes() {
         pool(&json!({"machines": [{"name": "cp1", "addresses": ["10.0.0.11"]}]})),
         pool(&json!({"role": "ControlPlane", "selector": {"namePattern": "cp*", "addressCIDRs": ["10.0.0.0/24"]}})),
     ];
-    let declaration = Declaration::of("cp1", &cluster, &pools);
+    let declaration = declaration("cp1", &cluster, &pools);
     assert!(!declaration.is_declared());
-    assert_eq!(declaration.claim(&"10.0.0.11".parse().unwrap()), None);
+    let address: IpAddr = "10.0.0.11".parse().unwrap();
+    assert_eq!(declaration.claim(&address), None);
+    // And what the machine has stays its own.
+    assert!(reserved(&cluster, &pools).address(&Nodes::default(), "worker1", &address).is_some());
 }

@@ -252,7 +252,7 @@ fn denies_a_longer_lifetime_than_the_policy_allows() {
         world.request.expiration_seconds = seconds;
         if approved { world.is_approved() } else { world.is_denied("expiration", "ExpirationTooLong") }
     }
-    world.policy.max_expiration_seconds = 3600;
+    world.policy.kubelet_serving.max_expiration_seconds = 3600;
     world.request.expiration_seconds = Some(3601);
     world.is_denied("expiration", "ExpirationTooLong");
 }

@@ -2,22 +2,34 @@
 
 mod addresses;
 mod chain;
+mod client;
 mod csr;
 mod declaration;
 mod encoding;
+mod fuzz;
 mod identity;
+mod matrix;
 mod names;
+mod own_cluster;
+mod policy;
+mod property;
+mod queue;
 mod sans;
 mod scope;
+
+use std::collections::{BTreeMap, BTreeSet};
 
 use k8s_openapi::api::certificates::v1::CertificateSigningRequest;
 use k8s_openapi::api::core::v1::Node;
 use k8s_openapi::jiff::Timestamp;
-use keyplane_crds::{ClusterSpecSpec, KubeletServingPolicy, NodePoolSpec};
+use keyplane_crds::{CertificatePolicySpec, ClusterSpecSpec, NodePoolSpec};
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
-use super::{Declaration, Facts, Judgement, NodeFacts, Reserved, SigningRequest, Verdict, judge};
+use super::{
+    Approver, Declaration, Declarations, Facts, Judgement, NodeFacts, Nodes, Reserved, Resolved, SigningRequest, Terms,
+    Verdict, judge,
+};
 use csr::{Csr, address, dns};
 
 /// The time at which all requests of the tests were made.
@@ -29,7 +41,8 @@ struct World {
     cluster: ClusterSpecSpec,
     pools: Vec<NodePoolSpec>,
     nodes: Vec<NodeFacts>,
-    policy: KubeletServingPolicy,
+    policy: CertificatePolicySpec,
+    resolved: Resolved,
     request: SigningRequest,
     now: Timestamp,
 }
@@ -49,6 +62,19 @@ fn pool(value: &Value) -> NodePoolSpec {
     let mut pool = json!({"clusterRef": {"name": "demo"}});
     pool.as_object_mut().unwrap().extend(value.as_object().unwrap().clone());
     read(pool)
+}
+
+/// The pools as `pool0`, `pool1` and so on.
+fn named(pools: &[NodePoolSpec]) -> BTreeMap<String, NodePoolSpec> {
+    pools.iter().enumerate().map(|(index, pool)| (format!("pool{index}"), pool.clone())).collect()
+}
+
+fn declaration(node: &str, cluster: &ClusterSpecSpec, pools: &[NodePoolSpec]) -> Declaration {
+    Declarations::of_cluster(cluster, &named(pools)).of(node, std::iter::empty)
+}
+
+fn reserved(cluster: &ClusterSpecSpec, pools: &[NodePoolSpec]) -> Reserved {
+    Reserved::of_cluster(cluster, &Declarations::of_cluster(cluster, &named(pools)))
 }
 
 /// The object that a kubelet makes for a request.
@@ -84,7 +110,8 @@ impl World {
                 node("cp1", &[("InternalIP", "10.0.0.11"), ("Hostname", "cp1")]),
                 node("worker1", &[("InternalIP", "10.0.0.21"), ("InternalIP", "fd00::15"), ("Hostname", "worker1")]),
             ],
-            policy: KubeletServingPolicy::default(),
+            policy: CertificatePolicySpec::default(),
+            resolved: Resolved::default(),
             request: object("worker1", &Csr::of("worker1").named(&["worker1"], &["10.0.0.21", "fd00::15"]).pem()),
             now: "2026-11-23T12:00:05Z".parse().unwrap(),
         }
@@ -111,13 +138,15 @@ impl World {
         world
     }
 
+    fn approver(&self) -> Approver {
+        let terms = Terms::parse(&self.policy).unwrap();
+        let mut approver = Approver::of_cluster(&self.cluster, &named(&self.pools), terms);
+        approver.set_nodes(self.nodes.clone());
+        approver
+    }
+
     fn judge(&self) -> Judgement {
-        let name = self.request.node_name().unwrap_or_default();
-        let declaration = Declaration::of(name, &self.cluster, &self.pools);
-        let reserved = Reserved::of(&self.cluster, &self.pools, &self.nodes);
-        let node = self.nodes.iter().find(|node| node.name == name);
-        let facts = Facts { node, declaration: &declaration, reserved: &reserved, policy: &self.policy };
-        judge(&self.request, &facts, self.now)
+        self.approver().judge(&self.request, &self.resolved, self.now)
     }
 
     #[track_caller]

@@ -4,9 +4,13 @@ use super::*;
 
 #[test]
 fn ignores_a_request_for_another_signer() {
-    for signer in
-        ["kubernetes.io/kube-apiserver-client", "kubernetes.io/kube-apiserver-client-kubelet", "", "example.com/x"]
-    {
+    for signer in [
+        "kubernetes.io/kube-apiserver-client",
+        "kubernetes.io/legacy-unknown",
+        "Kubernetes.io/kubelet-serving",
+        "",
+        "x",
+    ] {
         let mut world = World::new();
         world.request.signer_name = signer.to_owned();
         world.is(Verdict::Ignore, "signer", "OtherSigner");
@@ -44,7 +48,7 @@ fn leaves_a_request_alone_that_has_a_verdict_or_a_certificate() {
 #[test]
 fn ignores_everything_where_the_policy_is_off() {
     let mut world = World::new();
-    world.policy.enabled = false;
+    world.policy.kubelet_serving.enabled = false;
     world.is(Verdict::Ignore, "enabled", "ApprovalDisabled");
 }
 

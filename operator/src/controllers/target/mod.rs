@@ -15,9 +15,12 @@ mod nodes;
 mod preparation;
 mod serving;
 mod session;
-mod signing_requests;
+pub(super) mod signing_requests;
 mod static_pods;
+mod telling;
 mod tokens;
+pub(super) mod verdicts;
+pub(super) mod waiting;
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -47,8 +50,8 @@ pub struct Brief {
     pub addons: Version,
     /// The bundle that the target's servers are verified with.
     pub trust: String,
-    /// The pools of the cluster.
-    pub pools: Vec<NodePoolSpec>,
+    /// The pools of the cluster, by name.
+    pub pools: BTreeMap<String, NodePoolSpec>,
     /// Those of them whose machines join with a token.
     pub workers: Vec<Pool>,
     /// Pools that are being deleted, whose tokens are to be revoked.

@@ -1,4 +1,4 @@
-//! The Nodes of a target, as the watch tells of them.
+//! The Nodes of a target, as the watch tells of them. What the approver looks at it keeps itself.
 
 use std::collections::BTreeMap;
 
@@ -7,7 +7,6 @@ use k8s_openapi::api::core::v1::Node;
 use kube::runtime::watcher::Event;
 
 use super::listing::Listing;
-use crate::approval::NodeFacts;
 use crate::join::Pool;
 use crate::join::state::NodeState;
 use crate::manifests::systemd::{PodRanges, pod_ranges};
@@ -15,7 +14,6 @@ use crate::manifests::systemd::{PodRanges, pod_ranges};
 /// What is known of a Node.
 #[derive(Debug, PartialEq)]
 struct Known {
-    facts: NodeFacts,
     state: NodeState,
     pod_ranges: Vec<IpNet>,
     kubelet: String,
@@ -34,11 +32,6 @@ impl Nodes {
     /// Whether there has been a complete list.
     pub(super) fn are_listed(&self) -> bool {
         self.0.is_complete()
-    }
-
-    /// What the rules look at.
-    pub(super) fn facts(&self) -> BTreeMap<String, NodeFacts> {
-        self.0.known().iter().map(|(name, node)| (name.clone(), node.facts.clone())).collect()
     }
 
     /// The ranges of Pod addresses of every Node that has some.
@@ -68,8 +61,7 @@ impl From<&Node> for Known {
     fn from(node: &Node) -> Self {
         let info = node.status.as_ref().and_then(|status| status.node_info.as_ref());
         let kubelet = info.map(|info| info.kubelet_version.clone()).unwrap_or_default();
-        let (facts, state) = (NodeFacts::from(node), NodeState::from(node));
-        Self { facts, state, pod_ranges: pod_ranges(node), kubelet }
+        Self { state: NodeState::from(node), pod_ranges: pod_ranges(node), kubelet }
     }
 }
 

@@ -2,13 +2,13 @@
 //! granted.
 
 use kube::Client;
-use kube::api::{Api, DynamicObject};
+use kube::api::{Api, DeleteParams, DynamicObject, Preconditions};
 
 use super::{Brief, credentials};
 use crate::cluster::Version;
 use crate::join;
 use crate::kube::apply::apply;
-use crate::kube::causes;
+use crate::kube::{FIELD_MANAGER, causes};
 use crate::target::{self, TargetObject};
 
 /// Why a target is not prepared: a condition's reason and message.
@@ -53,6 +53,10 @@ pub(super) struct Prepared {
     pub(super) mended: Vec<String>,
     /// The version in kubeadm-config, if it is newer than what belongs there.
     pub(super) configured_ahead: Option<Version>,
+    /// Objects that were taken away with the super-admin's credential.
+    pub(super) removed: Vec<String>,
+    /// Objects of somebody else that should not be there.
+    pub(super) foreign: Vec<String>,
 }
 
 /// Looks at every object, and applies what is missing or different.
@@ -87,11 +91,48 @@ pub(super) async fn prepare(client: &Client, management: &Client, brief: &Brief)
             prepared.granted.push(wanted.describe());
         }
     }
+    for unwanted in target::unwanted(&brief.cluster) {
+        remove(client, management, brief, &unwanted, &mut prepared).await?;
+    }
     for wanted in to_mend {
         put(client, brief, &wanted).await?;
         prepared.mended.push(wanted.describe());
     }
     Ok(prepared)
+}
+
+/// Takes an object away that Keyplane has applied; one of somebody else's is told of.
+async fn remove(
+    client: &Client,
+    management: &Client,
+    brief: &Brief,
+    unwanted: &TargetObject,
+    prepared: &mut Prepared,
+) -> Result<(), Unavailable> {
+    let name = unwanted.object.metadata.name.clone().unwrap_or_default();
+    let found = api(client, unwanted).get_opt(&name).await.map_err(|error| Unavailable::from_error(brief, &error))?;
+    let Some(found) = found else { return Ok(()) };
+    if !applied_by_us(&found) {
+        prepared.foreign.push(unwanted.describe());
+        return Ok(());
+    }
+    let privileged = credentials::super_admin(management, brief).await?;
+    // The very object that was seen, and not one that somebody makes meanwhile.
+    let preconditions =
+        Preconditions { uid: found.metadata.uid.clone(), resource_version: found.metadata.resource_version.clone() };
+    let params = DeleteParams { preconditions: Some(preconditions), ..DeleteParams::default() };
+    match api(&privileged, unwanted).delete(&name, &params).await {
+        Ok(_) => prepared.removed.push(unwanted.describe()),
+        Err(kube::Error::Api(status)) if status.code == 404 || status.code == 409 => {}
+        Err(error) => return Err(Unavailable::from_error(brief, &error)),
+    }
+    Ok(())
+}
+
+/// Whether Keyplane has applied the object: its field manager is on it.
+fn applied_by_us(found: &DynamicObject) -> bool {
+    let managers = found.metadata.managed_fields.iter().flatten();
+    managers.into_iter().any(|entry| entry.manager.as_deref() == Some(FIELD_MANAGER))
 }
 
 pub(super) async fn put(client: &Client, brief: &Brief, wanted: &TargetObject) -> Result<(), Unavailable> {

@@ -16,16 +16,16 @@ use kube::runtime::WatchStreamExt;
 use kube::runtime::watcher::{self, Event, watcher};
 use kube::{Client, ResourceExt};
 use tokio::sync::{Notify, watch};
-use tokio::time::{Instant, MissedTickBehavior, interval, interval_at, sleep, timeout};
+use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep, sleep_until, timeout};
 
-use super::addons::{Addons, Done};
+use super::addons::Addons;
 use super::credentials::{self, Clients};
 use super::nodes::Nodes;
-use super::preparation::{Prepared, Unavailable, prepare};
+use super::preparation::{Unavailable, prepare};
 use super::signing_requests::SigningRequests;
 use super::tokens::Tokens;
 use super::{Brief, Findings, PoolTrigger};
-use crate::approval::{KUBELET_CLIENT_SIGNER, KUBELET_SERVING_SIGNER};
+use crate::approval::KUBELET_CLIENT_SIGNER;
 use crate::join::mark_worker;
 use crate::join::state::{Facts, Request, TokenState};
 use crate::kube::backoff;
@@ -42,8 +42,10 @@ const PROBE_TIMEOUT: Duration = Duration::from_secs(10);
 const WORK_TIMEOUT: Duration = Duration::from_mins(1);
 /// How often the objects in the target are looked at again.
 const PREPARE_PERIOD: Duration = Duration::from_mins(10);
-/// How often requests that wait are looked at.
-const RETRY_PERIOD: Duration = Duration::from_secs(1);
+/// That nothing waits is not said before it would have shown: else a new session would take back what the last one said.
+const SETTLING: Duration = Duration::from_mins(2);
+/// How long to wait after news of machines before tokens are looked at: machines come in groups.
+const TOKEN_GATHER: Duration = Duration::from_secs(1);
 /// How soon a token that could not be made or revoked is tried again.
 const TOKEN_RETRY: Duration = Duration::from_secs(10);
 /// The longest wait before a target that does not answer is tried again: somebody may be waiting for it to come up.
@@ -108,6 +110,14 @@ impl Session {
         }
     }
 
+    /// Keeps which pools have requests that wait.
+    fn learn_waiting(&self, judge: &SigningRequests, connected: Instant) {
+        let waiting = judge.waiting().by_pool();
+        if !waiting.is_empty() || connected.elapsed() >= SETTLING {
+            self.learn_of_machines(|facts| facts.waiting = Some(waiting));
+        }
+    }
+
     /// Works with the target until the certificate is to be renewed (`Ok`) or something fails.
     async fn connected(&self, brief: &Brief, failures: &mut u32) -> Result<(), Unavailable> {
         let Clients { shared: client, of_each } = credentials::own(&self.management, brief).await?;
@@ -122,9 +132,9 @@ impl Session {
 
         let watched_nodes = watcher(Api::<Node>::all(client.clone()), watcher::Config::default());
         let mut watched_nodes = pin!(watched_nodes.default_backoff());
+        let mut judge = SigningRequests::of_target(client.clone(), brief, self.events.clone(), self.metrics.clone());
         let requests = Api::<DeserializeGuard<CertificateSigningRequest>>::all(client.clone());
-        let serving = watcher::Config::default().fields(&format!("spec.signerName={KUBELET_SERVING_SIGNER}"));
-        let mut requests = pin!(watcher(requests, serving).default_backoff());
+        let mut requests = pin!(watcher(requests, judge.watch_config()).default_backoff());
         // A field selector names one signer, so the requests of kubelets that join are another watch.
         let first_requests = Api::<DeserializeGuard<CertificateSigningRequest>>::all(client.clone());
         let clients = watcher::Config::default().fields(&format!("spec.signerName={KUBELET_CLIENT_SIGNER}"));
@@ -133,21 +143,21 @@ impl Session {
         let mut tokens_due = Some(Instant::now());
         let mut machines = pin!(self.look_at_machines(&client, brief));
         let mut nodes = Nodes::default();
-        let mut judge = SigningRequests::new(client.clone(), brief, self.events.clone(), self.metrics.clone());
         let mut probes = interval_at(Instant::now() + PROBE_PERIOD, PROBE_PERIOD);
         let mut preparations = interval_at(Instant::now() + PREPARE_PERIOD, PREPARE_PERIOD);
-        let mut retries = interval(RETRY_PERIOD);
-        for timer in [&mut probes, &mut preparations, &mut retries] {
+        for timer in [&mut probes, &mut preparations] {
             timer.set_missed_tick_behavior(MissedTickBehavior::Delay);
         }
         let mut renewal = pin!(sleep(CLIENT_VALIDITY / 2));
         let mut addons = pin!(self.keep_addons(&client, brief));
         let mut silent = 0;
+        let connected = Instant::now();
         loop {
             tokio::select! {
                 () = &mut renewal => return Ok(()),
                 event = watched_nodes.next() => match event {
                     Some(Ok(event)) => {
+                        judge.node_event(&event);
                         // A kubelet updates its Node all the time; most of it is nothing new here.
                         if nodes.take(&event) && nodes.are_listed() {
                             let declared = brief.cluster.machines().map(|node| node.name.as_str());
@@ -156,12 +166,11 @@ impl Session {
                                 facts.kubelets = nodes.kubelets();
                                 facts.pod_ranges = Some(nodes.pod_ranges());
                             });
-                            judge.nodes_changed(nodes.facts());
                             self.learn_of_machines(|facts| {
                                 facts.nodes = Some(nodes.of_pools(&brief.workers));
                                 facts.pod_ranges = Some(nodes.pod_ranges());
                             });
-                            tokens_due = Some(Instant::now());
+                            tokens_due = Some(soon(tokens_due));
                         }
                         if let Event::Apply(node) | Event::InitApply(node) = event {
                             within(brief, self.mark(&client, brief, &node)).await?;
@@ -172,11 +181,7 @@ impl Session {
                 },
                 ended = &mut machines => return Err(ended),
                 event = requests.next() => match event {
-                    Some(Ok(Event::Apply(request) | Event::InitApply(request))) => judge.seen(&request),
-                    Some(Ok(Event::Delete(request))) => judge.gone(&request.name_any()),
-                    // A new list follows: what is not in it is gone.
-                    Some(Ok(Event::Init)) => judge.forget_all(),
-                    Some(Ok(Event::InitDone)) => {}
+                    Some(Ok(event)) => judge.request_event(event),
                     Some(Err(error)) => tracing::debug!(cluster = %self.findings.object, %error, "watching requests"),
                     None => return Err(Unavailable::new("WatchEnded", "the watch of requests ended")),
                 },
@@ -186,21 +191,23 @@ impl Session {
                     Some(Err(error)) => tracing::debug!(cluster = %self.findings.object, %error, "watching first requests"),
                     None => return Err(Unavailable::new("WatchEnded", "the watch of requests ended")),
                 },
-                () = self.wake.notified() => tokens_due = Some(Instant::now()),
-                _ = retries.tick(), if nodes.are_listed() => {
+                () = self.wake.notified() => tokens_due = Some(soon(tokens_due)),
+                () = sleep_until(judge.wake()) => {
                     within(brief, judge.work(Timestamp::now())).await?;
-                    if tokens_due.is_some_and(|due| due <= Instant::now()) {
-                        tokens_due = self.keep_tokens(brief, &tokens, &nodes).await?;
-                    }
+                    self.learn_waiting(&judge, connected);
+                }
+                () = at(tokens_due), if nodes.are_listed() => {
+                    tokens_due = self.keep_tokens(brief, &tokens, &nodes).await?;
                 }
                 _ = preparations.tick() => {
                     self.tell(brief, within(brief, prepare(&client, &self.management, brief)).await??).await;
                     // A token's half-life, and a kubelet's silence, come by the clock.
-                    tokens_due = Some(Instant::now());
+                    tokens_due = Some(soon(tokens_due));
                 }
                 _ = probes.tick() => match probe(&client, brief).await {
                     Ok(()) => {
                         silent = 0;
+                        self.learn_waiting(&judge, connected);
                         let api_servers = probe_each(&of_each, brief).await;
                         self.findings.learn(|facts| facts.api_servers = api_servers);
                     }
@@ -239,23 +246,6 @@ impl Session {
         }
     }
 
-    async fn tell(&self, brief: &Brief, prepared: Prepared) {
-        self.findings.learn(|facts| facts.configured_ahead = prepared.configured_ahead);
-        if !prepared.granted.is_empty() {
-            let note = format!(
-                "granted rights in the target with the super-admin's credential, applied {}",
-                prepared.granted.join(", ")
-            );
-            tracing::info!(cluster = %self.findings.object, note, "target prepared");
-            self.events.normal(&brief.reference, "TargetPrepared", "Prepare", &note).await;
-        }
-        if !prepared.mended.is_empty() {
-            let note = format!("put right in the target: {}", prepared.mended.join(", "));
-            tracing::info!(cluster = %self.findings.object, note, "target mended");
-            self.events.normal(&brief.reference, "TargetMended", "Mend", &note).await;
-        }
-    }
-
     /// Makes, revokes and notes tokens; says when to try again what failed.
     async fn keep_tokens(
         &self,
@@ -273,19 +263,6 @@ impl Session {
     fn learn_addons(&self, addons: &Addons<'_>) {
         if let Some(known) = addons.facts() {
             self.findings.learn(|facts| facts.addons = Some(known));
-        }
-    }
-
-    async fn tell_addons(&self, brief: &Brief, done: Done) {
-        for (objects, reason, action, what) in [
-            (done.applied, "AddonsApplied", "Apply", "applied add-ons in the target"),
-            (done.removed, "AddonsRemoved", "Remove", "took add-ons out of the target"),
-        ] {
-            if !objects.is_empty() {
-                let note = format!("{what}: {}", objects.join(", "));
-                tracing::info!(cluster = %self.findings.object, note, "add-ons");
-                self.events.normal(&brief.reference, reason, action, &note).await;
-            }
         }
     }
 
@@ -334,6 +311,20 @@ impl Session {
             // The watch brings the Node again with its next change.
             Err(error) => tracing::info!(cluster = %self.findings.object, node = name, %error, "Node not marked yet"),
         }
+    }
+}
+
+/// A second from now, or what was due before that.
+fn soon(due: Option<Instant>) -> Instant {
+    let soon = Instant::now() + TOKEN_GATHER;
+    due.map_or(soon, |due| due.min(soon))
+}
+
+/// Waits for the time, for ever where there is none.
+async fn at(time: Option<Instant>) {
+    match time {
+        Some(time) => sleep_until(time).await,
+        None => std::future::pending().await,
     }
 }
 

@@ -1,242 +1,306 @@
-//! Judges a target's kubelet requests and writes the verdicts. The judging itself is [`crate::approval`]'s.
+//! Judges a cluster's kubelet requests as its watches tell of them. The judging itself is [`crate::approval`]'s, the
+//! writing `verdicts.rs`'s.
 
-use std::collections::BTreeMap;
+use std::collections::BTreeSet;
+use std::time::Duration;
 
+use futures::StreamExt;
+use futures::stream;
 use k8s_openapi::api::certificates::v1::CertificateSigningRequest;
-use k8s_openapi::jiff::Timestamp;
-use kube::api::{Api, Patch, PatchParams};
+use k8s_openapi::api::core::v1::Node;
+use k8s_openapi::jiff::{SignedDuration, Timestamp};
+use kube::api::Api;
 use kube::core::DeserializeGuard;
+use kube::runtime::watcher::{self, Event};
 use kube::{Client, ResourceExt};
-use serde_json::json;
+use tokio::time::Instant;
 
 use super::Brief;
-use crate::approval::{Declaration, Facts, Judgement, NodeFacts, Reserved, SigningRequest, Verdict, judge};
-use crate::kube::FIELD_MANAGER;
-use crate::kube::backoff;
+use super::verdicts::{Judged, LASTING_WAITS, Outcome, Place, Verdicts};
+use super::waiting::{Waiting, WaitingRequest};
+use crate::approval::{
+    Approver, Bucket, KUBELET_SERVING_SIGNER, Limits, NodeFacts, Queue, Rate, Resolved, Signer, SigningRequest, Turn,
+    Verdict,
+};
 use crate::kube::events::Events;
+use crate::kube::{backoff, resolve};
 use crate::metrics::Metrics;
 
-/// After so many waits, which is about half a minute, a wait is no longer a matter of order and deserves an Event.
-const LASTING_WAITS: u32 = 6;
+/// How many requests are judged before the watches are looked at again.
+const BATCH: usize = 256;
+
+/// How many verdicts are under way at once: enough to hide the API server's answer time, and few of its in-flight limit.
+const WRITERS: usize = 16;
+
+/// How long to wait after a request was seen: what comes together is judged together, the newest first.
+const GATHER: Duration = Duration::from_millis(20);
+
+/// How many Events tell of approvals: a burst as client-go's broadcaster allows it (25), then one in five seconds. The
+/// condition of each request, the log and the metrics tell of all of them.
+const APPROVAL_EVENTS: Rate = Rate { burst: 25, refill: SignedDuration::from_secs(5) };
+
+/// As good as never: something will have happened before.
+const LONGEST_SLEEP: Duration = Duration::from_hours(24);
 
 /// The requests that have no verdict yet.
-pub(super) struct SigningRequests<'a> {
-    api: Api<CertificateSigningRequest>,
-    brief: &'a Brief,
-    events: Events,
-    metrics: Metrics,
-    nodes: BTreeMap<String, NodeFacts>,
-    reserved: Reserved,
-    pending: BTreeMap<String, Pending>,
+pub(in crate::controllers) struct SigningRequests {
+    verdicts: Verdicts,
+    approver: Approver,
+    queue: Queue,
+    approval_events: Bucket,
+    /// The Nodes of a list that is under way.
+    listed_nodes: Vec<NodeFacts>,
+    /// The requests of a list that is under way.
+    listed_requests: Option<BTreeSet<String>>,
+    /// Whether there has been a complete list of Nodes, and of requests.
+    nodes_known: bool,
+    requests_known: bool,
+    waiting: Waiting,
+    wake: Option<Instant>,
 }
 
-struct Pending {
-    request: SigningRequest,
-    /// How often it was judged to wait.
-    waits: u32,
-    due: Option<Timestamp>,
-    /// What was last told about it, so that it is told once.
-    told: Option<&'static str>,
-}
-
-impl<'a> SigningRequests<'a> {
-    pub(super) fn new(client: Client, brief: &'a Brief, events: Events, metrics: Metrics) -> Self {
-        let reserved = Reserved::of(&brief.cluster.spec, &brief.pools, &[]);
+impl SigningRequests {
+    pub(in crate::controllers) fn new(
+        client: Client,
+        approver: Approver,
+        place: Place,
+        events: Events,
+        metrics: Metrics,
+    ) -> Self {
+        let terms = approver.terms();
+        let limits = Limits { per_node: terms.pending_per_node, per_requester: terms.pending_per_requester };
         Self {
-            api: Api::all(client),
-            brief,
-            events,
-            metrics,
-            nodes: BTreeMap::new(),
-            reserved,
-            pending: BTreeMap::new(),
+            verdicts: Verdicts { api: Api::all(client), place, events, metrics },
+            approver,
+            queue: Queue::new(limits),
+            approval_events: Bucket::default(),
+            listed_nodes: vec![],
+            listed_requests: None,
+            nodes_known: false,
+            requests_known: false,
+            waiting: Waiting::default(),
+            wake: None,
+        }
+    }
+
+    /// For the requests of a target.
+    pub(super) fn of_target(client: Client, brief: &Brief, events: Events, metrics: Metrics) -> Self {
+        let cluster = &brief.cluster;
+        let approver = Approver::of_cluster(&cluster.spec, &brief.pools, cluster.policy.requests.clone());
+        let place = Place {
+            labels: [cluster.namespace.clone(), cluster.name.clone()],
+            policy: match &cluster.spec.certificate_policy_ref {
+                Some(reference) => format!("CertificatePolicy {}", reference.name),
+                None => "the default policy".to_owned(),
+            },
+            about: Some(brief.reference.clone()),
+        };
+        Self::new(client, approver, place, events, metrics)
+    }
+
+    /// How the requests are watched: those of one signer, or, where client certificates are judged too, all.
+    pub(in crate::controllers) fn watch_config(&self) -> watcher::Config {
+        if self.approver.terms().of(Signer::KubeletClient).enabled {
+            return watcher::Config::default();
+        }
+        watcher::Config::default().fields(&format!("spec.signerName={KUBELET_SERVING_SIGNER}"))
+    }
+
+    /// When there is work, at the earliest. Before both lists are complete there is none: a Node that is not known yet may
+    /// have the address, and an approved request the seat, that a request asks for.
+    pub(in crate::controllers) fn wake(&self) -> Instant {
+        let wake = self.wake.filter(|_| self.nodes_known && self.requests_known);
+        wake.unwrap_or_else(|| Instant::now() + LONGEST_SLEEP)
+    }
+
+    fn wake_soon(&mut self) {
+        let soon = Instant::now() + GATHER;
+        self.wake = Some(self.wake.map_or(soon, |wake| wake.min(soon)));
+    }
+
+    /// What the watch of Nodes tells. A list counts only once it is complete: half a list would look as if the other
+    /// Nodes' names and addresses were free.
+    pub(in crate::controllers) fn node_event(&mut self, event: &Event<Node>) {
+        match event {
+            Event::Init => self.listed_nodes.clear(),
+            Event::InitApply(node) => self.listed_nodes.push(NodeFacts::from(node)),
+            Event::InitDone => {
+                self.nodes_known = true;
+                if self.approver.set_nodes(std::mem::take(&mut self.listed_nodes)) {
+                    self.queue.wake_all();
+                    self.wake_soon();
+                }
+            }
+            Event::Apply(node) => {
+                // A kubelet updates its Node all the time; most of it is nothing new here.
+                if self.approver.node_seen(NodeFacts::from(node)) {
+                    self.queue.wake(&node.name_any());
+                    self.wake_soon();
+                }
+            }
+            Event::Delete(node) => {
+                if self.approver.node_gone(&node.name_any()) {
+                    self.queue.wake_all();
+                    self.wake_soon();
+                }
+            }
+        }
+    }
+
+    /// What the watch of requests tells.
+    pub(in crate::controllers) fn request_event(&mut self, event: Event<DeserializeGuard<CertificateSigningRequest>>) {
+        match event {
+            Event::Init => self.listed_requests = Some(BTreeSet::new()),
+            Event::InitApply(request) => {
+                if let Some(listed) = &mut self.listed_requests {
+                    listed.insert(request.name_any());
+                }
+                self.seen(&request);
+            }
+            Event::InitDone => {
+                self.requests_known = true;
+                if let Some(listed) = self.listed_requests.take() {
+                    self.queue.retain(&listed);
+                    self.waiting.retain(&listed);
+                    self.approver.retain_requests(&listed);
+                }
+            }
+            Event::Apply(request) => self.seen(&request),
+            Event::Delete(request) => {
+                self.approver.request_gone(&request.name_any());
+                self.gone(&request.name_any());
+            }
         }
     }
 
     /// A request was made or has changed.
-    pub(super) fn seen(&mut self, request: &DeserializeGuard<CertificateSigningRequest>) {
+    fn seen(&mut self, request: &DeserializeGuard<CertificateSigningRequest>) {
         let name = request.name_any();
-        match &request.0 {
-            Ok(request) => {
-                let request = SigningRequest::from(request);
-                if request.settled {
-                    self.gone(&name);
-                } else {
-                    let (waits, told) = self.pending.get(&name).map_or((0, None), |known| (known.waits, known.told));
-                    self.pending.insert(name, Pending { request, waits, due: None, told });
-                }
-            }
+        let request = match &request.0 {
+            Ok(request) => SigningRequest::from(request),
             Err(error) => {
                 tracing::warn!(request = name, %error, "a request that can't be read is left alone");
-                self.gone(&name);
+                return self.gone(&name);
             }
+        };
+        let Some(signer) = request.signer() else { return };
+        if request.approved {
+            self.approver.approved(&request);
         }
+        if request.settled || !self.approver.terms().of(signer).enabled {
+            return self.gone(&name);
+        }
+        for superseded in self.queue.put(request) {
+            tracing::info!(request = superseded, "left pending: the node has newer requests");
+        }
+        self.wake_soon();
     }
 
-    /// A request is no longer there.
-    pub(super) fn gone(&mut self, name: &str) {
-        self.pending.remove(name);
+    /// A request is no longer there, or has a verdict.
+    fn gone(&mut self, name: &str) {
+        self.queue.remove(name);
+        self.waiting.settled(name);
+        self.wake_soon();
     }
 
-    /// The requests are listed anew.
-    pub(super) fn forget_all(&mut self) {
-        self.pending.clear();
-    }
-
-    /// Nodes have changed: what waits for one is judged again at once.
-    pub(super) fn nodes_changed(&mut self, nodes: BTreeMap<String, NodeFacts>) {
-        if nodes == self.nodes {
-            return;
-        }
-        let facts: Vec<_> = nodes.values().cloned().collect();
-        self.reserved = Reserved::of(&self.brief.cluster.spec, &self.brief.pools, &facts);
-        self.nodes = nodes;
-        for pending in self.pending.values_mut() {
-            pending.due = None;
-        }
+    /// The requests that have waited for long.
+    pub(in crate::controllers) fn waiting(&self) -> &Waiting {
+        &self.waiting
     }
 
     /// Judges what is due.
-    pub(super) async fn work(&mut self, now: Timestamp) {
-        let due: Vec<_> = self
-            .pending
-            .iter()
-            .filter(|(_, pending)| pending.due.is_none_or(|due| due <= now))
-            .map(|(name, _)| name.clone())
-            .collect();
-        for name in due {
-            if let Some(pending) = self.pending.remove(&name)
-                && let Some(pending) = self.settle(pending, now).await
-            {
-                self.pending.insert(name, pending);
-            }
-        }
-        let cluster = &self.brief.cluster;
-        let waiting = i64::try_from(self.pending.len()).unwrap_or(i64::MAX);
-        self.metrics.csr_waiting.with_label_values(&[&cluster.namespace, &cluster.name]).set(waiting);
-    }
-
-    /// Judges a request, and writes the verdict; gives it back if it waits.
-    async fn settle(&self, mut pending: Pending, now: Timestamp) -> Option<Pending> {
-        let policy = &self.brief.cluster.policy.kubelet_serving;
-        if !policy.enabled {
-            return None;
-        }
-        let node = pending.request.node_name();
-        let declaration = Declaration::of(node.unwrap_or_default(), &self.brief.cluster.spec, &self.brief.pools);
-        let facts = Facts {
-            node: node.and_then(|node| self.nodes.get(node)),
-            declaration: &declaration,
-            reserved: &self.reserved,
-            policy,
+    pub(in crate::controllers) async fn work(&mut self, now: Timestamp) {
+        let turns = self.queue.take(now, BATCH);
+        let judged = self.judge(turns, now).await;
+        let verdicts = &self.verdicts;
+        let write = |judged: Judged| async move {
+            let outcome = verdicts.settle(&judged).await;
+            (judged, outcome)
         };
-        let judgement = judge(&pending.request, &facts, now);
-        let written = match judgement.verdict {
-            Verdict::Approve => self.write(&pending.request, "Approved", &judgement).await,
-            Verdict::Deny => self.write(&pending.request, "Denied", &judgement).await,
-            Verdict::Wait => {
-                pending.waits += 1;
-                pending.due = now.checked_add(backoff::delay(pending.waits)).ok();
-                if pending.told != Some(judgement.reason) {
-                    pending.told = Some(judgement.reason);
-                    self.count(&judgement);
-                    tracing::info!(
-                        request = pending.request.name,
-                        user = pending.request.username,
-                        rule = judgement.rule,
-                        reason = judgement.reason,
-                        message = judgement.message,
-                        "request waits"
-                    );
-                }
-                if pending.waits == LASTING_WAITS {
-                    let note = format!(
-                        "{} of {} waits: {}",
-                        pending.request.name, pending.request.username, judgement.message
-                    );
-                    self.events.warning(&self.brief.reference, judgement.reason, "Wait", &note).await;
-                }
-                return Some(pending);
-            }
-            Verdict::Ignore => Ok(Outcome::Written),
-        };
-        match written {
-            Ok(Outcome::Written) => {
-                self.count(&judgement);
-                self.tell(&pending.request, &judgement).await;
-                None
-            }
-            // It has changed since it was judged. The watch may have brought the change already, so it is fetched.
-            Ok(Outcome::Outdated) => match self.api.get_opt(&pending.request.name).await {
-                Ok(Some(request)) => Some(SigningRequest::from(&request))
-                    .filter(|request| !request.settled)
-                    .map(|request| Pending { request, ..pending }),
-                Ok(None) => None,
-                Err(_) => Some(pending),
-            },
-            Err(error) => {
-                tracing::warn!(request = pending.request.name, %error, "the verdict could not be written");
-                pending.waits += 1;
-                pending.due = now.checked_add(backoff::delay(pending.waits)).ok();
-                Some(pending)
-            }
+        let outcomes: Vec<_> = stream::iter(judged).map(write).buffer_unordered(WRITERS).collect().await;
+        for (judged, outcome) in outcomes {
+            self.keep(judged, outcome, now);
         }
-    }
-
-    /// Writes a verdict on the very version of the request that was judged.
-    async fn write(
-        &self,
-        request: &SigningRequest,
-        condition: &str,
-        judgement: &Judgement,
-    ) -> Result<Outcome, kube::Error> {
-        let patch = json!({
-            "metadata": {"resourceVersion": request.resource_version, "uid": request.uid},
-            "status": {"conditions": [{
-                "type": condition,
-                "status": "True",
-                "reason": judgement.reason,
-                "message": judgement.message,
-            }]},
+        self.wake = self.queue.next_due().map(|due| {
+            let sleep = Duration::try_from(due.duration_since(now)).unwrap_or_default();
+            Instant::now() + sleep.min(LONGEST_SLEEP)
         });
-        let params = PatchParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PatchParams::default() };
-        match self.api.patch_approval(&request.name, &params, &Patch::Merge(&patch)).await {
-            Ok(_) => Ok(Outcome::Written),
-            Err(kube::Error::Api(status)) if status.code == 409 || status.code == 404 => Ok(Outcome::Outdated),
-            Err(error) => Err(error),
+        let Verdicts { place, metrics, .. } = &self.verdicts;
+        let labels = place.labels.each_ref().map(String::as_str);
+        let pending = i64::try_from(self.queue.len()).unwrap_or(i64::MAX);
+        metrics.csr_pending.with_label_values(&labels).set(pending);
+        let oldest = self.queue.oldest().map_or(0, Timestamp::as_second);
+        metrics.csr_oldest_pending.with_label_values(&labels).set(oldest);
+    }
+
+    /// Judges one after the other: an approval takes the seat that the next request would have.
+    async fn judge(&mut self, turns: Vec<Turn>, now: Timestamp) -> Vec<Judged> {
+        let mut judged = vec![];
+        for turn in turns {
+            judged.push(self.judge_one(turn, &Resolved::default(), now));
         }
+        let lookups = judged.iter().enumerate().filter_map(|(index, judged)| {
+            let names = self.approver.unresolved(&judged.turn.request, &judged.judgement);
+            (!names.is_empty()).then_some(async move { (index, resolve::all(&names).await) })
+        });
+        // They wait for others, not for a processor.
+        let resolved: Vec<(usize, Resolved)> = futures::future::join_all(lookups).await;
+        for (index, resolved) in resolved {
+            let again = self.judge_one(judged[index].turn.clone(), &resolved, now);
+            judged[index] = again;
+        }
+        judged
     }
 
-    fn count(&self, judgement: &Judgement) {
-        self.metrics.csr_decisions.with_label_values(&[judgement.verdict.name(), judgement.reason]).inc();
+    fn judge_one(&mut self, turn: Turn, resolved: &Resolved, now: Timestamp) -> Judged {
+        let judgement = self.approver.judge(&turn.request, resolved, now);
+        let approves = judgement.verdict == Verdict::Approve;
+        if approves && !judgement.dry_run {
+            self.approver.approved(&turn.request);
+        }
+        let tell = !approves || self.approval_events.take(APPROVAL_EVENTS, now).is_ok();
+        Judged { turn, judgement, tell }
     }
 
-    async fn tell(&self, request: &SigningRequest, judgement: &Judgement) {
-        let (name, user) = (&request.name, &request.username);
-        tracing::info!(
-            request = name,
-            user,
-            verdict = judgement.verdict.name(),
-            rule = judgement.rule,
-            reason = judgement.reason,
-            message = judgement.message,
-            "request judged"
-        );
-        let note = format!("{name} of {user}: {}", judgement.message);
-        let about = &self.brief.reference;
-        match judgement.verdict {
-            Verdict::Approve => self.events.normal(about, judgement.reason, "Approve", &note).await,
-            Verdict::Deny => self.events.warning(about, judgement.reason, "Deny", &note).await,
-            Verdict::Ignore if judgement.violation => {
-                self.events.warning(about, judgement.reason, "Ignore", &note).await;
+    /// Keeps what has no verdict yet.
+    fn keep(&mut self, judged: Judged, outcome: Outcome, now: Timestamp) {
+        let Judged { mut turn, judgement, .. } = judged;
+        let name = turn.request.name.clone();
+        let approved = judgement.verdict == Verdict::Approve && !judgement.dry_run;
+        if approved && !matches!(outcome, Outcome::Done) {
+            self.approver.request_gone(&name);
+        }
+        match outcome {
+            Outcome::Done if judgement.verdict == Verdict::Wait => {
+                turn.waits += 1;
+                turn.told = Some(judgement.reason);
+                if turn.waits >= LASTING_WAITS {
+                    let node = turn.request.subject_node().unwrap_or_default();
+                    let pools = self.approver.declaration(&node).pools().clone();
+                    let message = format!("{name} of {}: {}", turn.request.username, judgement.message);
+                    let waiting = WaitingRequest { pools, reason: judgement.reason, message };
+                    self.waiting.waits(&name, waiting);
+                }
+                let due = now.checked_add(backoff::delay(turn.waits)).ok();
+                self.queue.put_back(turn, due);
             }
-            Verdict::Wait | Verdict::Ignore => {}
+            Outcome::Done if judgement.dry_run && judgement.verdict != Verdict::Ignore => {
+                turn.told = Some(judgement.reason);
+                // It is looked at again only if it or its Node changes.
+                self.queue.put_back(turn, Some(Timestamp::MAX));
+            }
+            Outcome::Done | Outcome::Outdated(None) => self.waiting.settled(&name),
+            Outcome::Outdated(Some(request)) => {
+                self.queue.put(*request);
+            }
+            Outcome::Failed => {
+                turn.waits += 1;
+                let due = now.checked_add(backoff::delay(turn.waits)).ok();
+                self.queue.put_back(turn, due);
+            }
         }
     }
 }
 
-/// What became of a verdict.
-enum Outcome {
-    Written,
-    Outdated,
-}
+#[cfg(test)]
+mod tests;

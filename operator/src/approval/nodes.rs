@@ -1,0 +1,115 @@
+//! The Nodes of a cluster, so that what the rules ask of all of them is quickly answered.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+
+use k8s_openapi::api::core::v1::Node;
+use k8s_openapi::jiff::Timestamp;
+
+use super::names::{DnsName, parse_address};
+
+/// A Node, as far as the rules look at it. Its names and addresses are what the node says of itself.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct NodeFacts {
+    /// The Node's name.
+    pub name: String,
+    /// When the API server made it.
+    pub created: Option<Timestamp>,
+    /// The DNS names in its status.
+    pub names: BTreeSet<DnsName>,
+    /// The IP addresses in its status.
+    pub addresses: BTreeSet<IpAddr>,
+}
+
+impl From<&Node> for NodeFacts {
+    /// Reads the addresses by their types in the way in which a kubelet makes names of them for its request: a `Hostname`
+    /// may be either, and other types are nothing. What can't be read is as good as not there.
+    fn from(node: &Node) -> Self {
+        let mut facts = Self {
+            name: node.metadata.name.clone().unwrap_or_default(),
+            created: node.metadata.creation_timestamp.as_ref().map(|time| time.0),
+            ..Self::default()
+        };
+        let reported = node.status.as_ref().and_then(|status| status.addresses.as_deref()).unwrap_or_default();
+        for reported in reported {
+            let (address, name) = match reported.type_.as_str() {
+                "InternalIP" | "ExternalIP" => (parse_address(&reported.address), None),
+                "InternalDNS" | "ExternalDNS" => (None, DnsName::parse(&reported.address).ok()),
+                "Hostname" => (parse_address(&reported.address), DnsName::parse(&reported.address).ok()),
+                _ => (None, None),
+            };
+            facts.addresses.extend(address);
+            facts.names.extend(name);
+        }
+        facts
+    }
+}
+
+/// All Nodes, by name and by address. It is kept up to date Node by Node: with thousands of them, making it anew for
+/// each change would be most of the work.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Nodes {
+    by_name: BTreeMap<String, NodeFacts>,
+    holders: BTreeMap<IpAddr, BTreeSet<String>>,
+}
+
+impl Nodes {
+    /// Takes in a Node, in place of what was known of it. Tells whether that is anything new.
+    pub fn put(&mut self, node: NodeFacts) -> bool {
+        if self.by_name.get(&node.name) == Some(&node) {
+            return false;
+        }
+        self.remove(&node.name);
+        for address in &node.addresses {
+            self.holders.entry(*address).or_default().insert(node.name.clone());
+        }
+        self.by_name.insert(node.name.clone(), node);
+        true
+    }
+
+    /// Forgets a Node that is gone. Tells whether it was there.
+    pub fn remove(&mut self, name: &str) -> bool {
+        let Some(node) = self.by_name.remove(name) else { return false };
+        for address in &node.addresses {
+            if let Some(holders) = self.holders.get_mut(address) {
+                holders.remove(name);
+                if holders.is_empty() {
+                    self.holders.remove(address);
+                }
+            }
+        }
+        true
+    }
+
+    /// The Node of that name.
+    #[must_use]
+    pub fn get(&self, name: &str) -> Option<&NodeFacts> {
+        self.by_name.get(name)
+    }
+
+    /// The names of all.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.by_name.keys().map(String::as_str)
+    }
+
+    /// All.
+    pub fn iter(&self) -> impl Iterator<Item = &NodeFacts> {
+        self.by_name.values()
+    }
+
+    /// One of the Nodes that report the address and are not `node`.
+    #[must_use]
+    pub fn another_with(&self, node: &str, address: &IpAddr) -> Option<&str> {
+        self.holders.get(address)?.iter().map(String::as_str).find(|holder| *holder != node)
+    }
+}
+
+impl FromIterator<NodeFacts> for Nodes {
+    fn from_iter<I: IntoIterator<Item = NodeFacts>>(nodes: I) -> Self {
+        let mut all = Self::default();
+        for node in nodes {
+            all.put(node);
+        }
+        all
+    }
+}

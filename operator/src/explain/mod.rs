@@ -1,0 +1,136 @@
+//! `keyplane csr explain`: what becomes of one request, and what each rule says of it. The same rules as in `keyplane run`
+//! judge it; nothing is written.
+
+mod documents;
+mod live;
+mod place;
+mod report;
+
+use std::fs;
+use std::io::{self, Read};
+use std::path::Path;
+
+use k8s_openapi::jiff::Timestamp;
+
+use crate::approval::{Judgement, Resolved, SigningRequest, Verdict};
+use crate::args::{ExplainArguments, Output};
+use crate::kube::resolve;
+use documents::Documents;
+use place::Place;
+
+/// Why a request can't be explained.
+#[derive(Debug, thiserror::Error)]
+pub enum ExplainError {
+    /// A file could not be read.
+    #[error("{file}: {source}")]
+    File {
+        /// The file.
+        file: String,
+        /// Why.
+        source: io::Error,
+    },
+    /// A document makes no sense.
+    #[error("{file}, document {number}: {problem}")]
+    Document {
+        /// The file.
+        file: String,
+        /// Which document, from 1.
+        number: usize,
+        /// What is wrong with it, with the field.
+        problem: String,
+    },
+    /// The file is no YAML.
+    #[error("{file} is no YAML: {problem}")]
+    Yaml {
+        /// The file.
+        file: String,
+        /// Where and why.
+        problem: String,
+    },
+    /// There is not exactly one request.
+    #[error("the files have {0} CertificateSigningRequests: give exactly one")]
+    Requests(usize),
+    /// It can't be told by what the request is to be judged.
+    #[error("{0}")]
+    Place(String),
+    /// The cluster could not be asked.
+    #[error("{what}: {problem}")]
+    Cluster {
+        /// What was asked for.
+        what: String,
+        /// What came of it.
+        problem: String,
+    },
+}
+
+/// The answer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Explained {
+    /// As it is printed.
+    pub text: String,
+    /// The exit status.
+    pub status: u8,
+}
+
+/// Judges the request.
+///
+/// # Errors
+/// If the request or what is known of its cluster can't be read.
+pub async fn explain(arguments: &ExplainArguments, now: Timestamp) -> Result<Explained, ExplainError> {
+    let (mut request, place, default_now) = if let Some(name) = &arguments.name {
+        let (request, place) = live::read(arguments, name).await?;
+        (request, place, now)
+    } else {
+        let mut documents = Documents::default();
+        for filename in &arguments.filenames {
+            documents.read(&filename.display().to_string(), &text(filename)?)?;
+        }
+        let request = documents.request()?;
+        let place = place::choose(&documents, &request)?;
+        let created = request.created.unwrap_or(now);
+        (request, place, created)
+    };
+    let now = arguments.now.unwrap_or(default_now);
+    if arguments.name.is_none() {
+        // A request that is not in a cluster yet has no age.
+        request.created = request.created.or(Some(now));
+    }
+    let judgement = judge(&request, &place, now).await;
+    let text = match arguments.output {
+        Output::Text => report::text(&request, &place.name, &judgement),
+        Output::Json => report::json(&request, &place.name, &judgement),
+    };
+    Ok(Explained { text, status: status(judgement.verdict) })
+}
+
+async fn judge(request: &SigningRequest, place: &Place, now: Timestamp) -> Judgement {
+    let judgement = place.approver.judge(request, &Resolved::default(), now);
+    let names = place.approver.unresolved(request, &judgement);
+    if names.is_empty() {
+        return judgement;
+    }
+    place.approver.judge(request, &resolve::all(&names).await, now)
+}
+
+/// The exit status that says the verdict to a script.
+const fn status(verdict: Verdict) -> u8 {
+    match verdict {
+        Verdict::Approve => 0,
+        Verdict::Deny => 2,
+        Verdict::Wait => 3,
+        Verdict::Ignore => 4,
+    }
+}
+
+fn text(filename: &Path) -> Result<String, ExplainError> {
+    let error = |source| ExplainError::File { file: filename.display().to_string(), source };
+    if filename.as_os_str() != "-" {
+        return fs::read_to_string(filename).map_err(error);
+    }
+    let mut text = String::new();
+    io::stdin().read_to_string(&mut text).map_err(error)?;
+    Ok(text)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,71 @@
+//! The answer, for people and for programs.
+
+use serde_json::json;
+
+use crate::approval::{Judgement, SigningRequest};
+
+/// One JSON object.
+pub(super) fn json(request: &SigningRequest, place: &str, judgement: &Judgement) -> String {
+    let rules: Vec<_> = judgement
+        .answers
+        .iter()
+        .map(|answer| {
+            json!({
+                "name": answer.rule,
+                "verdict": answer.answer.verdict().title(),
+                "reason": answer.answer.reason(),
+                "message": answer.answer.message(),
+            })
+        })
+        .collect();
+    let answer = json!({
+        "verdict": judgement.verdict.title(),
+        "reason": judgement.reason,
+        "message": judgement.message,
+        "rule": judgement.rule,
+        "dryRun": judgement.dry_run,
+        "request": request.name,
+        "judgedBy": place,
+        "rules": rules,
+    });
+    format!("{answer:#}\n")
+}
+
+/// A few lines and a table.
+pub(super) fn text(request: &SigningRequest, place: &str, judgement: &Judgement) -> String {
+    let name = if request.name.is_empty() { "(without a name)" } else { &request.name };
+    let dry_run = if judgement.dry_run { " (dry run: nothing is written)" } else { "" };
+    let rule = judgement.deciding_rule().map(|rule| format!(" (rule {rule})")).unwrap_or_default();
+    let head = [
+        ["Request:", name],
+        ["Requester:", &plain(&request.username)],
+        ["Signer:", &plain(&request.signer_name)],
+        ["Judged by:", place],
+        ["Verdict:", &format!("{}{dry_run}", judgement.verdict.title())],
+        ["Reason:", &format!("{}: {}{rule}", judgement.reason, judgement.message)],
+    ]
+    .map(|[label, value]| format!("{label:<11}{value}\n"))
+    .concat();
+    let mut rows = vec![["RULE", "VERDICT", "REASON", "MESSAGE"]];
+    for answer in &judgement.answers {
+        let (verdict, reason) = (answer.answer.verdict().title(), answer.answer.reason());
+        rows.push([answer.rule, verdict, reason, answer.answer.message()]);
+    }
+    let width = |column: usize| rows.iter().map(|row| row[column].len()).max().unwrap_or_default();
+    let widths = [width(0), width(1), width(2)];
+    let table = rows.iter().map(|[rule, verdict, reason, message]| {
+        let line = format!(
+            "{rule:<w0$}  {verdict:<w1$}  {reason:<w2$}  {message}",
+            w0 = widths[0],
+            w1 = widths[1],
+            w2 = widths[2]
+        );
+        format!("{}\n", line.trim_end())
+    });
+    format!("{head}\n{}", table.collect::<String>())
+}
+
+/// Text that others wrote, for a terminal.
+fn plain(text: &str) -> String {
+    text.chars().flat_map(char::escape_debug).collect()
+}
