@@ -24,6 +24,7 @@ mod queue;
 mod request;
 mod reserved;
 mod rules;
+mod seats;
 mod terms;
 mod verdict;
 
