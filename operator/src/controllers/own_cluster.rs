@@ -8,8 +8,6 @@ use std::pin::{Pin, pin};
 use std::time::Duration;
 
 use futures::{Stream, StreamExt};
-use k8s_openapi::api::certificates::v1::CertificateSigningRequest;
-use k8s_openapi::api::core::v1::Node;
 use k8s_openapi::jiff::Timestamp;
 use keyplane_crds::{ApproverSpec, CertificatePolicy};
 use kube::core::DeserializeGuard;
@@ -21,6 +19,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::target::signing_requests::SigningRequests;
 use super::target::verdicts::Place;
+use super::target::watched::{WatchedNode, WatchedRequest};
 use crate::approval::{Approver, Terms};
 use crate::kube::events::Events;
 use crate::metrics::Metrics;
@@ -30,6 +29,9 @@ const WORK_TIMEOUT: Duration = Duration::from_mins(2);
 
 /// How long to wait before the watches are begun anew.
 const PAUSE: Duration = Duration::from_secs(5);
+
+/// How many objects of a list are read at once.
+const PAGE: u32 = 100;
 
 type Guarded = DeserializeGuard<CertificatePolicy>;
 
@@ -101,11 +103,12 @@ impl OwnCluster {
         let approver = Approver::of_policy(&policy.approver, policy.terms.clone());
         let mut judge =
             SigningRequests::new(self.client.clone(), approver, place, self.events.clone(), self.metrics.clone());
-        // A Node has some 10 kB, of which little is kept: pages keep the first list small in memory.
-        let nodes = watcher(Api::<Node>::all(self.client.clone()), watcher::Config::default().page_size(100));
+        // Pages keep the first lists small in memory.
+        let nodes = Api::<WatchedNode>::all(self.client.clone());
+        let nodes = watcher(nodes, watcher::Config::default().page_size(PAGE));
         let mut nodes = pin!(nodes.default_backoff());
-        let requests = Api::<DeserializeGuard<CertificateSigningRequest>>::all(self.client.clone());
-        let mut requests = pin!(watcher(requests, judge.watch_config()).default_backoff());
+        let requests = Api::<WatchedRequest>::all(self.client.clone());
+        let mut requests = pin!(watcher(requests, judge.watch_config().page_size(PAGE)).default_backoff());
         loop {
             tokio::select! {
                 event = nodes.next() => match event {
