@@ -30,8 +30,9 @@ const WORK_TIMEOUT: Duration = Duration::from_mins(2);
 /// How long to wait before the watches are begun anew.
 const PAUSE: Duration = Duration::from_secs(5);
 
-/// How many objects of a list are read at once.
-const PAGE: u32 = 100;
+/// How many objects of a list are read at once. A Node has some 10 kB, and a page of them is in memory three times while it
+/// is read.
+const PAGE: u32 = 50;
 
 type Guarded = DeserializeGuard<CertificatePolicy>;
 
@@ -103,7 +104,6 @@ impl OwnCluster {
         let approver = Approver::of_policy(&policy.approver, policy.terms.clone());
         let mut judge =
             SigningRequests::new(self.client.clone(), approver, place, self.events.clone(), self.metrics.clone());
-        // Pages keep the first lists small in memory.
         let nodes = Api::<WatchedNode>::all(self.client.clone());
         let nodes = watcher(nodes, watcher::Config::default().page_size(PAGE));
         let mut nodes = pin!(nodes.default_backoff());

@@ -26,8 +26,9 @@ use crate::metrics::Metrics;
 /// How many requests are judged before the watches are looked at again.
 const BATCH: usize = 256;
 
-/// How many verdicts are under way at once: enough to hide the API server's answer time, and few of its in-flight limit.
-const WRITERS: usize = 16;
+/// How many verdicts are under way at once: enough to hide the API server's answer time (`make bench-approver`), and few of
+/// the 200 writes that it takes at once by default (`--max-mutating-requests-inflight`).
+const WRITERS: usize = 32;
 
 /// How long to wait after a request was seen: what comes together is judged together, the newest first.
 const GATHER: Duration = Duration::from_millis(20);

@@ -118,14 +118,16 @@ fn read(wire: RequestWire) -> Result<SigningRequest, serde_json::Error> {
     let status = status.unwrap_or_default();
     let conditions = status.conditions.unwrap_or_default();
     let MetadataWire { name, uid, resource_version, creation_timestamp, deletion_timestamp } = wire.metadata;
+    // Thousands of them may be kept until it is their turn.
+    let fitting = |words: Option<Vec<String>>| words.unwrap_or_default().into_boxed_slice().into_vec();
     Ok(SigningRequest {
         name: name.unwrap_or_default(),
         uid: uid.unwrap_or_default(),
         resource_version: resource_version.unwrap_or_default(),
         signer_name: spec.signer_name,
         username: spec.username.unwrap_or_default(),
-        groups: spec.groups.unwrap_or_default(),
-        usages: spec.usages.unwrap_or_default(),
+        groups: fitting(spec.groups),
+        usages: fitting(spec.usages),
         request: spec.request.0,
         expiration_seconds: spec.expiration_seconds,
         created: creation_timestamp.map(|time| time.0),
