@@ -250,6 +250,17 @@ mod tests {
     }
 
     #[test]
+    fn an_api_server_that_streams_no_lists_is_told_from_one_that_is_away() {
+        let answer = |code: u16| {
+            let status = serde_json::from_value(json!({"status": "Failure", "code": code})).unwrap();
+            watcher::Error::WatchStartFailed(kube::Error::Api(Box::new(status)))
+        };
+        assert!(refuses_streams(&answer(422)));
+        assert!(!refuses_streams(&answer(403)));
+        assert!(!refuses_streams(&answer(503)));
+    }
+
+    #[test]
     fn a_policy_that_cannot_be_read_may_be_a_second_one() {
         let mut policies = Policies::default();
         policies.take(Event::Apply(policy("b", true)));
