@@ -46,6 +46,11 @@ lab: build static ## The tests on real control planes and machines; they need ro
 lab-smoke: build ## A whole cluster, and what its owner tries first, step by step
 	@target/debug/keyplane-lab smoke
 
+.PHONY: bench-approver
+bench-approver: packages kubernetes ## Measure the CSR approver beside a raw client and an approver in Go (ten minutes, a quiet machine)
+	cargo build --release --locked --package keyplane --package keyplane-e2e
+	target/release/keyplane-lab bench-approver
+
 .PHONY: build
 build: packages kubernetes ## Build the operator and the lab, and what the lab runs
 	cargo build --workspace --locked

@@ -3,6 +3,7 @@
 # Kubernetes, etcd, containerd, and what clusters run as add-ons.
 #
 #   build.sh                builds what is missing, and prints a line `SET FOLDER` for each set of programs
+#   build.sh --only SET     the same for one set alone, which may be one that is built only so
 #   build.sh --path [SET]   prints the folder of one set only, built or not (default: kubernetes)
 #
 # The folders are outside the tree, each named after the content that decides what is built in it, so that a changed
@@ -12,7 +13,7 @@ cd "$(dirname "${BASH_SOURCE[0]}")"
 
 cache=${KEYPLANE_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/keyplane}
 
-# set, and the go.mod that pins it. A set is built from one module, so that each keeps its own versions of what they
+# set, the go.mod that pins it, and `on-request` where it is built only when asked for by name. A set is built from one module, so that each keeps its own versions of what they
 # share (CoreDNS its client-go, above all).
 sets=(
   "kubernetes      go.mod"
@@ -23,6 +24,7 @@ sets=(
   "flannel-cni     flannel-cni/go.mod"
   "ignition        ignition/go.mod"
   "helm            helm/go.mod"
+  "go-approver     go-approver/go.mod on-request"
 )
 
 # set, binary, package; or a package of a module that is built from a copy, or a file of a module
@@ -57,6 +59,7 @@ parts=(
   "flannel-cni     flannel                 github.com/containernetworking/plugins/plugins/meta/flannel"
   "ignition        ignition-validate       github.com/coreos/ignition/v2/validate"
   "helm            helm                    helm.sh/helm/v4/cmd/helm"
+  "go-approver     go-approver             ."
 )
 
 # No cgo: each binary then runs alone in an image of one layer. The tags leave out snapshotters that need C.
@@ -120,7 +123,7 @@ build_copy() {
 
 if [ "${1:-}" = --path ]; then
   for set in "${sets[@]}"; do
-    read -r name pins <<<"$set"
+    read -r name pins _ <<<"$set"
     if [ "$name" = "${2:-kubernetes}" ]; then
       folder_of "$name" "$pins"
       exit 0
@@ -132,10 +135,14 @@ fi
 
 command -v go >/dev/null || { echo "build.sh: Go is missing: install the version that go.mod names" >&2; exit 1; }
 
+only=
+if [ "${1:-}" = --only ]; then only=${2:?a set}; fi
+
 # folder, go.mod, binary, package, and set of each program that is not there
 missing=()
 for set in "${sets[@]}"; do
-  read -r name pins <<<"$set"
+  read -r name pins when <<<"$set"
+  if [ -n "$only" ]; then [ "$name" = "$only" ] || continue; elif [ -n "$when" ]; then continue; fi
   bin=$(folder_of "$name" "$pins")
   mkdir -p "$bin"
   while read -r binary package; do

@@ -103,6 +103,12 @@ pub fn documents(objects: &[Value]) -> String {
     objects.iter().flat_map(|object| ["---\n".to_owned(), object.to_string(), "\n".to_owned()]).collect()
 }
 
+/// These bytes as JSON holds them.
+#[must_use]
+pub fn base64(bytes: &[u8]) -> String {
+    BASE64_STANDARD.encode(bytes)
+}
+
 fn judge_condition(object: &Value, kind: &str) -> Result<()> {
     let conditions = object["status"]["conditions"].as_array().map(Vec::as_slice).unwrap_or_default();
     let Some(condition) = conditions.iter().find(|condition| condition["type"] == kind) else {

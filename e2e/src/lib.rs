@@ -8,6 +8,7 @@
 pub mod archive;
 pub mod audit;
 pub mod bastion;
+pub mod bench;
 pub mod boot;
 pub mod carry;
 pub mod cgroup;

@@ -19,6 +19,13 @@ use crate::lab::{Lab, Site};
 use crate::process::Process;
 use crate::wait::eventually;
 
+/// Whether the API server writes down what it is asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Audit {
+    Log,
+    Off,
+}
+
 /// A running management control plane. It ends with its lab.
 #[derive(Debug)]
 pub struct Management {
@@ -26,6 +33,7 @@ pub struct Management {
     folder: PathBuf,
     etcd_port: u16,
     port: u16,
+    audit: Audit,
     etcd: Process,
     api_server: Process,
     /// It is there once the API server has been ready for the first time: it ends if it finds none.
@@ -39,6 +47,26 @@ impl Management {
     /// # Errors
     /// When one of them does not start.
     pub fn start(lab: &Lab) -> Result<Self> {
+        let mut management = Self::start_with(lab, Audit::Log)?;
+        let (site, folder) = (Arc::clone(&management.site), management.folder.clone());
+        let files = Files { site: &site, folder: &folder };
+        // A name of the component's own, as its RBAC bindings expect.
+        files.kubeconfig_as("system:kube-controller-manager", &[])?;
+        management.controller_manager = Some(start_controller_manager(&files)?);
+        management.wait_for_controller_manager()?;
+        Ok(management)
+    }
+
+    /// Starts etcd and the API server only, without an audit log, for measurements: nobody then signs certificates or
+    /// looks after Nodes that have no machine, and no request is slowed by being written down.
+    ///
+    /// # Errors
+    /// When one of them does not start.
+    pub fn start_api_server_only(lab: &Lab) -> Result<Self> {
+        Self::start_with(lab, Audit::Off)
+    }
+
+    fn start_with(lab: &Lab, audit: Audit) -> Result<Self> {
         let site = Arc::clone(lab.site());
         let folder = site.folder.join("management");
         fs::create_dir_all(&folder)?;
@@ -46,23 +74,20 @@ impl Management {
         let files = Files { site: &site, folder: &folder };
         files.make_certificates(port)?;
         let admin = Kubectl::new(&site.parts, &files.kubeconfig_as("admin", &["system:masters"])?);
-        // A name of the component's own, as its RBAC bindings expect.
-        files.kubeconfig_as("system:kube-controller-manager", &[])?;
         let etcd = start_etcd(&files, etcd_port)?;
-        let api_server = start_api_server(&files, etcd_port, port)?;
+        let api_server = start_api_server(&files, etcd_port, port, audit)?;
         let mut management = Self {
             folder: folder.clone(),
-            site: Arc::clone(&site),
+            site,
             etcd_port,
             port,
+            audit,
             etcd,
             api_server,
             controller_manager: None,
             admin,
         };
         management.wait_for_api_server()?;
-        management.controller_manager = Some(start_controller_manager(&files)?);
-        management.wait_for_controller_manager()?;
         Ok(management)
     }
 
@@ -112,6 +137,12 @@ impl Management {
     #[must_use]
     pub fn server(&self) -> String {
         format!("https://127.0.0.1:{}", self.port)
+    }
+
+    /// The API server's process.
+    #[must_use]
+    pub fn api_server_pid(&self) -> u32 {
+        self.api_server.pid()
     }
 
     /// Makes a user with a client certificate of its own and all rights, and returns kubectl as that user. In the
@@ -177,7 +208,7 @@ impl Management {
     /// When it does not get ready.
     pub fn start_api_server(&mut self) -> Result<()> {
         let files = Files { site: &self.site, folder: &self.folder };
-        self.api_server = start_api_server(&files, self.etcd_port, self.port)?;
+        self.api_server = start_api_server(&files, self.etcd_port, self.port, self.audit)?;
         self.wait_for_api_server()
     }
 }
@@ -270,8 +301,7 @@ fn start_etcd(files: &Files, port: u16) -> Result<Process> {
     start(files.site, "etcd", &mut etcd)
 }
 
-fn start_api_server(files: &Files, etcd_port: u16, port: u16) -> Result<Process> {
-    fs::write(files.path("audit-policy.yaml"), audit::POLICY)?;
+fn start_api_server(files: &Files, etcd_port: u16, port: u16, audit: Audit) -> Result<Process> {
     let mut server = files.site.parts.command("kube-apiserver");
     server
         .arg(format!("--etcd-servers=http://127.0.0.1:{etcd_port}"))
@@ -286,11 +316,15 @@ fn start_api_server(files: &Files, etcd_port: u16, port: u16) -> Result<Process>
         .arg(format!("--service-account-signing-key-file={}", files.certificate("sa.key")))
         .arg(format!("--client-ca-file={}", files.certificate("ca.crt")))
         .arg(format!("--tls-cert-file={}", files.certificate("apiserver.crt")))
-        .arg(format!("--tls-private-key-file={}", files.certificate("apiserver.key")))
-        .arg(format!("--audit-policy-file={}", files.path("audit-policy.yaml")))
-        .arg(format!("--audit-log-path={}", audit_log(files.folder).display()))
-        // A request is in the log when it is answered, so that a test may read the log right after.
-        .arg("--audit-log-mode=blocking-strict");
+        .arg(format!("--tls-private-key-file={}", files.certificate("apiserver.key")));
+    if audit == Audit::Log {
+        fs::write(files.path("audit-policy.yaml"), audit::POLICY)?;
+        server
+            .arg(format!("--audit-policy-file={}", files.path("audit-policy.yaml")))
+            .arg(format!("--audit-log-path={}", audit_log(files.folder).display()))
+            // A request is in the log when it is answered, so that a test may read the log right after.
+            .arg("--audit-log-mode=blocking-strict");
+    }
     start(files.site, "kube-apiserver", &mut server)
 }
 

@@ -34,16 +34,7 @@ impl Parts {
     /// # Errors
     /// When a program does not build.
     pub fn build() -> Result<Self> {
-        let script = format!("{MODULE}/build.sh");
-        let output = Command::new(&script)
-            .stdin(Stdio::null())
-            .stderr(Stdio::inherit())
-            .output()
-            .with_context(|| format!("cannot start {script}"))?;
-        if !output.status.success() {
-            bail!("{script} failed ({}); its words are above", output.status);
-        }
-        let sets = sets_in(&String::from_utf8_lossy(&output.stdout));
+        let sets = build(&[])?;
         let newest = sets.get(NEWEST).context("build.sh named no folder for Kubernetes")?;
         let cache = newest.parent().and_then(Path::parent).context("build.sh named no folder of a cache")?.to_owned();
         let pause = build_pause(&cache)?;
@@ -74,6 +65,15 @@ impl Parts {
         let known = || self.sets.keys().map(String::as_str).collect::<Vec<_>>().join(", ");
         let folder = self.sets.get(name).with_context(|| format!("{name} is not built; there is {}", known()))?;
         Ok(folder)
+    }
+
+    /// The folder of a set that is built only for those who ask for it, which takes a while the first time.
+    ///
+    /// # Errors
+    /// When there is no such set, or it does not build.
+    pub fn on_request(&self, name: &str) -> Result<PathBuf> {
+        let mut sets = build(&["--only", name])?;
+        sets.remove(name).with_context(|| format!("build.sh named no folder for {name}"))
     }
 
     /// All sets with their folders.
@@ -122,6 +122,21 @@ impl Parts {
     pub fn kubernetes_version(&self) -> Result<String> {
         Ok(command::run(self.command("kubeadm").args(["version", "-o", "short"]))?.trim().to_owned())
     }
+}
+
+/// Runs `build.sh`, with its progress on standard error.
+fn build(arguments: &[&str]) -> Result<BTreeMap<String, PathBuf>> {
+    let script = format!("{MODULE}/build.sh");
+    let output = Command::new(&script)
+        .args(arguments)
+        .stdin(Stdio::null())
+        .stderr(Stdio::inherit())
+        .output()
+        .with_context(|| format!("cannot start {script}"))?;
+    if !output.status.success() {
+        bail!("{script} failed ({}); its words are above", output.status);
+    }
+    Ok(sets_in(&String::from_utf8_lossy(&output.stdout)))
 }
 
 /// The lines `SET FOLDER` that `build.sh` prints.

@@ -51,7 +51,11 @@ pub fn main(arguments: Arguments) -> ExitCode {
             .and_then(|images| print(&images))
             .map(|()| ExitCode::SUCCESS),
         Command::Run(arguments) => {
-            threads().and_then(|runtime| runtime.block_on(run(arguments))).map(|()| ExitCode::SUCCESS)
+            let threads = match arguments.mode {
+                Mode::Operator => threads(),
+                Mode::Approver => one_thread(),
+            };
+            threads.and_then(|runtime| runtime.block_on(run(arguments))).map(|()| ExitCode::SUCCESS)
         }
         Command::Certs { command: CertsCommand::CheckExpiration(arguments) } => threads()
             .and_then(|runtime| {
@@ -77,6 +81,13 @@ pub fn main(arguments: Arguments) -> ExitCode {
 
 fn threads() -> Result<tokio::runtime::Runtime, String> {
     tokio::runtime::Runtime::new().map_err(|error| format!("starting threads: {error}"))
+}
+
+/// The approver mostly waits for the API server: more threads would only hand its few tasks to one another, and each has
+/// its own share of memory.
+fn one_thread() -> Result<tokio::runtime::Runtime, String> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    runtime.map_err(|error| format!("starting: {error}"))
 }
 
 fn print(text: &str) -> Result<(), String> {

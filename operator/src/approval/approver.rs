@@ -1,5 +1,6 @@
 //! All that is known of one cluster when its kubelets' requests are judged.
 
+use std::cell::OnceCell;
 use std::collections::{BTreeMap, BTreeSet};
 
 use k8s_openapi::jiff::Timestamp;
@@ -7,6 +8,7 @@ use keyplane_crds::{ApproverSpec, ClusterSpecSpec, NodePoolSpec};
 
 use super::names::DnsName;
 use super::pkcs10::{Pkcs10, San};
+use super::seats::Seating;
 use super::{
     Declaration, Declarations, Facts, Judgement, NodeFacts, Nodes, Reserved, Resolved, Signer, SigningRequest, Terms,
     Verdict, judge,
@@ -19,6 +21,8 @@ pub struct Approver {
     reserved: Reserved,
     terms: Terms,
     nodes: Nodes,
+    /// Found out when it is needed, and again once the Nodes have changed.
+    seating: OnceCell<Seating>,
     /// Machines that have had a client certificate approved, by the request for it: they take seats before their Nodes
     /// are there.
     admitted: BTreeMap<String, String>,
@@ -50,7 +54,14 @@ impl Approver {
     }
 
     fn new(declarations: Declarations, reserved: Reserved, terms: Terms) -> Self {
-        Self { declarations, reserved, terms, nodes: Nodes::default(), admitted: BTreeMap::new() }
+        Self {
+            declarations,
+            reserved,
+            terms,
+            nodes: Nodes::default(),
+            seating: OnceCell::new(),
+            admitted: BTreeMap::new(),
+        }
     }
 
     /// What the policy says.
@@ -70,17 +81,26 @@ impl Approver {
         let nodes = nodes.into_iter().collect();
         let changed = self.nodes != nodes;
         self.nodes = nodes;
+        self.seating.take();
         changed
     }
 
     /// Takes in a Node. Tells whether that is anything new.
     pub fn node_seen(&mut self, node: NodeFacts) -> bool {
-        self.nodes.put(node)
+        let changed = self.nodes.put(node);
+        if changed {
+            self.seating.take();
+        }
+        changed
     }
 
     /// Forgets a Node that is gone. Tells whether it was there.
     pub fn node_gone(&mut self, name: &str) -> bool {
-        self.nodes.remove(name)
+        let gone = self.nodes.remove(name);
+        if gone {
+            self.seating.take();
+        }
+        gone
     }
 
     /// Keeps in mind that a client certificate was approved, by whomever.
@@ -106,18 +126,18 @@ impl Approver {
     /// What is declared about a node.
     #[must_use]
     pub fn declaration(&self, node: &str) -> Declaration {
-        let own = self.nodes.get(node).map(|own| (own.created, own.name.as_str()));
-        self.declarations.of(node, || {
-            let nodes = self.nodes.iter().filter(move |other| match own {
-                Some(own) => (other.created, other.name.as_str()) < own,
-                // Who has no Node yet comes after all who have.
-                None => true,
+        self.declarations.of(node, |index, max| {
+            let seating = self.seating.get_or_init(|| Seating::of(&self.declarations, &self.nodes));
+            if let Some(own) = self.nodes.get(node) {
+                // A machine that is there does not wait for one that is not.
+                return seating.has_seat(index, max, own);
+            }
+            // Who has no Node yet comes after all who have, and after those who were let in.
+            let admitted = self.admitted.values().filter(|name| {
+                *name != node && self.nodes.get(name).is_none() && self.declarations.is_seated(index, name)
             });
-            // A machine that is there does not wait for one that is not.
-            let admitted = self.admitted.values().map(String::as_str);
-            let admitted: BTreeSet<&str> =
-                admitted.filter(|name| own.is_none() && self.nodes.get(name).is_none()).collect();
-            nodes.map(|other| other.name.as_str()).chain(admitted)
+            let admitted: BTreeSet<&String> = admitted.collect();
+            seating.wanted(index) + admitted.len() < max
         })
     }
 

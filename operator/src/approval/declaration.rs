@@ -59,16 +59,8 @@ pub struct Seats {
     pub pool: Option<String>,
     /// How many; nothing means no limit.
     pub max_nodes: Option<usize>,
-    /// How many others come before this node, counted only where there is a limit.
-    pub taken: usize,
-}
-
-impl Seats {
     /// Whether there is one left for the node.
-    #[must_use]
-    pub fn has_room(&self) -> bool {
-        self.max_nodes.is_none_or(|max| self.taken < max)
-    }
+    pub has_room: bool,
 }
 
 /// How an address is declared for a node.
@@ -147,10 +139,10 @@ impl Declarations {
         listed.pools.extend(pool.cloned());
     }
 
-    /// What is declared about a node name. `earlier` are the names of the nodes that come before it: they have taken seats
-    /// where a selector has a limit.
+    /// What is declared about a node name. `has_room` says whether it gets one of so many seats of the selector with that
+    /// index.
     #[must_use]
-    pub fn of<'a, I: Iterator<Item = &'a str>>(&self, node: &str, earlier: impl Fn() -> I) -> Declaration {
+    pub fn of(&self, node: &str, has_room: impl Fn(usize, usize) -> bool) -> Declaration {
         let control_plane = self.control_plane.contains(node);
         let mut declaration = Declaration { node: node.to_owned(), ..Declaration::default() };
         if control_plane && self.servers_only {
@@ -164,29 +156,39 @@ impl Declarations {
                 return declaration;
             }
         }
-        let matching = self.selectors.iter().filter(|selector| {
+        let matching = self.selectors.iter().enumerate().filter(|(_, selector)| {
             selector.control_plane == control_plane && matches_pattern(&selector.name_pattern, node)
         });
-        for selector in matching {
+        for (index, selector) in matching {
             declaration.declared = true;
             declaration.ranges.extend(&selector.ranges);
             declaration.unreadable.extend(
                 selector.unreadable.iter().map(|range| format!("{} has {range:?}, which is no range", selector.source)),
             );
             declaration.pools.extend(selector.pool.clone());
-            let seated = |name: &&str| {
-                *name != node && !self.listed.contains_key(*name) && matches_pattern(&selector.name_pattern, name)
-            };
             // The control plane is as large as the ClusterSpec says.
             let max_nodes = selector.max_nodes.filter(|_| !control_plane);
             declaration.seats.push(Seats {
                 source: selector.source.clone(),
                 pool: selector.pool.clone(),
                 max_nodes,
-                taken: max_nodes.map_or(0, |_| earlier().filter(seated).count()),
+                has_room: max_nodes.is_none_or(|max| has_room(index, max)),
             });
         }
         declaration
+    }
+
+    /// The selectors that let in so many Nodes only, by their indices.
+    pub fn limited(&self) -> impl Iterator<Item = (usize, usize)> {
+        let selectors = self.selectors.iter().enumerate();
+        selectors.filter_map(|(index, selector)| Some((index, selector.max_nodes?)))
+    }
+
+    /// Whether a Node of that name takes one of the selector's seats. A machine that is listed needs none.
+    #[must_use]
+    pub fn is_seated(&self, index: usize, name: &str) -> bool {
+        let pattern = self.selectors.get(index).map(|selector| &selector.name_pattern);
+        !self.listed.contains_key(name) && pattern.is_some_and(|pattern| matches_pattern(pattern, name))
     }
 
     /// The names of the cluster's pools.

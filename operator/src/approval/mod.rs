@@ -24,6 +24,7 @@ mod queue;
 mod request;
 mod reserved;
 mod rules;
+mod seats;
 mod terms;
 mod verdict;
 
@@ -61,7 +62,7 @@ pub fn judge(request: &SigningRequest, facts: &Facts<'_>, now: Timestamp) -> Jud
 /// [`judge`] with other rules, so that tests can look at the summing up alone.
 fn judge_by(rules: &'static [Rule], request: &SigningRequest, facts: &Facts<'_>, now: Timestamp) -> Judgement {
     let case = Case::new(request, facts, now);
-    let mut answers: Vec<RuleAnswer> = vec![];
+    let mut answers: Vec<RuleAnswer> = Vec::with_capacity(rules.len());
     for rule in rules {
         let answer = rule.ask(&case);
         // What is none of our business is not looked at further, least of all parsed.

@@ -15,33 +15,49 @@ pub struct NodeFacts {
     pub name: String,
     /// When the API server made it.
     pub created: Option<Timestamp>,
-    /// The DNS names in its status.
-    pub names: BTreeSet<DnsName>,
+    /// The DNS names in its status: few, and there are thousands of Nodes, for which a set takes too much memory.
+    pub names: Vec<DnsName>,
     /// The IP addresses in its status.
-    pub addresses: BTreeSet<IpAddr>,
+    pub addresses: Vec<IpAddr>,
 }
 
-impl From<&Node> for NodeFacts {
+impl NodeFacts {
     /// Reads the addresses by their types in the way in which a kubelet makes names of them for its request: a `Hostname`
     /// may be either, and other types are nothing. What can't be read is as good as not there.
-    fn from(node: &Node) -> Self {
-        let mut facts = Self {
-            name: node.metadata.name.clone().unwrap_or_default(),
-            created: node.metadata.creation_timestamp.as_ref().map(|time| time.0),
-            ..Self::default()
-        };
-        let reported = node.status.as_ref().and_then(|status| status.addresses.as_deref()).unwrap_or_default();
-        for reported in reported {
-            let (address, name) = match reported.type_.as_str() {
-                "InternalIP" | "ExternalIP" => (parse_address(&reported.address), None),
-                "InternalDNS" | "ExternalDNS" => (None, DnsName::parse(&reported.address).ok()),
-                "Hostname" => (parse_address(&reported.address), DnsName::parse(&reported.address).ok()),
+    #[must_use]
+    pub fn reported<'a>(
+        name: &str,
+        created: Option<Timestamp>,
+        addresses: impl Iterator<Item = (&'a str, &'a str)>,
+    ) -> Self {
+        let mut facts = Self { name: name.to_owned(), created, ..Self::default() };
+        for (kind, reported) in addresses {
+            let (address, name) = match kind {
+                "InternalIP" | "ExternalIP" => (parse_address(reported), None),
+                "InternalDNS" | "ExternalDNS" => (None, DnsName::parse(reported).ok()),
+                "Hostname" => (parse_address(reported), DnsName::parse(reported).ok()),
                 _ => (None, None),
             };
             facts.addresses.extend(address);
             facts.names.extend(name);
         }
+        // Two lists in another order say the same.
+        facts.addresses.sort_unstable();
+        facts.addresses.dedup();
+        facts.addresses.shrink_to_fit();
+        facts.names.sort_unstable();
+        facts.names.dedup();
+        facts.names.shrink_to_fit();
         facts
+    }
+}
+
+impl From<&Node> for NodeFacts {
+    fn from(node: &Node) -> Self {
+        let reported = node.status.as_ref().and_then(|status| status.addresses.as_deref()).unwrap_or_default();
+        let reported = reported.iter().map(|reported| (reported.type_.as_str(), reported.address.as_str()));
+        let created = node.metadata.creation_timestamp.as_ref().map(|time| time.0);
+        Self::reported(node.metadata.name.as_deref().unwrap_or_default(), created, reported)
     }
 }
 
@@ -50,7 +66,8 @@ impl From<&Node> for NodeFacts {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Nodes {
     by_name: BTreeMap<String, NodeFacts>,
-    holders: BTreeMap<IpAddr, BTreeSet<String>>,
+    /// Which Nodes report an address.
+    holders: BTreeSet<(IpAddr, String)>,
 }
 
 impl Nodes {
@@ -61,7 +78,7 @@ impl Nodes {
         }
         self.remove(&node.name);
         for address in &node.addresses {
-            self.holders.entry(*address).or_default().insert(node.name.clone());
+            self.holders.insert((*address, node.name.clone()));
         }
         self.by_name.insert(node.name.clone(), node);
         true
@@ -70,13 +87,8 @@ impl Nodes {
     /// Forgets a Node that is gone. Tells whether it was there.
     pub fn remove(&mut self, name: &str) -> bool {
         let Some(node) = self.by_name.remove(name) else { return false };
-        for address in &node.addresses {
-            if let Some(holders) = self.holders.get_mut(address) {
-                holders.remove(name);
-                if holders.is_empty() {
-                    self.holders.remove(address);
-                }
-            }
+        for address in node.addresses {
+            self.holders.remove(&(address, name.to_owned()));
         }
         true
     }
@@ -100,7 +112,8 @@ impl Nodes {
     /// One of the Nodes that report the address and are not `node`.
     #[must_use]
     pub fn another_with(&self, node: &str, address: &IpAddr) -> Option<&str> {
-        self.holders.get(address)?.iter().map(String::as_str).find(|holder| *holder != node)
+        let holders = self.holders.range((*address, String::new())..).take_while(|(held, _)| held == address);
+        holders.map(|(_, holder)| holder.as_str()).find(|holder| *holder != node)
     }
 }
 

@@ -92,8 +92,40 @@ pub struct Queue {
     last: Option<String>,
 }
 
-/// The requests of one requester, by node, newest first.
-type Line = BTreeMap<String, VecDeque<Turn>>;
+/// The requests of one requester, by node, newest first. Most requesters are a node that has made one request: a map for
+/// each of them would take more memory than the requests.
+#[derive(Clone, Debug, Default)]
+struct Line(Vec<(String, Vec<Turn>)>);
+
+impl Line {
+    fn find(&self, node: &str) -> Result<usize, usize> {
+        self.0.binary_search_by(|(other, _)| other.as_str().cmp(node))
+    }
+
+    fn of_node(&mut self, node: &str) -> Option<&mut Vec<Turn>> {
+        let at = self.find(node).ok()?;
+        Some(&mut self.0[at].1)
+    }
+
+    fn of_node_or_new(&mut self, node: &str) -> &mut Vec<Turn> {
+        let at = self.find(node).unwrap_or_else(|at| {
+            self.0.reserve_exact(usize::from(self.0.is_empty()));
+            self.0.insert(at, (node.to_owned(), vec![]));
+            at
+        });
+        &mut self.0[at].1
+    }
+
+    fn forget(&mut self, node: &str) {
+        if let Ok(at) = self.find(node) {
+            self.0.remove(at);
+        }
+    }
+
+    fn nodes(&self) -> impl Iterator<Item = &Vec<Turn>> {
+        self.0.iter().map(|(_, requests)| requests)
+    }
+}
 
 impl Queue {
     /// An empty one.
@@ -128,10 +160,11 @@ impl Queue {
     fn insert(&mut self, turn: Turn) -> Vec<String> {
         let requester = turn.request.username.clone();
         self.index.insert(turn.request.name.clone(), (requester.clone(), turn.node.clone()));
-        let requests = self.requesters.entry(requester).or_default().entry(turn.node.clone()).or_default();
+        let requests = self.requesters.entry(requester).or_default().of_node_or_new(&turn.node);
         let newer =
             |other: &Turn| (other.request.created, &other.request.name) > (turn.request.created, &turn.request.name);
         let place = requests.iter().take_while(|other| newer(other)).count();
+        requests.reserve_exact(1);
         requests.insert(place, turn);
         let old = requests.split_off(requests.len().min(self.limits.per_node.max(1)));
         let names: Vec<String> = old.into_iter().map(|turn| turn.request.name).collect();
@@ -145,16 +178,16 @@ impl Queue {
     pub fn remove(&mut self, name: &str) -> Option<Turn> {
         let (requester, node) = self.index.remove(name)?;
         let line = self.requesters.get_mut(&requester)?;
-        let requests = line.get_mut(&node)?;
+        let requests = line.of_node(&node)?;
         let at = requests.iter().position(|turn| turn.request.name == name)?;
         let removed = requests.remove(at);
         if requests.is_empty() {
-            line.remove(&node);
+            line.forget(&node);
         }
-        if line.is_empty() {
+        if line.0.is_empty() {
             self.requesters.remove(&requester);
         }
-        removed
+        Some(removed)
     }
 
     /// Keeps only the requests of these names: all that a new list has.
@@ -167,7 +200,7 @@ impl Queue {
 
     /// What waits for this node is due.
     pub fn wake(&mut self, node: &str) {
-        for requests in self.requesters.values_mut().filter_map(|line| line.get_mut(node)) {
+        for requests in self.requesters.values_mut().filter_map(|line| line.of_node(node)) {
             for turn in requests {
                 turn.due = None;
             }
@@ -176,7 +209,7 @@ impl Queue {
 
     /// Everything is due.
     pub fn wake_all(&mut self) {
-        for requests in self.requesters.values_mut().flat_map(BTreeMap::values_mut) {
+        for (_, requests) in self.requesters.values_mut().flat_map(|line| &mut line.0) {
             for turn in requests {
                 turn.due = None;
             }
@@ -219,9 +252,9 @@ impl Queue {
     /// Those of a requester's requests that are looked at at all: one of each node in turn, the newest of each first. Of
     /// more than the limit only the newest of all, so that what is stuck keeps nobody out who comes later.
     fn within_limit<'a>(&self, line: &'a Line) -> Vec<&'a Turn> {
-        let rounds = line.values().map(VecDeque::len).max().unwrap_or_default();
+        let rounds = line.nodes().map(Vec::len).max().unwrap_or_default();
         let mut turns: Vec<&Turn> =
-            (0..rounds).flat_map(|round| line.values().filter_map(move |requests| requests.get(round))).collect();
+            (0..rounds).flat_map(|round| line.nodes().filter_map(move |requests| requests.get(round))).collect();
         let limit = self.limits.per_requester.max(1);
         if turns.len() > limit {
             turns.sort_by_key(|turn| Reverse(turn.request.created));
@@ -287,6 +320,6 @@ impl Queue {
     }
 
     fn turns(&self) -> impl Iterator<Item = &Turn> {
-        self.requesters.values().flat_map(BTreeMap::values).flatten()
+        self.requesters.values().flat_map(Line::nodes).flatten()
     }
 }

@@ -5,11 +5,10 @@
 
 use std::collections::BTreeMap;
 use std::pin::{Pin, pin};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use futures::{Stream, StreamExt};
-use k8s_openapi::api::certificates::v1::CertificateSigningRequest;
-use k8s_openapi::api::core::v1::Node;
 use k8s_openapi::jiff::Timestamp;
 use keyplane_crds::{ApproverSpec, CertificatePolicy};
 use kube::core::DeserializeGuard;
@@ -21,6 +20,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::target::signing_requests::SigningRequests;
 use super::target::verdicts::Place;
+use super::target::watched::{WatchedNode, WatchedRequest};
 use crate::approval::{Approver, Terms};
 use crate::kube::events::Events;
 use crate::metrics::Metrics;
@@ -30,6 +30,10 @@ const WORK_TIMEOUT: Duration = Duration::from_mins(2);
 
 /// How long to wait before the watches are begun anew.
 const PAUSE: Duration = Duration::from_secs(5);
+
+/// How many objects of a list are read at once where the API server does not send them one by one. A Node has some 10 kB,
+/// and a page of them is in memory three times while it is read.
+const PAGE: u32 = 50;
 
 type Guarded = DeserializeGuard<CertificatePolicy>;
 
@@ -64,6 +68,8 @@ impl OwnCluster {
         let policies = Api::<Guarded>::namespaced(self.client.clone(), &self.namespace);
         let mut policies = pin!(watcher(policies, watcher::Config::default()).default_backoff());
         let mut known = Policies::default();
+        // Without pages the first lists are sooner there and take less memory.
+        let streamed = AtomicBool::new(true);
         let mut selected: Option<Selected> = None;
         loop {
             let next = {
@@ -72,7 +78,7 @@ impl OwnCluster {
                     None => change.await,
                     Some(policy) => tokio::select! {
                         next = change => next,
-                        () = self.judge(policy) => {
+                        () = self.judge(policy, &streamed) => {
                             sleep(PAUSE).await;
                             continue;
                         }
@@ -92,7 +98,7 @@ impl OwnCluster {
     }
 
     /// Watches and judges until something fails.
-    async fn judge(&self, policy: &Selected) {
+    async fn judge(&self, policy: &Selected, streamed: &AtomicBool) {
         let place = Place {
             labels: [self.namespace.clone(), policy.name.clone()],
             policy: format!("CertificatePolicy {}", policy.name),
@@ -101,15 +107,18 @@ impl OwnCluster {
         let approver = Approver::of_policy(&policy.approver, policy.terms.clone());
         let mut judge =
             SigningRequests::new(self.client.clone(), approver, place, self.events.clone(), self.metrics.clone());
-        // A Node has some 10 kB, of which little is kept: pages keep the first list small in memory.
-        let nodes = watcher(Api::<Node>::all(self.client.clone()), watcher::Config::default().page_size(100));
-        let mut nodes = pin!(nodes.default_backoff());
-        let requests = Api::<DeserializeGuard<CertificateSigningRequest>>::all(self.client.clone());
-        let mut requests = pin!(watcher(requests, judge.watch_config()).default_backoff());
+        let listed = |config: watcher::Config| {
+            if streamed.load(Ordering::Relaxed) { config.streaming_lists() } else { config.page_size(PAGE) }
+        };
+        let nodes = Api::<WatchedNode>::all(self.client.clone());
+        let mut nodes = pin!(watcher(nodes, listed(watcher::Config::default())).default_backoff());
+        let requests = Api::<WatchedRequest>::all(self.client.clone());
+        let mut requests = pin!(watcher(requests, listed(judge.watch_config())).default_backoff());
         loop {
             tokio::select! {
                 event = nodes.next() => match event {
                     Some(Ok(event)) => judge.node_event(&event),
+                    Some(Err(error)) if refuses_streams(&error) && streamed.swap(false, Ordering::Relaxed) => return,
                     Some(Err(error)) => tracing::warn!(%error, "watching Nodes"),
                     None => return,
                 },
@@ -126,6 +135,15 @@ impl OwnCluster {
                 }
             }
         }
+    }
+}
+
+/// Whether the API server does not send lists as streams: before Kubernetes 1.34 that is off by default (`WatchList`), and
+/// the request is then invalid.
+fn refuses_streams(error: &watcher::Error) -> bool {
+    match error {
+        watcher::Error::WatchStartFailed(kube::Error::Api(status)) => status.code == 422 || status.code == 400,
+        _ => false,
     }
 }
 
@@ -229,6 +247,17 @@ mod tests {
         assert_eq!(selected(&policies), None);
         policies.take(Event::Delete(policy("b", true)));
         assert_eq!(selected(&policies).as_deref(), Some("c"));
+    }
+
+    #[test]
+    fn an_api_server_that_streams_no_lists_is_told_from_one_that_is_away() {
+        let answer = |code: u16| {
+            let status = serde_json::from_value(json!({"status": "Failure", "code": code})).unwrap();
+            watcher::Error::WatchStartFailed(kube::Error::Api(Box::new(status)))
+        };
+        assert!(refuses_streams(&answer(422)));
+        assert!(!refuses_streams(&answer(403)));
+        assert!(!refuses_streams(&answer(503)));
     }
 
     #[test]

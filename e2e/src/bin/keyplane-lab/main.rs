@@ -8,12 +8,13 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::Result;
-use clap::{Parser, Subcommand};
+use clap::{Args, Parser, Subcommand};
+use keyplane_e2e::bench::{self, raw};
 use keyplane_e2e::image::Profile;
 use keyplane_e2e::sweep::{self, Which};
 use keyplane_e2e::{Parts, image, interrupt, preflight, smoke};
 
-use crate::screen::say;
+use crate::screen::{Progress, say};
 
 /// Real Kubernetes on one host, with Keyplane, without Docker.
 #[derive(Debug, Parser)]
@@ -39,6 +40,12 @@ enum Action {
     /// Builds a whole cluster (three control-plane machines, a worker, add-ons), tries what its owner tries first, loses a
     /// machine and tries again; prints each step with what it saw.
     Smoke,
+    /// Measures how fast Keyplane approves kubelets' requests and what that costs, beside a raw client and an approver in
+    /// Go. Takes minutes; build with --release.
+    BenchApprover(BenchArguments),
+    /// Approves every request in the cluster of KUBECONFIG without looking: what bench-approver compares with.
+    #[command(hide = true)]
+    ApproveEverything,
     /// Removes what labs have left whose owner was killed.
     Down {
         /// Ends every lab, running ones too.
@@ -49,6 +56,28 @@ enum Action {
     Image,
     /// Says what this host lacks, and builds the parts if they aren't built yet.
     Preflight,
+}
+
+#[derive(Args, Clone, Debug)]
+struct BenchArguments {
+    /// How many Nodes there are, each with one pending request.
+    #[arg(long, default_value_t = 5000)]
+    nodes: u16,
+    /// How often each approver is measured.
+    #[arg(long, default_value_t = 3)]
+    rounds: u16,
+    /// How many requests come one by one after that.
+    #[arg(long, default_value_t = 200)]
+    live: u16,
+    /// How many of these come in a second.
+    #[arg(long, default_value_t = 50)]
+    live_rate: u16,
+    /// Another approver in Go than the lab's: a program that finds its cluster in KUBECONFIG.
+    #[arg(long)]
+    go_approver: Option<PathBuf>,
+    /// The only approvers that take part: keyplane, raw, go.
+    #[arg(long)]
+    only: Vec<String>,
 }
 
 fn main() -> ExitCode {
@@ -67,6 +96,8 @@ fn act(action: &Action) -> Result<ExitCode> {
         Action::Demo { detach, file } => demo::run(file, *detach)?,
         Action::DemoDown => demo::down()?,
         Action::Smoke => return smoke(),
+        Action::BenchApprover(arguments) => bench_approver(arguments)?,
+        Action::ApproveEverything => raw::run()?,
         Action::Down { all } => down(if *all { Which::All } else { Which::Dead })?,
         Action::Image => {
             let image = image::keyplane(&Parts::build()?, Profile::Release)?;
@@ -87,6 +118,16 @@ fn smoke() -> Result<ExitCode> {
     interrupt::check()?;
     say(&report.summary());
     Ok(if report.failures().is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+fn bench_approver(arguments: &BenchArguments) -> Result<()> {
+    interrupt::listen()?;
+    let BenchArguments { nodes, rounds, live, live_rate, go_approver, only } = arguments.clone();
+    let progress = Progress::begin();
+    let options = bench::Options { nodes, rounds, live, live_rate, go_approver, only };
+    let report = bench::run(&options, &|what| progress.step(what))?;
+    say(&format!("\n{report}"));
+    Ok(())
 }
 
 fn down(which: Which) -> Result<()> {

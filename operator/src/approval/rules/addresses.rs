@@ -1,7 +1,7 @@
 //! Whether the node that asks is known, and whose the IP addresses are.
 
 use super::{Case, Outcome};
-use crate::approval::declaration::{Claim, Declaration, Seats};
+use crate::approval::declaration::{Claim, Declaration};
 use crate::approval::nodes::NodeFacts;
 use crate::approval::reserved::AddressReservation;
 use crate::approval::verdict::{Answer, shown};
@@ -124,7 +124,7 @@ pub fn max_nodes(case: &Case<'_>) -> Outcome {
     let mut seats =
         declaration.seats().iter().filter(|seats| pool.is_none() || seats.pool.as_deref() == pool).peekable();
     let Some(first) = seats.peek().copied() else { return Ok(()) };
-    if seats.any(Seats::has_room) {
+    if seats.any(|seats| seats.has_room) {
         return Ok(());
     }
     let max = first.max_nodes.unwrap_or_default();

@@ -16,6 +16,7 @@ mod property;
 mod queue;
 mod sans;
 mod scope;
+mod seats;
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -70,7 +71,7 @@ fn named(pools: &[NodePoolSpec]) -> BTreeMap<String, NodePoolSpec> {
 }
 
 fn declaration(node: &str, cluster: &ClusterSpecSpec, pools: &[NodePoolSpec]) -> Declaration {
-    Declarations::of_cluster(cluster, &named(pools)).of(node, std::iter::empty)
+    Declarations::of_cluster(cluster, &named(pools)).of(node, |_, _| true)
 }
 
 fn reserved(cluster: &ClusterSpecSpec, pools: &[NodePoolSpec]) -> Reserved {

@@ -21,6 +21,7 @@ mod telling;
 mod tokens;
 pub(super) mod verdicts;
 pub(super) mod waiting;
+pub(in crate::controllers) mod watched;
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};

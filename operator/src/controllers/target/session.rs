@@ -24,6 +24,7 @@ use super::nodes::Nodes;
 use super::preparation::{Unavailable, prepare};
 use super::signing_requests::SigningRequests;
 use super::tokens::Tokens;
+use super::watched::WatchedRequest;
 use super::{Brief, Findings, PoolTrigger};
 use crate::approval::KUBELET_CLIENT_SIGNER;
 use crate::join::mark_worker;
@@ -132,7 +133,7 @@ impl Session {
         let watched_nodes = watcher(Api::<Node>::all(client.clone()), watcher::Config::default());
         let mut watched_nodes = pin!(watched_nodes.default_backoff());
         let mut judge = SigningRequests::of_target(client.clone(), brief, self.events.clone(), self.metrics.clone());
-        let requests = Api::<DeserializeGuard<CertificateSigningRequest>>::all(client.clone());
+        let requests = Api::<WatchedRequest>::all(client.clone());
         let mut requests = pin!(watcher(requests, judge.watch_config()).default_backoff());
         // A field selector names one signer, so the requests of kubelets that join are another watch.
         let first_requests = Api::<DeserializeGuard<CertificateSigningRequest>>::all(client.clone());

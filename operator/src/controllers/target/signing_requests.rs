@@ -6,21 +6,18 @@ use std::time::Duration;
 
 use futures::StreamExt;
 use futures::stream;
-use k8s_openapi::api::certificates::v1::CertificateSigningRequest;
-use k8s_openapi::api::core::v1::Node;
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use kube::api::Api;
-use kube::core::DeserializeGuard;
 use kube::runtime::watcher::{self, Event};
-use kube::{Client, ResourceExt};
+use kube::{Client, Resource, ResourceExt};
 use tokio::time::Instant;
 
 use super::Brief;
 use super::verdicts::{Judged, LASTING_WAITS, Outcome, Place, Verdicts};
 use super::waiting::{Waiting, WaitingRequest};
+use super::watched::WatchedRequest;
 use crate::approval::{
-    Approver, Bucket, KUBELET_SERVING_SIGNER, Limits, NodeFacts, Queue, Rate, Resolved, Signer, SigningRequest, Turn,
-    Verdict,
+    Approver, Bucket, KUBELET_SERVING_SIGNER, Limits, NodeFacts, Queue, Rate, Resolved, Signer, Turn, Verdict,
 };
 use crate::kube::events::Events;
 use crate::kube::{backoff, resolve};
@@ -29,8 +26,9 @@ use crate::metrics::Metrics;
 /// How many requests are judged before the watches are looked at again.
 const BATCH: usize = 256;
 
-/// How many verdicts are under way at once: enough to hide the API server's answer time, and few of its in-flight limit.
-const WRITERS: usize = 16;
+/// How many verdicts are under way at once: enough to hide the API server's answer time (`make bench-approver`), and few of
+/// the 200 writes that it takes at once by default (`--max-mutating-requests-inflight`).
+const WRITERS: usize = 32;
 
 /// How long to wait after a request was seen: what comes together is judged together, the newest first.
 const GATHER: Duration = Duration::from_millis(20);
@@ -120,7 +118,11 @@ impl SigningRequests {
 
     /// What the watch of Nodes tells. A list counts only once it is complete: half a list would look as if the other
     /// Nodes' names and addresses were free.
-    pub(in crate::controllers) fn node_event(&mut self, event: &Event<Node>) {
+    pub(in crate::controllers) fn node_event<N>(&mut self, event: &Event<N>)
+    where
+        N: Resource,
+        NodeFacts: for<'a> From<&'a N>,
+    {
         match event {
             Event::Init => self.listed_nodes.clear(),
             Event::InitApply(node) => self.listed_nodes.push(NodeFacts::from(node)),
@@ -148,14 +150,14 @@ impl SigningRequests {
     }
 
     /// What the watch of requests tells.
-    pub(in crate::controllers) fn request_event(&mut self, event: Event<DeserializeGuard<CertificateSigningRequest>>) {
+    pub(in crate::controllers) fn request_event(&mut self, event: Event<WatchedRequest>) {
         match event {
             Event::Init => self.listed_requests = Some(BTreeSet::new()),
             Event::InitApply(request) => {
                 if let Some(listed) = &mut self.listed_requests {
                     listed.insert(request.name_any());
                 }
-                self.seen(&request);
+                self.seen(request);
             }
             Event::InitDone => {
                 self.requests_known = true;
@@ -165,7 +167,7 @@ impl SigningRequests {
                     self.approver.retain_requests(&listed);
                 }
             }
-            Event::Apply(request) => self.seen(&request),
+            Event::Apply(request) => self.seen(request),
             Event::Delete(request) => {
                 self.approver.request_gone(&request.name_any());
                 self.gone(&request.name_any());
@@ -174,10 +176,10 @@ impl SigningRequests {
     }
 
     /// A request was made or has changed.
-    fn seen(&mut self, request: &DeserializeGuard<CertificateSigningRequest>) {
+    fn seen(&mut self, request: WatchedRequest) {
         let name = request.name_any();
-        let request = match &request.0 {
-            Ok(request) => SigningRequest::from(request),
+        let request = match request.request {
+            Ok(request) => request,
             Err(error) => {
                 tracing::warn!(request = name, %error, "a request that can't be read is left alone");
                 return self.gone(&name);
@@ -211,13 +213,30 @@ impl SigningRequests {
     /// Judges what is due.
     pub(in crate::controllers) async fn work(&mut self, now: Timestamp) {
         let turns = self.queue.take(now, BATCH);
-        let judged = self.judge(turns, now).await;
-        let verdicts = &self.verdicts;
-        let write = |judged: Judged| async move {
+        let Self { verdicts, approver, approval_events, .. } = self;
+        let verdicts = &*verdicts;
+        let settle = |judged: Judged| async move {
             let outcome = verdicts.settle(&judged).await;
             (judged, outcome)
         };
-        let outcomes: Vec<_> = stream::iter(judged).map(write).buffer_unordered(WRITERS).collect().await;
+        let mut unresolved = vec![];
+        // One is judged after the other, as an approval takes the seat that the next request would have; and each when a
+        // writer is free, so that the API server has something to do meanwhile.
+        let judged = turns.into_iter().filter_map(|turn| {
+            let judged = judge(approver, approval_events, turn, &Resolved::default(), now);
+            let names = approver.unresolved(&judged.turn.request, &judged.judgement);
+            if names.is_empty() {
+                return Some(judged);
+            }
+            unresolved.push((judged.turn, names));
+            None
+        });
+        let mut outcomes: Vec<_> = stream::iter(judged).map(settle).buffer_unordered(WRITERS).collect().await;
+        // They wait for others, not for a processor.
+        let lookups = unresolved.into_iter().map(|(turn, names)| async move { (turn, resolve::all(&names).await) });
+        let resolved = futures::future::join_all(lookups).await.into_iter();
+        let judged = resolved.map(|(turn, resolved)| judge(approver, approval_events, turn, &resolved, now));
+        outcomes.extend(stream::iter(judged).map(settle).buffer_unordered(WRITERS).collect::<Vec<_>>().await);
         for (judged, outcome) in outcomes {
             self.keep(judged, outcome, now);
         }
@@ -231,35 +250,6 @@ impl SigningRequests {
         metrics.csr_pending.with_label_values(&labels).set(pending);
         let oldest = self.queue.oldest().map_or(0, Timestamp::as_second);
         metrics.csr_oldest_pending.with_label_values(&labels).set(oldest);
-    }
-
-    /// Judges one after the other: an approval takes the seat that the next request would have.
-    async fn judge(&mut self, turns: Vec<Turn>, now: Timestamp) -> Vec<Judged> {
-        let mut judged = vec![];
-        for turn in turns {
-            judged.push(self.judge_one(turn, &Resolved::default(), now));
-        }
-        let lookups = judged.iter().enumerate().filter_map(|(index, judged)| {
-            let names = self.approver.unresolved(&judged.turn.request, &judged.judgement);
-            (!names.is_empty()).then_some(async move { (index, resolve::all(&names).await) })
-        });
-        // They wait for others, not for a processor.
-        let resolved: Vec<(usize, Resolved)> = futures::future::join_all(lookups).await;
-        for (index, resolved) in resolved {
-            let again = self.judge_one(judged[index].turn.clone(), &resolved, now);
-            judged[index] = again;
-        }
-        judged
-    }
-
-    fn judge_one(&mut self, turn: Turn, resolved: &Resolved, now: Timestamp) -> Judged {
-        let judgement = self.approver.judge(&turn.request, resolved, now);
-        let approves = judgement.verdict == Verdict::Approve;
-        if approves && !judgement.dry_run {
-            self.approver.approved(&turn.request);
-        }
-        let tell = !approves || self.approval_events.take(APPROVAL_EVENTS, now).is_ok();
-        Judged { turn, judgement, tell }
     }
 
     /// Keeps what has no verdict yet.
@@ -300,6 +290,16 @@ impl SigningRequests {
             }
         }
     }
+}
+
+fn judge(approver: &mut Approver, events: &mut Bucket, turn: Turn, resolved: &Resolved, now: Timestamp) -> Judged {
+    let judgement = approver.judge(&turn.request, resolved, now);
+    let approves = judgement.verdict == Verdict::Approve;
+    if approves && !judgement.dry_run {
+        approver.approved(&turn.request);
+    }
+    let tell = !approves || events.take(APPROVAL_EVENTS, now).is_ok();
+    Judged { turn, judgement, tell }
 }
 
 #[cfg(test)]

@@ -1,11 +1,11 @@
 //! Writes verdicts, and tells of them: in the request's condition, in Events, in the log and in the metrics.
 
-use k8s_openapi::api::certificates::v1::CertificateSigningRequest;
 use k8s_openapi::api::core::v1::ObjectReference;
 use k8s_openapi::jiff::Timestamp;
 use kube::api::{Api, Patch, PatchParams};
 use serde_json::json;
 
+use super::watched::WatchedRequest;
 use crate::approval::{Judgement, Signer, SigningRequest, Turn, Verdict};
 use crate::kube::FIELD_MANAGER;
 use crate::kube::events::Events;
@@ -44,7 +44,7 @@ pub(super) enum Outcome {
 
 /// Where verdicts are written to.
 pub(super) struct Verdicts {
-    pub(super) api: Api<CertificateSigningRequest>,
+    pub(super) api: Api<WatchedRequest>,
     pub(super) place: Place,
     pub(super) events: Events,
     pub(super) metrics: Metrics,
@@ -83,7 +83,7 @@ impl Verdicts {
             // The watch may have brought the change already, so it is fetched.
             Ok(false) => match self.api.get_opt(&turn.request.name).await {
                 Ok(found) => {
-                    let found = found.map(|found| Box::new(SigningRequest::from(&found)));
+                    let found = found.and_then(|found| found.request.ok()).map(Box::new);
                     Outcome::Outdated(found.filter(|found| !found.settled))
                 }
                 Err(_) => Outcome::Failed,
@@ -112,7 +112,7 @@ impl Verdicts {
             }]},
         });
         let params = PatchParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PatchParams::default() };
-        match self.api.patch_approval(&request.name, &params, &Patch::Merge(&patch)).await {
+        match self.api.patch_subresource("approval", &request.name, &params, &Patch::Merge(&patch)).await {
             Ok(_) => Ok(true),
             Err(kube::Error::Api(status)) if status.code == 409 || status.code == 404 => Ok(false),
             Err(error) => Err(error),

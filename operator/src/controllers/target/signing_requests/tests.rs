@@ -10,6 +10,7 @@ use axum::response::Response;
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
 
+use super::super::watched::WatchedNode;
 use super::*;
 use crate::approval::Terms;
 
@@ -94,7 +95,7 @@ async fn judged(policy: &str, statuses: &[u16], meanwhile: Value) -> Server {
         {"type": "InternalIP", "address": "fd00::15"},
         {"type": "Hostname", "address": "worker1"},
     ]}});
-    judge.node_event(&Event::Apply(serde_json::from_value(node).unwrap()));
+    judge.node_event(&Event::Apply(serde_json::from_value::<WatchedNode>(node).unwrap()));
     judge.request_event(Event::Apply(serde_json::from_value(stored("7", &json!([]))).unwrap()));
     for _ in 0..2 {
         judge.work(Timestamp::now()).await;
@@ -151,8 +152,8 @@ async fn nothing_is_judged_before_both_lists_are_complete() {
     judge.request_event(Event::InitApply(serde_json::from_value(stored("7", &json!([]))).unwrap()));
     judge.request_event(Event::InitDone);
     assert!(!is_soon(&judge));
-    judge.node_event(&Event::Init);
+    judge.node_event(&Event::<WatchedNode>::Init);
     assert!(!is_soon(&judge));
-    judge.node_event(&Event::InitDone);
+    judge.node_event(&Event::<WatchedNode>::InitDone);
     assert!(is_soon(&judge));
 }
