@@ -39,7 +39,7 @@ unit: ## The fast tests, which need no cluster and no root
 	cargo test --workspace --locked
 
 .PHONY: lab
-lab: build ## The tests on real control planes and machines; they need root
+lab: build static ## The tests on real control planes and machines; they need root
 	cargo test --package keyplane-e2e --locked -- --ignored --test-threads 2
 
 .PHONY: lab-smoke
@@ -54,6 +54,15 @@ bench-approver: packages kubernetes ## Measure the CSR approver beside a raw cli
 .PHONY: build
 build: packages kubernetes ## Build the operator and the lab, and what the lab runs
 	cargo build --workspace --locked
+
+# The lab's image has it; here, so that no test has to wait for it.
+.PHONY: static
+static:
+	CARGO_TARGET_DIR=$(CACHE)/cargo cargo build-static --profile lab
+
+.PHONY: image
+image: ## Make the container image without Docker: an archive for `docker load` or `ctr images import`
+	cargo run --quiet --package keyplane-e2e --bin keyplane-lab -- image
 
 .PHONY: kubernetes
 kubernetes: ## Build the pinned Kubernetes versions, etcd, containerd and add-ons into the cache (twenty minutes the first time)

@@ -7,7 +7,7 @@ use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::{ApproverSpec, KubeletClientPolicy, KubeletServingPolicy, SigningRequestPolicy};
+use crate::{ApproverSpec, KubeletClientPolicy, KubeletServingPolicy, MaintenanceWindow, SigningRequestPolicy};
 
 /// How certificates are issued, and which kubelet certificates are approved, for the ClusterSpecs that refer to it. The
 /// defaults are kubeadm's.
@@ -41,7 +41,8 @@ pub struct CertificatePolicySpec {
     #[serde(default)]
     pub authority: AuthorityPolicy,
 
-    /// All other certificates. What changes here holds for certificates that are issued later.
+    /// All other certificates. A changed lifetime holds for certificates that are issued later; for another key algorithm
+    /// they are issued anew at once.
     #[serde(default)]
     pub leaf: LeafPolicy,
 
@@ -50,6 +51,11 @@ pub struct CertificatePolicySpec {
     #[schemars(length(max = 32))]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["certificate".into()]))]
     pub overrides: Vec<LeafOverride>,
+
+    /// When certificates that are due are renewed. Not set means at once. A certificate is renewed at any time once it has
+    /// less than a third left of what `renewBefore` says.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub maintenance_window: Option<MaintenanceWindow>,
 
     /// Which kubelet serving certificates are approved.
     #[serde(default)]
@@ -133,14 +139,15 @@ pub struct LeafPolicy {
         .message("spec.leaf.validity must be a duration of hours, minutes and seconds of at least 10m, for example 8760h (one year)"))]
     pub validity: String,
 
-    /// How long before its end a certificate is due for renewal: a duration, or a percentage of its lifetime.
+    /// How long before its end a certificate is renewed: a duration, or a percentage of its lifetime. So that they are not
+    /// all renewed together, each comes up to a tenth of that time sooner. It keeps its key.
     #[serde(default = "LeafPolicy::default_renew_before")]
     #[schemars(length(min = 1, max = 32))]
     #[x_kube(validation = Rule::new("self.matches('^[1-9][0-9]?%$') || (self.size() > 0 && self.matches('^([0-9]+h)?([0-9]+m)?([0-9]+s)?$'))")
         .message("spec.leaf.renewBefore must be a duration or a percentage from 1% to 99%, for example 720h or 30%"))]
     pub renew_before: String,
 
-    /// The key of a certificate, and of the service-account pair.
+    /// The key of a certificate, and of a service-account pair that is made later.
     #[serde(default)]
     pub key_algorithm: KeyAlgorithm,
 }

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     Access, Addons, Audit, Authentication, ControlPlane, ControlPlaneEndpoint, Etcd, Images, Network, NodeStatus,
-    PodSecurity, RegistryMirror, Scale, User,
+    PodSecurity, RegistryMirror, Rotate, Scale, User,
 };
 
 /// One target cluster, whose keys and control-plane configuration Keyplane holds.
@@ -144,6 +144,10 @@ pub struct ClusterSpecSpec {
     /// certificates approved by the default rules.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub certificate_policy_ref: Option<LocalReference>,
+
+    /// What is to be made anew, once for each value.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rotate: Option<Rotate>,
 
     /// What happens to the cluster's Secrets and ConfigMaps when this object is deleted.
     #[serde(default)]

@@ -18,11 +18,13 @@ mod control_plane;
 mod duration;
 mod etcd;
 mod kubelet_policy;
+mod maintenance_window;
 mod network;
 mod node_pool;
 mod node_status;
 mod pod_security;
 mod registry_mirror;
+mod rotate;
 mod users;
 
 pub use access::Access;
@@ -48,6 +50,7 @@ pub use kubelet_policy::{
     ApproverMachine, ApproverSpec, ExistingNode, KubeletClientPolicy, KubeletServingPolicy, NodeSelector, OnViolation,
     RequestKeyAlgorithm, ReservedForCluster, SigningRequestPolicy, UndeclaredAddress,
 };
+pub use maintenance_window::{MaintenanceWindow, Weekday};
 pub use network::Network;
 pub use node_pool::{
     Machine, MachineSelector, MachineState, MachineStatus, NodePool, NodePoolRole, NodePoolSpec, NodePoolStatus,
@@ -55,6 +58,7 @@ pub use node_pool::{
 pub use node_status::{ComponentStatus, NodeStatus};
 pub use pod_security::{PodSecurity, PodSecurityExemptions, PodSecurityLevel};
 pub use registry_mirror::RegistryMirror;
+pub use rotate::Rotate;
 pub use users::User;
 
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
@@ -84,6 +88,10 @@ pub const CONFIRM_DELETION_ANNOTATION: &str = "keyplane.io/confirm-deletion";
 /// Annotation on a `ClusterSpec`: with the value [`AT_ONCE`] changed static pods are written for all machines at once,
 /// without waiting for anything. It is meant for a control plane that is down and that a changed spec would mend.
 pub const ROLLOUT_ANNOTATION: &str = "keyplane.io/rollout";
+
+/// Annotation on a `ClusterSpec`: what `spec.rotate.certificates` is in the spec. A changed value asks for new keys and
+/// certificates, once.
+pub const ROTATE_CERTIFICATES_ANNOTATION: &str = "keyplane.io/rotate-certificates";
 
 /// The value of [`ROLLOUT_ANNOTATION`].
 pub const AT_ONCE: &str = "AtOnce";

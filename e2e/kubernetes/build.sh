@@ -23,6 +23,7 @@ sets=(
   "flannel         flannel/go.mod"
   "flannel-cni     flannel-cni/go.mod"
   "ignition        ignition/go.mod"
+  "helm            helm/go.mod"
   "go-approver     go-approver/go.mod on-request"
 )
 
@@ -57,6 +58,7 @@ parts=(
   "flannel         kube-flannel.yml        file:github.com/flannel-io/flannel:Documentation/kube-flannel.yml"
   "flannel-cni     flannel                 github.com/containernetworking/plugins/plugins/meta/flannel"
   "ignition        ignition-validate       github.com/coreos/ignition/v2/validate"
+  "helm            helm                    helm.sh/helm/v4/cmd/helm"
   "go-approver     go-approver             ."
 )
 

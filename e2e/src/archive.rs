@@ -43,11 +43,20 @@ impl Entry {
 /// The files of one layer. Images that begin with the same layers share them on a machine.
 pub type Layer = Vec<Entry>;
 
-/// Writes the image `name` with these layers, started by `command`, to the file `archive`.
+/// How a container of an image is started.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Start<'a> {
+    /// The program and what it is always given.
+    pub command: &'a [&'a str],
+    /// The user and group, as numbers; nothing means root.
+    pub user: Option<&'a str>,
+}
+
+/// Writes the image `name` with these layers to the file `archive`.
 ///
 /// # Errors
 /// When a program can't be read or the archive can't be written.
-pub fn write(archive: &Path, name: &str, layers: &[Layer], command: &[&str]) -> Result<()> {
+pub fn write(archive: &Path, name: &str, layers: &[Layer], start: Start) -> Result<()> {
     let what = || format!("cannot make the image {name}");
     let mut written = Vec::new();
     for (number, entries) in layers.iter().enumerate() {
@@ -56,7 +65,7 @@ pub fn write(archive: &Path, name: &str, layers: &[Layer], command: &[&str]) -> 
         written.push((digest_of(&file)?, file));
     }
     let digests: Vec<_> = written.iter().map(|(digest, _)| digest.as_str()).collect();
-    let config = serde_json::to_vec(&config(&digests, command))?;
+    let config = serde_json::to_vec(&config(&digests, start))?;
     let config_name = format!("{}.json", sha256(&config)?);
     let layer_names: Vec<_> = digests.iter().map(|digest| format!("{digest}/layer.tar")).collect();
     let manifest = json!([{"Config": config_name, "RepoTags": [name], "Layers": layer_names}]);
@@ -120,19 +129,23 @@ fn header(kind: EntryType, mode: u32, size: u64) -> Header {
     header
 }
 
-fn config(layer_digests: &[&str], command: &[&str]) -> Value {
+fn config(layer_digests: &[&str], start: Start) -> Value {
     let layers: Vec<_> = layer_digests.iter().map(|digest| format!("sha256:{digest}")).collect();
-    json!({
+    let mut config = json!({
         "architecture": architecture(),
         "os": "linux",
         "config": {
-            "Entrypoint": command,
+            "Entrypoint": start.command,
             // Probes and people find what an image of a distribution has where it has it.
             "Env": ["PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"],
             "WorkingDir": "/",
         },
         "rootfs": {"type": "layers", "diff_ids": layers},
-    })
+    });
+    if let Some(user) = start.user {
+        config["config"]["User"] = user.into();
+    }
+    config
 }
 
 /// Go's name of this machine's architecture, which is the one images use.
@@ -162,7 +175,7 @@ mod tests {
         fs::write(&program, "#!").unwrap();
         let base = vec![Entry::program("bin/program", program), Entry::link("bin/sh", "program"), Entry::Shared("tmp")];
         let top = vec![Entry::Script("bin/script", "#!/bin/sh\n")];
-        write(&archive, "example.org/image:1", &[base, top], &["/bin/program"]).unwrap();
+        write(&archive, "example.org/image:1", &[base, top], Start { command: &["/bin/program"], user: None }).unwrap();
 
         let mut manifest = String::new();
         let mut names = Vec::new();
@@ -183,11 +196,17 @@ mod tests {
     }
 
     #[test]
+    fn an_image_runs_as_root_unless_it_names_a_user() {
+        assert!(config(&[], Start::default())["config"].get("User").is_none());
+        assert_eq!(config(&[], Start { command: &[], user: Some("1:1") })["config"]["User"], "1:1");
+    }
+
+    #[test]
     fn the_same_files_make_the_same_archive() {
         let folder = tempfile::tempdir().unwrap();
         let archives = ["one.tar", "two.tar"].map(|name| folder.path().join(name));
         for archive in &archives {
-            write(archive, "example.org/image:1", &[vec![Entry::Shared("tmp")]], &["/x"]).unwrap();
+            write(archive, "example.org/image:1", &[vec![Entry::Shared("tmp")]], Start::default()).unwrap();
         }
         assert_eq!(fs::read(&archives[0]).unwrap(), fs::read(&archives[1]).unwrap());
     }

@@ -23,6 +23,8 @@ pub struct Request {
     pub user: String,
     /// Kubernetes' verb, such as `list` or `patch`.
     pub verb: String,
+    /// The API group, empty for the core and where the path is no resource.
+    pub group: String,
     /// The resource, with its subresource after a slash; empty where the path is none.
     pub resource: String,
     /// The namespace, empty where there is none.
@@ -51,6 +53,7 @@ impl Request {
         Ok(Self {
             user: word(&event["user"]["username"]),
             verb: word(&event["verb"]),
+            group: word(&object["apiGroup"]),
             resource,
             namespace: word(&object["namespace"]),
             name: word(&object["name"]),
@@ -75,13 +78,13 @@ mod tests {
     use super::*;
 
     const LINE: &str = r#"{"verb":"patch","user":{"username":"keyplane"},"responseStatus":{"code":200},
-        "objectRef":{"resource":"clusterspecs","subresource":"status","namespace":"default","name":"demo"}}"#;
+        "objectRef":{"apiGroup":"keyplane.io","resource":"clusterspecs","subresource":"status","namespace":"default","name":"demo"}}"#;
 
     #[test]
     fn a_request_is_read_from_its_line() {
         let request = Request::parse(LINE).unwrap();
         assert_eq!((request.user.as_str(), request.verb.as_str(), request.code), ("keyplane", "patch", 200));
-        assert_eq!(request.resource, "clusterspecs/status");
+        assert_eq!((request.group.as_str(), request.resource.as_str()), ("keyplane.io", "clusterspecs/status"));
         assert!(request.is_write());
     }
 

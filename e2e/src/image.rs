@@ -3,10 +3,12 @@
 use std::fmt::Write as _;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
 
 use anyhow::{Context, Result};
 
-use crate::archive::{self, Entry, Layer};
+use crate::archive::{self, Entry, Layer, Start};
 use crate::command;
 use crate::parts::{Parts, sha256};
 
@@ -28,6 +30,12 @@ pub const FLANNEL: &str = "ghcr.io/flannel-io/flannel:v0.28.10";
 /// The CNI plugin that this Flannel's own manifest names. What is in it is the last one of the containernetworking
 /// project (`kubernetes/flannel-cni/go.mod`), which Flannel's went out from, since no module proxy has Flannel's.
 pub const FLANNEL_CNI: &str = "ghcr.io/flannel-io/flannel-cni-plugin:v1.9.1-flannel3";
+
+/// Longer than any test takes.
+const KEPT: Duration = Duration::from_hours(24);
+
+/// Where cargo finds this workspace.
+const WORKSPACE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/..");
 
 /// Debian's `busybox-static`.
 const BUSYBOX: &str = "/bin/busybox";
@@ -63,6 +71,12 @@ esac
 hostname >/www/index.html
 exec busybox httpd -f -vv -p 80 -h /www
 ";
+
+/// Keyplane's own image under the name that its chart gives it. The tag is the chart's `appVersion`.
+pub const KEYPLANE: &str = concat!("registry.keyplane.io/keyplane:", env!("CARGO_PKG_VERSION"));
+
+/// Nobody, as images without a distribution name him; the chart says the same.
+const NOBODY: &str = "65532:65532";
 
 /// An image in the cache.
 #[derive(Clone, Debug)]
@@ -176,6 +190,50 @@ pub fn for_whole_cluster(parts: &Parts) -> Result<Vec<Image>> {
     Ok(images)
 }
 
+/// Which binary Keyplane's own image has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Profile {
+    /// For users: optimised, which takes minutes.
+    Release,
+    /// For tests.
+    Lab,
+}
+
+/// Keyplane's own image: its binary and nothing else, as the `Dockerfile` makes it. What is built is kept in the cache.
+///
+/// # Errors
+/// When it can't be built.
+pub fn keyplane(parts: &Parts, profile: Profile) -> Result<Image> {
+    remove_unused(&parts.cache().join("images"));
+    let layer = vec![Entry::program("keyplane", build_static(parts, profile)?)];
+    started_as(parts, KEYPLANE, &[layer], Start { command: &["/keyplane"], user: Some(NOBODY) })
+}
+
+/// Removes archives of Keyplane that nobody has made anew for long: each change of Keyplane makes another one.
+fn remove_unused(folder: &Path) {
+    for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
+        let is_ours = entry.file_name().to_string_lossy().starts_with("keyplane-");
+        let made = entry.metadata().and_then(|facts| facts.modified());
+        if is_ours && made.is_ok_and(|made| made.elapsed().is_ok_and(|age| age > KEPT)) {
+            let _ = fs::remove_file(entry.path());
+        }
+    }
+}
+
+/// The binary `keyplane`, linked with all that it needs. `.cargo/config.toml` says how.
+fn build_static(parts: &Parts, profile: Profile) -> Result<PathBuf> {
+    let profile = match profile {
+        Profile::Release => "release",
+        Profile::Lab => "lab",
+    };
+    let target = parts.cache().join("cargo");
+    let mut cargo = Command::new("cargo");
+    cargo.current_dir(WORKSPACE).args(["build-static", "--quiet", "--profile", profile]);
+    command::run(cargo.env("CARGO_TARGET_DIR", &target)).context("cannot build the image's binary")?;
+    let host = command::run(Command::new("rustc").current_dir(WORKSPACE).args(["--print", "host-tuple"]))?;
+    Ok(target.join(host.trim()).join(profile).join("keyplane"))
+}
+
 /// A program where upstream's images have it; manifests name it without a path.
 fn local(name: &str, source: PathBuf) -> Entry {
     Entry::Program(format!("usr/local/bin/{name}").into(), source)
@@ -193,15 +251,19 @@ fn named<'a>(listed: &'a str, short: &str) -> Result<&'a str> {
 }
 
 fn image(parts: &Parts, name: &str, layers: &[Layer], command: &[&str]) -> Result<Image> {
+    started_as(parts, name, layers, Start { command, user: None })
+}
+
+fn started_as(parts: &Parts, name: &str, layers: &[Layer], start: Start) -> Result<Image> {
     let folder = parts.cache().join("images");
     fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
-    let key = sha256(recipe(name, layers, command)?.as_bytes())?;
+    let key = sha256(recipe(name, layers, start)?.as_bytes())?;
     let short = name.rsplit('/').next().unwrap_or(name).replace(':', "-");
     let archive = folder.join(format!("{short}-{}.tar", &key[..12]));
     if !archive.exists() {
         // Two labs may make the same image at the same time; each writes a file of its own and the last one stays.
         let mine = folder.join(format!(".{short}-{}.tar", std::process::id()));
-        archive::write(&mine, name, layers, command)?;
+        archive::write(&mine, name, layers, start)?;
         fs::rename(&mine, &archive)?;
     }
     Ok(Image { name: name.to_owned(), archive })
@@ -209,8 +271,9 @@ fn image(parts: &Parts, name: &str, layers: &[Layer], command: &[&str]) -> Resul
 
 /// All that decides an image's content. The built programs lie in folders named after theirs; of a program of the host
 /// the size and the time of its last change have to do.
-fn recipe(name: &str, layers: &[Layer], command: &[&str]) -> Result<String> {
-    let mut text = format!("{name} {command:?} {layers:?}");
+fn recipe(name: &str, layers: &[Layer], start: Start) -> Result<String> {
+    let mut text = format!("{name} {:?} {layers:?}", start.command);
+    text.extend(start.user);
     for entry in layers.iter().flatten() {
         if let Entry::Program(_, source) = entry {
             let facts = fs::metadata(source).with_context(|| format!("cannot find {}", source.display()))?;
@@ -223,6 +286,20 @@ fn recipe(name: &str, layers: &[Layer], command: &[&str]) -> Result<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn old_archives_of_keyplane_go_and_those_of_others_stay() {
+        let folder = tempfile::tempdir().unwrap();
+        let names = ["keyplane-0.1.0-a.tar", "keyplane-0.1.0-b.tar", "etcd-3.tar"];
+        for name in names {
+            fs::write(folder.path().join(name), "").unwrap();
+        }
+        for old in ["keyplane-0.1.0-a.tar", "etcd-3.tar"] {
+            fs::File::open(folder.path().join(old)).unwrap().set_modified(std::time::SystemTime::UNIX_EPOCH).unwrap();
+        }
+        remove_unused(folder.path());
+        assert_eq!(names.map(|name| folder.path().join(name).exists()), [false, true, true]);
+    }
 
     #[test]
     fn images_are_found_by_their_last_name() {

@@ -41,7 +41,7 @@ impl Installation {
     pub fn start(lab: &Lab) -> Result<Self> {
         let management = Management::start(lab)?;
         install_kinds(&management)?;
-        let user = management.add_user(USER)?;
+        let user = management.add_keyplane(USER)?;
         let operator = Operator::start(lab, &user, FIRST_REPLICA)?;
         Ok(Self { management, user, operator })
     }
@@ -87,11 +87,19 @@ pub fn cluster_spec(name: &str, address: &str) -> Value {
 /// # Errors
 /// When the API server refuses them.
 pub fn install_kinds(management: &Management) -> Result<()> {
+    install_kinds_in(management.admin())
+}
+
+/// The same in any cluster, as its administrator.
+///
+/// # Errors
+/// When the API server refuses them.
+pub fn install_kinds_in(admin: &Kubectl) -> Result<()> {
     let kinds = command::run(Command::new(operator::binary()?).arg("crds"))?;
-    management.kubectl_apply(&kinds)?;
+    admin.apply(&kinds)?;
     // kubectl ends at once with an error while a definition has no conditions at all.
     eventually("kinds that are established", PATIENCE, || {
-        management.kubectl(&["wait", "crd", "--all", "--for=condition=Established", "--timeout=60s"])
+        admin.run(&["wait", "crd", "--all", "--for=condition=Established", "--timeout=60s"])
     })?;
     Ok(())
 }

@@ -9,10 +9,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::audit::{self, Request};
 use crate::command;
+use crate::helm::{self, Helm};
 use crate::kubectl::{Kubectl, documents};
 use crate::lab::{Lab, Site};
 use crate::process::Process;
@@ -150,11 +151,33 @@ impl Management {
     /// # Errors
     /// When the certificate or the binding can't be made.
     pub fn add_user(&self, name: &str) -> Result<Kubectl> {
-        let files = Files { site: &self.site, folder: &self.folder };
-        let kubeconfig = files.kubeconfig_as(name, &[])?;
         let user = format!("--user={name}");
         self.admin.run(&["create", "clusterrolebinding", name, "--clusterrole=cluster-admin", &user])?;
-        Ok(Kubectl::new(&self.site.parts, &kubeconfig))
+        self.user(name)
+    }
+
+    /// Makes a user with the rights that the chart gives an operator in the namespace `default`, and returns kubectl as
+    /// that user: with every test that Keyplane passes as this user, the chart's rights have been enough.
+    ///
+    /// # Errors
+    /// When the chart can't be rendered, or the certificate or a binding can't be made.
+    pub fn add_keyplane(&self, name: &str) -> Result<Kubectl> {
+        let rendered = Helm::new(&self.site.parts)?.template("default", &[])?;
+        self.add_user_with(name, &rendered)
+    }
+
+    /// Makes a user with the rights that these objects of the chart give its `ServiceAccount`.
+    ///
+    /// # Errors
+    /// When the certificate or a binding can't be made.
+    pub fn add_user_with(&self, name: &str, rendered: &[Value]) -> Result<Kubectl> {
+        helm::bind(&self.admin, rendered, name)?;
+        self.user(name)
+    }
+
+    fn user(&self, name: &str) -> Result<Kubectl> {
+        let files = Files { site: &self.site, folder: &self.folder };
+        Ok(Kubectl::new(&self.site.parts, &files.kubeconfig_as(name, &[])?))
     }
 
     /// Every request that the API server has answered so far.

@@ -11,6 +11,7 @@ use crate::command;
 use crate::kubectl::Kubectl;
 use crate::lab::Lab;
 use crate::management::free_port;
+use crate::name_server::NameServer;
 use crate::process::Process;
 
 /// A running `keyplane run`. It ends with its lab.
@@ -27,10 +28,38 @@ impl Operator {
     /// # Errors
     /// When the binary isn't built or does not start.
     pub fn start(lab: &Lab, user: &Kubectl, identity: &str) -> Result<Self> {
+        Self::start_with(lab, user, identity, &["--lease-namespace", "default"])
+    }
+
+    /// The same with these flags, and with the Lease where they say.
+    ///
+    /// # Errors
+    /// As [`Operator::start`].
+    pub fn start_with(lab: &Lab, user: &Kubectl, identity: &str, flags: &[&str]) -> Result<Self> {
+        Self::start_as(lab, user, identity, Command::new(binary()?), flags)
+    }
+
+    /// Starts the approver alone, for the cluster that `user` is a user of. Its lease and its policy are in `namespace`;
+    /// `names` is the name server that it asks.
+    ///
+    /// # Errors
+    /// As [`Operator::start`].
+    pub fn start_approver(
+        lab: &Lab,
+        user: &Kubectl,
+        identity: &str,
+        namespace: &str,
+        names: &NameServer,
+    ) -> Result<Self> {
+        let flags = ["--mode", "approver", "--lease-namespace", namespace];
+        Self::start_as(lab, user, identity, names.command_with(&binary()?), &flags)
+    }
+
+    fn start_as(lab: &Lab, user: &Kubectl, identity: &str, mut keyplane: Command, flags: &[&str]) -> Result<Self> {
         let address = format!("127.0.0.1:{}", free_port()?);
-        let mut keyplane = Command::new(binary()?);
         keyplane
-            .args(["run", "--listen", &address, "--lease-namespace", "default", "--identity", identity])
+            .args(["run", "--listen", &address, "--identity", identity])
+            .args(flags)
             .env("KUBECONFIG", user.kubeconfig());
         let log = lab.site().log(identity);
         let process = Process::start(&format!("the operator {identity}"), lab.id(), &mut keyplane, log)?;

@@ -1,6 +1,7 @@
 //! The one place that knows everything: what each command is made of.
 
 use std::io::Write;
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,14 +18,14 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use crate::admin::{self, Role, Roles};
-use crate::args::{Arguments, Command, CsrCommand, LogFormat, Mode, RunArguments};
+use crate::args::{Arguments, CertsCommand, Command, CsrCommand, LogFormat, Mode, RunArguments};
 use crate::controllers::own_cluster::OwnCluster;
 use crate::controllers::target::Targets;
 use crate::controllers::{Context, certificate_policy, cluster_spec, issued, node_pool};
 use crate::kube::causes;
 use crate::kube::events::Events;
 use crate::metrics::Metrics;
-use crate::{explain, images, render, yaml};
+use crate::{expiration, explain, images, render, yaml};
 
 /// How long work under way may take after a signal. Below the 30 s that Kubernetes gives a Pod by default.
 const SHUTDOWN_GRACE: Duration = Duration::from_secs(20);
@@ -37,6 +38,8 @@ const DEFAULT_LOG_FILTER: &str = "info,kube_runtime=warn,kube_client=warn,kube_c
 pub fn main(arguments: Arguments) -> ExitCode {
     // One crypto backend for TLS, before the first connection; that it is installed already is no error.
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+    // 1 is an answer of this command: something is due.
+    let failure = if matches!(arguments.command, Command::Certs { .. }) { 2 } else { 1 };
     let result = match arguments.command {
         Command::Crds => print(&crds()).map(|()| ExitCode::SUCCESS),
         Command::Render(arguments) => render::render(&arguments, arguments.now.unwrap_or_else(Timestamp::now))
@@ -54,6 +57,12 @@ pub fn main(arguments: Arguments) -> ExitCode {
             };
             threads.and_then(|runtime| runtime.block_on(run(arguments))).map(|()| ExitCode::SUCCESS)
         }
+        Command::Certs { command: CertsCommand::CheckExpiration(arguments) } => threads()
+            .and_then(|runtime| {
+                let checked = runtime.block_on(expiration::check(&arguments, Timestamp::now()));
+                checked.map_err(|error| error.to_string())
+            })
+            .and_then(|checked| print(&checked.text).map(|()| ExitCode::from(u8::from(checked.is_any_due)))),
         Command::Csr { command: CsrCommand::Explain(arguments) } => threads()
             .and_then(|runtime| {
                 let explained = runtime.block_on(explain::explain(&arguments, Timestamp::now()));
@@ -65,7 +74,7 @@ pub fn main(arguments: Arguments) -> ExitCode {
         Ok(status) => status,
         Err(message) => {
             let _ = writeln!(std::io::stderr(), "keyplane: {message}");
-            ExitCode::FAILURE
+            ExitCode::from(failure)
         }
     }
 }
@@ -103,8 +112,7 @@ async fn run(arguments: RunArguments) -> Result<(), String> {
     let lease_client = Client::try_from(lease_config).map_err(|error| format!("no client: {error}"))?;
     let metrics = Metrics::new().map_err(|error| error.to_string())?;
     let roles = Roles::default();
-    let listener =
-        TcpListener::bind(arguments.listen).await.map_err(|error| format!("--listen {}: {error}", arguments.listen))?;
+    let listener = listen(arguments.listen).await.map_err(|error| format!("--listen {}: {error}", arguments.listen))?;
     tracing::info!(version = env!("CARGO_PKG_VERSION"), identity, listen = %arguments.listen, "keyplane starts");
 
     let served = CancellationToken::new();
@@ -149,6 +157,16 @@ async fn run(arguments: RunArguments) -> Result<(), String> {
     let _ = tokio::time::timeout(Duration::from_secs(1), admin).await;
     tracing::info!(ok = result.is_ok(), "keyplane ends");
     result
+}
+
+/// `[::]` means all addresses of both families; on a kernel without IPv6, all that there are.
+async fn listen(address: SocketAddr) -> std::io::Result<TcpListener> {
+    match TcpListener::bind(address).await {
+        Err(_) if address.ip() == Ipv6Addr::UNSPECIFIED => {
+            TcpListener::bind((Ipv4Addr::UNSPECIFIED, address.port())).await
+        }
+        bound => bound,
+    }
 }
 
 /// Waits until the API server answers and knows the kinds: a replica without them is not ready to take over.

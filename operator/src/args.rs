@@ -36,12 +36,65 @@ pub enum Command {
     /// Reads ClusterSpecs, and needs no cluster. spec.imageRepository and spec.images are honoured; Flannel's two images come
     /// from its own registry unless spec.images names others.
     Images(ImagesArguments),
+    /// Look at the certificates of the clusters.
+    Certs {
+        /// What to do.
+        #[command(subcommand)]
+        command: CertsCommand,
+    },
     /// Look at kubelets' certificate signing requests.
     Csr {
         /// What to do.
         #[command(subcommand)]
         command: CsrCommand,
     },
+}
+
+/// `keyplane certs`
+#[derive(Debug, Subcommand)]
+pub enum CertsCommand {
+    /// Say when the certificates of all clusters end, as kubeadm certs check-expiration does on one machine.
+    ///
+    /// The list comes from the statuses of the ClusterSpecs; no Secret is read.
+    CheckExpiration(CheckExpirationArguments),
+}
+
+/// `keyplane certs check-expiration`
+#[derive(Debug, Args)]
+#[command(after_help = "Exit status: 0 nothing is due, 1 a certificate is past its renewal time, 2 error.\n\n\
+    Examples:\n  keyplane certs check-expiration -A\n  keyplane certs check-expiration -n prod demo -o json\n\n\
+    As a kubectl plugin: link this binary as kubectl-keyplane, then kubectl keyplane certs check-expiration -A.")]
+pub struct CheckExpirationArguments {
+    /// The name of one ClusterSpec. Not set means all of the namespace.
+    #[arg(conflicts_with = "all_namespaces")]
+    pub cluster: Option<String>,
+
+    /// The ClusterSpecs of all namespaces.
+    #[arg(short = 'A', long, conflicts_with = "namespace")]
+    pub all_namespaces: bool,
+
+    /// The namespace. Not set means the kubeconfig's.
+    #[arg(short, long)]
+    pub namespace: Option<String>,
+
+    /// How the list is written.
+    #[arg(short, long, value_enum, default_value_t = ExpirationFormat::Table)]
+    pub output: ExpirationFormat,
+
+    /// The context of the kubeconfig. Not set means the current one.
+    #[arg(long)]
+    pub context: Option<String>,
+}
+
+/// How the certificates are listed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum ExpirationFormat {
+    /// For people.
+    Table,
+    /// For programs.
+    Json,
+    /// For programs.
+    Yaml,
 }
 
 /// `keyplane csr`
@@ -56,7 +109,8 @@ pub enum CsrCommand {
     ///
     /// With a NAME the request, the Nodes and the rest are read from the cluster of the kubeconfig: the management
     /// cluster's own request, judged by the policy with spec.approver in --policy-namespace; or, with --cluster, that of a
-    /// target, read with the admin kubeconfig in the Secret NAME-kubeconfig beside its ClusterSpec. Nothing is written.
+    /// target, read with the admin kubeconfig in the Secret NAME-kubeconfig beside its ClusterSpec. A request that has its
+    /// verdict already is judged once more, by what is there now. Nothing is written.
     Explain(ExplainArguments),
 }
 

@@ -10,6 +10,7 @@ pub mod cluster;
 pub mod controllers;
 pub mod etcd;
 pub mod etcd_client;
+pub mod expiration;
 pub mod explain;
 pub mod images;
 pub mod join;

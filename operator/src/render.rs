@@ -184,7 +184,7 @@ fn parse(spec: &ClusterSpec, inputs: &Inputs) -> Result<Cluster, RenderError> {
     })?;
     let ours = |pool: &&NodePool| namespace_of(*pool) == namespace && pool.spec.cluster_ref.name == cluster.name;
     let pools: BTreeMap<_, _> = inputs.pools.iter().filter(ours).map(|pool| (pool.name_any(), &pool.spec)).collect();
-    Ok(cluster.with_pools(pools))
+    Ok(cluster.with_annotations(spec.annotations()).with_pools(pools))
 }
 
 /// The pools of workers of a cluster.

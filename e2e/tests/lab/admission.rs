@@ -270,7 +270,8 @@ fn clusters() -> Vec<Refusal> {
             json!("zone a"),
             &["failureDomain", "zone-a"],
         ),
-        refusal("an unknown field", "/spec/rotate", json!({"certificates": "1"}), &["rotate"]),
+        refusal("an unknown field", "/spec/rotation", json!({"certificates": "1"}), &["rotation"]),
+        refusal("an empty request", "/spec/rotate", json!({"certificates": ""}), &["rotate.certificates"]),
         refusal("an unknown deletion policy", "/spec/deletionPolicy", json!("Orphan"), &["deletionPolicy", "Retain"]),
         refusal(
             "an audit policy of a beta version",
@@ -442,6 +443,18 @@ fn policies() -> Vec<Refusal> {
             "/spec",
             json!({"leaf": {"validity": "24h", "renewBefore": "48h"}}),
             &["renewBefore", "shorter"],
+        ),
+        refusal(
+            "a window at no time",
+            "/spec/maintenanceWindow",
+            json!({"start": "2am", "duration": "4h"}),
+            &["spec.maintenanceWindow.start", "02:30"],
+        ),
+        refusal(
+            "a window of days",
+            "/spec/maintenanceWindow",
+            json!({"start": "02:00", "duration": "48h"}),
+            &["spec.maintenanceWindow.duration", "24h"],
         ),
         refusal("all of the life", "/spec/leaf/renewBefore", json!("100%"), &["renewBefore", "99%"]),
         refusal("an unknown key", "/spec/leaf/keyAlgorithm", json!("Ed25519"), &["keyAlgorithm", "ECDSA-P256"]),

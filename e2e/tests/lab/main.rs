@@ -2,6 +2,9 @@
 
 mod addons;
 mod admission;
+mod approver;
+mod chart;
+mod csr;
 mod dual_stack;
 mod examples;
 mod first_light;
@@ -10,6 +13,7 @@ mod machines;
 mod operator;
 mod options;
 mod oracle;
+mod renewal;
 mod smoke;
 mod systemd;
 mod three_nodes;

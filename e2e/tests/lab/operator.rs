@@ -124,7 +124,7 @@ fn one_of_two_replicas_works_and_the_other_takes_over_at_once_when_it_is_asked_t
 fn an_operator_without_its_kinds_says_so_and_begins_when_they_come() -> Result<()> {
     let lab = Lab::start()?;
     let management = Management::start(&lab)?;
-    let user = management.add_user("keyplane")?;
+    let user = management.add_keyplane("keyplane")?;
     let mut operator = Operator::start(&lab, &user, FIRST_REPLICA)?;
     eventually("word about the missing kinds", PATIENCE, || {
         operator.check_running()?;

@@ -11,8 +11,8 @@ use keyplane_e2e::kubectl::documents;
 use keyplane_e2e::load_balancer::{Backend, PORT};
 use keyplane_e2e::machine::lab_kubelet_settings;
 use keyplane_e2e::process::Process;
-use keyplane_e2e::{Kubectl, Lab, LoadBalancer, Machine, Parts, eventually};
-use serde_json::json;
+use keyplane_e2e::{Kubectl, Lab, Machine, Parts, eventually};
+use serde_json::{Value, json};
 
 /// A busy computer gets this long.
 const PATIENCE: Duration = Duration::from_mins(3);
@@ -79,7 +79,8 @@ fn run_cluster(minor: &str, proxy_mode: &str) -> Result<()> {
     })?;
     told("containerd has its images");
 
-    init(&parts, &mut first, &balancer, proxy_mode)?;
+    let settings = lab_kubelet_settings(&first);
+    init(&parts, &mut first, &format!("{}:{PORT}", balancer.address()), proxy_mode, settings)?;
     told("kubeadm init is done");
     ensure!(balancer.ready_backends()? == ["cp1"]);
     let kubeconfig = lab.folder().join("target.kubeconfig");
@@ -135,14 +136,20 @@ fn the_service_answers(lab: &Lab, target: &Kubectl, nodes: &[&Machine]) -> Resul
     Ok(())
 }
 
-fn prepare(machine: &mut Machine, images: &[Image]) -> Result<()> {
+/// Starts containerd with these images.
+pub(crate) fn prepare(machine: &mut Machine, images: &[Image]) -> Result<()> {
     machine.start_containerd()?;
     machine.import_images(images)
 }
 
 /// All of `kubeadm init`. It waits for a kubelet, which systemd would start.
-fn init(parts: &Parts, machine: &mut Machine, balancer: &LoadBalancer, proxy_mode: &str) -> Result<()> {
-    let mut kubelet = lab_kubelet_settings(machine);
+pub(crate) fn init(
+    parts: &Parts,
+    machine: &mut Machine,
+    endpoint: &str,
+    proxy_mode: &str,
+    mut kubelet: Value,
+) -> Result<()> {
     kubelet["apiVersion"] = json!("kubelet.config.k8s.io/v1beta1");
     kubelet["kind"] = json!("KubeletConfiguration");
     let config = [
@@ -156,7 +163,7 @@ fn init(parts: &Parts, machine: &mut Machine, balancer: &LoadBalancer, proxy_mod
             "apiVersion": "kubeadm.k8s.io/v1beta4",
             "kind": "ClusterConfiguration",
             "kubernetesVersion": parts.kubernetes_version()?,
-            "controlPlaneEndpoint": format!("{}:{PORT}", balancer.address()),
+            "controlPlaneEndpoint": endpoint,
             "networking": {"podSubnet": "10.244.0.0/16"},
         }),
         kubelet,

@@ -5,21 +5,26 @@
 //! `keyplane render` reads files that no API server has seen.
 
 mod addons;
+mod maintenance;
 mod options;
 mod policy;
+mod rotate;
 mod settings;
 mod sizing;
 mod users;
 mod version;
 mod workers;
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::net::IpAddr;
 
 use ipnet::IpNet;
 use keyplane_crds::{ClusterSpecSpec, ControlPlaneNode, ExternalEtcd, Layout, NodePoolSpec};
 
+pub use maintenance::Window;
 pub use policy::{LeafTerms, Policy};
+pub use rotate::CertificateRequests;
 pub(crate) use settings::refuse_kubelet_settings;
 pub use sizing::Sizing;
 pub use users::User;
@@ -131,6 +136,8 @@ pub struct Cluster {
     pub users: Vec<User>,
     /// Lifetimes and keys.
     pub policy: Policy,
+    /// Who asks for new certificates.
+    pub certificate_requests: CertificateRequests,
     /// The rest of the spec, which needs no parsing.
     pub spec: ClusterSpecSpec,
 }
@@ -181,8 +188,16 @@ impl Cluster {
             pod_cidrs,
             users,
             policy,
+            certificate_requests: CertificateRequests::of_spec(spec),
             spec: spec.clone(),
         })
+    }
+
+    /// Takes up what the ClusterSpec's annotations ask for.
+    #[must_use]
+    pub fn with_annotations(mut self, annotations: &BTreeMap<String, String>) -> Self {
+        self.certificate_requests = self.certificate_requests.and_annotations(annotations);
+        self
     }
 
     /// Takes up the machines that these pools list. The pools must be those of this cluster.

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use keyplane_crds::{CertificatePolicySpec, KeyAlgorithm, RenewBefore, parse_duration};
 
-use super::FieldError;
+use super::{FieldError, Window};
 use crate::approval::Terms;
 
 /// How long a certificate is valid, when it is due, and what key it has.
@@ -27,6 +27,8 @@ pub struct Policy {
     pub authority_key_algorithm: KeyAlgorithm,
     /// What holds for kubelets' requests.
     pub requests: Terms,
+    /// When work that can wait is done; nothing means at once.
+    pub maintenance_window: Option<Window>,
     leaf: LeafTerms,
     overrides: Vec<(String, LeafTerms)>,
 }
@@ -65,6 +67,7 @@ impl Policy {
             authority_validity,
             authority_key_algorithm: spec.authority.key_algorithm,
             requests: Terms::parse(spec).map_err(|error| FieldError::new(error.field, error.message))?,
+            maintenance_window: spec.maintenance_window.as_ref().map(Window::parse).transpose()?,
             leaf,
             overrides,
         })
@@ -91,6 +94,7 @@ impl Default for Policy {
             authority_validity: Duration::from_hours(87600),
             authority_key_algorithm: KeyAlgorithm::Rsa2048,
             requests: Terms::default(),
+            maintenance_window: None,
             leaf: LeafTerms {
                 validity: Duration::from_hours(8760),
                 renew_before: RenewBefore::Percentage(30),

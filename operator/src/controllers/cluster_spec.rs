@@ -193,7 +193,7 @@ async fn one_pass((namespace, name): &(String, String), context: &Context) -> Re
         observed.target = context.targets.ensure(brief);
     }
     let status = status::report(&cluster, &observed, &blockers, found.metadata.generation, now);
-    let next = next_check(&status, &blockers, now);
+    let next = next_check(&cluster, &status, &blockers, now);
     report(&found, status, context).await?;
     Ok(Action::requeue(next))
 }
@@ -264,7 +264,7 @@ fn parse(found: &ClusterSpec, context: &Context) -> Result<Cluster, Blocker> {
         .map_err(|error| Blocker { reason: "InvalidSpec", message: error.to_string() })?;
     let pools = pools(&cluster, context);
     let staying = pools.iter().filter(|pool| pool.metadata.deletion_timestamp.is_none());
-    Ok(cluster.with_pools(staying.map(|pool| (pool.name_any(), &pool.spec))))
+    Ok(cluster.with_annotations(found.annotations()).with_pools(staying.map(|pool| (pool.name_any(), &pool.spec))))
 }
 
 /// The pools of the cluster, by their names.
@@ -299,7 +299,7 @@ async fn act(
         for step in next.steps {
             match step {
                 Step::Secret(draft) => {
-                    let note = draft.describe();
+                    let (note, reason) = (draft.describe(), draft.reason());
                     let secret = {
                         let (cluster, seen) = (cluster.clone(), std::mem::take(observed));
                         let issued = tokio::task::spawn_blocking(move || (fulfil(*draft, &cluster, &seen), seen));
@@ -311,7 +311,7 @@ async fn act(
                     let other = unversioned(&written);
                     observed.secrets.insert(written.name_any(), written);
                     tracing::info!(namespace = cluster.namespace, cluster = cluster.name, note, "wrote");
-                    context.events.normal_with(reference, other, "Issued", "Issue", &note).await;
+                    context.events.normal_with(reference, other, reason, "Issue", &note).await;
                 }
                 Step::ConfigMap(config_map) => {
                     let name = config_map.name_any();
@@ -424,13 +424,15 @@ async fn report(found: &ClusterSpec, status: ClusterSpecStatus, context: &Contex
 
 /// When something is due by the clock alone: a certificate's renewal time or end, at the latest after [`RESYNC`]. A Secret
 /// that a user still has to give bears no label that a watch would see, so it is looked for.
-fn next_check(status: &ClusterSpecStatus, blockers: &[Blocker], now: Timestamp) -> Duration {
+fn next_check(cluster: &Cluster, status: &ClusterSpecStatus, blockers: &[Blocker], now: Timestamp) -> Duration {
     if blockers.iter().any(Blocker::waits_for_a_secret) {
         return GIVEN_SECRET_PERIOD;
     }
     let times =
         status.certificates.iter().flat_map(|certificate| [certificate.renewal_time.0, certificate.not_after.0]);
-    wait_until(times.filter(|time| *time > now).min(), now)
+    // The next maintenance window, for what is due already.
+    let window = cluster.policy.maintenance_window.as_ref().and_then(|window| window.next_opening(now));
+    wait_until(times.chain(window).filter(|time| *time > now).min(), now)
 }
 
 /// Until a second after that time, so that it has come for sure; at the latest after [`RESYNC`].

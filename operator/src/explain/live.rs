@@ -4,9 +4,8 @@ use k8s_openapi::api::certificates::v1::CertificateSigningRequest;
 use k8s_openapi::api::core::v1::{Node, Secret};
 use keyplane_crds::{CertificatePolicy, ClusterSpec, NodePool};
 use kube::api::ListParams;
-use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::core::DeserializeGuard;
-use kube::{Api, Client, Config};
+use kube::{Api, Client};
 use serde::de::DeserializeOwned;
 
 use super::ExplainError;
@@ -14,15 +13,20 @@ use super::place::{self, Place};
 use crate::approval::{NodeFacts, SigningRequest};
 use crate::args::ExplainArguments;
 use crate::kube::causes;
+use crate::kube::connect::{connect, connect_by};
+
+/// A request in a cluster.
+pub(super) struct Found {
+    pub(super) request: SigningRequest,
+    /// By what it is judged.
+    pub(super) place: Place,
+    /// What has become of it, if it is settled.
+    pub(super) condition: String,
+}
 
 /// Reads the request, and finds by what it is judged.
-pub(super) async fn read(arguments: &ExplainArguments, name: &str) -> Result<(SigningRequest, Place), ExplainError> {
-    let options = KubeConfigOptions { context: arguments.context.clone(), ..KubeConfigOptions::default() };
-    let config = match &arguments.context {
-        Some(_) => Config::from_kubeconfig(&options).await.map_err(|error| failed("the kubeconfig", &error))?,
-        None => Config::infer().await.map_err(|error| failed("the kubeconfig", &error))?,
-    };
-    let management = Client::try_from(config).map_err(|error| failed("the kubeconfig", &error))?;
+pub(super) async fn read(arguments: &ExplainArguments, name: &str) -> Result<Found, ExplainError> {
+    let management = connect(arguments.context.as_deref()).await.map_err(|error| failed("the kubeconfig", &error))?;
     let (cluster, place) = if let Some(cluster) = &arguments.cluster {
         target(&management, cluster).await?
     } else {
@@ -34,7 +38,19 @@ pub(super) async fn read(arguments: &ExplainArguments, name: &str) -> Result<(Si
     let request = requests.get(name).await.map_err(|error| failed(&what, &error))?;
     let nodes: Api<Node> = Api::all(cluster);
     let nodes = nodes.list(&ListParams::default()).await.map_err(|error| failed("the Nodes", &error))?;
-    Ok((SigningRequest::from(&request), place.with_nodes(nodes.iter().map(NodeFacts::from))))
+    let place = place.with_nodes(nodes.iter().map(NodeFacts::from));
+    // A machine that was let in and has made no Node yet is in the way of another of its name.
+    let others = requests.list(&ListParams::default()).await.map_err(|error| failed("the requests", &error))?;
+    let place = place.with_approved(others.iter().map(SigningRequest::from).filter(|other| other.approved));
+    Ok(Found { condition: condition(&request), request: SigningRequest::from(&request), place })
+}
+
+/// The first condition, which is the verdict.
+fn condition(request: &CertificateSigningRequest) -> String {
+    let mut conditions = request.status.iter().flat_map(|status| status.conditions.iter().flatten());
+    let Some(condition) = conditions.next() else { return "being deleted".to_owned() };
+    let word = |text: &Option<String>| text.clone().unwrap_or_default();
+    format!("{}: {}: {}", condition.type_, word(&condition.reason), word(&condition.message))
 }
 
 /// By the policy in Keyplane's own namespace.
@@ -78,10 +94,7 @@ async fn target(management: &Client, cluster: &str) -> Result<(Client, Place), E
     let secret = secrets.get(&secret).await.map_err(|error| failed(&what, &error))?;
     let kubeconfig = secret.data.as_ref().and_then(|data| data.get("value"));
     let kubeconfig = kubeconfig.map(|value| String::from_utf8_lossy(&value.0).into_owned()).unwrap_or_default();
-    let kubeconfig = Kubeconfig::from_yaml(&kubeconfig).map_err(|error| failed(&what, &error))?;
-    let config = Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await;
-    let config = config.map_err(|error| failed(&what, &error))?;
-    let client = Client::try_from(config).map_err(|error| failed(&what, &error))?;
+    let client = connect_by(&kubeconfig).await.map_err(|error| failed(&what, &error))?;
     Ok((client, place))
 }
 

@@ -77,9 +77,16 @@ pub struct Explained {
 /// # Errors
 /// If the request or what is known of its cluster can't be read.
 pub async fn explain(arguments: &ExplainArguments, now: Timestamp) -> Result<Explained, ExplainError> {
+    let mut settled = None;
     let (mut request, place, default_now) = if let Some(name) = &arguments.name {
-        let (request, place) = live::read(arguments, name).await?;
-        (request, place, now)
+        let live::Found { mut request, place, condition } = live::read(arguments, name).await?;
+        let default_now = if request.settled { request.created.unwrap_or(now) } else { now };
+        // Who asks about a request that is denied wants to know why, and not that it is denied.
+        if request.settled {
+            settled = Some(condition);
+            request.settled = false;
+        }
+        (request, place, default_now)
     } else {
         let mut documents = Documents::default();
         for filename in &arguments.filenames {
@@ -97,8 +104,8 @@ pub async fn explain(arguments: &ExplainArguments, now: Timestamp) -> Result<Exp
     }
     let judgement = judge(&request, &place, now).await;
     let text = match arguments.output {
-        Output::Text => report::text(&request, &place.name, &judgement),
-        Output::Json => report::json(&request, &place.name, &judgement),
+        Output::Text => report::text(&request, &place.name, settled.as_deref(), &judgement),
+        Output::Json => report::json(&request, &place.name, settled.as_deref(), &judgement),
     };
     Ok(Explained { text, status: status(judgement.verdict) })
 }

@@ -128,6 +128,13 @@ impl Place {
         Self { name, approver: Approver::of_unknown_cluster(Terms::default()) }
     }
 
+    pub(super) fn with_approved(mut self, requests: impl Iterator<Item = SigningRequest>) -> Self {
+        for request in requests {
+            self.approver.approved(&request);
+        }
+        self
+    }
+
     pub(super) fn with_nodes(mut self, nodes: impl Iterator<Item = NodeFacts>) -> Self {
         self.approver.set_nodes(nodes);
         self

@@ -5,7 +5,7 @@ use serde_json::json;
 use crate::approval::{Judgement, SigningRequest};
 
 /// One JSON object.
-pub(super) fn json(request: &SigningRequest, place: &str, judgement: &Judgement) -> String {
+pub(super) fn json(request: &SigningRequest, place: &str, settled: Option<&str>, judgement: &Judgement) -> String {
     let rules: Vec<_> = judgement
         .answers
         .iter()
@@ -18,7 +18,7 @@ pub(super) fn json(request: &SigningRequest, place: &str, judgement: &Judgement)
             })
         })
         .collect();
-    let answer = json!({
+    let mut answer = json!({
         "verdict": judgement.verdict.title(),
         "reason": judgement.reason,
         "message": judgement.message,
@@ -28,13 +28,17 @@ pub(super) fn json(request: &SigningRequest, place: &str, judgement: &Judgement)
         "judgedBy": place,
         "rules": rules,
     });
+    if let Some(settled) = settled {
+        answer["settled"] = json!(settled);
+    }
     format!("{answer:#}\n")
 }
 
 /// A few lines and a table.
-pub(super) fn text(request: &SigningRequest, place: &str, judgement: &Judgement) -> String {
+pub(super) fn text(request: &SigningRequest, place: &str, settled: Option<&str>, judgement: &Judgement) -> String {
     let name = if request.name.is_empty() { "(without a name)" } else { &request.name };
     let dry_run = if judgement.dry_run { " (dry run: nothing is written)" } else { "" };
+    let settled = settled.map(|settled| format!("{:<11}{}\n", "Settled:", plain(settled))).unwrap_or_default();
     let rule = judgement.deciding_rule().map(|rule| format!(" (rule {rule})")).unwrap_or_default();
     let head = [
         ["Request:", name],
@@ -62,7 +66,7 @@ pub(super) fn text(request: &SigningRequest, place: &str, judgement: &Judgement)
         );
         format!("{}\n", line.trim_end())
     });
-    format!("{head}\n{}", table.collect::<String>())
+    format!("{head}{settled}\n{}", table.collect::<String>())
 }
 
 /// Text that others wrote, for a terminal.

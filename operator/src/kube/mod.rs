@@ -3,6 +3,7 @@
 
 pub mod apply;
 pub mod backoff;
+pub mod connect;
 pub mod events;
 pub mod resolve;
 pub mod target_client;

@@ -56,7 +56,7 @@ pub struct CertificateOrder {
 }
 
 /// notBefore lies this far back, for clocks that differ (kubeadm's `CertificateBackdate`).
-const BACKDATE: SignedDuration = SignedDuration::from_mins(5);
+pub(super) const BACKDATE: SignedDuration = SignedDuration::from_mins(5);
 
 /// notBefore and notAfter of what is issued now.
 #[must_use]

@@ -4,6 +4,9 @@ use std::fmt;
 
 use keyplane_crds::KeyAlgorithm;
 use rcgen::{KeyPair, PublicKeyData, RsaKeySize, SigningKey};
+use x509_parser::prelude::FromDer;
+use x509_parser::public_key::PublicKey;
+use x509_parser::x509::SubjectPublicKeyInfo;
 
 use super::PkiError;
 
@@ -76,6 +79,27 @@ impl PrivateKey {
         self.pair.subject_public_key_info()
     }
 
+    /// What kind of key it is; nothing for one that Keyplane does not make.
+    #[must_use]
+    pub fn algorithm(&self) -> Option<KeyAlgorithm> {
+        let der = self.subject_public_key_info();
+        let (_, info) = SubjectPublicKeyInfo::from_der(&der).ok()?;
+        match info.parsed().ok()? {
+            PublicKey::RSA(key) => match key.key_size() {
+                2048 => Some(KeyAlgorithm::Rsa2048),
+                3072 => Some(KeyAlgorithm::Rsa3072),
+                4096 => Some(KeyAlgorithm::Rsa4096),
+                _ => None,
+            },
+            PublicKey::EC(point) => match point.key_size() {
+                256 => Some(KeyAlgorithm::EcdsaP256),
+                384 => Some(KeyAlgorithm::EcdsaP384),
+                _ => None,
+            },
+            _ => None,
+        }
+    }
+
     pub(super) fn signing_key(&self) -> &(impl SigningKey + use<>) {
         &self.pair
     }
@@ -92,6 +116,19 @@ mod tests {
             let read = PrivateKey::from_pem("test", key.pem()).unwrap();
             assert_eq!(key.subject_public_key_info(), read.subject_public_key_info());
             assert!(!key.pem().contains('\r'), "{algorithm:?} has CRLF");
+        }
+    }
+
+    #[test]
+    fn a_key_says_of_what_kind_it_is() {
+        for algorithm in [
+            KeyAlgorithm::Rsa2048,
+            KeyAlgorithm::Rsa3072,
+            KeyAlgorithm::Rsa4096,
+            KeyAlgorithm::EcdsaP256,
+            KeyAlgorithm::EcdsaP384,
+        ] {
+            assert_eq!(PrivateKey::generate(algorithm).unwrap().algorithm(), Some(algorithm));
         }
     }
 

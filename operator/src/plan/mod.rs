@@ -220,6 +220,20 @@ pub struct Blocker {
 }
 
 impl Draft {
+    /// The reason of the Event about it: `Renewed` where a certificate takes another one's place, else `Issued`.
+    #[must_use]
+    pub fn reason(&self) -> &'static str {
+        let replaces =
+            |source: &Source| matches!(source, Source::Issue { reason, .. } if *reason != renewal::Reason::Missing);
+        let renewed = match &self.content {
+            Content::Authority { .. } | Content::ServiceAccountKey { .. } => false,
+            Content::Node { leaves, .. } => leaves.iter().any(|planned| replaces(&planned.source)),
+            Content::Kubeconfig { leaf } => replaces(&leaf.source),
+            Content::User { source, .. } => replaces(source),
+        };
+        if renewed { "Renewed" } else { "Issued" }
+    }
+
     /// What the step does, for an Event and the log: names and reasons, nothing secret.
     #[must_use]
     pub fn describe(&self) -> String {

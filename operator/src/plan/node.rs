@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 
 use k8s_openapi::api::core::v1::Secret as SecretObject;
 use k8s_openapi::jiff::Timestamp;
-use keyplane_crds::{KeyAlgorithm, Layout, NODE_POOL_LABEL};
+use keyplane_crds::{Layout, NODE_POOL_LABEL};
+use kube::ResourceExt;
 
 use super::given::GivenFile;
 use super::objects::{self, IndexEntry};
@@ -12,7 +13,7 @@ use super::observed::Slot;
 use super::{
     Authorities, Blocker, Content, Draft, KeySource, Observed, Pair, Plan, PlannedLeaf, Secret, Source, Step, order,
 };
-use crate::cluster::{Cluster, Node};
+use crate::cluster::{Cluster, LeafTerms, Node, Window};
 use crate::kubeconfig::{self, Credential, KUBELET_CLIENT_CURRENT};
 use crate::pki::inventory::{Form, Leaf, leaves_of};
 use crate::pki::places::{self, HARD_WAY_KUBELET_AUTHORITY, SIGNING_CERTIFICATE, pki_file};
@@ -42,6 +43,7 @@ pub(super) fn plan(
     if let Some(blocker) = found.and_then(|secret| other_authority(&name, secret, authorities)) {
         return plan.blockers.push(blocker);
     }
+    let asked = Asked::of(cluster, found, now);
     let kubelets_own = kubelet_keeps_its_own(node, found, observed);
     let leaves: Vec<_> = leaves_of(cluster, node)
         .filter_map(|leaf| {
@@ -50,7 +52,7 @@ pub(super) fn plan(
             let source = if kubelets_own && leaf.name == "kubelet.conf" {
                 Source::KubeletsOwn
             } else {
-                source(cluster, node, leaf, stored, issuer, now)
+                source(cluster, node, leaf, stored, issuer, &asked)
             };
             Some(PlannedLeaf { leaf, source })
         })
@@ -73,21 +75,54 @@ pub(super) fn source(
     leaf: &'static Leaf,
     stored: Option<Pair>,
     issuer: &Authority,
-    now: Timestamp,
+    asked: &Asked<'_>,
 ) -> Source {
     let terms = cluster.policy.leaf(leaf.name);
-    let order = order(cluster, node, leaf, terms, now);
-    source_of(leaf.name, order, terms.key_algorithm, stored, issuer.facts())
+    let order = order(cluster, node, leaf, terms, asked.now);
+    source_of(leaf.name, order, terms, stored, issuer.facts(), asked)
 }
 
-/// Whether the stored certificate is as ordered, or what to issue instead. A key that can be read stays.
+/// What decides whether certificates that serve are issued anew.
+pub(super) struct Asked<'a> {
+    now: Timestamp,
+    window: Option<&'a Window>,
+    anew: bool,
+}
+
+impl<'a> Asked<'a> {
+    pub(super) fn of(cluster: &'a Cluster, found: Option<&SecretObject>, now: Timestamp) -> Self {
+        let anew = found.is_some_and(|secret| cluster.certificate_requests.are_open(secret.annotations()));
+        Self { now, window: cluster.policy.maintenance_window.as_ref(), anew }
+    }
+
+    /// Why a certificate that serves is issued anew, if it is.
+    fn reason(&self, facts: &CertificateFacts, key: &PrivateKey, terms: LeafTerms) -> Option<renewal::Reason> {
+        if self.anew {
+            return Some(renewal::Reason::Requested);
+        }
+        if key.algorithm() != Some(terms.key_algorithm) {
+            return Some(renewal::Reason::KeyAlgorithmChanged);
+        }
+        let is_time = match renewal::urgency(facts, terms, self.now) {
+            renewal::Urgency::NotDue => false,
+            renewal::Urgency::Due => self.window.is_none_or(|window| window.is_open(self.now)),
+            renewal::Urgency::Urgent => true,
+        };
+        is_time.then_some(renewal::Reason::RenewalDue)
+    }
+}
+
+/// Whether the stored certificate is as ordered, or what to issue instead. A key that can be read stays, unless another
+/// was asked for.
 pub(super) fn source_of(
     certificate: &str,
     order: CertificateOrder,
-    algorithm: KeyAlgorithm,
+    terms: LeafTerms,
     stored: Option<Pair>,
     issuer: &CertificateFacts,
+    asked: &Asked<'_>,
 ) -> Source {
+    let algorithm = terms.key_algorithm;
     let Some(pair) = stored else {
         return Source::Issue { order, key: KeySource::New(algorithm), reason: renewal::Reason::Missing };
     };
@@ -96,12 +131,18 @@ pub(super) fn source_of(
     };
     let reason = match first_certificate(certificate, &pair.certificate) {
         Err(_) => Some(renewal::Reason::Unreadable),
-        Ok(facts) => renewal::check(&facts, &key, &order, issuer),
+        Ok(facts) => {
+            // A certificate ends with its authority at the latest, and none begins after that.
+            let lives_longer =
+                order.not_before < issuer.not_after && order.not_after.min(issuer.not_after) > facts.not_after;
+            let reason = renewal::check(&facts, &key, &order, issuer).or_else(|| asked.reason(&facts, &key, terms));
+            reason.filter(|reason| *reason != renewal::Reason::RenewalDue || lives_longer)
+        }
     };
-    match reason {
-        None => Source::Keep(pair),
-        Some(reason) => Source::Issue { order, key: KeySource::Keep(pair.key), reason },
-    }
+    let Some(reason) = reason else { return Source::Keep(pair) };
+    let stays = !asked.anew && key.algorithm() == Some(algorithm);
+    let key = if stays { KeySource::Keep(pair.key) } else { KeySource::New(algorithm) };
+    Source::Issue { order, key, reason }
 }
 
 /// The certificate and key of a leaf, as they lie in a node's Secret.
@@ -224,6 +265,7 @@ pub(super) fn compose(
         [(objects::NOT_AFTER_ANNOTATION, earliest_end(pairs.values())), (objects::ISSUER_CHECKSUM_ANNOTATION, issuers)];
     let name = objects::node_secret(&cluster.name, &node.name);
     let mut secret = objects::secret(cluster, name, Some(node), "Opaque", data, annotations);
+    secret.annotations_mut().extend(cluster.certificate_requests.marks());
     let pool = cluster.pool_of(node).map(|pool| (NODE_POOL_LABEL.to_owned(), pool.to_owned()));
     secret.metadata.labels.get_or_insert_default().extend(pool);
     secret

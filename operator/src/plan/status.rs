@@ -75,7 +75,7 @@ pub fn report(
     let rendered = rendered(blockers);
     let available = available(cluster, observed);
     let nodes = nodes_ready(cluster, observed);
-    let valid = valid(&status.certificates, rendered.is_good(), now);
+    let valid = valid(cluster, &status.certificates, rendered.is_good(), now);
     let rolled_out = rolled_out(&rollout);
     let first_bad = [&rendered, &available, &rolled_out, &nodes, &valid].into_iter().find(|outcome| !outcome.is_good());
     let ready = match first_bad {
@@ -185,7 +185,7 @@ fn addons(cluster: &Cluster, observed: &Observed) -> Outcome {
     }
 }
 
-fn valid(certificates: &[CertificateStatus], rendered: bool, now: Timestamp) -> Outcome {
+fn valid(cluster: &Cluster, certificates: &[CertificateStatus], rendered: bool, now: Timestamp) -> Outcome {
     let named = |certificate: &CertificateStatus| match &certificate.node {
         Some(node) => format!("{} of {node}", certificate.name),
         None => certificate.name.clone(),
@@ -199,11 +199,26 @@ fn valid(certificates: &[CertificateStatus], rendered: bool, now: Timestamp) -> 
         Outcome::bad("NotRendered", "not all certificates are written")
     } else if !ended.is_empty() {
         Outcome::bad("Expired", format!("these certificates have ended: {ended}"))
+    } else if !due.is_empty() && waits_for_window(cluster, certificates, now) {
+        let next = cluster.policy.maintenance_window.as_ref().and_then(|window| window.next_opening(now));
+        let next = next.map_or_else(|| "at the next one".to_owned(), |next| format!("from {next} on"));
+        Outcome::good(
+            "RenewalWaits",
+            format!("these certificates are renewed in the maintenance window, {next}: {due}"),
+        )
     } else if !due.is_empty() {
         Outcome::bad("RenewalDue", format!("these certificates are past their renewal time: {due}"))
     } else {
         Outcome::good("Valid", "no certificate is past its renewal time")
     }
+}
+
+/// Whether all that is due waits for the maintenance window: what can't wait was issued anew before this is asked. An
+/// authority is not renewed by itself.
+fn waits_for_window(cluster: &Cluster, certificates: &[CertificateStatus], now: Timestamp) -> bool {
+    let closed = cluster.policy.maintenance_window.as_ref().is_some_and(|window| !window.is_open(now));
+    let due = certificates.iter().filter(|certificate| certificate.renewal_time.0 <= now);
+    closed && due.into_iter().all(|certificate| certificate.name != certificate.issuer)
 }
 
 fn rolled_out(rollout: &Rollout) -> Outcome {

@@ -2,7 +2,9 @@
 
 use k8s_openapi::api::core::v1::Secret as SecretObject;
 use k8s_openapi::jiff::Timestamp;
+use kube::ResourceExt;
 
+use super::node::Asked;
 use super::observed::Slot;
 use super::{Authorities, Content, Draft, Observed, Pair, Plan, PlannedLeaf, Secret, Source, Step, node, objects};
 use crate::cluster::{Cluster, Node};
@@ -23,7 +25,8 @@ pub(super) fn plan(cluster: &Cluster, authorities: &Authorities, observed: &Obse
         Slot::Ours(secret) => Some(secret),
     };
     let Some(issuer) = authorities.get(leaf.issuer) else { return };
-    let source = node::source(cluster, first, leaf, found.and_then(stored_pair), issuer, now);
+    let asked = Asked::of(cluster, found, now);
+    let source = node::source(cluster, first, leaf, found.and_then(stored_pair), issuer, &asked);
     if let (Some(found), Source::Keep(pair)) = (found, &source) {
         let wanted = compose(cluster, first, leaf, authorities, pair);
         if found.data == wanted.data && objects::has_metadata(&found.metadata, &wanted.metadata) {
@@ -70,5 +73,7 @@ pub(super) fn secret(
         (objects::ISSUER_CHECKSUM_ANNOTATION, objects::checksum([("ca", trust.as_bytes())].into_iter())),
     ];
     let data = [(VALUE_KEY.to_owned(), text)].into();
-    objects::secret(cluster, name, None, type_, data, annotations)
+    let mut secret = objects::secret(cluster, name, None, type_, data, annotations);
+    secret.annotations_mut().extend(cluster.certificate_requests.marks());
+    secret
 }

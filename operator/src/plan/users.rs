@@ -5,6 +5,7 @@ use k8s_openapi::jiff::Timestamp;
 use keyplane_crds::USER_LABEL;
 use kube::ResourceExt;
 
+use super::node::Asked;
 use super::observed::Slot;
 use super::{
     Authorities, Content, Draft, Kind, Observed, Pair, Plan, Removal, Source, Step, node, objects, user_kubeconfig,
@@ -71,7 +72,7 @@ fn plan_user(
     let stored = found.and_then(user_kubeconfig::stored_pair);
     let certificate = user_certificate(&user.name);
     let Some(issuer) = authorities.get(USER_ISSUER) else { return };
-    let source = node::source_of(&certificate, order, terms.key_algorithm, stored, issuer.facts());
+    let source = node::source_of(&certificate, order, terms, stored, issuer.facts(), &Asked::of(cluster, found, now));
     if let (Some(found), Source::Keep(pair)) = (found, &source) {
         let wanted = compose(cluster, user, authorities, pair);
         if found.data == wanted.data && objects::has_metadata(&found.metadata, &wanted.metadata) {

@@ -37,8 +37,12 @@ pub fn noon() -> Timestamp {
 
 /// The cluster `demo` of this spec.
 pub fn cluster(spec: &str) -> Cluster {
-    let policy: CertificatePolicySpec =
-        serde_saphyr::from_str("{authority: {keyAlgorithm: ECDSA-P256}, leaf: {keyAlgorithm: ECDSA-P256}}").unwrap();
+    cluster_with_policy(spec, "{authority: {keyAlgorithm: ECDSA-P256}, leaf: {keyAlgorithm: ECDSA-P256}}")
+}
+
+/// The cluster `demo` of this spec and policy.
+pub fn cluster_with_policy(spec: &str, policy: &str) -> Cluster {
+    let policy: CertificatePolicySpec = serde_saphyr::from_str(policy).unwrap();
     let spec: ClusterSpecSpec = serde_saphyr::from_str(spec).unwrap();
     Cluster::parse("demo", "default", &spec, Policy::parse(&policy).unwrap()).unwrap()
 }
@@ -74,8 +78,13 @@ pub fn carry_out(step: Step, cluster: &Cluster, observed: &mut Observed) {
 
 /// Plans and carries out until nothing is left; gives back the last plan, which may have blockers.
 pub fn settle(cluster: &Cluster, observed: &mut Observed) -> Plan {
+    settle_at(noon(), cluster, observed)
+}
+
+/// [`settle`] at another time.
+pub fn settle_at(now: Timestamp, cluster: &Cluster, observed: &mut Observed) -> Plan {
     for _ in 0..10 {
-        let next = plan(cluster, observed, noon());
+        let next = plan(cluster, observed, now);
         if next.steps.is_empty() {
             return next;
         }

@@ -10,8 +10,9 @@ use std::process::ExitCode;
 use anyhow::Result;
 use clap::{Args, Parser, Subcommand};
 use keyplane_e2e::bench::{self, raw};
+use keyplane_e2e::image::Profile;
 use keyplane_e2e::sweep::{self, Which};
-use keyplane_e2e::{Parts, interrupt, preflight, smoke};
+use keyplane_e2e::{Parts, image, interrupt, preflight, smoke};
 
 use crate::screen::{Progress, say};
 
@@ -51,6 +52,8 @@ enum Action {
         #[arg(long)]
         all: bool,
     },
+    /// Builds Keyplane's own container image, and prints the archive that it is in.
+    Image,
     /// Says what this host lacks, and builds the parts if they aren't built yet.
     Preflight,
 }
@@ -96,6 +99,10 @@ fn act(action: &Action) -> Result<ExitCode> {
         Action::BenchApprover(arguments) => bench_approver(arguments)?,
         Action::ApproveEverything => raw::run()?,
         Action::Down { all } => down(if *all { Which::All } else { Which::Dead })?,
+        Action::Image => {
+            let image = image::keyplane(&Parts::build()?, Profile::Release)?;
+            say(&format!("{} is in {}", image.name(), image.archive().display()));
+        }
         Action::Preflight => {
             preflight::check()?;
             let parts = Parts::build()?;

@@ -113,8 +113,7 @@ impl Session {
 
     /// Keeps which pools have requests that wait.
     fn learn_waiting(&self, judge: &SigningRequests, connected: Instant) {
-        let waiting = judge.waiting().by_pool();
-        if !waiting.is_empty() || connected.elapsed() >= SETTLING {
+        if let Some(waiting) = judge.waiting().by_pool(connected.elapsed() >= SETTLING) {
             self.learn_of_machines(|facts| facts.waiting = Some(waiting));
         }
     }

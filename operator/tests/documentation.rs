@@ -1,0 +1,49 @@
+//! The tables of the documentation and the code say the same.
+
+use keyplane::approval::{CLIENT_RULES, Rule, SERVING_RULES};
+use keyplane_crds::CertificatePolicy;
+use kube::CustomResourceExt;
+use serde_json::Value;
+
+const CSR_APPROVER: &str = include_str!("../../docs/csr-approver.md");
+
+/// The rows of the table whose head begins so, cell by cell.
+fn table(head: &str) -> Vec<Vec<String>> {
+    let lines = CSR_APPROVER.lines().skip_while(|line| !line.starts_with(head)).skip(2);
+    let rows = lines.take_while(|line| line.starts_with('|'));
+    rows.map(|row| row.trim_matches('|').split('|').map(|cell| cell.trim().to_owned()).collect()).collect()
+}
+
+#[test]
+fn every_rule_for_requests_is_documented_in_its_order() {
+    let rows = table("| Rule | Serving | Client |");
+    for (column, rules) in [(1, SERVING_RULES), (2, CLIENT_RULES)] {
+        let documented: Vec<_> = rows.iter().filter(|row| row[column] == "yes").map(|row| row[0].as_str()).collect();
+        let there: Vec<_> = rules.iter().map(|Rule { name, .. }| format!("`{name}`")).collect();
+        assert_eq!(documented, there);
+    }
+    assert!(rows.iter().all(|row| row[1..3].contains(&"yes".to_owned())), "a rule that nobody asks");
+}
+
+#[test]
+fn every_field_of_the_policy_for_requests_is_documented_with_its_default() {
+    let definition = serde_json::to_value(CertificatePolicy::crd()).unwrap();
+    let spec = definition.pointer("/spec/versions/0/schema/openAPIV3Schema/properties/spec/properties").unwrap();
+    let mut there = vec![];
+    for part in ["kubeletServing", "kubeletClient", "signingRequests"] {
+        for (field, schema) in spec[part]["properties"].as_object().unwrap() {
+            let word = |value: &Value| format!("`{}`", value.as_str().map_or(value.to_string(), str::to_owned));
+            let default = match &schema["default"] {
+                Value::Null => String::new(),
+                Value::Array(values) => values.iter().map(word).collect::<Vec<_>>().join(", "),
+                value => word(value),
+            };
+            there.push((format!("`{part}.{field}`"), default));
+        }
+    }
+    let mut documented: Vec<_> =
+        table("| Field | Default |").into_iter().map(|row| (row[0].clone(), row[1].clone())).collect();
+    there.sort();
+    documented.sort();
+    assert_eq!(documented, there);
+}
