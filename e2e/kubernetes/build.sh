@@ -13,8 +13,8 @@ cd "$(dirname "${BASH_SOURCE[0]}")"
 
 cache=${KEYPLANE_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/keyplane}
 
-# set, the go.mod that pins it, and `on-request` where it is built only when asked for by name. A set is built from one module, so that each keeps its own versions of what they
-# share (CoreDNS its client-go, above all).
+# set, the go.mod that pins it, and `on-request` where it is built only when asked for by name. A set is built from one
+# module, so that each keeps its own versions of what they share (CoreDNS its client-go, above all).
 sets=(
   "kubernetes      go.mod"
   "v1.36           v1.36/go.mod"
