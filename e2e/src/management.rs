@@ -19,12 +19,17 @@ use crate::lab::{Lab, Site};
 use crate::process::Process;
 use crate::wait::eventually;
 
-/// Whether the API server writes down what it is asked.
+/// How the API server runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Audit {
-    Log,
-    Off,
+struct Serving {
+    /// It writes down what it is asked.
+    audit: bool,
+    /// It sends lists as streams where a client wants that (`WatchList`, on by default since Kubernetes 1.34).
+    streamed_lists: bool,
 }
+
+/// What most tests want.
+const SERVING: Serving = Serving { audit: true, streamed_lists: true };
 
 /// A running management control plane. It ends with its lab.
 #[derive(Debug)]
@@ -33,7 +38,7 @@ pub struct Management {
     folder: PathBuf,
     etcd_port: u16,
     port: u16,
-    audit: Audit,
+    serving: Serving,
     etcd: Process,
     api_server: Process,
     /// It is there once the API server has been ready for the first time: it ends if it finds none.
@@ -47,7 +52,19 @@ impl Management {
     /// # Errors
     /// When one of them does not start.
     pub fn start(lab: &Lab) -> Result<Self> {
-        let mut management = Self::start_with(lab, Audit::Log)?;
+        Self::start_all(lab, SERVING)
+    }
+
+    /// The same with an API server that sends no lists as streams, as those before Kubernetes 1.34.
+    ///
+    /// # Errors
+    /// As [`Management::start`].
+    pub fn start_without_streamed_lists(lab: &Lab) -> Result<Self> {
+        Self::start_all(lab, Serving { streamed_lists: false, ..SERVING })
+    }
+
+    fn start_all(lab: &Lab, serving: Serving) -> Result<Self> {
+        let mut management = Self::start_with(lab, serving)?;
         let (site, folder) = (Arc::clone(&management.site), management.folder.clone());
         let files = Files { site: &site, folder: &folder };
         // A name of the component's own, as its RBAC bindings expect.
@@ -63,10 +80,10 @@ impl Management {
     /// # Errors
     /// When one of them does not start.
     pub fn start_api_server_only(lab: &Lab) -> Result<Self> {
-        Self::start_with(lab, Audit::Off)
+        Self::start_with(lab, Serving { audit: false, ..SERVING })
     }
 
-    fn start_with(lab: &Lab, audit: Audit) -> Result<Self> {
+    fn start_with(lab: &Lab, serving: Serving) -> Result<Self> {
         let site = Arc::clone(lab.site());
         let folder = site.folder.join("management");
         fs::create_dir_all(&folder)?;
@@ -75,13 +92,13 @@ impl Management {
         files.make_certificates(port)?;
         let admin = Kubectl::new(&site.parts, &files.kubeconfig_as("admin", &["system:masters"])?);
         let etcd = start_etcd(&files, etcd_port)?;
-        let api_server = start_api_server(&files, etcd_port, port, audit)?;
+        let api_server = start_api_server(&files, etcd_port, port, serving)?;
         let mut management = Self {
             folder: folder.clone(),
             site,
             etcd_port,
             port,
-            audit,
+            serving,
             etcd,
             api_server,
             controller_manager: None,
@@ -208,7 +225,7 @@ impl Management {
     /// When it does not get ready.
     pub fn start_api_server(&mut self) -> Result<()> {
         let files = Files { site: &self.site, folder: &self.folder };
-        self.api_server = start_api_server(&files, self.etcd_port, self.port, self.audit)?;
+        self.api_server = start_api_server(&files, self.etcd_port, self.port, self.serving)?;
         self.wait_for_api_server()
     }
 }
@@ -301,7 +318,7 @@ fn start_etcd(files: &Files, port: u16) -> Result<Process> {
     start(files.site, "etcd", &mut etcd)
 }
 
-fn start_api_server(files: &Files, etcd_port: u16, port: u16, audit: Audit) -> Result<Process> {
+fn start_api_server(files: &Files, etcd_port: u16, port: u16, serving: Serving) -> Result<Process> {
     let mut server = files.site.parts.command("kube-apiserver");
     server
         .arg(format!("--etcd-servers=http://127.0.0.1:{etcd_port}"))
@@ -317,7 +334,10 @@ fn start_api_server(files: &Files, etcd_port: u16, port: u16, audit: Audit) -> R
         .arg(format!("--client-ca-file={}", files.certificate("ca.crt")))
         .arg(format!("--tls-cert-file={}", files.certificate("apiserver.crt")))
         .arg(format!("--tls-private-key-file={}", files.certificate("apiserver.key")));
-    if audit == Audit::Log {
+    if !serving.streamed_lists {
+        server.arg("--feature-gates=WatchList=false");
+    }
+    if serving.audit {
         fs::write(files.path("audit-policy.yaml"), audit::POLICY)?;
         server
             .arg(format!("--audit-policy-file={}", files.path("audit-policy.yaml")))
