@@ -311,7 +311,7 @@ async fn act(
                     let other = unversioned(&written);
                     observed.secrets.insert(written.name_any(), written);
                     tracing::info!(namespace = cluster.namespace, cluster = cluster.name, note, "wrote");
-                    context.events.normal_with(reference, other, reason, "Issue", &note).await;
+                    context.events.normal_about(reference, Some(other), reason, "Issue", &note).await;
                 }
                 Step::ConfigMap(config_map) => {
                     let name = config_map.name_any();
@@ -329,7 +329,7 @@ async fn act(
                     }
                     observed.config_maps.insert(name, written);
                     tracing::info!(namespace = cluster.namespace, cluster = cluster.name, note, "wrote");
-                    context.events.normal_with(reference, other, reason, "Write", &note).await;
+                    context.events.normal_about(reference, Some(other), reason, "Write", &note).await;
                 }
                 Step::Removal(removal) => {
                     deletion::remove(cluster, observed, &removal, context).await?;
@@ -337,7 +337,7 @@ async fn act(
                     tracing::info!(namespace, cluster, note, "deleted");
                     context
                         .events
-                        .normal_with(reference, removal.object(namespace), removal.reason, "Delete", note)
+                        .normal_about(reference, Some(removal.object(namespace)), removal.reason, "Delete", note)
                         .await;
                 }
             }

@@ -27,20 +27,8 @@ impl Events {
         self.publish(about, None, EventType::Normal, reason, action, note).await;
     }
 
-    /// Something was done with another object. Events that differ in their note only are taken for repetitions of one;
-    /// the other object tells them apart.
-    pub async fn normal_with(
-        &self,
-        about: &ObjectReference,
-        other: ObjectReference,
-        reason: &str,
-        action: &str,
-        note: &str,
-    ) {
-        self.publish(about, Some(other), EventType::Normal, reason, action, note).await;
-    }
-
-    /// As [`Self::normal_with`], where there may be another object.
+    /// Something was done; there may be another object that it was done with. Events that differ in their note only are
+    /// taken for repetitions of one; the other object tells them apart.
     pub async fn normal_about(
         &self,
         about: &ObjectReference,

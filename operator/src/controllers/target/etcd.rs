@@ -158,7 +158,7 @@ impl Membership {
                 };
                 let other =
                     ObjectReference { kind: Some("Node".to_owned()), name: Some(name), ..ObjectReference::default() };
-                self.events.normal_with(&brief.reference, other, reason, "ChangeMembership", &done).await;
+                self.events.normal_about(&brief.reference, Some(other), reason, "ChangeMembership", &done).await;
                 SETTLE
             }
             Err(EtcdError::NotInSync) => {
