@@ -110,6 +110,20 @@ pub struct AuthorityPolicy {
     /// The key of an authority.
     #[serde(default)]
     pub key_algorithm: KeyAlgorithm,
+
+    /// When the former authority is taken away at the end of a rotation.
+    #[serde(default)]
+    pub completion: RotationCompletion,
+}
+
+/// When a rotation takes the former authority or key away.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum RotationCompletion {
+    /// Once `spec.rotate.complete` of the ClusterSpec says so: clients that Keyplane can't see may still depend on it.
+    #[default]
+    OnRequest,
+    /// As soon as nothing that Keyplane can see depends on it.
+    Automatic,
 }
 
 impl AuthorityPolicy {
@@ -121,7 +135,11 @@ impl AuthorityPolicy {
 
 impl Default for AuthorityPolicy {
     fn default() -> Self {
-        Self { validity: Self::default_validity(), key_algorithm: KeyAlgorithm::default() }
+        Self {
+            validity: Self::default_validity(),
+            key_algorithm: KeyAlgorithm::default(),
+            completion: RotationCompletion::default(),
+        }
     }
 }
 

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     Access, Addons, Audit, Authentication, ControlPlane, ControlPlaneEndpoint, Etcd, Images, Network, NodeStatus,
-    PodSecurity, RegistryMirror, Rotate, Scale, User,
+    PodSecurity, RegistryMirror, Rotate, RotationStatus, Scale, User,
 };
 
 /// One target cluster, whose keys and control-plane configuration Keyplane holds.
@@ -31,6 +31,7 @@ use crate::{
     printcolumn(name = "Reason", type_ = "string", json_path = ".status.conditions[?(@.type==\"Ready\")].reason"),
     printcolumn(name = "Nodes", type_ = "string", json_path = ".status.nodesReady"),
     printcolumn(name = "Certs-Expire", type_ = "string", json_path = ".status.certificatesExpire"),
+    printcolumn(name = "Rotation", type_ = "string", json_path = ".status.rotation"),
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"),
 )]
 #[serde(rename_all = "camelCase")]
@@ -211,6 +212,15 @@ pub struct ClusterSpecStatus {
     /// Every certificate that Keyplane holds for this cluster.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub certificates: Vec<CertificateStatus>,
+
+    /// The rotations that are under way, for example `ca Preparing`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rotation: Option<String>,
+
+    /// The last rotation of each authority and key, if there was one.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[x_kube(merge_strategy = ListMerge::Map(vec!["name".into()]))]
+    pub rotations: Vec<RotationStatus>,
 
     /// Rendered, `ControlPlaneAvailable`, `ControlPlaneNodesReady`, `SpreadAcrossFailureDomains`, `CertificatesValid`,
     /// `RolledOut`, `MachinesInSync`, `KubeletsCurrent`, `AddonsReady`, Ready, Reconciling, Stalled.

@@ -25,6 +25,7 @@ mod node_status;
 mod pod_security;
 mod registry_mirror;
 mod rotate;
+mod rotation_status;
 mod users;
 
 pub use access::Access;
@@ -34,7 +35,7 @@ pub use authentication::{Anonymous, AnonymousCondition, Authentication};
 pub use bootstrap::{Bootstrap, BootstrapFormat, Download, Downloads, HostEntry};
 pub use certificate_policy::{
     AuthorityPolicy, CertificatePolicy, CertificatePolicySpec, CertificatePolicyStatus, KeyAlgorithm, LeafOverride,
-    LeafPolicy,
+    LeafPolicy, RotationCompletion,
 };
 pub use cluster_spec::{
     CertificateStatus, ClusterSpec, ClusterSpecSpec, ClusterSpecStatus, DeletionPolicy, LocalReference,
@@ -59,6 +60,7 @@ pub use node_status::{ComponentStatus, NodeStatus};
 pub use pod_security::{PodSecurity, PodSecurityExemptions, PodSecurityLevel};
 pub use registry_mirror::RegistryMirror;
 pub use rotate::Rotate;
+pub use rotation_status::{RotationPhase, RotationStatus};
 pub use users::User;
 
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
@@ -92,6 +94,18 @@ pub const ROLLOUT_ANNOTATION: &str = "keyplane.io/rollout";
 /// Annotation on a `ClusterSpec`: what `spec.rotate.certificates` is in the spec. A changed value asks for new keys and
 /// certificates, once.
 pub const ROTATE_CERTIFICATES_ANNOTATION: &str = "keyplane.io/rotate-certificates";
+
+/// Annotation on a `ClusterSpec`: what `spec.rotate.certificateAuthorities` is in the spec.
+pub const ROTATE_AUTHORITIES_ANNOTATION: &str = "keyplane.io/rotate-certificate-authorities";
+
+/// Annotation on a `ClusterSpec`: what `spec.rotate.serviceAccountKey` is in the spec.
+pub const ROTATE_SERVICE_ACCOUNT_KEY_ANNOTATION: &str = "keyplane.io/rotate-service-account-key";
+
+/// Annotation on a `ClusterSpec`: what `spec.rotate.complete` is in the spec.
+pub const COMPLETE_ROTATION_ANNOTATION: &str = "keyplane.io/complete-rotation";
+
+/// Annotation on a `ClusterSpec`: what `spec.rotate.rollBack` is in the spec.
+pub const ROLL_BACK_ROTATION_ANNOTATION: &str = "keyplane.io/roll-back-rotation";
 
 /// The value of [`ROLLOUT_ANNOTATION`].
 pub const AT_ONCE: &str = "AtOnce";

@@ -13,4 +13,44 @@ pub struct Rotate {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 64))]
     pub certificates: Option<String>,
+
+    /// All authorities: each gets a successor, which is trusted everywhere before anything depends on it. The annotation
+    /// `keyplane.io/rotate-certificate-authorities` asks for the same.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 64))]
+    pub certificate_authorities: Option<String>,
+
+    /// The cluster's authority alone, `ca`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 64))]
+    pub cluster_authority: Option<String>,
+
+    /// etcd's authority alone, `etcd-ca`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 64))]
+    pub etcd_authority: Option<String>,
+
+    /// The authority of aggregated API servers alone, `front-proxy-ca`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 64))]
+    pub front_proxy_authority: Option<String>,
+
+    /// The key that signs service-account tokens. The annotation `keyplane.io/rotate-service-account-key` asks for the
+    /// same.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 64))]
+    pub service_account_key: Option<String>,
+
+    /// Completes rotations that wait for it (phase Prepared): the value by which they were asked for. What still depends
+    /// on the former authority or key, and Keyplane can't see, fails from then on. The annotation
+    /// `keyplane.io/complete-rotation` does the same.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 64))]
+    pub complete: Option<String>,
+
+    /// Takes rotations back that are not being completed yet (phases Preparing and Prepared): the value by which they were
+    /// asked for. The annotation `keyplane.io/roll-back-rotation` does the same.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 64))]
+    pub roll_back: Option<String>,
 }
