@@ -27,6 +27,9 @@ pub enum ClusterCondition {
     /// The add-ons run in the target as they are declared. Ready does not wait for it: without a worker that takes its
     /// Pods, a cluster's DNS may have no place to run.
     AddonsReady,
+    /// No authority or key is being rotated: False while one is, and the message says what it waits for. Not there while
+    /// none ever was. Only told: Ready does not depend on it.
+    RotationsSettled,
     /// All of the others but those that only tell. The condition that kstatus, and so most `GitOps` tools, waits for.
     Ready,
     /// Work is going on. kstatus reads `True` as "in progress".
@@ -49,6 +52,7 @@ impl ClusterCondition {
             Self::MachinesInSync => "MachinesInSync",
             Self::KubeletsCurrent => "KubeletsCurrent",
             Self::AddonsReady => "AddonsReady",
+            Self::RotationsSettled => "RotationsSettled",
             Self::Ready => "Ready",
             Self::Reconciling => "Reconciling",
             Self::Stalled => "Stalled",
