@@ -19,6 +19,7 @@ const PURE: &[&str] = &[
     "plan",
     "preparation",
     "rollout",
+    "rotation",
     "target",
     "yaml.rs",
 ];

@@ -40,6 +40,9 @@ type Guarded = DeserializeGuard<ClusterSpec>;
 /// How often a Secret is looked for that a user has announced and not made yet.
 const GIVEN_SECRET_PERIOD: Duration = Duration::from_secs(15);
 
+/// How often a rotation is looked at besides: some of what it waits for comes by the clock.
+const ROTATION_PERIOD: Duration = Duration::from_secs(15);
+
 struct State {
     context: Context,
     backoff: Backoff<(String, String)>,
@@ -393,6 +396,7 @@ fn brief(cluster: &Cluster, observed: &Observed, reference: ObjectReference, con
     Some(Brief {
         configuration: rollout.configuration,
         addons: rollout.addons,
+        is_rotating: authorities.is_rotating(),
         trust: authorities.trust(),
         workers: workers.collect(),
         leaving,
@@ -427,6 +431,9 @@ async fn report(found: &ClusterSpec, status: ClusterSpecStatus, context: &Contex
 fn next_check(cluster: &Cluster, status: &ClusterSpecStatus, blockers: &[Blocker], now: Timestamp) -> Duration {
     if blockers.iter().any(Blocker::waits_for_a_secret) {
         return GIVEN_SECRET_PERIOD;
+    }
+    if status.rotation.is_some() {
+        return ROTATION_PERIOD;
     }
     let times =
         status.certificates.iter().flat_map(|certificate| [certificate.renewal_time.0, certificate.not_after.0]);
