@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 
 const PURE: &[&str] = &[
     "addons",
+    "agents",
     "approval",
     "checksum.rs",
     "cluster",
