@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 use std::fmt::Debug;
 use std::sync::Arc;
-use std::time::Duration;
 
 use futures::StreamExt;
 use k8s_openapi::api::core::v1::{ConfigMap, ObjectReference, Secret};
@@ -22,6 +21,7 @@ use serde::de::DeserializeOwned;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::UnboundedReceiverStream;
 
+use super::due::{next_check, wait_until};
 use super::target::Brief;
 use super::{Context, Error, RECONCILE_TIMEOUT, RESYNC, config, deletion, news, node_pool, observe, watch_config};
 use crate::cluster::{Cluster, Policy};
@@ -32,16 +32,11 @@ use crate::kube::write::{Written, write};
 use crate::kube::{backoff, causes};
 use crate::plan::issuance::fulfil;
 use crate::plan::objects::{MANAGED_BY, MANAGED_BY_LABEL};
+use crate::plan::rotation::kubelet_authorities;
 use crate::plan::{Authorities, Blocker, Observed, Step, plan, status};
 use crate::rollout;
 
 type Guarded = DeserializeGuard<ClusterSpec>;
-
-/// How often a Secret is looked for that a user has announced and not made yet.
-const GIVEN_SECRET_PERIOD: Duration = Duration::from_secs(15);
-
-/// How often a rotation is looked at besides: some of what it waits for comes by the clock.
-const ROTATION_PERIOD: Duration = Duration::from_secs(15);
 
 struct State {
     context: Context,
@@ -397,6 +392,7 @@ fn brief(cluster: &Cluster, observed: &Observed, reference: ObjectReference, con
         configuration: rollout.configuration,
         addons: rollout.addons,
         is_rotating: authorities.is_rotating(),
+        kubelet_authorities: kubelet_authorities(&authorities, observed),
         trust: authorities.trust(),
         workers: workers.collect(),
         leaving,
@@ -424,28 +420,6 @@ async fn report(found: &ClusterSpec, status: ClusterSpecStatus, context: &Contex
     context.metrics.writes.with_label_values(&["ClusterSpec/status"]).inc();
     news::tell(found, &status, context).await;
     Ok(())
-}
-
-/// When something is due by the clock alone: a certificate's renewal time or end, at the latest after [`RESYNC`]. A Secret
-/// that a user still has to give bears no label that a watch would see, so it is looked for.
-fn next_check(cluster: &Cluster, status: &ClusterSpecStatus, blockers: &[Blocker], now: Timestamp) -> Duration {
-    if blockers.iter().any(Blocker::waits_for_a_secret) {
-        return GIVEN_SECRET_PERIOD;
-    }
-    if status.rotation.is_some() {
-        return ROTATION_PERIOD;
-    }
-    let times =
-        status.certificates.iter().flat_map(|certificate| [certificate.renewal_time.0, certificate.not_after.0]);
-    // The next maintenance window, for what is due already.
-    let window = cluster.policy.maintenance_window.as_ref().and_then(|window| window.next_opening(now));
-    wait_until(times.chain(window).filter(|time| *time > now).min(), now)
-}
-
-/// Until a second after that time, so that it has come for sure; at the latest after [`RESYNC`].
-fn wait_until(time: Option<Timestamp>, now: Timestamp) -> Duration {
-    let wait = time.and_then(|time| Duration::try_from(time.duration_since(now)).ok());
-    wait.map_or(RESYNC, |wait| (wait + Duration::from_secs(1)).min(RESYNC))
 }
 
 /// An object for Events, without what changes.

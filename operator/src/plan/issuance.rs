@@ -12,8 +12,8 @@ use super::{
 };
 use crate::cluster::Cluster;
 use crate::pki::inventory::{USER_ISSUER, user_certificate};
-use crate::rotation::{Subject, reload};
 use crate::pki::{Authority, PkiError, PrivateKey, issue, mint_authority};
+use crate::rotation::{Subject, reload};
 
 /// Why a Secret could not be made.
 #[derive(Debug, thiserror::Error)]

@@ -19,8 +19,8 @@ mod observed;
 pub mod rotation;
 mod rotation_status;
 mod service_account;
-mod successor;
 pub mod status;
+mod successor;
 mod user_kubeconfig;
 mod users;
 

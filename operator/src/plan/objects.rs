@@ -150,7 +150,9 @@ pub(super) fn node_config(cluster: &Cluster, node: &Node, rollout: &Rollout, obs
     let joins = initial_cluster::of(cluster, node, observed);
     let mut config_map = config_map(cluster, name, Some(node), data);
     let authority = Authorities::load(cluster, observed).and_then(|all| kubelet_authority(&all));
-    config_map.annotations_mut().extend(authority.map(|authority| (KUBELET_AUTHORITY_ANNOTATION.to_owned(), authority)));
+    config_map
+        .annotations_mut()
+        .extend(authority.map(|authority| (KUBELET_AUTHORITY_ANNOTATION.to_owned(), authority)));
     if cluster.external_etcd().is_none() {
         config_map.metadata.annotations.get_or_insert_default().extend([
             (initial_cluster::INITIAL_CLUSTER_ANNOTATION.to_owned(), joins.flags.to_text()),

@@ -1,8 +1,10 @@
 //! The moves of rotations: which Secret of an authority or key goes into its next stage, and what each stage waits for.
 
+use std::collections::BTreeMap;
+
 use k8s_openapi::api::core::v1::Secret;
 use k8s_openapi::jiff::Timestamp;
-use keyplane_crds::KeyAlgorithm;
+use keyplane_crds::{KeyAlgorithm, NODE_POOL_LABEL};
 use kube::ResourceExt;
 
 use super::{Authorities, Content, Draft, Observed, Plan, Step, objects};
@@ -60,7 +62,9 @@ impl Move {
         match self {
             Self::Begin { state, .. } => {
                 let requested = state.requested.as_deref().unwrap_or_default();
-                format!("rotation of {name}, asked for by {requested:?}: made a successor in Secret {secret}; stage Trust")
+                format!(
+                    "rotation of {name}, asked for by {requested:?}: made a successor in Secret {secret}; stage Trust"
+                )
             }
             Self::Enter { state, .. } => {
                 let stage = state.stage.map_or("none", Stage::name);
@@ -70,7 +74,9 @@ impl Move {
             Self::Complete { state } if state.rolling_back => {
                 format!("rotation of {name}: taken back; the successor is gone from Secret {secret}")
             }
-            Self::Complete { .. } => format!("rotation of {name}: completed; the former one is gone from Secret {secret}"),
+            Self::Complete { .. } => {
+                format!("rotation of {name}: completed; the former one is gone from Secret {secret}")
+            }
         }
     }
 }
@@ -162,6 +168,40 @@ fn kubelet_clients_not_of(observed: &Observed, authority: &CertificateFacts) -> 
     observed.agents.iter().filter_map(differs).collect()
 }
 
+/// The fingerprint of the authority from which kubelets are to get certificates, for each pool whose turn has come: one
+/// pool after the other, by their names, and the control plane before all of them.
+#[must_use]
+pub fn kubelet_authorities(authorities: &Authorities, observed: &Observed) -> BTreeMap<String, String> {
+    let mut turns = BTreeMap::new();
+    let (Some(authority), Some((_, new))) =
+        (objects::kubelet_authority(authorities), authorities.cluster().old_and_new())
+    else {
+        return turns;
+    };
+    let mut waits = BTreeMap::<Option<&String>, bool>::new();
+    for (node, server) in observed.target.rotation.kubelets.iter().flatten() {
+        let labels = observed.workers.get(node).and_then(|metadata| metadata.labels.as_ref());
+        let pool = labels.and_then(|labels| labels.get(NODE_POOL_LABEL));
+        let presents = server.as_ref().is_some_and(|server| server.presents_one_of(new.facts()));
+        *waits.entry(pool).or_default() |= !presents;
+    }
+    for metadata in observed.workers.values() {
+        let pool = metadata.labels.as_ref().and_then(|labels| labels.get(NODE_POOL_LABEL));
+        waits.entry(pool).or_default();
+    }
+    // Without an answer of the kubelets it is nobody's turn.
+    if observed.target.rotation.kubelets.is_none() {
+        return turns;
+    }
+    for (pool, waits) in waits {
+        turns.extend(pool.map(|pool| (pool.clone(), authority.clone())));
+        if waits {
+            break;
+        }
+    }
+    turns
+}
+
 fn state_of(authorities: &Authorities, subject: Subject) -> Option<&State> {
     match subject {
         Subject::Authority(name) => authorities.get(name)?.state(),
@@ -171,7 +211,8 @@ fn state_of(authorities: &Authorities, subject: Subject) -> Option<&State> {
 
 /// What may depend on the old one and can't be seen, for the person who decides whether it is taken away.
 fn unseen(cluster: &Cluster, subject: Subject, requested: &str) -> Vec<String> {
-    let mut unseen = vec![format!("spec.rotate.complete: {requested:?}, once nothing of the following depends on the old one")];
+    let mut unseen =
+        vec![format!("spec.rotate.complete: {requested:?}, once nothing of the following depends on the old one")];
     match subject {
         Subject::Authority(AuthorityName::Cluster) => {
             unseen.push(format!(
@@ -188,11 +229,14 @@ fn unseen(cluster: &Cluster, subject: Subject, requested: &str) -> Vec<String> {
             unseen.push("clients of etcd other than the API servers, for example backups".to_owned());
         }
         Subject::Authority(AuthorityName::FrontProxy) => {
-            unseen.push("aggregated API servers that do not look at extension-apiserver-authentication again".to_owned());
+            unseen
+                .push("aggregated API servers that do not look at extension-apiserver-authentication again".to_owned());
         }
         Subject::ServiceAccountKey => {
             unseen.push("tokens of Secrets of the type kubernetes.io/service-account-token: make them anew".to_owned());
-            unseen.push("tokens that were issued for longer than an hour: up to a year by `kubectl create token`".to_owned());
+            unseen.push(
+                "tokens that were issued for longer than an hour: up to a year by `kubectl create token`".to_owned(),
+            );
         }
     }
     unseen
@@ -210,7 +254,8 @@ pub(super) fn plan(
     let mut under_way = progress(cluster, authorities, observed, rollout, now);
     for subject in Subject::ALL {
         let Some(secret) = secret_of(cluster, observed, subject) else { continue };
-        let last = under_way.iter().position(|progress| progress.subject == subject).map(|at| under_way.swap_remove(at));
+        let last =
+            under_way.iter().position(|progress| progress.subject == subject).map(|at| under_way.swap_remove(at));
         let step = match last.filter(|progress| progress.state.stage.is_some()) {
             Some(progress) => next(cluster, &progress, now),
             None => begin(cluster, observed, subject, secret, rollout, now),
@@ -224,7 +269,10 @@ fn next(cluster: &Cluster, progress: &Progress, now: Timestamp) -> Option<Move> 
     let Progress { subject, state, waits, .. } = progress;
     let stage = state.stage?;
     let is_unwanted = state.requested.as_deref().is_some_and(|requested| cluster.rotate.rolls_back(requested));
-    if is_unwanted && !state.rolling_back && let Some(back) = subject.back_from(stage) {
+    if is_unwanted
+        && !state.rolling_back
+        && let Some(back) = subject.back_from(stage)
+    {
         // A key that signs already hands back at once; an authority first has its certificates replaced.
         let swap = *subject == Subject::ServiceAccountKey && back == Stage::Signing;
         return Some(Move::Enter { state: state.back(back, now), swap });
@@ -288,7 +336,8 @@ fn waits_to_begin(cluster: &Cluster, observed: &Observed, rollout: Option<&str>,
     waits.extend(not_ready.map(|node| format!("{} to be Ready", node.name)));
     if cluster.external_etcd().is_none() {
         let members = observed.target.confirmed_members().unwrap_or_default();
-        let is_healthy = |name: &str| members.iter().any(|member| member.label() == name && member.up && !member.learner);
+        let is_healthy =
+            |name: &str| members.iter().any(|member| member.label() == name && member.up && !member.learner);
         let ailing = cluster.nodes.iter().filter(|node| !is_healthy(&node.name));
         waits.extend(ailing.map(|node| format!("etcd on {} to be a healthy voter", node.name)));
     }

@@ -40,7 +40,8 @@ pub(super) fn report(
 fn row(progress: Progress, observed: &Observed, now: Timestamp) -> RotationStatus {
     let Progress { subject, state, mut waits, is_held } = progress;
     let before = observed.status.rotations.iter().find(|before| before.name == subject.name());
-    let held_before = before.filter(|before| before.since.0 == state.since).and_then(|before| before.held_since.clone());
+    let held_before =
+        before.filter(|before| before.since.0 == state.since).and_then(|before| before.held_since.clone());
     let more = waits.len().saturating_sub(LISTED);
     waits.truncate(LISTED);
     waits.extend((more > 0).then(|| format!("and {more} more")));
@@ -52,7 +53,8 @@ fn row(progress: Progress, observed: &Observed, now: Timestamp) -> RotationStatu
         rolling_back: state.rolling_back,
         started: Time(state.started),
         since: Time(state.since),
-        held_since: is_held.then(|| held_before.unwrap_or(Time(now))),
+        // Another rotation's files that are on their way change nothing about these.
+        held_since: held_before.or_else(|| is_held.then_some(Time(now))),
         waiting_for: waits,
     }
 }

@@ -59,7 +59,8 @@ pub fn report(
     let ready =
         cluster.nodes.iter().filter(|node| nodes.and_then(|nodes| nodes.get(&node.name)) == Some(&true)).count();
     let rollout = rollout(cluster, observed);
-    let rotation = authorities.as_ref().map(|all| rotation_status::report(cluster, observed, all, rollout.progress.wait(), now));
+    let rotation =
+        authorities.as_ref().map(|all| rotation_status::report(cluster, observed, all, rollout.progress.wait(), now));
     let (rotations, rotated) = match rotation {
         Some(report) => (report.rotations, report.outcome),
         None => (observed.status.rotations.clone(), None),

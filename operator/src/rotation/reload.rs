@@ -92,7 +92,10 @@ pub fn marks(before: &BTreeMap<String, &[u8]>, after: &BTreeMap<String, &[u8]>) 
         files.entry(row.component).or_default().push(row.file.replace('/', "-"));
     }
     let changed = files.into_iter().filter(|(_, files)| {
-        files.iter().any(|file| before.get(file).zip(after.get(file)).is_some_and(|(before, after)| before != after))
+        let differs = |file: &String| {
+            before.get(file).zip(after.get(file)).is_some_and(|(before, after)| content(before) != content(after))
+        };
+        files.iter().any(differs)
     });
     changed
         .map(|(component, files)| {
@@ -100,6 +103,21 @@ pub fn marks(before: &BTreeMap<String, &[u8]>, after: &BTreeMap<String, &[u8]>) 
             (mark_of(component), checksum(content))
         })
         .collect()
+}
+
+/// The blocks of a PEM file, in any order: a bundle holds what it holds whichever comes first.
+fn content(file: &[u8]) -> Vec<&[u8]> {
+    const END: &[u8] = b"-----END CERTIFICATE-----\n";
+    let mut blocks = vec![];
+    let mut rest = file;
+    while let Some(at) = rest.windows(END.len()).position(|window| window == END) {
+        let (block, after) = rest.split_at(at + END.len());
+        blocks.push(block);
+        rest = after;
+    }
+    blocks.push(rest);
+    blocks.sort_unstable();
+    blocks
 }
 
 #[cfg(test)]
@@ -119,7 +137,10 @@ mod tests {
         assert!(marks(&before, &renewed).is_empty());
         let etcd = data(&[("etcd-ca.crt", "b"), ("sa.key", "a"), ("apiserver.crt", "a"), ("scheduler.conf", "a")]);
         let restarted = marks(&before, &etcd);
-        assert_eq!(restarted.keys().collect::<Vec<_>>(), ["keyplane.io/restart.etcd", "keyplane.io/restart.kube-apiserver"]);
+        assert_eq!(
+            restarted.keys().collect::<Vec<_>>(),
+            ["keyplane.io/restart.etcd", "keyplane.io/restart.kube-apiserver"]
+        );
         let again = data(&[("etcd-ca.crt", "c"), ("sa.key", "a"), ("apiserver.crt", "a"), ("scheduler.conf", "a")]);
         assert_ne!(marks(&etcd, &again), restarted);
     }
