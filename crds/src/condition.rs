@@ -27,6 +27,9 @@ pub enum ClusterCondition {
     /// The add-ons run in the target as they are declared. Ready does not wait for it: without a worker that takes its
     /// Pods, a cluster's DNS may have no place to run.
     AddonsReady,
+    /// What `spec.encryptionAtRest` lists is stored encrypted, all of it, with one key. Not there without that field, once
+    /// everything is decrypted. Only told: Ready does not depend on it.
+    EncryptedAtRest,
     /// All of the others but those that only tell. The condition that kstatus, and so most `GitOps` tools, waits for.
     Ready,
     /// Work is going on. kstatus reads `True` as "in progress".
@@ -49,6 +52,7 @@ impl ClusterCondition {
             Self::MachinesInSync => "MachinesInSync",
             Self::KubeletsCurrent => "KubeletsCurrent",
             Self::AddonsReady => "AddonsReady",
+            Self::EncryptedAtRest => "EncryptedAtRest",
             Self::Ready => "Ready",
             Self::Reconciling => "Reconciling",
             Self::Stalled => "Stalled",
