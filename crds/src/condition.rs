@@ -30,6 +30,9 @@ pub enum ClusterCondition {
     /// What `spec.encryptionAtRest` lists is stored encrypted, all of it, with one key. Not there without that field, once
     /// everything is decrypted. Only told: Ready does not depend on it.
     EncryptedAtRest,
+    /// No authority or key is being rotated: False while one is, and the message says what it waits for. Not there while
+    /// none ever was. Only told: Ready does not depend on it.
+    RotationsSettled,
     /// All of the others but those that only tell. The condition that kstatus, and so most `GitOps` tools, waits for.
     Ready,
     /// Work is going on. kstatus reads `True` as "in progress".
@@ -53,6 +56,7 @@ impl ClusterCondition {
             Self::KubeletsCurrent => "KubeletsCurrent",
             Self::AddonsReady => "AddonsReady",
             Self::EncryptedAtRest => "EncryptedAtRest",
+            Self::RotationsSettled => "RotationsSettled",
             Self::Ready => "Ready",
             Self::Reconciling => "Reconciling",
             Self::Stalled => "Stalled",

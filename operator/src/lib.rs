@@ -23,5 +23,6 @@ pub mod plan;
 pub mod preparation;
 pub mod render;
 pub mod rollout;
+pub mod rotation;
 pub mod target;
 pub mod yaml;

@@ -202,7 +202,7 @@ fn workers(cluster: &Cluster, pools: &[NodePool]) -> Result<Vec<Pool>, RenderErr
 /// Adds the ConfigMaps of the machines that are declared by name.
 fn add_workers(cluster: &Cluster, workers: &[Pool], observed: &mut Observed) {
     let Some(authorities) = Authorities::load(cluster, observed) else { return };
-    let trust = authorities.cluster().certificate_pem();
+    let trust = &authorities.trust();
     for pool in workers {
         for machine in &pool.machines {
             let ranges = observed.target.pod_ranges.as_ref();
@@ -286,7 +286,7 @@ fn write_objects(output: &Path, cluster: &Cluster, workers: &[Pool], observed: &
         write_file(&path, yaml::write_object(config_map).as_bytes(), 0o644)?;
     }
     let Some(authorities) = Authorities::load(cluster, observed) else { return Ok(()) };
-    let trust = authorities.cluster().certificate_pem();
+    let trust = &authorities.trust();
     let target = output.join(OBJECTS_DIRECTORY).join("target").join(&cluster.name);
     let of_pools = join::target_objects(&cluster.namespace, workers, &[]);
     for wanted in target::objects(cluster, trust, cluster.version).into_iter().chain(of_pools) {

@@ -24,7 +24,7 @@ use keyplane_crds::{ClusterSpecSpec, ControlPlaneNode, ExternalEtcd, Layout, Nod
 
 pub use maintenance::Window;
 pub use policy::{LeafTerms, Policy};
-pub use rotate::CertificateRequests;
+pub use rotate::RotateRequests;
 pub(crate) use settings::refuse_kubelet_settings;
 pub use sizing::Sizing;
 pub use users::User;
@@ -137,7 +137,7 @@ pub struct Cluster {
     /// Lifetimes and keys.
     pub policy: Policy,
     /// Who asks for new certificates.
-    pub certificate_requests: CertificateRequests,
+    pub rotate: RotateRequests,
     /// The rest of the spec, which needs no parsing.
     pub spec: ClusterSpecSpec,
 }
@@ -188,7 +188,7 @@ impl Cluster {
             pod_cidrs,
             users,
             policy,
-            certificate_requests: CertificateRequests::of_spec(spec),
+            rotate: RotateRequests::of_spec(spec),
             spec: spec.clone(),
         })
     }
@@ -196,7 +196,7 @@ impl Cluster {
     /// Takes up what the ClusterSpec's annotations ask for.
     #[must_use]
     pub fn with_annotations(mut self, annotations: &BTreeMap<String, String>) -> Self {
-        self.certificate_requests = self.certificate_requests.and_annotations(annotations);
+        self.rotate = self.rotate.and_annotations(annotations);
         self
     }
 

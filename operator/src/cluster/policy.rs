@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use keyplane_crds::{CertificatePolicySpec, KeyAlgorithm, RenewBefore, parse_duration};
+use keyplane_crds::{CertificatePolicySpec, KeyAlgorithm, RenewBefore, RotationCompletion, parse_duration};
 
 use super::{FieldError, Window};
 use crate::approval::Terms;
@@ -29,6 +29,8 @@ pub struct Policy {
     pub requests: Terms,
     /// When work that can wait is done; nothing means at once.
     pub maintenance_window: Option<Window>,
+    /// Whether rotations take the old authority or key away as soon as nothing that can be seen depends on it.
+    pub completes_rotations: bool,
     leaf: LeafTerms,
     overrides: Vec<(String, LeafTerms)>,
 }
@@ -68,6 +70,7 @@ impl Policy {
             authority_key_algorithm: spec.authority.key_algorithm,
             requests: Terms::parse(spec).map_err(|error| FieldError::new(error.field, error.message))?,
             maintenance_window: spec.maintenance_window.as_ref().map(Window::parse).transpose()?,
+            completes_rotations: spec.authority.completion == RotationCompletion::Automatic,
             leaf,
             overrides,
         })
@@ -95,6 +98,7 @@ impl Default for Policy {
             authority_key_algorithm: KeyAlgorithm::Rsa2048,
             requests: Terms::default(),
             maintenance_window: None,
+            completes_rotations: false,
             leaf: LeafTerms {
                 validity: Duration::from_hours(8760),
                 renew_before: RenewBefore::Percentage(30),

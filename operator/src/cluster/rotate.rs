@@ -2,35 +2,114 @@
 
 use std::collections::BTreeMap;
 
-use keyplane_crds::{ClusterSpecSpec, GROUP, ROTATE_CERTIFICATES_ANNOTATION};
+use keyplane_crds::{
+    COMPLETE_ROTATION_ANNOTATION, ClusterSpecSpec, GROUP, ROLL_BACK_ROTATION_ANNOTATION, ROTATE_AUTHORITIES_ANNOTATION,
+    ROTATE_CERTIFICATES_ANNOTATION, ROTATE_ENCRYPTION_KEY_ANNOTATION, ROTATE_SERVICE_ACCOUNT_KEY_ANNOTATION, Rotate,
+};
 
-/// What was asked for, in the spec and by annotation. They are kept apart: one that goes away asks for nothing.
+use crate::pki::inventory::AuthorityName;
+use crate::rotation::Subject;
+
+/// What was asked for, by where: in the spec, there for this one alone, and by annotation. They are kept apart: one that
+/// goes away asks for nothing.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct CertificateRequests {
-    spec: Option<String>,
-    annotation: Option<String>,
-}
+pub struct Requests(BTreeMap<&'static str, String>);
 
-impl CertificateRequests {
-    pub(super) fn of_spec(spec: &ClusterSpecSpec) -> Self {
-        let certificates = spec.rotate.as_ref().and_then(|rotate| rotate.certificates.clone());
-        Self { spec: certificates, annotation: None }
+impl Requests {
+    fn of<const N: usize>(values: [(&'static str, Option<&String>); N]) -> Self {
+        Self(values.into_iter().filter_map(|(source, value)| Some((source, value?.clone()))).collect())
     }
 
-    pub(super) fn and_annotations(self, annotations: &BTreeMap<String, String>) -> Self {
-        Self { annotation: annotations.get(ROTATE_CERTIFICATES_ANNOTATION).cloned(), ..self }
-    }
-
-    /// The annotations by which a Secret shows the requests that its certificates are an answer to.
+    /// The annotations by which a Secret shows the requests that it is an answer to.
     pub fn marks(&self) -> impl Iterator<Item = (String, String)> {
-        let marks = [("spec", &self.spec), ("annotation", &self.annotation)];
-        marks.into_iter().filter_map(|(source, value)| Some((format!("{GROUP}/rotated-by-{source}"), value.clone()?)))
+        self.0.iter().map(|(source, value)| (format!("{GROUP}/rotated-by-{source}"), value.clone()))
     }
 
     /// Whether one of them is not answered yet by a Secret with these annotations.
     #[must_use]
     pub fn are_open(&self, annotations: &BTreeMap<String, String>) -> bool {
-        self.marks().any(|(key, value)| annotations.get(&key) != Some(&value))
+        self.open(annotations).is_some()
+    }
+
+    /// The value of one that is not answered yet by a Secret with these annotations.
+    #[must_use]
+    pub fn open(&self, annotations: &BTreeMap<String, String>) -> Option<String> {
+        self.marks().find(|(key, value)| annotations.get(key) != Some(value)).map(|(_, value)| value)
+    }
+}
+
+/// All that a ClusterSpec asks for.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct RotateRequests {
+    spec: Rotate,
+    annotations: BTreeMap<&'static str, String>,
+}
+
+impl RotateRequests {
+    /// The annotations that ask for something.
+    const ANNOTATIONS: [&'static str; 6] = [
+        ROTATE_CERTIFICATES_ANNOTATION,
+        ROTATE_AUTHORITIES_ANNOTATION,
+        ROTATE_SERVICE_ACCOUNT_KEY_ANNOTATION,
+        ROTATE_ENCRYPTION_KEY_ANNOTATION,
+        COMPLETE_ROTATION_ANNOTATION,
+        ROLL_BACK_ROTATION_ANNOTATION,
+    ];
+
+    pub(super) fn of_spec(spec: &ClusterSpecSpec) -> Self {
+        Self { spec: spec.rotate.clone().unwrap_or_default(), annotations: BTreeMap::new() }
+    }
+
+    pub(super) fn and_annotations(self, annotations: &BTreeMap<String, String>) -> Self {
+        let asked = Self::ANNOTATIONS.into_iter().filter_map(|name| Some((name, annotations.get(name)?.clone())));
+        Self { annotations: asked.collect(), ..self }
+    }
+
+    /// For new certificates with new keys.
+    #[must_use]
+    pub fn certificates(&self) -> Requests {
+        let annotation = self.annotations.get(ROTATE_CERTIFICATES_ANNOTATION);
+        Requests::of([("spec", self.spec.certificates.as_ref()), ("annotation", annotation)])
+    }
+
+    /// For another key of what is stored.
+    #[must_use]
+    pub fn encryption_key(&self) -> Requests {
+        let annotation = self.annotations.get(ROTATE_ENCRYPTION_KEY_ANNOTATION);
+        Requests::of([("spec", self.spec.encryption_key.as_ref()), ("annotation", annotation)])
+    }
+
+    /// For another authority or key.
+    #[must_use]
+    pub fn of(&self, subject: Subject) -> Requests {
+        let own = match subject {
+            Subject::ServiceAccountKey => {
+                let annotation = self.annotations.get(ROTATE_SERVICE_ACCOUNT_KEY_ANNOTATION);
+                return Requests::of([("spec", self.spec.service_account_key.as_ref()), ("annotation", annotation)]);
+            }
+            Subject::Authority(AuthorityName::Cluster) => &self.spec.cluster_authority,
+            Subject::Authority(AuthorityName::Etcd) => &self.spec.etcd_authority,
+            Subject::Authority(AuthorityName::FrontProxy) => &self.spec.front_proxy_authority,
+        };
+        Requests::of([
+            ("spec", self.spec.certificate_authorities.as_ref()),
+            ("spec-of-one", own.as_ref()),
+            ("annotation", self.annotations.get(ROTATE_AUTHORITIES_ANNOTATION)),
+        ])
+    }
+
+    /// Whether the rotation that was asked for with this value may take the old one away.
+    #[must_use]
+    pub fn completes(&self, requested: &str) -> bool {
+        let annotation = self.annotations.get(COMPLETE_ROTATION_ANNOTATION);
+        [self.spec.complete.as_ref(), annotation].into_iter().flatten().any(|value| value == requested)
+    }
+
+    /// Whether the rotation that was asked for with this value is to be taken back.
+    #[must_use]
+    pub fn rolls_back(&self, requested: &str) -> bool {
+        let annotation = self.annotations.get(ROLL_BACK_ROTATION_ANNOTATION);
+        [self.spec.roll_back.as_ref(), annotation].into_iter().flatten().any(|value| value == requested)
     }
 }
 
@@ -38,19 +117,33 @@ impl CertificateRequests {
 mod tests {
     use super::*;
 
-    fn requests(spec: Option<&str>, annotation: Option<&str>) -> CertificateRequests {
-        CertificateRequests { spec: spec.map(str::to_owned), annotation: annotation.map(str::to_owned) }
+    fn requests(spec: Option<&str>, annotation: Option<&str>) -> Requests {
+        let (spec, annotation) = (spec.map(str::to_owned), annotation.map(str::to_owned));
+        Requests::of([("spec", spec.as_ref()), ("annotation", annotation.as_ref())])
     }
 
     #[test]
     fn each_new_value_asks_once_and_one_that_goes_away_for_nothing() {
-        let annotations = |requests: &CertificateRequests| requests.marks().collect::<BTreeMap<_, _>>();
+        let annotations = |requests: &Requests| requests.marks().collect::<BTreeMap<_, _>>();
         let first = requests(Some("2026"), None);
-        assert!(first.are_open(&BTreeMap::new()));
+        assert_eq!(first.open(&BTreeMap::new()).as_deref(), Some("2026"));
         let answered = annotations(&first);
         assert!(!first.are_open(&answered));
         assert!(requests(Some("2027"), None).are_open(&answered));
         assert!(requests(Some("2026"), Some("now")).are_open(&answered));
         assert!(!requests(None, None).are_open(&answered));
+    }
+
+    #[test]
+    fn an_authority_is_asked_for_alone_or_with_the_others() {
+        let rotate = Rotate { etcd_authority: Some("a".to_owned()), ..Rotate::default() };
+        let asked = RotateRequests { spec: rotate, annotations: BTreeMap::new() };
+        let open = |asked: &RotateRequests| {
+            Subject::ALL.map(|subject| asked.of(subject).open(&BTreeMap::new()).unwrap_or_default())
+        };
+        assert_eq!(open(&asked), ["", "a", "", ""]);
+        let annotations = BTreeMap::from([(ROTATE_AUTHORITIES_ANNOTATION.to_owned(), "b".to_owned())]);
+        let asked = RotateRequests::default().and_annotations(&annotations);
+        assert_eq!(open(&asked), ["b", "b", "b", ""]);
     }
 }

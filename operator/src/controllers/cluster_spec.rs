@@ -393,7 +393,7 @@ fn brief(cluster: &Cluster, observed: &Observed, reference: ObjectReference, con
     Some(Brief {
         configuration: rollout.configuration,
         addons: rollout.addons,
-        trust: authorities.cluster().certificate_pem().to_owned(),
+        trust: authorities.trust(),
         workers: workers.collect(),
         leaving,
         // The watch's own order changes: without one the brief would seem to change.

@@ -65,6 +65,23 @@ impl Authority {
     }
 }
 
+/// Has one authority sign another one's name and key, so that who trusts the first alone also trusts what the second
+/// signs. `None` where the first may not sign authorities.
+///
+/// # Errors
+/// If the certificate can't be made.
+pub fn cross_sign(subject: &Authority, issuer: &Authority, not_before: Timestamp) -> Result<Option<String>, PkiError> {
+    if issuer.facts.path_length == Some(0) || issuer.facts.not_after <= not_before {
+        return Ok(None);
+    }
+    let name = subject.facts.subject.clone().unwrap_or_else(|| Subject::user(&subject.name));
+    let mut params = parameters(&name, not_before, subject.facts.not_after.min(issuer.facts.not_after))?;
+    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    params.key_usages.push(KeyUsagePurpose::KeyCertSign);
+    params.use_authority_key_identifier_extension = true;
+    Ok(Some(to_pem(&issuer.sign(&params, &subject.key)?)))
+}
+
 /// Makes a self-signed authority with kubeadm's fields: the common name also as a DNS name, key usages digital
 /// signature, key encipherment and certificate sign, and no authority key identifier.
 ///

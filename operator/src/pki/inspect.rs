@@ -2,6 +2,7 @@
 
 use std::net::IpAddr;
 
+use aws_lc_rs::digest;
 use k8s_openapi::jiff::Timestamp;
 use x509_parser::certificate::X509Certificate;
 use x509_parser::extensions::GeneralName;
@@ -31,6 +32,8 @@ pub struct CertificateFacts {
     pub extended_usages: Option<Vec<ExtendedUsage>>,
     /// CA:TRUE and the key usage Certificate Sign.
     pub may_sign_certificates: bool,
+    /// How many authorities may stand between it and a leaf. `None` means any number.
+    pub path_length: Option<u32>,
     /// The public key as DER.
     pub subject_public_key_info: Vec<u8>,
 }
@@ -60,10 +63,24 @@ impl CertificateFacts {
             not_after: Timestamp::from_second(certificate.validity().not_after.timestamp()).ok()?,
             alternative_names: alternative_names(&certificate),
             extended_usages: extended_usages(&certificate),
-            may_sign_certificates: basic_constraints.is_some_and(|extension| extension.value.ca)
+            may_sign_certificates: basic_constraints.as_ref().is_some_and(|extension| extension.value.ca)
                 && key_usage.is_some_and(|extension| extension.value.key_cert_sign()),
+            path_length: basic_constraints.and_then(|extension| extension.value.path_len_constraint),
             subject_public_key_info: certificate.public_key().raw.to_vec(),
         })
+    }
+
+    /// Whether both certify the same key for the same name.
+    #[must_use]
+    pub fn is_for_key_of(&self, other: &Self) -> bool {
+        self.subject == other.subject && self.subject_public_key_info == other.subject_public_key_info
+    }
+
+    /// The SHA-256 of the whole certificate, in lower-case hexadecimal.
+    #[must_use]
+    pub fn fingerprint(&self) -> String {
+        let digest = digest::digest(&digest::SHA256, &self.der);
+        digest.as_ref().iter().map(|byte| format!("{byte:02x}")).collect::<Vec<_>>().concat()
     }
 
     /// Whether the authority signed this certificate: its name is the issuer's, and its key verifies the signature.
@@ -100,6 +117,13 @@ pub fn certificates_in(what: &str, pem: &str) -> Result<Vec<CertificateFacts>, P
 pub fn first_certificate(what: &str, pem: &str) -> Result<CertificateFacts, PkiError> {
     let mut certificates = certificates_in(what, pem)?;
     Ok(certificates.swap_remove(0))
+}
+
+/// The first certificate of a PEM text, as it stands there.
+#[must_use]
+pub fn first_block(pem: &str) -> &str {
+    const END: &str = "-----END CERTIFICATE-----\n";
+    pem.find(END).map_or(pem, |at| &pem[..at + END.len()])
 }
 
 fn subject(certificate: &X509Certificate<'_>) -> Option<Subject> {

@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use aws_lc_rs::digest;
+use base64::Engine;
 use keyplane_crds::KeyAlgorithm;
 use rcgen::{KeyPair, PublicKeyData, RsaKeySize, SigningKey};
 use x509_parser::prelude::FromDer;
@@ -77,6 +79,14 @@ impl PrivateKey {
     #[must_use]
     pub fn subject_public_key_info(&self) -> Vec<u8> {
         self.pair.subject_public_key_info()
+    }
+
+    /// By which tokens name the key that signed them: kube-apiserver's `kid`, the SHA-256 of the public key in base64url
+    /// (`pkg/serviceaccount/jwt.go`, `keyIDFromPublicKey`).
+    #[must_use]
+    pub fn token_key_id(&self) -> String {
+        let digest = digest::digest(&digest::SHA256, &self.subject_public_key_info());
+        base64::engine::general_purpose::URL_SAFE_NO_PAD.encode(digest.as_ref())
     }
 
     /// What kind of key it is; nothing for one that Keyplane does not make.

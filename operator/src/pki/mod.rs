@@ -14,9 +14,9 @@ pub mod places;
 pub mod renewal;
 mod subject;
 
-pub use authority::{Authority, mint_authority};
+pub use authority::{Authority, cross_sign, mint_authority};
 pub use certificate::{AlternativeName, CertificateOrder, ExtendedUsage, issue, valid_for};
-pub use inspect::{CertificateFacts, certificates_in, first_certificate};
+pub use inspect::{CertificateFacts, certificates_in, first_block, first_certificate};
 pub use key::PrivateKey;
 pub use subject::Subject;
 

@@ -7,21 +7,21 @@ use k8s_openapi::jiff::Timestamp;
 use keyplane_crds::Layout;
 
 use super::observed::Slot;
-use super::{Blocker, Content, Draft, Observed, Plan, Step, objects};
+use super::service_account::ServiceAccountKeys;
+use super::{AuthoritySet, Blocker, Content, Draft, Observed, Plan, Step, objects};
 use crate::cluster::Cluster;
 use crate::pki::inventory::AuthorityName;
 use crate::pki::places::pki_file;
-use crate::pki::{Authority, PrivateKey, valid_for};
+use crate::pki::valid_for;
 
 /// The authorities and the service-account pair of a cluster, all of them.
 #[derive(Debug)]
 pub struct Authorities {
-    cluster: Authority,
-    front_proxy: Authority,
+    cluster: AuthoritySet,
+    front_proxy: AuthoritySet,
     // An external etcd brings its own.
-    etcd: Option<Authority>,
-    service_account: PrivateKey,
-    service_account_public: String,
+    etcd: Option<AuthoritySet>,
+    service_account: ServiceAccountKeys,
 }
 
 impl Authorities {
@@ -35,30 +35,34 @@ impl Authorities {
 
     fn from_loaded(
         cluster: &Cluster,
-        mut authorities: BTreeMap<AuthorityName, Option<Authority>>,
-        service_account: Option<(PrivateKey, String)>,
+        mut authorities: BTreeMap<AuthorityName, Option<AuthoritySet>>,
+        service_account: Option<ServiceAccountKeys>,
     ) -> Option<Self> {
         let mut take = |name| authorities.remove(&name).flatten();
         let (etcd, external) = (take(AuthorityName::Etcd), cluster.external_etcd().is_some());
-        let (service_account, service_account_public) = service_account?;
         Some(Self {
             cluster: take(AuthorityName::Cluster)?,
             front_proxy: take(AuthorityName::FrontProxy)?,
             etcd: if external { None } else { Some(etcd?) },
-            service_account,
-            service_account_public,
+            service_account: service_account?,
         })
     }
 
     /// The cluster's own, which signs for its API.
     #[must_use]
-    pub fn cluster(&self) -> &Authority {
+    pub fn cluster(&self) -> &AuthoritySet {
         &self.cluster
+    }
+
+    /// The bundle that the cluster's servers are verified with.
+    #[must_use]
+    pub fn trust(&self) -> String {
+        self.cluster.bundle()
     }
 
     /// One of them; nothing for the authority of an external etcd.
     #[must_use]
-    pub fn get(&self, name: AuthorityName) -> Option<&Authority> {
+    pub fn get(&self, name: AuthorityName) -> Option<&AuthoritySet> {
         match name {
             AuthorityName::Cluster => Some(&self.cluster),
             AuthorityName::Etcd => self.etcd.as_ref(),
@@ -67,20 +71,14 @@ impl Authorities {
     }
 
     /// All of them, in the order in which they are made.
-    pub fn all(&self) -> impl Iterator<Item = (AuthorityName, &Authority)> {
+    pub fn all(&self) -> impl Iterator<Item = (AuthorityName, &AuthoritySet)> {
         AuthorityName::ALL.into_iter().filter_map(|name| Some((name, self.get(name)?)))
     }
 
-    /// The key that signs service-account tokens.
+    /// The keys of service-account tokens.
     #[must_use]
-    pub fn service_account_key(&self) -> &PrivateKey {
+    pub fn service_account(&self) -> &ServiceAccountKeys {
         &self.service_account
-    }
-
-    /// The public keys that service-account tokens are verified with, as PEM.
-    #[must_use]
-    pub fn service_account_public_key(&self) -> &str {
-        &self.service_account_public
     }
 }
 
@@ -178,24 +176,14 @@ fn copies(layout: Layout, content: &Content, in_secret: bool) -> (String, String
     }
 }
 
-fn load_authority(cluster: &Cluster, name: AuthorityName, observed: &Observed) -> Loaded<Authority> {
+fn load_authority(cluster: &Cluster, name: AuthorityName, observed: &Observed) -> Loaded<AuthoritySet> {
     let secret_name = objects::authority_secret(&cluster.name, name);
-    load(&cluster.name, &secret_name, observed, |secret| {
-        let (certificate, key) = objects::key_pair(secret)?;
-        Authority::load(&secret_name, certificate, key).map_err(|error| error.to_string())
-    })
+    load(&cluster.name, &secret_name, observed, |secret| AuthoritySet::from_secret(&secret_name, secret))
 }
 
-fn load_service_account(cluster: &Cluster, observed: &Observed) -> Loaded<(PrivateKey, String)> {
+fn load_service_account(cluster: &Cluster, observed: &Observed) -> Loaded<ServiceAccountKeys> {
     let secret_name = objects::service_account_secret(&cluster.name);
-    load(&cluster.name, &secret_name, observed, |secret| {
-        let (public, key) = objects::key_pair(secret)?;
-        let key = PrivateKey::from_pem(&secret_name, key).map_err(|error| error.to_string())?;
-        if !public.contains(key.public_key_pem().trim()) {
-            return Err("tls.crt does not hold the public key of tls.key".to_owned());
-        }
-        Ok((key, public.to_owned()))
-    })
+    load(&cluster.name, &secret_name, observed, |secret| ServiceAccountKeys::from_secret(&secret_name, secret))
 }
 
 fn load<T>(

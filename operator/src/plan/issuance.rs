@@ -4,13 +4,15 @@
 use std::collections::BTreeMap;
 
 use k8s_openapi::api::core::v1::Secret as SecretObject;
+use kube::ResourceExt;
 
 use super::{
     Authorities, Content, Draft, KeySource, Observed, Pair, PlannedLeaf, Secret, Source, given, node, objects,
-    user_kubeconfig, users,
+    successor, user_kubeconfig, users,
 };
 use crate::cluster::Cluster;
 use crate::pki::inventory::{USER_ISSUER, user_certificate};
+use crate::rotation::{Subject, reload};
 use crate::pki::{Authority, PkiError, PrivateKey, issue, mint_authority};
 
 /// Why a Secret could not be made.
@@ -48,7 +50,11 @@ pub fn fulfil(draft: Draft, cluster: &Cluster, observed: &Observed) -> Result<Se
                 ("tls.key".to_owned(), made.key().pem().to_owned()),
             ]);
             let annotations = [(objects::NOT_AFTER_ANNOTATION, made.facts().not_after.to_string())];
-            objects::secret(cluster, name.clone(), None, objects::CLUSTER_API_SECRET_TYPE, data, annotations)
+            let type_ = objects::CLUSTER_API_SECRET_TYPE;
+            let mut secret = objects::secret(cluster, name.clone(), None, type_, data, annotations);
+            // What was asked for before there was anything asks for nothing.
+            secret.annotations_mut().extend(cluster.rotate.of(Subject::Authority(authority)).marks());
+            secret
         }
         Content::ServiceAccountKey { algorithm } => {
             let key = PrivateKey::generate(algorithm).map_err(pki)?;
@@ -56,7 +62,14 @@ pub fn fulfil(draft: Draft, cluster: &Cluster, observed: &Observed) -> Result<Se
                 ("tls.crt".to_owned(), key.public_key_pem()),
                 ("tls.key".to_owned(), key.pem().to_owned()),
             ]);
-            objects::secret(cluster, name.clone(), None, objects::CLUSTER_API_SECRET_TYPE, data, [])
+            let type_ = objects::CLUSTER_API_SECRET_TYPE;
+            let mut secret = objects::secret(cluster, name.clone(), None, type_, data, []);
+            secret.annotations_mut().extend(cluster.rotate.of(Subject::ServiceAccountKey).marks());
+            secret
+        }
+        Content::Rotation { subject, step } => {
+            let found = observed.secrets.get(&name).ok_or_else(outdated)?;
+            successor::fulfil(cluster, subject, step, &name, found).map_err(pki)?
         }
         Content::Node { node, leaves } => {
             let authorities = Authorities::load(cluster, observed).ok_or_else(outdated)?;
@@ -65,25 +78,31 @@ pub fn fulfil(draft: Draft, cluster: &Cluster, observed: &Observed) -> Result<Se
             let mut pairs = BTreeMap::new();
             for planned in leaves {
                 let leaf = planned.leaf.name;
-                let issuer = authorities.get(planned.leaf.issuer).ok_or_else(outdated)?;
+                let issuer = authorities.get(planned.leaf.issuer).ok_or_else(outdated)?.issuer_of(planned.leaf);
                 if let Some(pair) = pair(planned, issuer).map_err(pki)? {
                     pairs.insert(leaf, pair);
                 }
             }
-            node::compose(cluster, node, &authorities, &given, &pairs)
+            let mut secret = node::compose(cluster, node, &authorities, &given, &pairs);
+            // Who reads a file when it starts and never again is started anew once it has changed.
+            if let Some(before) = observed.secrets.get(&name) {
+                let marks = reload::marks(&files(before), &files(&secret));
+                secret.annotations_mut().extend(marks);
+            }
+            secret
         }
         Content::Kubeconfig { leaf: planned } => {
             let authorities = Authorities::load(cluster, observed).ok_or_else(outdated)?;
             let first = cluster.nodes.first().ok_or_else(outdated)?;
             let leaf = planned.leaf;
-            let issuer = authorities.get(leaf.issuer).ok_or_else(outdated)?;
+            let issuer = authorities.get(leaf.issuer).ok_or_else(outdated)?.issuer_of(leaf);
             let pair = pair(planned, issuer).map_err(pki)?.ok_or_else(outdated)?;
             user_kubeconfig::compose(cluster, first, leaf, &authorities, &pair)
         }
         Content::User { user, source } => {
             let authorities = Authorities::load(cluster, observed).ok_or_else(outdated)?;
             let user = cluster.users.iter().find(|other| other.name == user).ok_or_else(outdated)?;
-            let issuer = authorities.get(USER_ISSUER).ok_or_else(outdated)?;
+            let issuer = authorities.get(USER_ISSUER).ok_or_else(outdated)?.issuer(false);
             let issued = issued(&user_certificate(&user.name), source, issuer).map_err(pki)?;
             users::compose(cluster, user, &authorities, &issued.ok_or_else(outdated)?)
         }
@@ -91,6 +110,10 @@ pub fn fulfil(draft: Draft, cluster: &Cluster, observed: &Observed) -> Result<Se
     let found = observed.secrets.get(&name).map(|found| &found.metadata);
     secret.metadata = objects::onto(found, secret.metadata);
     Ok(secret)
+}
+
+fn files(secret: &SecretObject) -> BTreeMap<String, &[u8]> {
+    secret.data.iter().flatten().map(|(key, value)| (key.clone(), value.0.as_slice())).collect()
 }
 
 fn pair(planned: PlannedLeaf, issuer: &Authority) -> Result<Option<Pair>, PkiError> {

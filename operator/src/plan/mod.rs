@@ -6,15 +6,21 @@
 //! `keyplane render` in memory, with the same functions.
 
 mod authorities;
+mod authority_set;
 mod departed;
 mod external_etcd;
 mod given;
 pub(crate) mod initial_cluster;
 pub mod issuance;
+pub mod machines;
 mod node;
 mod node_conditions;
 pub mod objects;
 mod observed;
+pub mod rotation;
+mod rotation_status;
+mod service_account;
+mod successor;
 pub mod status;
 mod user_kubeconfig;
 mod users;
@@ -24,14 +30,17 @@ use k8s_openapi::jiff::Timestamp;
 use keyplane_crds::KeyAlgorithm;
 
 pub use authorities::Authorities;
+pub use authority_set::AuthoritySet;
 pub use departed::departed;
 pub use initial_cluster::{INITIAL_CLUSTER_ANNOTATION, MEMBER_ANNOTATION};
 pub use observed::{EtcdFacts, Observed, TargetFacts};
+pub use service_account::ServiceAccountKeys;
 
 use crate::cluster::{Cluster, LeafTerms, Node};
 use crate::pki::inventory::{AuthorityName, Leaf, user_certificate};
 use crate::pki::{CertificateOrder, renewal, valid_for};
 use crate::rollout::rollout;
+use crate::rotation::Subject;
 
 /// What is to be done now, and what can't be done.
 #[derive(Debug, Default)]
@@ -134,6 +143,13 @@ pub enum Content {
         /// Its key.
         algorithm: KeyAlgorithm,
     },
+    /// The next move of a rotation.
+    Rotation {
+        /// What is rotated.
+        subject: Subject,
+        /// What is done.
+        step: rotation::Move,
+    },
     /// All that is secret on a node.
     Node {
         /// The node's name.
@@ -227,6 +243,7 @@ impl Draft {
             |source: &Source| matches!(source, Source::Issue { reason, .. } if *reason != renewal::Reason::Missing);
         let renewed = match &self.content {
             Content::Authority { .. } | Content::ServiceAccountKey { .. } => false,
+            Content::Rotation { step, .. } => return step.reason(),
             Content::Node { leaves, .. } => leaves.iter().any(|planned| replaces(&planned.source)),
             Content::Kubeconfig { leaf } => replaces(&leaf.source),
             Content::User { source, .. } => replaces(source),
@@ -250,6 +267,7 @@ impl Draft {
         match &self.content {
             Content::Authority { name, .. } => format!("made the authority {} in Secret {}", name.name(), self.name),
             Content::ServiceAccountKey { .. } => format!("made the service-account key in Secret {}", self.name),
+            Content::Rotation { subject, step } => step.describe(*subject, &self.name),
             Content::Node { node, leaves } => {
                 let sources: Vec<_> = leaves.iter().map(|planned| (planned.leaf.name, &planned.source)).collect();
                 format!("wrote Secret {} for node {node}: {}", self.name, issued(&sources))
@@ -287,6 +305,10 @@ pub fn plan(cluster: &Cluster, observed: &Observed, now: Timestamp) -> Plan {
     user_kubeconfig::plan(cluster, &authorities, observed, now, &mut plan);
     users::plan(cluster, &authorities, observed, now, &mut plan);
     departed::plan(cluster, observed, &mut plan);
+    // Only once all that follows from the stages as they are is written may one of them go on.
+    if plan.steps.is_empty() && plan.blockers.is_empty() {
+        rotation::plan(cluster, &authorities, observed, rollout.progress.wait(), now, &mut plan);
+    }
     plan
 }
 

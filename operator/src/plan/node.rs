@@ -17,7 +17,7 @@ use crate::cluster::{Cluster, LeafTerms, Node, Window};
 use crate::kubeconfig::{self, Credential, KUBELET_CLIENT_CURRENT};
 use crate::pki::inventory::{Form, Leaf, leaves_of};
 use crate::pki::places::{self, HARD_WAY_KUBELET_AUTHORITY, SIGNING_CERTIFICATE, pki_file};
-use crate::pki::{Authority, CertificateFacts, CertificateOrder, PrivateKey, first_certificate, renewal};
+use crate::pki::{Authority, CertificateFacts, CertificateOrder, PrivateKey, first_block, first_certificate, renewal};
 
 /// Mode of what everybody on the machine may read (kubeadm, `certutil.WriteCert`).
 pub(super) const PUBLIC: u32 = 0o644;
@@ -47,7 +47,7 @@ pub(super) fn plan(
     let kubelets_own = kubelet_keeps_its_own(node, found, observed);
     let leaves: Vec<_> = leaves_of(cluster, node)
         .filter_map(|leaf| {
-            let issuer = authorities.get(leaf.issuer)?;
+            let issuer = authorities.get(leaf.issuer)?.issuer_of(leaf);
             let stored = found.and_then(|secret| stored_pair(secret, leaf));
             let source = if kubelets_own && leaf.name == "kubelet.conf" {
                 Source::KubeletsOwn
@@ -91,7 +91,7 @@ pub(super) struct Asked<'a> {
 
 impl<'a> Asked<'a> {
     pub(super) fn of(cluster: &'a Cluster, found: Option<&SecretObject>, now: Timestamp) -> Self {
-        let anew = found.is_some_and(|secret| cluster.certificate_requests.are_open(secret.annotations()));
+        let anew = found.is_some_and(|secret| cluster.rotate.certificates().are_open(secret.annotations()));
         Self { now, window: cluster.policy.maintenance_window.as_ref(), anew }
     }
 
@@ -164,7 +164,7 @@ pub(super) fn stored_pair(secret: &SecretObject, leaf: &Leaf) -> Option<Pair> {
 fn other_authority(name: &str, secret: &SecretObject, authorities: &Authorities) -> Option<Blocker> {
     authorities.all().find_map(|(authority, loaded)| {
         let stored = objects::text(secret, &data_key(&format!("{}.crt", authority.file())))?;
-        (stored != loaded.certificate_pem()).then(|| Blocker {
+        (!loaded.is_one_of(stored)).then(|| Blocker {
             reason: "AuthorityChanged",
             message: format!(
                 "Secret {name} was made with another authority {} than the one in its Secret now: put the former one \
@@ -219,16 +219,16 @@ pub(super) fn compose(
     let mut put = |file: &str, path: String, mode, content: &str| {
         files.push((data_key(file), path, mode, content.to_owned()));
     };
-    let trust = authorities.cluster().certificate_pem();
+    let trust = &authorities.trust();
     if cluster.is_control_plane(node) {
         let mut put = |file: &str, mode, content: &str| put(file, pki_file(layout, file), mode, content);
         for (name, authority) in authorities.all() {
-            put(&format!("{}.crt", name.file()), PUBLIC, authority.certificate_pem());
-            put(&format!("{}.key", name.file()), PRIVATE, authority.key().pem());
+            put(&format!("{}.crt", name.file()), PUBLIC, &authority.bundle());
+            put(&format!("{}.key", name.file()), PRIVATE, authority.signing().key().pem());
         }
-        put(SIGNING_CERTIFICATE, PUBLIC, trust);
-        put("sa.pub", public_key_mode(layout), authorities.service_account_public_key());
-        put("sa.key", PRIVATE, authorities.service_account_key().pem());
+        put(SIGNING_CERTIFICATE, PUBLIC, first_block(authorities.cluster().signing().certificate_pem()));
+        put("sa.pub", public_key_mode(layout), authorities.service_account().public());
+        put("sa.key", PRIVATE, authorities.service_account().signing().pem());
     }
     if layout == Layout::Systemd && cluster.has_kubelet(node) {
         put("ca.crt", HARD_WAY_KUBELET_AUTHORITY.to_owned(), PUBLIC, trust);
@@ -237,7 +237,9 @@ pub(super) fn compose(
         match (leaf.form, pairs.get(leaf.name), leaf.server(cluster, node)) {
             (Form::Pair { file }, Some(pair), _) => {
                 let (certificate, key) = (format!("{file}.crt"), format!("{file}.key"));
-                put(&certificate, pki_file(layout, &certificate), PUBLIC, &pair.certificate);
+                let chain = authorities.get(leaf.issuer).map_or("", |set| set.chain(&pair.certificate));
+                let chained = format!("{}{chain}", first_block(&pair.certificate));
+                put(&certificate, pki_file(layout, &certificate), PUBLIC, &chained);
                 put(&key, pki_file(layout, &key), PRIVATE, &pair.key.0);
             }
             (Form::Kubeconfig { file, .. }, pair, Some(server)) => {
@@ -258,14 +260,13 @@ pub(super) fn compose(
     let entries: Vec<_> = files.iter().map(|(key, path, mode, _)| IndexEntry::new(key, path, *mode)).collect();
     let mut data = BTreeMap::from([(objects::INDEX_KEY.to_owned(), objects::index(&entries))]);
     data.extend(files.into_iter().map(|(key, _, _, content)| (key, content)));
-    let issuers = objects::checksum(
-        authorities.all().map(|(name, authority)| (name.name(), authority.certificate_pem().as_bytes())),
-    );
+    let bundles: Vec<_> = authorities.all().map(|(name, authority)| (name.name(), authority.bundle())).collect();
+    let issuers = objects::checksum(bundles.iter().map(|(name, bundle)| (*name, bundle.as_bytes())));
     let annotations =
         [(objects::NOT_AFTER_ANNOTATION, earliest_end(pairs.values())), (objects::ISSUER_CHECKSUM_ANNOTATION, issuers)];
     let name = objects::node_secret(&cluster.name, &node.name);
     let mut secret = objects::secret(cluster, name, Some(node), "Opaque", data, annotations);
-    secret.annotations_mut().extend(cluster.certificate_requests.marks());
+    secret.annotations_mut().extend(cluster.rotate.certificates().marks());
     let pool = cluster.pool_of(node).map(|pool| (NODE_POOL_LABEL.to_owned(), pool.to_owned()));
     secret.metadata.labels.get_or_insert_default().extend(pool);
     secret

@@ -6,6 +6,7 @@ use k8s_openapi::ByteString;
 use k8s_openapi::api::core::v1::{ConfigMap, Secret};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use keyplane_crds::{CLUSTER_API_LABEL, CLUSTER_LABEL, NODE_LABEL};
+use kube::ResourceExt;
 use serde::{Deserialize, Serialize};
 
 use super::observed::Slot;
@@ -15,6 +16,7 @@ use crate::cluster::{Cluster, Node};
 use crate::manifests::{self, systemd};
 use crate::pki::inventory::AuthorityName;
 use crate::rollout::Rollout;
+use crate::rotation::Stage;
 
 /// Tells who keeps an object.
 pub const MANAGED_BY_LABEL: &str = "app.kubernetes.io/managed-by";
@@ -127,7 +129,7 @@ pub(crate) fn index(entries: &[IndexEntry]) -> String {
 
 /// The trust bundle: the certificates that sign for the cluster's API.
 pub(super) fn trust_bundle(cluster: &Cluster, authorities: &Authorities) -> ConfigMap {
-    let certificate = authorities.cluster().certificate_pem().to_owned();
+    let certificate = authorities.trust();
     config_map(cluster, trust_bundle_config_map(&cluster.name), None, [("ca.crt".to_owned(), certificate)].into())
 }
 
@@ -147,6 +149,8 @@ pub(super) fn node_config(cluster: &Cluster, node: &Node, rollout: &Rollout, obs
     data.extend(files.iter().map(|file| (file.key.to_string(), file.content.clone())));
     let joins = initial_cluster::of(cluster, node, observed);
     let mut config_map = config_map(cluster, name, Some(node), data);
+    let authority = Authorities::load(cluster, observed).and_then(|all| kubelet_authority(&all));
+    config_map.annotations_mut().extend(authority.map(|authority| (KUBELET_AUTHORITY_ANNOTATION.to_owned(), authority)));
     if cluster.external_etcd().is_none() {
         config_map.metadata.annotations.get_or_insert_default().extend([
             (initial_cluster::INITIAL_CLUSTER_ANNOTATION.to_owned(), joins.flags.to_text()),
@@ -154,6 +158,17 @@ pub(super) fn node_config(cluster: &Cluster, node: &Node, rollout: &Rollout, obs
         ]);
     }
     config_map
+}
+
+/// Annotation on the ConfigMap of a machine with a kubelet: the fingerprint of the authority that the kubelet's certificates
+/// are to come from. It is there once the cluster's authority is rotated: otherwise the kubelet's own renewal is enough.
+pub const KUBELET_AUTHORITY_ANNOTATION: &str = "keyplane.io/kubelet-authority";
+
+/// The value of [`KUBELET_AUTHORITY_ANNOTATION`]; nothing while the kubelets' certificates are good as they are.
+pub(crate) fn kubelet_authority(authorities: &Authorities) -> Option<String> {
+    let stage = authorities.cluster().stage()?;
+    let (_, new) = authorities.cluster().old_and_new()?;
+    (stage >= Stage::Kubelets).then(|| new.facts().fingerprint())
 }
 
 /// A ConfigMap's object from its content.

@@ -14,6 +14,7 @@ use crate::etcd::Member;
 use crate::manifests::systemd::PodRanges;
 use crate::pki::CertificateFacts;
 use crate::rollout::StaticPod;
+use crate::rotation::RotationFacts;
 
 /// The objects that bear the names that Keyplane would write, whoever made them.
 #[derive(Debug, Default)]
@@ -52,6 +53,8 @@ pub struct TargetFacts {
     pub configured_ahead: Option<Version>,
     /// The add-ons, once they were looked at; nothing while it does not answer.
     pub addons: Option<BTreeMap<Addon, AddonFacts>>,
+    /// What its servers were seen to accept and to present, while something is rotated.
+    pub rotation: RotationFacts,
     /// Who is in its etcd, if that is on the nodes; why nobody knows where it can't be said. Nothing before it was asked.
     pub etcd: Option<Result<EtcdFacts, String>>,
 }

@@ -8,7 +8,7 @@ use keyplane_crds::{
 
 use super::node_conditions::{nodes_ready, spread_across_failure_domains};
 use super::observed::Slot;
-use super::{Authorities, Blocker, Observed, departed, node, objects, user_kubeconfig};
+use super::{Authorities, Blocker, Observed, departed, node, objects, rotation_status, user_kubeconfig};
 use crate::addons;
 use crate::cluster::{Cluster, Version};
 use crate::pki::inventory::{LEAVES, Leaf, Place, USER_ISSUER, cluster_leaves, leaves_of, user_certificate};
@@ -59,6 +59,11 @@ pub fn report(
     let ready =
         cluster.nodes.iter().filter(|node| nodes.and_then(|nodes| nodes.get(&node.name)) == Some(&true)).count();
     let rollout = rollout(cluster, observed);
+    let rotation = authorities.as_ref().map(|all| rotation_status::report(cluster, observed, all, rollout.progress.wait(), now));
+    let (rotations, rotated) = match rotation {
+        Some(report) => (report.rotations, report.outcome),
+        None => (observed.status.rotations.clone(), None),
+    };
     let mut status = ClusterSpecStatus {
         observed_generation: generation,
         kubernetes_version: rollout.kubernetes_version.clone(),
@@ -69,6 +74,8 @@ pub fn report(
             .iter()
             .map(|certificate| certificate.not_after.clone())
             .min_by_key(|time| time.0),
+        rotation: rotation_status::summary(&rotations),
+        rotations,
         conditions: observed.status.conditions.clone(),
         certificates,
     };
@@ -96,11 +103,13 @@ pub fn report(
     set(&mut status.conditions, ClusterCondition::Rendered, &rendered, generation, now);
     set(&mut status.conditions, ClusterCondition::ControlPlaneAvailable, &available, generation, now);
     set(&mut status.conditions, ClusterCondition::ControlPlaneNodesReady, &nodes, generation, now);
-    let spread = ClusterCondition::SpreadAcrossFailureDomains;
-    if let Some(outcome) = spread_across_failure_domains(cluster) {
-        set(&mut status.conditions, spread, &outcome, generation, now);
-    } else {
-        status.conditions.retain(|condition| condition.type_ != spread.name());
+    let spread = (ClusterCondition::SpreadAcrossFailureDomains, spread_across_failure_domains(cluster));
+    for (condition, outcome) in [spread, (ClusterCondition::RotationsSettled, rotated)] {
+        if let Some(outcome) = outcome {
+            set(&mut status.conditions, condition, &outcome, generation, now);
+        } else {
+            status.conditions.retain(|other| other.type_ != condition.name());
+        }
     }
     set(&mut status.conditions, ClusterCondition::CertificatesValid, &valid, generation, now);
     set(&mut status.conditions, ClusterCondition::RolledOut, &rolled_out, generation, now);
@@ -259,7 +268,7 @@ pub fn certificates(cluster: &Cluster, observed: &Observed, authorities: &Author
     let mut list: Vec<_> = authorities
         .all()
         .map(|(name, authority)| {
-            let facts = authority.facts();
+            let facts = authority.signing().facts();
             let renewal = renewal::authority_renewal_time(facts, cluster.policy.default_leaf());
             row(name.name(), None, name.name(), facts, renewal)
         })

@@ -24,7 +24,7 @@ pub(super) fn plan(cluster: &Cluster, authorities: &Authorities, observed: &Obse
         Slot::Free => None,
         Slot::Ours(secret) => Some(secret),
     };
-    let Some(issuer) = authorities.get(leaf.issuer) else { return };
+    let Some(issuer) = authorities.get(leaf.issuer).map(|set| set.issuer_of(leaf)) else { return };
     let asked = Asked::of(cluster, found, now);
     let source = node::source(cluster, first, leaf, found.and_then(stored_pair), issuer, &asked);
     if let (Some(found), Source::Keep(pair)) = (found, &source) {
@@ -65,7 +65,7 @@ pub(super) fn secret(
     authorities: &Authorities,
     pair: &Pair,
 ) -> SecretObject {
-    let trust = authorities.cluster().certificate_pem();
+    let trust = &authorities.trust();
     let credential = Credential::Embedded { certificate: &pair.certificate, key: &pair.key.0 };
     let text = kubeconfig::write_through(cluster.proxy_url(), &cluster.endpoint, trust, user, credential);
     let annotations = [
@@ -74,6 +74,6 @@ pub(super) fn secret(
     ];
     let data = [(VALUE_KEY.to_owned(), text)].into();
     let mut secret = objects::secret(cluster, name, None, type_, data, annotations);
-    secret.annotations_mut().extend(cluster.certificate_requests.marks());
+    secret.annotations_mut().extend(cluster.rotate.certificates().marks());
     secret
 }

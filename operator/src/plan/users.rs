@@ -71,7 +71,7 @@ fn plan_user(
     };
     let stored = found.and_then(user_kubeconfig::stored_pair);
     let certificate = user_certificate(&user.name);
-    let Some(issuer) = authorities.get(USER_ISSUER) else { return };
+    let Some(issuer) = authorities.get(USER_ISSUER).map(|set| set.issuer(false)) else { return };
     let source = node::source_of(&certificate, order, terms, stored, issuer.facts(), &Asked::of(cluster, found, now));
     if let (Some(found), Source::Keep(pair)) = (found, &source) {
         let wanted = compose(cluster, user, authorities, pair);

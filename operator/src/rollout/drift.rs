@@ -109,7 +109,7 @@ fn certificates(cluster: &Cluster, observed: &Observed, authorities: Option<&Aut
         let held = objects::text(observed.secrets.get(&secret)?, "apiserver.crt")?;
         let held = first_certificate("apiserver", held).ok()?;
         (presented.der != held.der).then(|| {
-            let ours = authorities.is_some_and(|all| presented.is_signed_by(all.cluster().facts()));
+            let ours = authorities.is_some_and(|all| all.cluster().has_signed(presented));
             format!("{}: {}", node.name, certificate(presented, &held, ours, &secret))
         })
     });

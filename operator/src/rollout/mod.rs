@@ -13,6 +13,7 @@
 mod drift;
 mod gate;
 mod kubelets;
+mod restart;
 mod static_pod;
 
 use std::collections::BTreeMap;
@@ -31,6 +32,17 @@ use static_pod::{image_of, tag_of};
 
 /// Where the kubelet looks for static pods (kubeadm's `staticPodPath`).
 const MANIFESTS_DIRECTORY: &str = "/etc/kubernetes/manifests/";
+
+impl Progress {
+    /// What it waits for.
+    #[must_use]
+    pub fn wait(&self) -> Option<&str> {
+        match self {
+            Self::Done => None,
+            Self::UnderWay { message, .. } => Some(message),
+        }
+    }
+}
 
 /// What to write now.
 #[derive(Debug)]
@@ -175,7 +187,9 @@ pub fn rollout(cluster: &Cluster, observed: &Observed) -> Rollout {
 
 /// The files as the spec has them; etcd's first flags are its own affair, and don't wait for other machines.
 fn wanted_files(cluster: &Cluster, node: &Node, observed: &Observed) -> Vec<File> {
-    manifests::files(cluster, node, &initial_cluster::of(cluster, node, observed).flags)
+    let mut files = manifests::files(cluster, node, &initial_cluster::of(cluster, node, observed).flags);
+    restart::mark(&mut files, observed.secrets.get(&objects::node_secret(&cluster.name, &node.name)));
+    files
 }
 
 /// What a change of a node's ConfigMap does to static pods that were there before, for example

@@ -1,0 +1,141 @@
+//! An authority as it lies in its Secret, with the one that replaces it or that it has replaced while it is rotated.
+
+use k8s_openapi::api::core::v1::Secret;
+use kube::ResourceExt;
+
+use super::objects;
+use crate::pki::inventory::Leaf;
+use crate::pki::{Authority, CertificateFacts, ExtendedUsage, first_certificate};
+use crate::rotation::{STATE_ANNOTATION, Stage, State};
+
+/// The keys of the Secret for the other authority of a rotation: the one to come, or the one before.
+pub(super) const OTHER: (&str, &str) = ("other.crt", "other.key");
+/// The key of the Secret for the new authority as the old one has signed it.
+pub(super) const CROSS: &str = "cross.crt";
+
+/// An authority, or the two of a rotation.
+#[derive(Debug)]
+pub struct AuthoritySet {
+    signing: Authority,
+    other: Option<Authority>,
+    cross: Option<String>,
+    state: Option<State>,
+}
+
+impl AuthoritySet {
+    /// Reads an authority's Secret.
+    ///
+    /// # Errors
+    /// What can't be read, in words for a person.
+    pub fn from_secret(name: &str, secret: &Secret) -> Result<Self, String> {
+        let (certificate, key) = objects::key_pair(secret)?;
+        let signing = Authority::load(name, certificate, key).map_err(|error| error.to_string())?;
+        let state = secret.annotations().get(STATE_ANNOTATION).map(|text| State::parse(text)).transpose()?;
+        let other = match (objects::text(secret, OTHER.0), objects::text(secret, OTHER.1)) {
+            (Some(certificate), Some(key)) => {
+                let what = format!("{name} ({})", OTHER.0);
+                Some(Authority::load(&what, certificate, key).map_err(|error| error.to_string())?)
+            }
+            _ => None,
+        };
+        if other.is_none() && state.as_ref().is_some_and(|state| state.stage.is_some()) {
+            return Err(format!("it is being rotated, and lacks {} or {}", OTHER.0, OTHER.1));
+        }
+        let cross = objects::text(secret, CROSS).map(str::to_owned);
+        Ok(Self { signing, other, cross, state })
+    }
+
+    /// The one that the controller-manager signs with.
+    #[must_use]
+    pub fn signing(&self) -> &Authority {
+        &self.signing
+    }
+
+    /// The other one of a rotation.
+    #[must_use]
+    pub fn other(&self) -> Option<&Authority> {
+        self.other.as_ref()
+    }
+
+    /// How far its last rotation is.
+    #[must_use]
+    pub fn state(&self) -> Option<&State> {
+        self.state.as_ref()
+    }
+
+    /// The stage of the rotation that is under way.
+    #[must_use]
+    pub fn stage(&self) -> Option<Stage> {
+        self.state.as_ref()?.stage
+    }
+
+    /// The one that is being replaced and the one that replaces it, while a rotation is under way.
+    #[must_use]
+    pub fn old_and_new(&self) -> Option<(&Authority, &Authority)> {
+        let other = self.other.as_ref()?;
+        Some(if self.stage()? < Stage::Signing { (&self.signing, other) } else { (other, &self.signing) })
+    }
+
+    /// Who signs certificates for servers, or for clients.
+    #[must_use]
+    pub fn issuer(&self, is_server: bool) -> &Authority {
+        let Some((old, new)) = self.old_and_new() else { return &self.signing };
+        let from = if is_server { Stage::Servers } else { Stage::Clients };
+        if self.stage() >= Some(from) { new } else { old }
+    }
+
+    /// Who signs a leaf. etcd's members are servers and clients of one another with one certificate: servers.
+    #[must_use]
+    pub fn issuer_of(&self, leaf: &Leaf) -> &Authority {
+        self.issuer(leaf.usages.contains(&ExtendedUsage::ServerAuth))
+    }
+
+    /// What is trusted, as PEM: the one that signs first, because kubeadm reads no more than that and wants it to fit
+    /// the key.
+    #[must_use]
+    pub fn bundle(&self) -> String {
+        let signing = self.signing.certificate_pem();
+        match (&self.other, self.stage()) {
+            (Some(other), Some(stage)) if stage < Stage::Drop => {
+                let separator = if signing.ends_with('\n') { "" } else { "\n" };
+                format!("{signing}{separator}{}", other.certificate_pem())
+            }
+            _ => signing.to_owned(),
+        }
+    }
+
+    /// What a server presents after a certificate: the new authority as the old one has signed it, for clients that trust
+    /// the old one alone. Empty where there is nothing to bring along.
+    #[must_use]
+    pub fn chain(&self, certificate: &str) -> &str {
+        let Some(cross) = self.cross.as_deref().filter(|_| self.stage().is_some_and(|stage| stage < Stage::Drop)) else {
+            return "";
+        };
+        let signed = first_certificate("a leaf", certificate)
+            .is_ok_and(|leaf| first_certificate("a cross certificate", cross).is_ok_and(|cross| leaf.is_signed_by(&cross)));
+        if signed { cross } else { "" }
+    }
+
+    /// Whether the new authority could be signed by the old one.
+    #[must_use]
+    pub fn is_cross_signed(&self) -> bool {
+        // On its way back the old one is the new one, and needs nobody's signature.
+        self.cross.is_some() && self.state.as_ref().is_some_and(|state| !state.rolling_back)
+    }
+
+    /// Whether one of them has signed it.
+    #[must_use]
+    pub fn has_signed(&self, certificate: &CertificateFacts) -> bool {
+        let mut all = std::iter::once(&self.signing).chain(&self.other);
+        all.any(|authority| certificate.is_signed_by(authority.facts()))
+    }
+
+    /// Whether a certificate is one of them.
+    #[must_use]
+    pub fn is_one_of(&self, pem: &str) -> bool {
+        let Ok(found) = first_certificate("an authority", pem) else { return false };
+        // The same key is the same authority, with another end.
+        let all = std::iter::once(&self.signing).chain(&self.other);
+        all.into_iter().any(|authority| found.is_for_key_of(authority.facts()))
+    }
+}

@@ -1,0 +1,286 @@
+//! The moves of rotations: which Secret of an authority or key goes into its next stage, and what each stage waits for.
+
+use k8s_openapi::api::core::v1::Secret;
+use k8s_openapi::jiff::Timestamp;
+use keyplane_crds::KeyAlgorithm;
+use kube::ResourceExt;
+
+use super::{Authorities, Content, Draft, Observed, Plan, Step, objects};
+use crate::cluster::Cluster;
+use crate::pki::inventory::AuthorityName;
+use crate::pki::valid_for;
+use crate::rotation::{Circumstances, Stage, State, Subject, waits};
+
+/// What is done to the Secret of an authority or key.
+#[derive(Debug)]
+pub enum Move {
+    /// A successor is made, which nothing depends on yet.
+    Begin {
+        /// The successor's key.
+        algorithm: KeyAlgorithm,
+        /// From when on it is valid; for an authority.
+        not_before: Timestamp,
+        /// Until when; for an authority.
+        not_after: Timestamp,
+        /// The state from then on.
+        state: State,
+    },
+    /// The rotation goes on to another stage, or back.
+    Enter {
+        /// The state from then on.
+        state: State,
+        /// Whether the other one signs from then on.
+        swap: bool,
+    },
+    /// The old one is forgotten.
+    Complete {
+        /// The state from then on.
+        state: State,
+    },
+}
+
+impl Move {
+    /// The reason of the Event about it.
+    #[must_use]
+    pub fn reason(&self) -> &'static str {
+        match self {
+            Self::Begin { .. } => "RotationStarted",
+            Self::Enter { state, .. } if state.rolling_back => "RotationGoesBack",
+            Self::Enter { .. } => "RotationAdvanced",
+            Self::Complete { .. } => "RotationCompleted",
+        }
+    }
+
+    /// What it does, for an Event and the log.
+    #[must_use]
+    pub fn describe(&self, subject: Subject, secret: &str) -> String {
+        let name = subject.name();
+        match self {
+            Self::Begin { state, .. } => {
+                let requested = state.requested.as_deref().unwrap_or_default();
+                format!("rotation of {name}, asked for by {requested:?}: made a successor in Secret {secret}; stage Trust")
+            }
+            Self::Enter { state, .. } => {
+                let stage = state.stage.map_or("none", Stage::name);
+                let back = if state.rolling_back { "back, " } else { "" };
+                format!("rotation of {name}: {back}stage {stage}, phase {}", state.phase().name())
+            }
+            Self::Complete { state } if state.rolling_back => {
+                format!("rotation of {name}: taken back; the successor is gone from Secret {secret}")
+            }
+            Self::Complete { .. } => format!("rotation of {name}: completed; the former one is gone from Secret {secret}"),
+        }
+    }
+}
+
+/// A rotation that is under way, or was the last one.
+#[derive(Debug)]
+pub struct Progress {
+    /// What is rotated.
+    pub subject: Subject,
+    /// How far it is.
+    pub state: State,
+    /// What its stage waits for.
+    pub waits: Vec<String>,
+    /// Whether every machine holds what the stage has written, and runs it.
+    pub is_held: bool,
+}
+
+/// How far the rotations are. `rollout` is what the rollout of static pods waits for.
+#[must_use]
+pub fn progress(
+    cluster: &Cluster,
+    authorities: &Authorities,
+    observed: &Observed,
+    rollout: Option<&str>,
+    now: Timestamp,
+) -> Vec<Progress> {
+    let trust = authorities.trust();
+    let machines = super::machines::not_current(cluster, observed, now);
+    let of = |subject: Subject| {
+        let state = state_of(authorities, subject)?.clone();
+        let Some(stage) = state.stage else {
+            return Some(Progress { subject, state, waits: vec![], is_held: false });
+        };
+        let before = observed.status.rotations.iter().find(|before| before.name == subject.name());
+        let before = before.filter(|before| before.since.0 == state.since);
+        let set = if let Subject::Authority(name) = subject { authorities.get(name) } else { None };
+        let pair = set.and_then(super::AuthoritySet::old_and_new);
+        let keys = match subject {
+            Subject::ServiceAccountKey => authorities.service_account().old_and_new(),
+            Subject::Authority(_) => None,
+        };
+        let keys = keys.map(|(old, new)| (old.token_key_id(), new.token_key_id()));
+        let requested = state.requested.as_deref().unwrap_or_default();
+        let kubelet_clients = match (subject, pair) {
+            (Subject::Authority(AuthorityName::Cluster), Some((_, new))) => {
+                super::machines::kubelet_clients_not_of(observed, new.facts())
+            }
+            _ => vec![],
+        };
+        let is_held = machines.is_empty() && rollout.is_none();
+        let circumstances = Circumstances {
+            nodes: cluster.nodes.iter().map(|node| node.name.as_str()).collect(),
+            authorities: pair.map(|(old, new)| (old.facts(), new.facts())),
+            keys: keys.as_ref().map(|(old, new)| (old.as_str(), new.as_str())),
+            is_cross_signed: set.is_some_and(super::AuthoritySet::is_cross_signed),
+            trust: &trust,
+            rollout,
+            machines: machines.clone(),
+            kubelet_clients,
+            held_since: before.and_then(|before| before.held_since.as_ref()).map(|time| time.0),
+            may_complete: state.rolling_back
+                || cluster.policy.completes_rotations
+                || cluster.rotate.completes(requested),
+            unseen: unseen(cluster, subject, requested),
+            now,
+        };
+        let waits = waits(subject, stage, &circumstances, &observed.target.rotation);
+        Some(Progress { subject, state, waits, is_held })
+    };
+    Subject::ALL.into_iter().filter_map(of).collect()
+}
+
+fn state_of(authorities: &Authorities, subject: Subject) -> Option<&State> {
+    match subject {
+        Subject::Authority(name) => authorities.get(name)?.state(),
+        Subject::ServiceAccountKey => authorities.service_account().state(),
+    }
+}
+
+/// What may depend on the old one and can't be seen, for the person who decides whether it is taken away.
+fn unseen(cluster: &Cluster, subject: Subject, requested: &str) -> Vec<String> {
+    let mut unseen = vec![format!("spec.rotate.complete: {requested:?}, once nothing of the following depends on the old one")];
+    match subject {
+        Subject::Authority(AuthorityName::Cluster) => {
+            unseen.push(format!(
+                "kubeconfigs that were copied from Secret {} before: fetch it again",
+                objects::kubeconfig_secret(&cluster.name)
+            ));
+            unseen.extend(cluster.users.iter().map(|user| {
+                let secret = objects::user_secret(&cluster.name, &user.name);
+                format!("the kubeconfig of {}: Secret {secret} has a new one", user.name)
+            }));
+            unseen.push("Pods and programs that keep the old authority in memory or in files of their own".to_owned());
+        }
+        Subject::Authority(AuthorityName::Etcd) => {
+            unseen.push("clients of etcd other than the API servers, for example backups".to_owned());
+        }
+        Subject::Authority(AuthorityName::FrontProxy) => {
+            unseen.push("aggregated API servers that do not look at extension-apiserver-authentication again".to_owned());
+        }
+        Subject::ServiceAccountKey => {
+            unseen.push("tokens of Secrets of the type kubernetes.io/service-account-token: make them anew".to_owned());
+            unseen.push("tokens that were issued for longer than an hour: up to a year by `kubectl create token`".to_owned());
+        }
+    }
+    unseen
+}
+
+/// Plans the next move of each rotation. Everything that follows from the present stages is written.
+pub(super) fn plan(
+    cluster: &Cluster,
+    authorities: &Authorities,
+    observed: &Observed,
+    rollout: Option<&str>,
+    now: Timestamp,
+    plan: &mut Plan,
+) {
+    let mut under_way = progress(cluster, authorities, observed, rollout, now);
+    for subject in Subject::ALL {
+        let Some(secret) = secret_of(cluster, observed, subject) else { continue };
+        let last = under_way.iter().position(|progress| progress.subject == subject).map(|at| under_way.swap_remove(at));
+        let step = match last.filter(|progress| progress.state.stage.is_some()) {
+            Some(progress) => next(cluster, &progress, now),
+            None => begin(cluster, observed, subject, secret, rollout, now),
+        };
+        let content = step.map(|step| Content::Rotation { subject, step });
+        plan.steps.extend(content.map(|content| Step::Secret(Box::new(Draft { name: secret.name_any(), content }))));
+    }
+}
+
+fn next(cluster: &Cluster, progress: &Progress, now: Timestamp) -> Option<Move> {
+    let Progress { subject, state, waits, .. } = progress;
+    let stage = state.stage?;
+    let is_unwanted = state.requested.as_deref().is_some_and(|requested| cluster.rotate.rolls_back(requested));
+    if is_unwanted && !state.rolling_back && let Some(back) = subject.back_from(stage) {
+        // A key that signs already hands back at once; an authority first has its certificates replaced.
+        let swap = *subject == Subject::ServiceAccountKey && back == Stage::Signing;
+        return Some(Move::Enter { state: state.back(back, now), swap });
+    }
+    if !waits.is_empty() {
+        return None;
+    }
+    let Some(next) = subject.after(stage) else { return Some(Move::Complete { state: state.in_stage(None, now) }) };
+    Some(Move::Enter { state: state.in_stage(Some(next), now), swap: next == Stage::Signing })
+}
+
+/// A rotation begins only from a state in which all is well: what is broken before would be blamed on it.
+fn begin(
+    cluster: &Cluster,
+    observed: &Observed,
+    subject: Subject,
+    secret: &Secret,
+    rollout: Option<&str>,
+    now: Timestamp,
+) -> Option<Move> {
+    let requested = asked(cluster, subject, secret)?;
+    if !waits_to_begin(cluster, observed, rollout, now).is_empty() {
+        return None;
+    }
+    let (not_before, not_after) = valid_for(now, cluster.policy.authority_validity);
+    let algorithm = match subject {
+        Subject::Authority(_) => cluster.policy.authority_key_algorithm,
+        Subject::ServiceAccountKey => cluster.policy.default_leaf().key_algorithm,
+    };
+    Some(Move::Begin { algorithm, not_before, not_after, state: State::begin(Some(requested), now) })
+}
+
+/// The value by which a rotation is asked for that was not begun yet.
+fn asked(cluster: &Cluster, subject: Subject, secret: &Secret) -> Option<String> {
+    let requested = cluster.rotate.of(subject).open(secret.annotations())?;
+    (!cluster.rotate.rolls_back(&requested)).then_some(requested)
+}
+
+/// What rotations that were asked for wait for before they begin: the names of what is to be rotated, and why not yet.
+#[must_use]
+pub fn not_begun(
+    cluster: &Cluster,
+    observed: &Observed,
+    rollout: Option<&str>,
+    now: Timestamp,
+) -> Option<(Vec<&'static str>, Vec<String>)> {
+    let is_asked = |subject: &Subject| {
+        secret_of(cluster, observed, *subject).is_some_and(|secret| asked(cluster, *subject, secret).is_some())
+    };
+    let names: Vec<_> = Subject::ALL.into_iter().filter(is_asked).map(Subject::name).collect();
+    (!names.is_empty()).then(|| (names, waits_to_begin(cluster, observed, rollout, now)))
+}
+
+fn waits_to_begin(cluster: &Cluster, observed: &Observed, rollout: Option<&str>, now: Timestamp) -> Vec<String> {
+    let mut waits = vec![];
+    if !matches!(observed.target.available, Some(Ok(()))) {
+        waits.push(format!("the API server at {} to answer", cluster.endpoint));
+    }
+    let ready = observed.target.control_plane(cluster);
+    let not_ready = cluster.nodes.iter().filter(|node| ready.and_then(|ready| ready.get(&node.name)) != Some(&true));
+    waits.extend(not_ready.map(|node| format!("{} to be Ready", node.name)));
+    if cluster.external_etcd().is_none() {
+        let members = observed.target.confirmed_members().unwrap_or_default();
+        let is_healthy = |name: &str| members.iter().any(|member| member.label() == name && member.up && !member.learner);
+        let ailing = cluster.nodes.iter().filter(|node| !is_healthy(&node.name));
+        waits.extend(ailing.map(|node| format!("etcd on {} to be a healthy voter", node.name)));
+    }
+    waits.extend(rollout.map(str::to_owned));
+    waits.extend(super::machines::not_current(cluster, observed, now));
+    waits
+}
+
+fn secret_of<'a>(cluster: &Cluster, observed: &'a Observed, subject: Subject) -> Option<&'a Secret> {
+    let name = match subject {
+        Subject::Authority(AuthorityName::Etcd) if cluster.external_etcd().is_some() => return None,
+        Subject::Authority(name) => objects::authority_secret(&cluster.name, name),
+        Subject::ServiceAccountKey => objects::service_account_secret(&cluster.name),
+    };
+    observed.secrets.get(&name)
+}
