@@ -6,8 +6,8 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    Access, Addons, Audit, Authentication, ControlPlane, ControlPlaneEndpoint, EncryptionAtRest, Etcd, Images, Network, NodeStatus,
-    PodSecurity, RegistryMirror, Rotate, RotationStatus, Scale, User,
+    Access, Addons, Audit, Authentication, ControlPlane, ControlPlaneEndpoint, EncryptionAtRest, Etcd, Images, Network,
+    NodeStatus, PodSecurity, RegistryMirror, Rotate, RotationStatus, Scale, User,
 };
 
 /// One target cluster, whose keys and control-plane configuration Keyplane holds.

@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 use std::fmt::Debug;
 use std::sync::Arc;
-use std::time::Duration;
 
 use futures::StreamExt;
 use k8s_openapi::api::core::v1::{ConfigMap, ObjectReference, Secret};
@@ -23,7 +22,7 @@ use tokio::sync::mpsc;
 use tokio_stream::wrappers::UnboundedReceiverStream;
 
 use super::target::Brief;
-use super::{Context, Error, RECONCILE_TIMEOUT, RESYNC, config, deletion, news, node_pool, observe, watch_config};
+use super::{Context, Error, RECONCILE_TIMEOUT, RESYNC, config, deletion, due, news, node_pool, observe, watch_config};
 use crate::cluster::{Cluster, Policy};
 use crate::join::Pool;
 use crate::kube::apply::update_status;
@@ -32,13 +31,10 @@ use crate::kube::write::{Written, write};
 use crate::kube::{backoff, causes};
 use crate::plan::issuance::fulfil;
 use crate::plan::objects::{MANAGED_BY, MANAGED_BY_LABEL};
-use crate::plan::{Authorities, Blocker, Observed, Step, plan, status};
+use crate::plan::{Authorities, Blocker, Observed, Step, encryption_use, encryption_work, plan, status};
 use crate::rollout;
 
 type Guarded = DeserializeGuard<ClusterSpec>;
-
-/// How often a Secret is looked for that a user has announced and not made yet.
-const GIVEN_SECRET_PERIOD: Duration = Duration::from_secs(15);
 
 struct State {
     context: Context,
@@ -185,6 +181,8 @@ async fn one_pass((namespace, name): &(String, String), context: &Context) -> Re
     };
     let status = found.status.clone().unwrap_or_default();
     let mut observed = observe::gather(&context.client, &cluster, status, &context.issued_kubeconfigs).await?;
+    let encryption = encryption_use(&cluster, &observed);
+    let cluster = cluster.with_encryption(encryption);
     observed.target = context.targets.facts(namespace, name);
     observed.at_once = found.annotations().get(ROLLOUT_ANNOTATION).is_some_and(|value| value == AT_ONCE);
     let reference = unversioned(&found);
@@ -193,7 +191,7 @@ async fn one_pass((namespace, name): &(String, String), context: &Context) -> Re
         observed.target = context.targets.ensure(brief);
     }
     let status = status::report(&cluster, &observed, &blockers, found.metadata.generation, now);
-    let next = next_check(&cluster, &status, &blockers, now);
+    let next = due::next_check(&cluster, &observed, &status, &blockers, now);
     report(&found, status, context).await?;
     Ok(Action::requeue(next))
 }
@@ -235,7 +233,7 @@ async fn paused(found: &ClusterSpec, context: &Context, now: Timestamp) -> Resul
     context.targets.stop(&found.namespace().unwrap_or_default(), &found.name_any());
     let previous = found.status.clone().unwrap_or_default();
     report(found, status::paused(&previous, &message, found.metadata.generation, now), context).await?;
-    Ok(Some(Action::requeue(wait_until(until, now))))
+    Ok(Some(Action::requeue(due::wait_until(until, now))))
 }
 
 fn parse(found: &ClusterSpec, context: &Context) -> Result<Cluster, Blocker> {
@@ -299,7 +297,7 @@ async fn act(
         for step in next.steps {
             match step {
                 Step::Secret(draft) => {
-                    let (note, reason) = (draft.describe(), draft.reason());
+                    let (note, reason, is_news) = (draft.describe(), draft.reason(), draft.is_news());
                     let secret = {
                         let (cluster, seen) = (cluster.clone(), std::mem::take(observed));
                         let issued = tokio::task::spawn_blocking(move || (fulfil(*draft, &cluster, &seen), seen));
@@ -311,7 +309,9 @@ async fn act(
                     let other = unversioned(&written);
                     observed.secrets.insert(written.name_any(), written);
                     tracing::info!(namespace = cluster.namespace, cluster = cluster.name, note, "wrote");
-                    context.events.normal_about(reference, Some(other), reason, "Issue", &note).await;
+                    if is_news {
+                        context.events.normal_about(reference, Some(other), reason, "Issue", &note).await;
+                    }
                 }
                 Step::ConfigMap(config_map) => {
                     let name = config_map.name_any();
@@ -399,6 +399,7 @@ fn brief(cluster: &Cluster, observed: &Observed, reference: ObjectReference, con
         // The watch's own order changes: without one the brief would seem to change.
         pools: staying.into_iter().map(|pool| (pool.name_any(), pool.spec)).collect(),
         reference,
+        encryption: encryption_work(cluster, observed),
         cluster: cluster.clone(),
     })
 }
@@ -420,25 +421,6 @@ async fn report(found: &ClusterSpec, status: ClusterSpecStatus, context: &Contex
     context.metrics.writes.with_label_values(&["ClusterSpec/status"]).inc();
     news::tell(found, &status, context).await;
     Ok(())
-}
-
-/// When something is due by the clock alone: a certificate's renewal time or end, at the latest after [`RESYNC`]. A Secret
-/// that a user still has to give bears no label that a watch would see, so it is looked for.
-fn next_check(cluster: &Cluster, status: &ClusterSpecStatus, blockers: &[Blocker], now: Timestamp) -> Duration {
-    if blockers.iter().any(Blocker::waits_for_a_secret) {
-        return GIVEN_SECRET_PERIOD;
-    }
-    let times =
-        status.certificates.iter().flat_map(|certificate| [certificate.renewal_time.0, certificate.not_after.0]);
-    // The next maintenance window, for what is due already.
-    let window = cluster.policy.maintenance_window.as_ref().and_then(|window| window.next_opening(now));
-    wait_until(times.chain(window).filter(|time| *time > now).min(), now)
-}
-
-/// Until a second after that time, so that it has come for sure; at the latest after [`RESYNC`].
-fn wait_until(time: Option<Timestamp>, now: Timestamp) -> Duration {
-    let wait = time.and_then(|time| Duration::try_from(time.duration_since(now)).ok());
-    wait.map_or(RESYNC, |wait| (wait + Duration::from_secs(1)).min(RESYNC))
 }
 
 /// An object for Events, without what changes.

@@ -3,6 +3,7 @@
 pub mod certificate_policy;
 pub mod cluster_spec;
 mod deletion;
+mod due;
 pub mod issued;
 mod news;
 pub mod node_pool;

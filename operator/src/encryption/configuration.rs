@@ -34,21 +34,16 @@ pub fn configuration(state: &State, material: impl Fn(&str) -> Option<String>) -
     let groups = groups.into_iter().map(|(list, resources)| {
         Some(json!({"resources": resources, "providers": providers(state, &list, &material)?}))
     });
-    Some(write(&groups.collect::<Option<Vec<_>>>()?))
-}
-
-/// The file of API servers that encrypt nothing any more and still want to read one.
-#[must_use]
-pub fn nothing() -> String {
-    write(&[json!({"resources": ["secrets"], "providers": [{"identity": {}}]})])
-}
-
-fn write(groups: &[Value]) -> String {
-    yaml::write(&json!({
+    let mut groups = groups.collect::<Option<Vec<_>>>()?;
+    if groups.is_empty() {
+        // An API server refuses a file without resources.
+        groups.push(json!({"resources": ["secrets"], "providers": [{"identity": {}}]}));
+    }
+    Some(yaml::write(&json!({
         "apiVersion": "apiserver.config.k8s.io/v1",
         "kind": "EncryptionConfiguration",
         "resources": groups,
-    }))
+    })))
 }
 
 /// Keys of one provider that follow each other are one entry: between two entries an API server would count each read with

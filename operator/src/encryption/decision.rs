@@ -15,8 +15,8 @@ pub struct Wanted {
     pub settings: Option<Settings>,
     /// The value of a request for a new key that is not answered yet.
     pub requested: Option<String>,
-    /// The values of requests that are to be taken back.
-    pub roll_back: BTreeSet<String>,
+    /// Whether the request that is being answered is to be taken back.
+    pub rolls_back: bool,
 }
 
 /// What is to be encrypted, and how.
@@ -165,8 +165,7 @@ fn under_way(wanted: &Wanted, state: &State, change: &Change, around: &Surroundi
                 return None;
             }
             let mut next = state.clone();
-            let (stage, since) =
-                if all_done { (Stage::Settle, around.now) } else { (Stage::Rewrite, change.since) };
+            let (stage, since) = if all_done { (Stage::Settle, around.now) } else { (Stage::Rewrite, change.since) };
             next.change = Some(Change { stage, since, progress: progress.clone(), ..change.clone() });
             Some(next)
         }
@@ -182,8 +181,7 @@ fn is_to_be_rolled_back(wanted: &Wanted, state: &State, change: &Change) -> bool
     if change.stage == Stage::Drop {
         return false;
     }
-    let asked = change.requested.as_ref().is_some_and(|requested| wanted.roll_back.contains(requested));
-    if asked && !change.rolling_back {
+    if wanted.rolls_back && !change.rolling_back {
         return true;
     }
     let is_wanted = |writers: &BTreeMap<String, Writer>| {
@@ -194,7 +192,8 @@ fn is_to_be_rolled_back(wanted: &Wanted, state: &State, change: &Change) -> bool
         match &wanted.settings {
             None => writers.is_empty(),
             Some(settings) => {
-                writers.keys().eq(&settings.resources) && providers.into_iter().all(|one| one == Some(settings.provider))
+                writers.keys().eq(&settings.resources)
+                    && providers.into_iter().all(|one| one == Some(settings.provider))
             }
         }
     };
@@ -202,12 +201,8 @@ fn is_to_be_rolled_back(wanted: &Wanted, state: &State, change: &Change) -> bool
 }
 
 fn roll_back(mut state: State, change: &Change, now: Timestamp) -> State {
-    let back = Change {
-        since: now,
-        rolling_back: !change.rolling_back,
-        progress: Progress::default(),
-        ..change.clone()
-    };
+    let back =
+        Change { since: now, rolling_back: !change.rolling_back, progress: Progress::default(), ..change.clone() };
     if change.stage == Stage::Publish {
         // Nobody has written with the new key.
         state.change = Some(Change { to: state.resources.clone(), stage: Stage::Drop, ..back });

@@ -24,10 +24,10 @@ use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use keyplane_crds::EncryptionProvider;
 use serde::{Deserialize, Serialize};
 
-pub use configuration::{configuration, keys_in, lists, nothing};
+pub use configuration::{configuration, keys_in, lists};
 pub use decision::{Settings, Surroundings, Wanted, decide, next_time};
 pub use proof::{CONFIGURATION_METRIC, Facts, Rewriting, loaded_configuration};
-pub use report::{describe, rotation, waits};
+pub use report::{ROTATION, describe, news, rotation, waits};
 
 /// What an object is written with.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -165,7 +165,8 @@ impl State {
     #[must_use]
     pub fn key(&self) -> Option<&Key> {
         let writers = self.change.as_ref().map_or(&self.resources, |change| &change.to);
-        let name = writers.values().find_map(|writer| if let Writer::Key(name) = writer { Some(name) } else { None })?;
+        let name =
+            writers.values().find_map(|writer| if let Writer::Key(name) = writer { Some(name) } else { None })?;
         self.keys.iter().find(|key| key.name == *name)
     }
 
@@ -177,11 +178,13 @@ impl State {
         both.filter(|resource| self.former(resource) != self.latter(resource)).cloned().collect()
     }
 
-    /// The resources that are to be written anew now, and since when: of a stage that ends and comes again they are others.
+    /// What is to be done in the target; nothing while nothing changes.
     #[must_use]
-    pub fn rewrites(&self) -> Option<(Timestamp, BTreeSet<String>)> {
-        let change = self.change.as_ref().filter(|change| change.stage == Stage::Rewrite)?;
-        Some((change.since, self.moved()))
+    pub fn work(&self, delays: Delays) -> Option<Work> {
+        let change = self.change.as_ref()?;
+        let rewrites = change.stage == Stage::Rewrite;
+        let resources = if rewrites { self.moved() } else { BTreeSet::new() };
+        Some(Work { since: change.since, begins: change.since + delays.request, resources })
     }
 
     fn former(&self, resource: &str) -> &Writer {
@@ -192,6 +195,17 @@ impl State {
         let writers = self.change.as_ref().map_or(&self.resources, |change| &change.to);
         writers.get(resource).unwrap_or(&Writer::Identity)
     }
+}
+
+/// What is to be done in a target.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Work {
+    /// Since when the change is in its stage.
+    pub since: Timestamp,
+    /// When the first object may be written anew: what is written with the former key after that would be missed.
+    pub begins: Timestamp,
+    /// The resources of which every object is to be written anew; none in the other stages.
+    pub resources: BTreeSet<String>,
 }
 
 /// How long the API servers of a cluster take for what nobody can see.

@@ -7,16 +7,36 @@ use super::proof::lack;
 use super::{Facts, Stage, State, Surroundings, Writer};
 
 /// The name of what is rotated, in `status.rotations`.
-const NAME: &str = "encryption-key";
+pub const ROTATION: &str = "encryption-key";
 /// So many machines are told; there are nine at most.
 const TOLD: usize = 4;
+
+/// The reason of the Event about what is remembered from now on; nothing where that is only how far a stage is.
+#[must_use]
+pub fn news(before: Option<&State>, after: &State) -> Option<&'static str> {
+    let stage = |state: &State| state.change.as_ref().map(|change| (change.stage, change.since, change.rolling_back));
+    if before.is_some_and(|before| before.made == after.made && stage(before) == stage(after)) {
+        return None;
+    }
+    Some(match &after.change {
+        None if after.completed.is_none() => "EncryptionKeyMade",
+        None => "EncryptionCompleted",
+        Some(change) => match change.stage {
+            Stage::Publish => "EncryptionPublish",
+            Stage::Write => "EncryptionWrite",
+            Stage::Rewrite => "EncryptionRewrite",
+            Stage::Settle => "EncryptionSettle",
+            Stage::Drop => "EncryptionDrop",
+        },
+    })
+}
 
 /// The last rotation, if there was one.
 #[must_use]
 pub fn rotation(state: &State, waits: Vec<String>) -> Option<RotationStatus> {
     if let Some(change) = &state.change {
         return Some(RotationStatus {
-            name: NAME.to_owned(),
+            name: ROTATION.to_owned(),
             requested: change.requested.clone(),
             phase: match change.stage {
                 Stage::Publish | Stage::Write | Stage::Rewrite => RotationPhase::Preparing,
@@ -33,7 +53,7 @@ pub fn rotation(state: &State, waits: Vec<String>) -> Option<RotationStatus> {
     }
     let completed = state.completed.as_ref()?;
     Some(RotationStatus {
-        name: NAME.to_owned(),
+        name: ROTATION.to_owned(),
         requested: completed.requested.clone(),
         phase: RotationPhase::Completed,
         stage: None,
@@ -96,12 +116,18 @@ pub fn describe(state: &State) -> String {
             Stage::Settle => "is for everything, and the former is kept until nobody reads what was there before",
             Stage::Drop => "is the only one: the former is taken away from every API server",
         };
-        let moved: Vec<_> = state.moved().into_iter().collect();
+        let moved = state.moved();
+        let moved = if moved.is_empty() { change.to.keys().cloned().collect() } else { moved };
+        let moved: Vec<_> = moved.into_iter().collect();
         let back = if change.rolling_back { ", taking back what was begun" } else { "" };
         return format!("{}: {to} {what}{back}", moved.join(", "));
     }
-    let encrypted: Vec<_> =
-        state.resources.iter().filter(|(_, writer)| **writer != Writer::Identity).map(|(name, _)| name.as_str()).collect();
+    let encrypted: Vec<_> = state
+        .resources
+        .iter()
+        .filter(|(_, writer)| **writer != Writer::Identity)
+        .map(|(name, _)| name.as_str())
+        .collect();
     match state.key() {
         Some(key) => format!("{} are encrypted with {} ({})", encrypted.join(", "), key.name, key.provider.name()),
         None => "nothing is encrypted".to_owned(),

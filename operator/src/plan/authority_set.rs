@@ -108,11 +108,13 @@ impl AuthoritySet {
     /// the old one alone. Empty where there is nothing to bring along.
     #[must_use]
     pub fn chain(&self, certificate: &str) -> &str {
-        let Some(cross) = self.cross.as_deref().filter(|_| self.stage().is_some_and(|stage| stage < Stage::Drop)) else {
+        let Some(cross) = self.cross.as_deref().filter(|_| self.stage().is_some_and(|stage| stage < Stage::Drop))
+        else {
             return "";
         };
-        let signed = first_certificate("a leaf", certificate)
-            .is_ok_and(|leaf| first_certificate("a cross certificate", cross).is_ok_and(|cross| leaf.is_signed_by(&cross)));
+        let signed = first_certificate("a leaf", certificate).is_ok_and(|leaf| {
+            first_certificate("a cross certificate", cross).is_ok_and(|cross| leaf.is_signed_by(&cross))
+        });
         if signed { cross } else { "" }
     }
 

@@ -18,7 +18,8 @@ pub fn not_current(cluster: &Cluster, observed: &Observed, _now: Timestamp) -> V
         let (secret, config_map) =
             (objects::node_secret(&cluster.name, name), objects::node_config_map(&cluster.name, name));
         let of_secret = observed.secrets.get(&secret).map(|found| ("Secret", &secret, &found.metadata));
-        let of_config_map = observed.config_maps.get(&config_map).map(|found| ("ConfigMap", &config_map, &found.metadata));
+        let of_config_map =
+            observed.config_maps.get(&config_map).map(|found| ("ConfigMap", &config_map, &found.metadata));
         let missing = of_secret.into_iter().chain(of_config_map).find(|(_, _, metadata)| !is_carried(metadata));
         missing.map(|(kind, object, _)| {
             format!(
@@ -32,7 +33,8 @@ pub fn not_current(cluster: &Cluster, observed: &Observed, _now: Timestamp) -> V
 
 fn is_carried(metadata: &ObjectMeta) -> bool {
     let annotation = |name: &str| metadata.annotations.as_ref()?.get(name);
-    annotation(CARRIED_ANNOTATION).is_some_and(|carried| annotation(objects::CONTENT_CHECKSUM_ANNOTATION) == Some(carried))
+    annotation(CARRIED_ANNOTATION)
+        .is_some_and(|carried| annotation(objects::CONTENT_CHECKSUM_ANNOTATION) == Some(carried))
 }
 
 /// The kubelets whose client certificates are not of this authority, as far as agents tell.

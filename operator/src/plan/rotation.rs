@@ -58,7 +58,9 @@ impl Move {
         match self {
             Self::Begin { state, .. } => {
                 let requested = state.requested.as_deref().unwrap_or_default();
-                format!("rotation of {name}, asked for by {requested:?}: made a successor in Secret {secret}; stage Trust")
+                format!(
+                    "rotation of {name}, asked for by {requested:?}: made a successor in Secret {secret}; stage Trust"
+                )
             }
             Self::Enter { state, .. } => {
                 let stage = state.stage.map_or("none", Stage::name);
@@ -68,7 +70,9 @@ impl Move {
             Self::Complete { state } if state.rolling_back => {
                 format!("rotation of {name}: taken back; the successor is gone from Secret {secret}")
             }
-            Self::Complete { .. } => format!("rotation of {name}: completed; the former one is gone from Secret {secret}"),
+            Self::Complete { .. } => {
+                format!("rotation of {name}: completed; the former one is gone from Secret {secret}")
+            }
         }
     }
 }
@@ -150,7 +154,8 @@ fn state_of(authorities: &Authorities, subject: Subject) -> Option<&State> {
 
 /// What may depend on the old one and can't be seen, for the person who decides whether it is taken away.
 fn unseen(cluster: &Cluster, subject: Subject, requested: &str) -> Vec<String> {
-    let mut unseen = vec![format!("spec.rotate.complete: {requested:?}, once nothing of the following depends on the old one")];
+    let mut unseen =
+        vec![format!("spec.rotate.complete: {requested:?}, once nothing of the following depends on the old one")];
     match subject {
         Subject::Authority(AuthorityName::Cluster) => {
             unseen.push(format!(
@@ -167,11 +172,14 @@ fn unseen(cluster: &Cluster, subject: Subject, requested: &str) -> Vec<String> {
             unseen.push("clients of etcd other than the API servers, for example backups".to_owned());
         }
         Subject::Authority(AuthorityName::FrontProxy) => {
-            unseen.push("aggregated API servers that do not look at extension-apiserver-authentication again".to_owned());
+            unseen
+                .push("aggregated API servers that do not look at extension-apiserver-authentication again".to_owned());
         }
         Subject::ServiceAccountKey => {
             unseen.push("tokens of Secrets of the type kubernetes.io/service-account-token: make them anew".to_owned());
-            unseen.push("tokens that were issued for longer than an hour: up to a year by `kubectl create token`".to_owned());
+            unseen.push(
+                "tokens that were issued for longer than an hour: up to a year by `kubectl create token`".to_owned(),
+            );
         }
     }
     unseen
@@ -189,7 +197,8 @@ pub(super) fn plan(
     let mut under_way = progress(cluster, authorities, observed, rollout, now);
     for subject in Subject::ALL {
         let Some(secret) = secret_of(cluster, observed, subject) else { continue };
-        let last = under_way.iter().position(|progress| progress.subject == subject).map(|at| under_way.swap_remove(at));
+        let last =
+            under_way.iter().position(|progress| progress.subject == subject).map(|at| under_way.swap_remove(at));
         let step = match last.filter(|progress| progress.state.stage.is_some()) {
             Some(progress) => next(cluster, &progress, now),
             None => begin(cluster, observed, subject, secret, rollout, now),
@@ -203,7 +212,10 @@ fn next(cluster: &Cluster, progress: &Progress, now: Timestamp) -> Option<Move> 
     let Progress { subject, state, waits, .. } = progress;
     let stage = state.stage?;
     let is_unwanted = state.requested.as_deref().is_some_and(|requested| cluster.rotate.rolls_back(requested));
-    if is_unwanted && !state.rolling_back && let Some(back) = subject.back_from(stage) {
+    if is_unwanted
+        && !state.rolling_back
+        && let Some(back) = subject.back_from(stage)
+    {
         // A key that signs already hands back at once; an authority first has its certificates replaced.
         let swap = *subject == Subject::ServiceAccountKey && back == Stage::Signing;
         return Some(Move::Enter { state: state.back(back, now), swap });
@@ -267,7 +279,8 @@ fn waits_to_begin(cluster: &Cluster, observed: &Observed, rollout: Option<&str>,
     waits.extend(not_ready.map(|node| format!("{} to be Ready", node.name)));
     if cluster.external_etcd().is_none() {
         let members = observed.target.confirmed_members().unwrap_or_default();
-        let is_healthy = |name: &str| members.iter().any(|member| member.label() == name && member.up && !member.learner);
+        let is_healthy =
+            |name: &str| members.iter().any(|member| member.label() == name && member.up && !member.learner);
         let ailing = cluster.nodes.iter().filter(|node| !is_healthy(&node.name));
         waits.extend(ailing.map(|node| format!("etcd on {} to be a healthy voter", node.name)));
     }

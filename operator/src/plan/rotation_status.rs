@@ -40,7 +40,8 @@ pub(super) fn report(
 fn row(progress: Progress, observed: &Observed, now: Timestamp) -> RotationStatus {
     let Progress { subject, state, mut waits, is_held } = progress;
     let before = observed.status.rotations.iter().find(|before| before.name == subject.name());
-    let held_before = before.filter(|before| before.since.0 == state.since).and_then(|before| before.held_since.clone());
+    let held_before =
+        before.filter(|before| before.since.0 == state.since).and_then(|before| before.held_since.clone());
     let more = waits.len().saturating_sub(LISTED);
     waits.truncate(LISTED);
     waits.extend((more > 0).then(|| format!("and {more} more")));

@@ -119,7 +119,10 @@ mod tests {
         assert!(marks(&before, &renewed).is_empty());
         let etcd = data(&[("etcd-ca.crt", "b"), ("sa.key", "a"), ("apiserver.crt", "a"), ("scheduler.conf", "a")]);
         let restarted = marks(&before, &etcd);
-        assert_eq!(restarted.keys().collect::<Vec<_>>(), ["keyplane.io/restart.etcd", "keyplane.io/restart.kube-apiserver"]);
+        assert_eq!(
+            restarted.keys().collect::<Vec<_>>(),
+            ["keyplane.io/restart.etcd", "keyplane.io/restart.kube-apiserver"]
+        );
         let again = data(&[("etcd-ca.crt", "c"), ("sa.key", "a"), ("apiserver.crt", "a"), ("scheduler.conf", "a")]);
         assert_ne!(marks(&etcd, &again), restarted);
     }

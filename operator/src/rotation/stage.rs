@@ -58,10 +58,11 @@ impl Subject {
     pub const fn back_from(self, stage: Stage) -> Option<Stage> {
         match (self, stage) {
             (Self::ServiceAccountKey, Stage::Trust) => Some(Stage::Drop),
-            (Self::ServiceAccountKey, Stage::Signing | Stage::Gate) | (Self::Authority(_), Stage::Trust | Stage::Clients) => {
-                Some(Stage::Signing)
+            (Self::ServiceAccountKey, Stage::Signing | Stage::Gate)
+            | (Self::Authority(_), Stage::Trust | Stage::Clients) => Some(Stage::Signing),
+            (Self::Authority(_), Stage::Signing | Stage::Kubelets | Stage::Servers | Stage::Gate) => {
+                Some(Stage::Clients)
             }
-            (Self::Authority(_), Stage::Signing | Stage::Kubelets | Stage::Servers | Stage::Gate) => Some(Stage::Clients),
             (_, _) => None,
         }
     }

@@ -127,7 +127,10 @@ fn everywhere(
             match &facts.kubelets {
                 None => waits.push("the list of Nodes".to_owned()),
                 Some(kubelets) => waits.extend(kubelets.iter().filter_map(|(node, server)| {
-                    judge(format!("the kubelet of {node}"), server.as_ref().and_then(|server| server.accepts.get(authority)))
+                    judge(
+                        format!("the kubelet of {node}"),
+                        server.as_ref().and_then(|server| server.accepts.get(authority)),
+                    )
                 })),
             }
             match &facts.root_authorities {

@@ -3,18 +3,22 @@
 
 mod audit;
 mod authentication;
+mod encryption;
 mod pod_security;
 
 use keyplane_crds::{Argument, ClusterSpecSpec};
 
 use super::{FieldError, is_dns_name};
+use crate::encryption::Settings;
 
 const EXTRA_ARGS: &str = "spec.controlPlane.apiServer.extraArgs";
 
 /// The names of the volumes that these options need in the API server's pod.
-const VOLUMES: [&str; 4] = ["audit-config", "audit-log", "authentication-config", "admission-config"];
+const VOLUMES: [&str; 5] =
+    ["audit-config", "audit-log", "authentication-config", "admission-config", "encryption-config"];
 
-pub(super) fn refuse(spec: &ClusterSpecSpec) -> Result<(), FieldError> {
+/// Refuses them; gives back what is to be encrypted.
+pub(super) fn parse(spec: &ClusterSpecSpec) -> Result<Option<Settings>, FieldError> {
     let extra = &spec.control_plane.api_server.extra_args;
     if let Some(audit) = &spec.audit {
         audit::refuse(audit, extra)?;
@@ -25,19 +29,22 @@ pub(super) fn refuse(spec: &ClusterSpecSpec) -> Result<(), FieldError> {
     if let Some(pod_security) = &spec.pod_security {
         pod_security::refuse(pod_security, extra)?;
     }
-    if spec.audit.is_some() || spec.authentication.is_some() || spec.pod_security.is_some() {
+    let encryption = spec.encryption_at_rest.as_ref().map(|written| encryption::parse(written, extra)).transpose()?;
+    if spec.audit.is_some() || spec.authentication.is_some() || spec.pod_security.is_some() || encryption.is_some() {
         let volumes = &spec.control_plane.api_server.extra_volumes;
         if let Some(taken) = volumes.iter().find(|volume| VOLUMES.contains(&volume.name.as_str())) {
             return Err(FieldError::new(
                 "spec.controlPlane.apiServer.extraVolumes",
                 format!(
-                    "{} is a volume of spec.audit, spec.authentication or spec.podSecurity: choose another name",
+                    "{} is a volume of spec.audit, spec.authentication, spec.podSecurity or spec.encryptionAtRest: choose \
+                     another name",
                     taken.name
                 ),
             ));
         }
     }
-    refuse_proxy(spec)
+    refuse_proxy(spec)?;
+    Ok(encryption)
 }
 
 /// A proxy's URL, with a host and a port and nothing else: a password would be shown to everybody who reads the object.

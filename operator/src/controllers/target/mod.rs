@@ -35,6 +35,7 @@ use tokio::sync::{Notify, mpsc, watch};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use crate::cluster::{Cluster, Version};
+use crate::encryption;
 use crate::join::{Pool, state};
 use crate::kube::events::Events;
 use crate::metrics::Metrics;
@@ -57,6 +58,8 @@ pub struct Brief {
     pub workers: Vec<Pool>,
     /// Pools that are being deleted, whose tokens are to be revoked.
     pub leaving: Vec<String>,
+    /// What is to be done about encryption at rest; nothing while nothing changes.
+    pub encryption: Option<encryption::Work>,
     /// The ClusterSpec, for Events.
     pub reference: ObjectReference,
 }
