@@ -2,6 +2,7 @@
 
 pub mod addons;
 pub mod admin;
+pub mod agents;
 pub mod app;
 pub mod approval;
 pub mod args;

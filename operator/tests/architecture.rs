@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 
 const PURE: &[&str] = &[
     "addons",
+    "agents",
     "approval",
     "checksum.rs",
     "cluster",
@@ -19,6 +20,7 @@ const PURE: &[&str] = &[
     "plan",
     "preparation",
     "rollout",
+    "rotation",
     "target",
     "yaml.rs",
 ];

@@ -393,6 +393,7 @@ fn brief(cluster: &Cluster, observed: &Observed, reference: ObjectReference, con
     Some(Brief {
         configuration: rollout.configuration,
         addons: rollout.addons,
+        is_rotating: authorities.is_rotating(),
         trust: authorities.trust(),
         workers: workers.collect(),
         leaving,

@@ -12,6 +12,9 @@ use crate::plan::{Blocker, Observed, next_encryption_change};
 /// How often a Secret is looked for that a user has announced and not made yet.
 const GIVEN_SECRET_PERIOD: Duration = Duration::from_secs(15);
 
+/// How often a rotation is looked at besides: some of what it waits for comes by the clock.
+const ROTATION_PERIOD: Duration = Duration::from_secs(15);
+
 /// When something is due by the clock alone: a certificate's renewal time or end, a change of encryption at rest, at the
 /// latest after [`RESYNC`]. A Secret that a user still has to give bears no label that a watch would see, so it is looked
 /// for.
@@ -24,6 +27,9 @@ pub(super) fn next_check(
 ) -> Duration {
     if blockers.iter().any(Blocker::waits_for_a_secret) {
         return GIVEN_SECRET_PERIOD;
+    }
+    if status.rotation.is_some() {
+        return ROTATION_PERIOD;
     }
     let times =
         status.certificates.iter().flat_map(|certificate| [certificate.renewal_time.0, certificate.not_after.0]);

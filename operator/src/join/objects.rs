@@ -11,6 +11,7 @@ use super::bootstrap_data;
 use super::files::worker_files;
 use super::pool::{Machine, Pool};
 use super::token::Token;
+use crate::agents::machines::{TRUST_CHECKSUM_ANNOTATION, trust_checksum};
 use crate::cluster::Cluster;
 use crate::manifests::systemd::{self, PodRanges};
 use crate::plan::objects::{
@@ -57,6 +58,8 @@ pub fn worker_config(
     let labels = object.metadata.labels.get_or_insert_default();
     labels.insert(NODE_LABEL.to_owned(), machine.name.clone());
     labels.insert(NODE_POOL_LABEL.to_owned(), pool.name.clone());
+    let annotations = object.metadata.annotations.get_or_insert_default();
+    annotations.insert(TRUST_CHECKSUM_ANNOTATION.to_owned(), trust_checksum(trust));
     object
 }
 

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use aws_lc_rs::digest;
 use k8s_openapi::jiff::Timestamp;
 use x509_parser::certificate::X509Certificate;
-use x509_parser::extensions::GeneralName;
+use x509_parser::extensions::{GeneralName, ParsedExtension};
 use x509_parser::pem::Pem;
 use x509_parser::prelude::FromDer;
 
@@ -32,6 +32,8 @@ pub struct CertificateFacts {
     pub extended_usages: Option<Vec<ExtendedUsage>>,
     /// CA:TRUE and the key usage Certificate Sign.
     pub may_sign_certificates: bool,
+    /// The identifier of its key (RFC 5280, 4.2.1.2), in lower-case hexadecimal.
+    pub subject_key_id: Option<String>,
     /// How many authorities may stand between it and a leaf. `None` means any number.
     pub path_length: Option<u32>,
     /// The public key as DER.
@@ -65,6 +67,7 @@ impl CertificateFacts {
             extended_usages: extended_usages(&certificate),
             may_sign_certificates: basic_constraints.as_ref().is_some_and(|extension| extension.value.ca)
                 && key_usage.is_some_and(|extension| extension.value.key_cert_sign()),
+            subject_key_id: subject_key_id(&certificate),
             path_length: basic_constraints.and_then(|extension| extension.value.path_len_constraint),
             subject_public_key_info: certificate.public_key().raw.to_vec(),
         })
@@ -124,6 +127,13 @@ pub fn first_certificate(what: &str, pem: &str) -> Result<CertificateFacts, PkiE
 pub fn first_block(pem: &str) -> &str {
     const END: &str = "-----END CERTIFICATE-----\n";
     pem.find(END).map_or(pem, |at| &pem[..at + END.len()])
+}
+
+fn subject_key_id(certificate: &X509Certificate<'_>) -> Option<String> {
+    certificate.extensions().iter().find_map(|extension| match extension.parsed_extension() {
+        ParsedExtension::SubjectKeyIdentifier(id) => Some(id.0.iter().map(|byte| format!("{byte:02x}")).collect()),
+        _ => None,
+    })
 }
 
 fn subject(certificate: &X509Certificate<'_>) -> Option<Subject> {

@@ -75,6 +75,13 @@ impl Authorities {
         AuthorityName::ALL.into_iter().filter_map(|name| Some((name, self.get(name)?)))
     }
 
+    /// Whether one of them or the service-account key is being rotated.
+    #[must_use]
+    pub fn is_rotating(&self) -> bool {
+        let of_key = self.service_account.state().and_then(|state| state.stage);
+        of_key.is_some() || self.all().any(|(_, set)| set.stage().is_some())
+    }
+
     /// The keys of service-account tokens.
     #[must_use]
     pub fn service_account(&self) -> &ServiceAccountKeys {

@@ -13,7 +13,6 @@ mod external_etcd;
 mod given;
 pub(crate) mod initial_cluster;
 pub mod issuance;
-pub mod machines;
 mod node;
 mod node_conditions;
 pub mod objects;

@@ -9,6 +9,8 @@ use kube::ResourceExt;
 use super::Blocker;
 use super::objects::{MANAGED_BY, MANAGED_BY_LABEL};
 use crate::addons::{Addon, AddonFacts};
+use crate::agents::AgentFacts;
+use crate::agents::machines::Workers;
 use crate::cluster::{Cluster, Version};
 use crate::encryption;
 use crate::etcd::Member;
@@ -28,6 +30,11 @@ pub struct Observed {
     pub status: ClusterSpecStatus,
     /// What the target said.
     pub target: TargetFacts,
+    /// What is known of the agents, by machine.
+    pub agents: BTreeMap<String, AgentFacts>,
+    /// The metadata of the ConfigMaps of workers, by machine. They are the NodePools' controller's, so what is in them is
+    /// not read here.
+    pub workers: Workers,
     /// Changed static pods are to be written at once, whatever the target says.
     pub at_once: bool,
 }

@@ -6,7 +6,9 @@ use keyplane_crds::KeyAlgorithm;
 use kube::ResourceExt;
 
 use super::{Authorities, Content, Draft, Observed, Plan, Step, objects};
+use crate::agents::{self, AgentFacts};
 use crate::cluster::Cluster;
+use crate::pki::CertificateFacts;
 use crate::pki::inventory::AuthorityName;
 use crate::pki::valid_for;
 use crate::rotation::{Circumstances, Stage, State, Subject, waits};
@@ -100,7 +102,7 @@ pub fn progress(
     now: Timestamp,
 ) -> Vec<Progress> {
     let trust = authorities.trust();
-    let machines = super::machines::not_current(cluster, observed, now);
+    let machines = not_current(cluster, observed, now);
     let of = |subject: Subject| {
         let state = state_of(authorities, subject)?.clone();
         let Some(stage) = state.stage else {
@@ -118,7 +120,7 @@ pub fn progress(
         let requested = state.requested.as_deref().unwrap_or_default();
         let kubelet_clients = match (subject, pair) {
             (Subject::Authority(AuthorityName::Cluster), Some((_, new))) => {
-                super::machines::kubelet_clients_not_of(observed, new.facts())
+                kubelet_clients_not_of(observed, new.facts())
             }
             _ => vec![],
         };
@@ -143,6 +145,25 @@ pub fn progress(
         Some(Progress { subject, state, waits, is_held })
     };
     Subject::ALL.into_iter().filter_map(of).collect()
+}
+
+/// The machines that do not hold yet what is written for them, each with what is to be done.
+fn not_current(cluster: &Cluster, observed: &Observed, now: Timestamp) -> Vec<String> {
+    let held = |node: &String| agents::holds_current(cluster, observed, node, now).err();
+    agents::machines(cluster, observed).iter().filter_map(held).collect()
+}
+
+/// The kubelets whose client certificates are not of this authority, as far as agents tell.
+fn kubelet_clients_not_of(observed: &Observed, authority: &CertificateFacts) -> Vec<String> {
+    let differs = |(node, agent): (&String, &AgentFacts)| {
+        let report = agent.report.as_ref()?;
+        let client = report.kubelet.client.as_ref()?;
+        (client.authority_key_id != authority.subject_key_id).then(|| {
+            let waits = if report.waits.is_empty() { String::new() } else { format!(": {}", report.waits.join("; ")) };
+            format!("the kubelet of {node} to get a client certificate of the new authority{waits}")
+        })
+    };
+    observed.agents.iter().filter_map(differs).collect()
 }
 
 fn state_of(authorities: &Authorities, subject: Subject) -> Option<&State> {
@@ -285,7 +306,7 @@ fn waits_to_begin(cluster: &Cluster, observed: &Observed, rollout: Option<&str>,
         waits.extend(ailing.map(|node| format!("etcd on {} to be a healthy voter", node.name)));
     }
     waits.extend(rollout.map(str::to_owned));
-    waits.extend(super::machines::not_current(cluster, observed, now));
+    waits.extend(not_current(cluster, observed, now));
     waits
 }
 

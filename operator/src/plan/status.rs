@@ -118,7 +118,7 @@ pub fn report(
     }
     set(&mut status.conditions, ClusterCondition::CertificatesValid, &valid, generation, now);
     set(&mut status.conditions, ClusterCondition::RolledOut, &rolled_out, generation, now);
-    let in_sync = in_sync(drift(cluster, observed, &rollout, authorities.as_ref()));
+    let in_sync = in_sync(drift(cluster, observed, &rollout, authorities.as_ref(), now));
     set(&mut status.conditions, ClusterCondition::MachinesInSync, &in_sync, generation, now);
     let current = kubelets_current(&rollout, observed);
     set(&mut status.conditions, ClusterCondition::KubeletsCurrent, &current, generation, now);

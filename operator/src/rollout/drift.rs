@@ -2,8 +2,11 @@
 
 use std::collections::BTreeMap;
 
+use k8s_openapi::jiff::Timestamp;
+
 use super::static_pod::version_of;
 use super::{Rollout, Running, Step};
+use crate::agents::machines;
 use crate::cluster::{Cluster, Version};
 use crate::pki::{CertificateFacts, first_certificate};
 use crate::plan::{Authorities, Observed, objects};
@@ -27,12 +30,24 @@ pub enum Drift {
     },
 }
 
-/// Compares what the target shows with what is written.
+/// Compares what the target shows, and what the agents on the machines report, with what is written.
 #[must_use]
-pub fn drift(cluster: &Cluster, observed: &Observed, rollout: &Rollout, authorities: Option<&Authorities>) -> Drift {
+pub fn drift(
+    cluster: &Cluster,
+    observed: &Observed,
+    rollout: &Rollout,
+    authorities: Option<&Authorities>,
+    now: Timestamp,
+) -> Drift {
     let target = &observed.target;
+    let machines = machines::complaints(cluster, observed, now);
+    let machines_reason = machines.first().map(|(reason, _)| *reason);
+    let machines: Vec<_> = machines.into_iter().map(|(_, message)| message).collect();
     if !matches!(target.available, Some(Ok(()))) || target.static_pods.is_none() {
-        return Drift::Unknown;
+        return match machines_reason {
+            Some(reason) => Drift::Differs { reason, message: machines.join("; ") },
+            None => Drift::Unknown,
+        };
     }
     let versions = versions(cluster, observed, rollout);
     let certificates = certificates(cluster, observed, authorities);
@@ -43,10 +58,12 @@ pub fn drift(cluster: &Cluster, observed: &Observed, rollout: &Rollout, authorit
         "CertificateDiffers"
     } else if !manifests.is_empty() {
         "ManifestDiffers"
+    } else if let Some(reason) = machines_reason {
+        reason
     } else {
         return Drift::InSync { servers: target.serving.len() };
     };
-    Drift::Differs { reason, message: [versions, certificates, manifests].concat().join("; ") }
+    Drift::Differs { reason, message: [versions, certificates, manifests, machines].concat().join("; ") }
 }
 
 fn ahead(cluster: &Cluster, step: &Step) -> Option<Version> {

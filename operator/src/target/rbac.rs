@@ -75,7 +75,8 @@ fn api_server_to_kubelet(cluster: &Cluster) -> Vec<TargetObject> {
 fn kube_system_rules(cluster: &Cluster) -> Vec<Value> {
     let configurations = rule("", &["configmaps"], &["kubeadm-config", "kubelet-config"], &["get", "patch"]);
     let pods = rule("", &["pods"], &[], &["get", "list", "watch"]);
-    [configurations, pods].into_iter().chain(addons::rights(cluster).0.iter().map(addon_rule)).collect()
+    let authentication = rule("", &["configmaps"], &["extension-apiserver-authentication"], &["get", "patch"]);
+    [configurations, authentication, pods].into_iter().chain(addons::rights(cluster).0.iter().map(addon_rule)).collect()
 }
 
 fn addon_rule(right: &addons::Rule) -> Value {
@@ -121,6 +122,9 @@ fn own_rules(cluster: &Cluster) -> Vec<Value> {
         rule(GROUP, &["clusterrolebindings"], &cluster_role_bindings, &["get"]),
         rule(GROUP, &["roles", "rolebindings"], &roles, &["get"]),
         rule("admissionregistration.k8s.io", &policies, &[ADMISSION_POLICY], &["get"]),
+        // What shows how far a rotation is: a list by this name alone, in all namespaces.
+        rule("", &["configmaps"], &["kube-root-ca.crt"], &["list"]),
+        json!({"nonResourceURLs": ["/openid/v1/jwks"], "verbs": ["get"]}),
     ];
     rules.extend(addons::rights(cluster).1.iter().map(addon_rule));
     if cluster.spec.control_plane.register_nodes {

@@ -12,9 +12,8 @@ use crate::cluster::Endpoint;
 use crate::etcd_client::Credentials;
 use crate::kube::target_client;
 use crate::kubeconfig;
-use crate::pki::Authority;
 use crate::pki::inventory::AuthorityName;
-use crate::plan::objects;
+use crate::plan::{AuthoritySet, objects};
 use crate::target::client_subject;
 
 /// Clients of the target as Keyplane's own narrow user.
@@ -43,6 +42,12 @@ pub(super) async fn own(management: &Client, brief: &Brief) -> Result<Clients, U
     Ok(Clients { shared: connect(brief, &brief.cluster.endpoint, &certificate, &key).await?, of_each })
 }
 
+/// Keyplane's client of one API server, at its own address.
+pub(super) async fn own_at(management: &Client, brief: &Brief, server: &Endpoint) -> Result<Client, Unavailable> {
+    let (_, certificate, key) = issue(management, brief, AuthorityName::Cluster).await?;
+    connect(brief, server, &certificate, &key).await
+}
+
 /// A client of the target's etcd. etcd asks for no more than a certificate of its authority.
 pub(super) async fn etcd(management: &Client, brief: &Brief) -> Result<Credentials, Unavailable> {
     let (trust, certificate, key) = issue(management, brief, AuthorityName::Etcd).await?;
@@ -58,11 +63,10 @@ async fn issue(
     let name = objects::authority_secret(&brief.cluster.name, authority);
     let secret = read(management, brief, &name).await?;
     let issued = tokio::task::spawn_blocking(move || {
-        let (certificate, key) = objects::key_pair(&secret)?;
-        let loaded = Authority::load(authority.name(), certificate, key).map_err(|error| error.to_string())?;
-        let issued = target_client::issue_client(client_subject(), &loaded, Timestamp::now());
+        let set = AuthoritySet::from_secret(authority.name(), &secret)?;
+        let issued = target_client::issue_client(client_subject(), set.issuer(false), Timestamp::now());
         let (own, own_key) = issued.map_err(|error| error.to_string())?;
-        Ok((certificate.to_owned(), own, own_key))
+        Ok((set.bundle(), own, own_key))
     });
     let failed = |error: String| Unavailable::new("NoClient", format!("Secret {name}: {error}"));
     issued.await.map_err(|error| failed(error.to_string()))?.map_err(failed)
@@ -83,7 +87,7 @@ pub(super) async fn super_admin(management: &Client, brief: &Brief) -> Result<Cl
     connect(brief, &brief.cluster.endpoint, &certificate, &key).await
 }
 
-async fn read(management: &Client, brief: &Brief, name: &str) -> Result<Secret, Unavailable> {
+pub(super) async fn read(management: &Client, brief: &Brief, name: &str) -> Result<Secret, Unavailable> {
     let secrets: Api<Secret> = Api::namespaced(management.clone(), &brief.cluster.namespace);
     let failed = |error: kube::Error| Unavailable::new("NoClient", format!("reading Secret {name}: {error}"));
     secrets.get(name).await.map_err(failed)

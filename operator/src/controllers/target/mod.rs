@@ -3,16 +3,19 @@
 //!
 //! A session is a task of its own, so that a target which does not answer holds up nobody else. The ClusterSpec's
 //! controller starts and stops sessions and reads what they have learned; a session that learns something new asks for
-//! a reconciliation. Beside it, `etcd.rs` looks after the target's etcd.
+//! a reconciliation. Beside it, `etcd.rs` looks after the target's etcd, and `rotation.rs` probes its servers while
+//! something is rotated.
 
 mod addons;
 mod credentials;
+mod dial;
 mod etcd;
 mod given_secrets;
 mod listing;
 mod machines;
 mod nodes;
 mod preparation;
+mod rotation;
 mod serving;
 mod session;
 pub(super) mod signing_requests;
@@ -52,6 +55,8 @@ pub struct Brief {
     pub addons: Version,
     /// The bundle that the target's servers are verified with.
     pub trust: String,
+    /// Whether an authority or key is being rotated.
+    pub is_rotating: bool,
     /// The pools of the cluster, by name.
     pub pools: BTreeMap<String, NodePoolSpec>,
     /// Those of them whose machines join with a token.
@@ -209,6 +214,11 @@ impl Targets {
             events: self.events.clone(),
             learners_since: BTreeMap::new(),
         };
+        let probes = rotation::Probes {
+            briefs: brief_receiver.clone(),
+            findings: findings.clone(),
+            management: self.management.clone(),
+        };
         let given_secrets = given_secrets::watch(brief_receiver.clone(), findings.clone(), self.management.clone());
         let session = session::Session {
             briefs: brief_receiver,
@@ -222,8 +232,12 @@ impl Targets {
         };
         let token = stop.clone();
         tokio::spawn(async move {
-            let all =
-                futures::future::join3(Box::pin(session.run()), Box::pin(membership.run()), Box::pin(given_secrets));
+            let all = futures::future::join4(
+                Box::pin(session.run()),
+                Box::pin(membership.run()),
+                Box::pin(probes.run()),
+                Box::pin(given_secrets),
+            );
             token.run_until_cancelled(all).await;
         });
         Handle { briefs, facts, join, wake, _stop: stop.drop_guard() }

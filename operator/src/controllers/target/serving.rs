@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls::crypto::{WebPkiSupportedAlgorithms, aws_lc_rs, verify_tls12_signature, verify_tls13_signature};
+use rustls::crypto::{CryptoProvider, WebPkiSupportedAlgorithms, aws_lc_rs, verify_tls12_signature, verify_tls13_signature};
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::{ClientConfig, DigitallySignedStruct, SignatureScheme};
 use tokio::net::TcpStream;
@@ -25,7 +25,7 @@ pub(super) async fn presented(address: IpAddr) -> Option<CertificateFacts> {
 
 async fn handshake(address: IpAddr) -> Option<CertificateFacts> {
     let provider = Arc::new(aws_lc_rs::default_provider());
-    let verifier = Arc::new(Anyone(provider.signature_verification_algorithms));
+    let verifier = Arc::new(Anyone::new(&provider));
     let config = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions().ok()?;
     let config = config.dangerous().with_custom_certificate_verifier(verifier).with_no_client_auth();
     let stream = TcpStream::connect(SocketAddr::new(address, API_SERVER_PORT)).await.ok()?;
@@ -36,7 +36,13 @@ async fn handshake(address: IpAddr) -> Option<CertificateFacts> {
 /// Lets every certificate pass, because the question is which one it is, and not whether it is good. The server still
 /// has to prove that it has the key.
 #[derive(Debug)]
-struct Anyone(WebPkiSupportedAlgorithms);
+pub(super) struct Anyone(WebPkiSupportedAlgorithms);
+
+impl Anyone {
+    pub(super) fn new(provider: &CryptoProvider) -> Self {
+        Self(provider.signature_verification_algorithms)
+    }
+}
 
 impl ServerCertVerifier for Anyone {
     fn verify_server_cert(

@@ -127,6 +127,7 @@ impl Session {
         let api_servers = probe_each(&of_each, brief).await;
         self.findings.learn(|facts| {
             facts.available = Some(Ok(()));
+            facts.rotation.prepared = Some(brief.trust.clone());
             facts.api_servers = api_servers;
         });
 

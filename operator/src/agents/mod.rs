@@ -1,0 +1,10 @@
+//! The agents on the machines, seen from the operator: what each may do, how it gets its credential, what it reports,
+//! and what follows from that. The agent itself is `keyplane node`.
+
+mod facts;
+pub mod machines;
+mod report;
+
+pub use facts::AgentFacts;
+pub use machines::{holds_current, machines};
+pub use report::{CredentialKind, KubeletReport, LeafReport, NodeReport, REPORT_ANNOTATION};

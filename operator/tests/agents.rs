@@ -1,0 +1,119 @@
+//! What agents report, and what is made of it.
+
+// Helpers of tests are no tests to clippy.
+#![allow(clippy::unwrap_used)]
+
+mod common;
+
+use common::{THREE, noon, settled};
+use k8s_openapi::jiff::{SignedDuration, Timestamp};
+use keyplane::agents::machines::{CARRIED_ANNOTATION, TRUST_CHECKSUM_ANNOTATION, complaints, trust_checksum};
+use keyplane::agents::{AgentFacts, NodeReport, holds_current, machines};
+use keyplane::cluster::Cluster;
+use keyplane::plan::Observed;
+use keyplane::plan::objects::{CONTENT_CHECKSUM_ANNOTATION, node_config_map, node_secret};
+use kube::ResourceExt;
+
+fn checksum(object: &impl ResourceExt) -> String {
+    object.annotations()[CONTENT_CHECKSUM_ANNOTATION].clone()
+}
+
+/// The agent of a machine that holds everything.
+fn agent(cluster: &Cluster, observed: &Observed, node: &str) -> AgentFacts {
+    let report = NodeReport {
+        version: "1".to_owned(),
+        secret: observed.secrets.get(&node_secret(&cluster.name, node)).map(checksum),
+        config: observed.config_maps.get(&node_config_map(&cluster.name, node)).map(checksum),
+        ..NodeReport::default()
+    };
+    AgentFacts { report: Some(report), reported: Some(noon()), heard: Some(noon()) }
+}
+
+fn later(seconds: i64) -> Timestamp {
+    noon() + SignedDuration::from_secs(seconds)
+}
+
+#[test]
+fn a_machine_holds_what_its_agent_reports_and_nothing_else() {
+    let (cluster, mut observed) = settled(THREE);
+    observed.agents.insert("cp1".to_owned(), agent(&cluster, &observed, "cp1"));
+    assert_eq!(holds_current(&cluster, &observed, "cp1", later(300)), Ok(()));
+    type Change = fn(&mut AgentFacts);
+    let changes: [(Change, &str); 5] = [
+        (|agent| agent.report.as_mut().unwrap().secret = Some("old".to_owned()), "does not hold Secret demo-cp1-pki"),
+        (|agent| agent.report.as_mut().unwrap().config = None, "does not hold ConfigMap demo-cp1-config"),
+        (|agent| agent.report.as_mut().unwrap().errors = vec!["disk full".to_owned()], "its agent says: disk full"),
+        (|agent| agent.heard = Some(later(-1)), "has not reported since 2026-11-23T11:59:59Z"),
+        (|agent| agent.reported = Some(later(-3600)), "its clock is more than five minutes behind"),
+    ];
+    for (change, words) in changes {
+        let mut agent = agent(&cluster, &observed, "cp1");
+        change(&mut agent);
+        observed.agents.insert("cp1".to_owned(), agent);
+        let why = holds_current(&cluster, &observed, "cp1", later(300)).unwrap_err();
+        assert!(why.starts_with("cp1: ") && why.contains(words), "{why}");
+        let told = complaints(&cluster, &observed, later(300));
+        assert!(told.len() == 1 && told[0].1 == why, "{told:?}");
+    }
+}
+
+#[test]
+fn a_machine_without_an_agent_is_acknowledged_object_by_object_and_once_for_each_content() {
+    let (cluster, mut observed) = settled(THREE);
+    let acknowledge = |observed: &mut Observed, config_too: bool| {
+        let secret = observed.secrets.get_mut("demo-cp2-pki").unwrap();
+        let now = checksum(secret);
+        secret.annotations_mut().insert(CARRIED_ANNOTATION.to_owned(), now);
+        if config_too {
+            let config = observed.config_maps.get_mut("demo-cp2-config").unwrap();
+            let now = checksum(config);
+            config.annotations_mut().insert(CARRIED_ANNOTATION.to_owned(), now);
+        }
+    };
+    let why = holds_current(&cluster, &observed, "cp2", noon()).unwrap_err();
+    assert!(why.contains("kubectl annotate --overwrite secret demo-cp2-pki keyplane.io/carried="), "{why}");
+    // Who never acknowledged anything is not bothered.
+    assert_eq!(complaints(&cluster, &observed, noon()), []);
+    acknowledge(&mut observed, false);
+    let why = holds_current(&cluster, &observed, "cp2", noon()).unwrap_err();
+    assert!(why.contains("carry ConfigMap demo-cp2-config"), "{why}");
+    acknowledge(&mut observed, true);
+    assert_eq!(holds_current(&cluster, &observed, "cp2", noon()), Ok(()));
+    let secret = observed.secrets.get_mut("demo-cp2-pki").unwrap();
+    secret.annotations_mut().insert(CONTENT_CHECKSUM_ANNOTATION.to_owned(), "newer".to_owned());
+    assert!(holds_current(&cluster, &observed, "cp2", noon()).is_err());
+    let told = complaints(&cluster, &observed, noon());
+    assert!(told.len() == 1 && told[0].0 == "NotCarried", "{told:?}");
+}
+
+#[test]
+fn a_worker_whose_files_are_older_than_the_bundle_does_not_count() {
+    let (cluster, mut observed) = settled(THREE);
+    let bundle = observed.config_maps["demo-ca-bundle"].data.as_ref().unwrap()["ca.crt"].clone();
+    let mut config = observed.config_maps["demo-cp1-config"].metadata.clone();
+    let annotations = config.annotations.as_mut().unwrap();
+    annotations.insert(TRUST_CHECKSUM_ANNOTATION.to_owned(), trust_checksum("old"));
+    annotations.insert(CARRIED_ANNOTATION.to_owned(), annotations[CONTENT_CHECKSUM_ANNOTATION].clone());
+    observed.workers.insert("w1".to_owned(), config);
+    assert!(machines(&cluster, &observed).contains("w1"));
+    let why = holds_current(&cluster, &observed, "w1", noon()).unwrap_err();
+    assert!(why.contains("demo-w1-config is yet to be written"), "{why}");
+    let annotations = observed.workers.get_mut("w1").unwrap().annotations.as_mut().unwrap();
+    annotations.insert(TRUST_CHECKSUM_ANNOTATION.to_owned(), trust_checksum(&bundle));
+    assert_eq!(holds_current(&cluster, &observed, "w1", noon()), Ok(()));
+    assert!(holds_current(&cluster, &observed, "nobody", noon()).unwrap_err().contains("not written yet"));
+}
+
+#[test]
+fn an_agent_has_a_minute_to_carry_what_was_written() {
+    let (cluster, mut observed) = settled(THREE);
+    let mut old = agent(&cluster, &observed, "cp1");
+    old.report.as_mut().unwrap().secret = Some("old".to_owned());
+    observed.agents.insert("cp1".to_owned(), old);
+    let secret = observed.secrets.get_mut("demo-cp1-pki").unwrap();
+    let entry = serde_json::json!([{"manager": "keyplane", "time": noon().to_string()}]);
+    secret.metadata.managed_fields = serde_json::from_value(entry).unwrap();
+    assert!(holds_current(&cluster, &observed, "cp1", later(60)).is_err());
+    assert_eq!(complaints(&cluster, &observed, later(60)), []);
+    assert_eq!(complaints(&cluster, &observed, later(61))[0].0, "NotCarried");
+}
