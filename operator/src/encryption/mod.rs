@@ -26,7 +26,7 @@ use serde::{Deserialize, Serialize};
 
 pub use configuration::{configuration, keys_in, lists};
 pub use decision::{Settings, Surroundings, Wanted, decide, next_time};
-pub use proof::{CONFIGURATION_METRIC, Facts, Rewriting, loaded_configuration};
+pub use proof::{CONFIGURATION_METRIC, Facts, Rewriting, configuration_hash, loaded_configuration};
 pub use report::{ROTATION, describe, news, rotation, waits};
 
 /// What an object is written with.

@@ -32,7 +32,8 @@ pub struct Rewriting {
 }
 
 /// The hash that an API server shows for a file.
-pub(super) fn hash(file: &str) -> String {
+#[must_use]
+pub fn configuration_hash(file: &str) -> String {
     let hash = digest::digest(&digest::SHA256, file.as_bytes());
     let hash: String = hash.as_ref().iter().map(|byte| format!("{byte:02x}")).collect();
     format!("sha256:{hash}")
@@ -51,7 +52,7 @@ pub(super) fn lack(node: &str, file: &str, facts: Option<&Facts>) -> Option<Stri
     match facts.and_then(|facts| facts.configurations.get(node)) {
         None => Some("its API server was not asked yet".to_owned()),
         Some(Err(why)) => Some(why.clone()),
-        Some(Ok(loaded)) if *loaded == hash(file) => None,
+        Some(Ok(loaded)) if *loaded == configuration_hash(file) => None,
         Some(Ok(_)) => Some("its API server has loaded another encryption configuration".to_owned()),
     }
 }
@@ -82,6 +83,6 @@ mod tests {
     fn the_hash_of_a_file_is_the_one_that_an_api_server_shows() {
         // `printf abc | sha256sum`
         let abc = "sha256:ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";
-        assert_eq!(hash("abc"), abc);
+        assert_eq!(configuration_hash("abc"), abc);
     }
 }

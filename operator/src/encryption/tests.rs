@@ -6,7 +6,7 @@ use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use keyplane_crds::{EncryptionProvider, RotationPhase};
 use proptest::prelude::*;
 
-use super::proof::hash;
+use super::proof::configuration_hash as hash;
 use super::*;
 
 const DELAYS: Delays = Delays { request: SignedDuration::from_secs(60), history: SignedDuration::from_secs(600) };

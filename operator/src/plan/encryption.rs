@@ -23,6 +23,10 @@ const CONFIGURATION: &str = "encryption-config.yaml";
 const STATE: &str = "state.json";
 /// Before the name of a key that only backups need.
 const RETIRED: &str = "retired-";
+/// What the condition says while there never was a key of ours. With every other reason it is a trace of keys.
+const WITHOUT_KEYS: [&str; 3] = [NOT_RENDERED, NOT_ENCRYPTED, "ForeignObject"];
+const NOT_RENDERED: &str = "NotRendered";
+const NOT_ENCRYPTED: &str = "NotEncrypted";
 /// An API server's `--request-timeout`.
 const REQUEST_TIMEOUT: SignedDuration = SignedDuration::from_mins(1);
 /// An API server's `--etcd-compaction-interval`.
@@ -103,7 +107,7 @@ fn trace(cluster: &Cluster, observed: &Observed) -> Option<String> {
     }
     let condition = condition_of(&observed.status.conditions, ClusterCondition::EncryptedAtRest.name());
     condition
-        .filter(|condition| condition.status == "True")
+        .filter(|condition| !WITHOUT_KEYS.contains(&condition.reason.as_str()))
         .map(|_| format!("a control-plane machine still has keys, in {}", encryption_configuration(cluster)))
 }
 
@@ -314,14 +318,14 @@ pub(super) fn outcome(cluster: &Cluster, observed: &Observed, now: Timestamp) ->
     let kept = match load(cluster, observed) {
         Err(blocker) => return Some(Outcome::bad(blocker.reason, blocker.message)),
         Ok(None) => {
-            return cluster.encryption.as_ref().map(|_| Outcome::bad("NotRendered", "the keys are not made yet"));
+            return cluster.encryption.as_ref().map(|_| Outcome::bad(NOT_RENDERED, "the keys are not made yet"));
         }
         Ok(Some(kept)) => kept,
     };
     let words = encryption::describe(&kept.state);
     match &kept.state.change {
         None if kept.state.is_in_use() => Some(Outcome::good("Encrypted", words)),
-        None => cluster.encryption.as_ref().map(|_| Outcome::bad("NotEncrypted", words)),
+        None => cluster.encryption.as_ref().map(|_| Outcome::bad(NOT_ENCRYPTED, words)),
         Some(change) => {
             let waits = waits(cluster, observed, &kept, now);
             Some(Outcome::bad(change.stage.name(), format!("{words}; waits for {}", waits.join("; "))))

@@ -129,7 +129,8 @@ fn identities(name: AuthorityName, secret: &Secret) -> Result<(Vec<(String, Iden
     let Some((old, new)) = set.old_and_new() else { return Ok((vec![], None)) };
     let user = if name == AuthorityName::FrontProxy { FRONT_PROXY } else { PROBE };
     let identity = |authority: &Authority| {
-        let issued = issue_client(Subject::user(user), authority, Timestamp::now()).map_err(|error| error.to_string())?;
+        let issued =
+            issue_client(Subject::user(user), authority, Timestamp::now()).map_err(|error| error.to_string())?;
         Ok::<_, String>((authority.facts().fingerprint(), Identity { certificate: issued.0, key: issued.1 }))
     };
     let dropped = (set.stage() == Some(Stage::Drop)).then(|| old.facts().fingerprint());
