@@ -75,7 +75,7 @@ pub enum EncryptionProvider {
     Aescbc,
     /// AES in GCM mode: fast, and good for 200,000 writes with one key.
     Aesgcm,
-    /// XSalsa20 and Poly1305.
+    /// `XSalsa20` and Poly1305.
     #[default]
     Secretbox,
 }

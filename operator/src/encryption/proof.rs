@@ -35,8 +35,8 @@ pub struct Rewriting {
 #[must_use]
 pub fn configuration_hash(file: &str) -> String {
     let hash = digest::digest(&digest::SHA256, file.as_bytes());
-    let hash: String = hash.as_ref().iter().map(|byte| format!("{byte:02x}")).collect();
-    format!("sha256:{hash}")
+    let hash: Vec<_> = hash.as_ref().iter().map(|byte| format!("{byte:02x}")).collect();
+    format!("sha256:{}", hash.concat())
 }
 
 /// The hash in a line of an API server's metrics, if it is the line that has it.

@@ -258,7 +258,7 @@ fn delays(cluster: &Cluster) -> Delays {
         let value = arguments.iter().rev().find(|argument| argument.name == name);
         let value = value.and_then(|argument| SignedDuration::try_from(parse_duration(&argument.value).ok()?).ok());
         // Nought means never: then somebody else compacts.
-        value.filter(|value| value.is_positive()).unwrap_or(default)
+        value.filter(SignedDuration::is_positive).unwrap_or(default)
     };
     // An API server makes etcd forget what is two intervals old.
     let history = flag("etcd-compaction-interval", COMPACTION_INTERVAL) * 2;

@@ -51,7 +51,7 @@ impl AtRest {
         match &brief.encryption {
             None => {
                 self.findings.learn(|facts| facts.encryption = None);
-                std::future::pending().await
+                std::future::pending::<()>().await;
             }
             Some(work) if work.resources.is_empty() => self.ask(brief).await,
             Some(work) => self.rewrite(brief, work).await,
