@@ -12,7 +12,7 @@ use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use keyplane::cluster::Cluster;
 use keyplane::encryption::{Facts, Rewriting, configuration_hash, keys_in};
 use keyplane::plan::{Observed, Step, encryption_use, encryption_work, plan, status};
-use keyplane_crds::{RotationPhase, condition_of};
+use keyplane_crds::{ClusterSpecStatus, RotationPhase, condition_of};
 
 const FILE: &str = "encryption-config.yaml";
 
@@ -58,10 +58,14 @@ fn run(cluster: &Cluster, observed: &mut Observed) -> Vec<String> {
     stages
 }
 
-fn report(cluster: &Cluster, observed: &Observed) -> keyplane_crds::ClusterSpecStatus {
+fn report(cluster: &Cluster, observed: &Observed) -> ClusterSpecStatus {
+    report_at(noon(), cluster, observed)
+}
+
+fn report_at(now: Timestamp, cluster: &Cluster, observed: &Observed) -> ClusterSpecStatus {
     let cluster = cluster.clone().with_encryption(encryption_use(cluster, observed));
-    let blockers = plan(&cluster, observed, noon()).blockers;
-    status::report(&cluster, observed, &blockers, None, noon())
+    let blockers = plan(&cluster, observed, now).blockers;
+    status::report(&cluster, observed, &blockers, None, now)
 }
 
 fn condition(cluster: &Cluster, observed: &Observed) -> Option<(String, String, String)> {
@@ -139,6 +143,8 @@ fn encryption_is_turned_on_rotated_and_turned_off_under_a_running_cluster() {
     let (holds, reason, message) = condition(&on, &observed).unwrap();
     assert_eq!((holds.as_str(), reason.as_str()), ("False", "Publish"));
     assert!(message.contains("cp1: its API server was not asked yet") && message.contains("demo-cp1-pki"), "{message}");
+    let late = report_at(after(31), &on, &observed);
+    assert_eq!(condition_of(&late.conditions, "EncryptedAtRest").unwrap().reason, "EncryptionStuck");
     let row = report(&on, &observed).rotations.remove(0);
     assert_eq!(
         (row.name.as_str(), row.phase, row.stage.as_deref()),

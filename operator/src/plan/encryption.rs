@@ -13,7 +13,7 @@ use super::observed::Slot;
 use super::status::Outcome;
 use super::{Blocker, Content, Draft, Observed, Plan, Secret, Step, objects};
 use crate::cluster::{Cluster, EncryptionUse};
-use crate::encryption::{self, Delays, State, Surroundings, Wanted};
+use crate::encryption::{self, Delays, Stage, State, Surroundings, Wanted};
 use crate::manifests::encryption_configuration;
 use crate::pki::{PkiError, encryption_key};
 
@@ -27,6 +27,9 @@ const RETIRED: &str = "retired-";
 const WITHOUT_KEYS: [&str; 3] = [NOT_RENDERED, NOT_ENCRYPTED, "ForeignObject"];
 const NOT_RENDERED: &str = "NotRendered";
 const NOT_ENCRYPTED: &str = "NotEncrypted";
+/// How long a stage may take before somebody should look at it: an API server reads its file every minute, and files are
+/// carried by agents. Objects may be many.
+const STUCK: SignedDuration = SignedDuration::from_mins(30);
 /// An API server's `--request-timeout`.
 const REQUEST_TIMEOUT: SignedDuration = SignedDuration::from_mins(1);
 /// An API server's `--etcd-compaction-interval`.
@@ -150,7 +153,7 @@ pub fn encryption_use(cluster: &Cluster, observed: &Observed) -> EncryptionUse {
 /// Since when, and which objects are written anew, and how far that is: for who does it.
 #[must_use]
 pub fn rewriting(secret: &SecretObject) -> Option<(Timestamp, encryption::Progress)> {
-    let change = read(secret).ok()?.state.change.filter(|change| change.stage == encryption::Stage::Rewrite)?;
+    let change = read(secret).ok()?.state.change.filter(|change| change.stage == Stage::Rewrite)?;
     Some((change.since, change.progress))
 }
 
@@ -328,7 +331,9 @@ pub(super) fn outcome(cluster: &Cluster, observed: &Observed, now: Timestamp) ->
         None => cluster.encryption.as_ref().map(|_| Outcome::bad(NOT_ENCRYPTED, words)),
         Some(change) => {
             let waits = waits(cluster, observed, &kept, now);
-            Some(Outcome::bad(change.stage.name(), format!("{words}; waits for {}", waits.join("; "))))
+            let message = format!("{words}; waits for {}", waits.join("; "));
+            let is_late = change.stage != Stage::Rewrite && now.duration_since(change.since) > STUCK;
+            Some(Outcome::bad(if is_late { "EncryptionStuck" } else { change.stage.name() }, message))
         }
     }
 }
