@@ -32,7 +32,7 @@ pub struct RotationStatus {
     /// Since when it is in this stage, or when it was completed.
     pub since: Time,
 
-    /// Since when every machine holds what this stage has written. Not set while one does not.
+    /// Since when every machine holds what this stage has written, and runs with it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub held_since: Option<Time>,
 

@@ -290,7 +290,7 @@ fn write_objects(output: &Path, cluster: &Cluster, workers: &[Pool], observed: &
     let trust = &authorities.trust();
     let target = output.join(OBJECTS_DIRECTORY).join("target").join(&cluster.name);
     let of_pools = join::target_objects(&cluster.namespace, workers, &[]);
-    for wanted in target::objects(cluster, trust, cluster.version).into_iter().chain(of_pools) {
+    for wanted in target::objects(cluster, trust, cluster.version, false).into_iter().chain(of_pools) {
         let metadata = &wanted.object.metadata;
         let parts = [Some(wanted.resource.kind.to_lowercase()), metadata.namespace.clone(), metadata.name.clone()];
         let name = parts.into_iter().flatten().collect::<Vec<_>>().join("-").replace(':', "-");

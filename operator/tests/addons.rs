@@ -168,8 +168,9 @@ fn rights(cluster: &Cluster) -> BTreeSet<String> {
         value.as_array().into_iter().flatten().map(|text| text.as_str().unwrap().to_owned()).collect()
     };
     let mut rights = BTreeSet::new();
-    for role in
-        target::objects(cluster, "", cluster.version).iter().filter(|object| object.resource.kind.ends_with("Role"))
+    for role in target::objects(cluster, "", cluster.version, false)
+        .iter()
+        .filter(|object| object.resource.kind.ends_with("Role"))
     {
         if role.object.metadata.name.as_deref() != Some(target::USER) {
             continue;

@@ -114,7 +114,7 @@ fn the_encryption_configuration_of_a_change_that_is_under_way() {
 #[test]
 fn the_rights_of_servers_that_are_no_nodes() {
     let cluster = cluster(HARD_WAY);
-    let objects = target::objects(&cluster, "TRUST\n", cluster.version);
+    let objects = target::objects(&cluster, "TRUST\n", cluster.version, false);
     // Of the others the layout changes nothing.
     let changed = ["system:kube-apiserver-to-kubelet", "system:kube-apiserver", target::USER];
     let rights = objects.iter().filter(|wanted| {
@@ -175,7 +175,7 @@ fn the_files_of_a_node_that_joins_and_of_one_with_an_external_etcd() {
 #[test]
 fn the_objects_in_the_target() {
     let cluster = cluster(RICH);
-    let objects: Vec<_> = target::objects(&cluster, "TRUST\n", cluster.version)
+    let objects: Vec<_> = target::objects(&cluster, "TRUST\n", cluster.version, false)
         .iter()
         .map(|wanted| yaml::write_object(&wanted.object))
         .collect();

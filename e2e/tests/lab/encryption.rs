@@ -223,7 +223,7 @@ impl Scene<'_> {
         let secret = self.admin.json(&["get", "secret", "encrypted-encryption"])?;
         let keys = secret["data"].as_object().context("no data")?.iter().filter(|(key, _)| key.contains("key-"));
         let keys: Vec<_> = keys
-            .filter_map(|(_, value)| Some(String::from_utf8(BASE64_STANDARD.decode(value.as_str()?).ok()?).ok()?))
+            .filter_map(|(_, value)| String::from_utf8(BASE64_STANDARD.decode(value.as_str()?).ok()?).ok())
             .collect();
         ensure!(keys.len() == 2, "{} keys", keys.len());
         let told = [

@@ -21,8 +21,9 @@ use serde::de::DeserializeOwned;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::UnboundedReceiverStream;
 
+use super::due::{next_check, wait_until};
 use super::target::Brief;
-use super::{Context, Error, RECONCILE_TIMEOUT, RESYNC, config, deletion, due, news, node_pool, observe, watch_config};
+use super::{Context, Error, RECONCILE_TIMEOUT, RESYNC, config, deletion, news, node_pool, observe, watch_config};
 use crate::cluster::{Cluster, Policy};
 use crate::join::Pool;
 use crate::kube::apply::update_status;
@@ -31,6 +32,7 @@ use crate::kube::write::{Written, write};
 use crate::kube::{backoff, causes};
 use crate::plan::issuance::fulfil;
 use crate::plan::objects::{MANAGED_BY, MANAGED_BY_LABEL};
+use crate::plan::rotation::kubelet_authorities;
 use crate::plan::{Authorities, Blocker, Observed, Step, encryption_use, encryption_work, plan, status};
 use crate::rollout;
 
@@ -191,7 +193,7 @@ async fn one_pass((namespace, name): &(String, String), context: &Context) -> Re
         observed.target = context.targets.ensure(brief);
     }
     let status = status::report(&cluster, &observed, &blockers, found.metadata.generation, now);
-    let next = due::next_check(&cluster, &observed, &status, &blockers, now);
+    let next = next_check(&cluster, &observed, &status, &blockers, now);
     report(&found, status, context).await?;
     Ok(Action::requeue(next))
 }
@@ -233,7 +235,7 @@ async fn paused(found: &ClusterSpec, context: &Context, now: Timestamp) -> Resul
     context.targets.stop(&found.namespace().unwrap_or_default(), &found.name_any());
     let previous = found.status.clone().unwrap_or_default();
     report(found, status::paused(&previous, &message, found.metadata.generation, now), context).await?;
-    Ok(Some(Action::requeue(due::wait_until(until, now))))
+    Ok(Some(Action::requeue(wait_until(until, now))))
 }
 
 fn parse(found: &ClusterSpec, context: &Context) -> Result<Cluster, Blocker> {
@@ -394,6 +396,7 @@ fn brief(cluster: &Cluster, observed: &Observed, reference: ObjectReference, con
         configuration: rollout.configuration,
         addons: rollout.addons,
         is_rotating: authorities.is_rotating(),
+        kubelet_authorities: kubelet_authorities(&authorities, observed),
         trust: authorities.trust(),
         workers: workers.collect(),
         leaving,

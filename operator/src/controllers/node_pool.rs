@@ -25,7 +25,7 @@ use crate::join::{Pool, state};
 use crate::kube::apply::update_status;
 use crate::kube::write::{Written, write};
 use crate::manifests::systemd::PodRanges;
-use crate::plan::objects::{MANAGED_BY, MANAGED_BY_LABEL};
+use crate::plan::objects::{KUBELET_AUTHORITY_ANNOTATION, MANAGED_BY, MANAGED_BY_LABEL};
 
 type Guarded = DeserializeGuard<NodePool>;
 type Clusters = mpsc::UnboundedReceiver<ObjectRef<DeserializeGuard<ClusterSpec>>>;
@@ -275,7 +275,10 @@ async fn write_each(
             continue;
         }
         let before = found.as_ref().and_then(|found| found.data.as_ref());
-        let wanted = worker_config(cluster, parsed, machine, &brief.trust, ranges, before);
+        let mut wanted = worker_config(cluster, parsed, machine, &brief.trust, ranges, before);
+        if let Some(authority) = brief.kubelet_authorities.get(&parsed.name) {
+            wanted.annotations_mut().insert(KUBELET_AUTHORITY_ANNOTATION.to_owned(), authority.clone());
+        }
         let Some(wanted) = config_map_to_write(found.as_ref(), wanted) else { continue };
         match write(&config_maps, &wanted).await.map_err(Error::api(format!("writing ConfigMap {name}")))? {
             Written::Done(_) => state.context.metrics.writes.with_label_values(&["ConfigMap"]).inc(),

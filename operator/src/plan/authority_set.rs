@@ -90,18 +90,26 @@ impl AuthoritySet {
         self.issuer(leaf.usages.contains(&ExtendedUsage::ServerAuth))
     }
 
-    /// What is trusted, as PEM: the one that signs first, because kubeadm reads no more than that and wants it to fit
-    /// the key.
+    /// What is trusted, as PEM, for the file beside the key: the one that signs first, because kubeadm reads no more than
+    /// that and wants it to fit the key.
+    #[must_use]
+    pub fn file(&self) -> String {
+        self.both().map_or_else(|| self.signing.certificate_pem().to_owned(), |other| joined(&self.signing, other))
+    }
+
+    /// What is trusted, as PEM: the old one first for as long as there are two, so that a change of the signer changes
+    /// nothing for who reads it only when it starts.
     #[must_use]
     pub fn bundle(&self) -> String {
-        let signing = self.signing.certificate_pem();
-        match (&self.other, self.stage()) {
-            (Some(other), Some(stage)) if stage < Stage::Drop => {
-                let separator = if signing.ends_with('\n') { "" } else { "\n" };
-                format!("{signing}{separator}{}", other.certificate_pem())
-            }
-            _ => signing.to_owned(),
+        match (self.both(), self.old_and_new()) {
+            (Some(_), Some((old, new))) => joined(old, new),
+            _ => self.signing.certificate_pem().to_owned(),
         }
+    }
+
+    /// The other one, while it is trusted too.
+    fn both(&self) -> Option<&Authority> {
+        self.other.as_ref().filter(|_| self.stage().is_some_and(|stage| stage < Stage::Drop))
     }
 
     /// What a server presents after a certificate: the new authority as the old one has signed it, for clients that trust
@@ -140,4 +148,10 @@ impl AuthoritySet {
         let all = std::iter::once(&self.signing).chain(&self.other);
         all.into_iter().any(|authority| found.is_for_key_of(authority.facts()))
     }
+}
+
+fn joined(first: &Authority, second: &Authority) -> String {
+    let (first, second) = (first.certificate_pem(), second.certificate_pem());
+    let separator = if first.ends_with('\n') { "" } else { "\n" };
+    format!("{first}{separator}{second}")
 }

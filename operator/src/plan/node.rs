@@ -223,7 +223,7 @@ pub(super) fn compose(
     if cluster.is_control_plane(node) {
         let mut put = |file: &str, mode, content: &str| put(file, pki_file(layout, file), mode, content);
         for (name, authority) in authorities.all() {
-            put(&format!("{}.crt", name.file()), PUBLIC, &authority.bundle());
+            put(&format!("{}.crt", name.file()), PUBLIC, &authority.file());
             put(&format!("{}.key", name.file()), PRIVATE, authority.signing().key().pem());
         }
         put(SIGNING_CERTIFICATE, PUBLIC, first_block(authorities.cluster().signing().certificate_pem()));

@@ -1,8 +1,10 @@
 //! The moves of rotations: which Secret of an authority or key goes into its next stage, and what each stage waits for.
 
+use std::collections::BTreeMap;
+
 use k8s_openapi::api::core::v1::Secret;
 use k8s_openapi::jiff::Timestamp;
-use keyplane_crds::KeyAlgorithm;
+use keyplane_crds::{KeyAlgorithm, NODE_POOL_LABEL};
 use kube::ResourceExt;
 
 use super::{Authorities, Content, Draft, Observed, Plan, Step, objects};
@@ -164,6 +166,40 @@ fn kubelet_clients_not_of(observed: &Observed, authority: &CertificateFacts) -> 
         })
     };
     observed.agents.iter().filter_map(differs).collect()
+}
+
+/// The fingerprint of the authority from which kubelets are to get certificates, for each pool whose turn has come: one
+/// pool after the other, by their names, and the control plane before all of them.
+#[must_use]
+pub fn kubelet_authorities(authorities: &Authorities, observed: &Observed) -> BTreeMap<String, String> {
+    let mut turns = BTreeMap::new();
+    let (Some(authority), Some((_, new))) =
+        (objects::kubelet_authority(authorities), authorities.cluster().old_and_new())
+    else {
+        return turns;
+    };
+    let mut waits = BTreeMap::<Option<&String>, bool>::new();
+    for (node, server) in observed.target.rotation.kubelets.iter().flatten() {
+        let labels = observed.workers.get(node).and_then(|metadata| metadata.labels.as_ref());
+        let pool = labels.and_then(|labels| labels.get(NODE_POOL_LABEL));
+        let presents = server.as_ref().is_some_and(|server| server.presents_one_of(new.facts()));
+        *waits.entry(pool).or_default() |= !presents;
+    }
+    for metadata in observed.workers.values() {
+        let pool = metadata.labels.as_ref().and_then(|labels| labels.get(NODE_POOL_LABEL));
+        waits.entry(pool).or_default();
+    }
+    // Without an answer of the kubelets it is nobody's turn.
+    if observed.target.rotation.kubelets.is_none() {
+        return turns;
+    }
+    for (pool, waits) in waits {
+        turns.extend(pool.map(|pool| (pool.clone(), authority.clone())));
+        if waits {
+            break;
+        }
+    }
+    turns
 }
 
 fn state_of(authorities: &Authorities, subject: Subject) -> Option<&State> {

@@ -53,7 +53,8 @@ fn row(progress: Progress, observed: &Observed, now: Timestamp) -> RotationStatu
         rolling_back: state.rolling_back,
         started: Time(state.started),
         since: Time(state.since),
-        held_since: is_held.then(|| held_before.unwrap_or(Time(now))),
+        // Another rotation's files that are on their way change nothing about these.
+        held_since: held_before.or_else(|| is_held.then_some(Time(now))),
         waiting_for: waits,
     }
 }

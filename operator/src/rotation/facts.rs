@@ -37,3 +37,11 @@ pub struct Server {
     /// The identifiers of the keys with which it verifies service-account tokens (RFC 7517 `kid`).
     pub token_keys: BTreeSet<String>,
 }
+
+impl Server {
+    /// Whether the certificate that it presents is one of this authority.
+    #[must_use]
+    pub fn presents_one_of(&self, authority: &CertificateFacts) -> bool {
+        self.presents.first().is_some_and(|certificate| certificate.is_signed_by(authority))
+    }
+}

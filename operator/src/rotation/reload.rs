@@ -92,7 +92,10 @@ pub fn marks(before: &BTreeMap<String, &[u8]>, after: &BTreeMap<String, &[u8]>) 
         files.entry(row.component).or_default().push(row.file.replace('/', "-"));
     }
     let changed = files.into_iter().filter(|(_, files)| {
-        files.iter().any(|file| before.get(file).zip(after.get(file)).is_some_and(|(before, after)| before != after))
+        let differs = |file: &String| {
+            before.get(file).zip(after.get(file)).is_some_and(|(before, after)| content(before) != content(after))
+        };
+        files.iter().any(differs)
     });
     changed
         .map(|(component, files)| {
@@ -100,6 +103,21 @@ pub fn marks(before: &BTreeMap<String, &[u8]>, after: &BTreeMap<String, &[u8]>) 
             (mark_of(component), checksum(content))
         })
         .collect()
+}
+
+/// The blocks of a PEM file, in any order: a bundle holds what it holds whichever comes first.
+fn content(file: &[u8]) -> Vec<&[u8]> {
+    const END: &[u8] = b"-----END CERTIFICATE-----\n";
+    let mut blocks = vec![];
+    let mut rest = file;
+    while let Some(at) = rest.windows(END.len()).position(|window| window == END) {
+        let (block, after) = rest.split_at(at + END.len());
+        blocks.push(block);
+        rest = after;
+    }
+    blocks.push(rest);
+    blocks.sort_unstable();
+    blocks
 }
 
 #[cfg(test)]

@@ -5,7 +5,7 @@ use std::time::Duration;
 use k8s_openapi::jiff::Timestamp;
 
 use super::reload::CLIENT_POLL;
-use super::{RotationFacts, Server, Stage, Subject};
+use super::{RotationFacts, Stage, Subject};
 use crate::pki::CertificateFacts;
 use crate::pki::inventory::AuthorityName;
 
@@ -159,7 +159,7 @@ fn everywhere(
 fn polled(at: &Circumstances<'_>) -> Vec<String> {
     let until = at.held_since.and_then(|since| since.checked_add(HOLD).ok());
     match until {
-        None => vec![],
+        None => vec!["the API servers to look at their client certificates and bundles again".to_owned()],
         Some(until) if until <= at.now => vec![],
         Some(until) => vec![format!(
             "the API servers to look at their client certificates and bundles again, which they do every five minutes: \
@@ -172,7 +172,7 @@ fn kubelets_present(at: &Circumstances<'_>, facts: &RotationFacts, new: &Certifi
     let Some(kubelets) = &facts.kubelets else { return vec!["the list of Nodes".to_owned()] };
     let serving = kubelets.iter().filter_map(|(node, server)| match server {
         None => Some(format!("the kubelet of {node} to answer")),
-        Some(server) if presents(server, new) => None,
+        Some(server) if server.presents_one_of(new) => None,
         Some(_) => Some(format!("the kubelet of {node} to present a certificate of the new authority")),
     });
     serving.chain(at.kubelet_clients.iter().cloned()).collect()
@@ -192,7 +192,7 @@ fn servers_present(
     };
     let node = |node: &&str| match servers.get(*node) {
         None => Some(format!("{component} on {node} to answer")),
-        Some(server) if !presents(server, new) => {
+        Some(server) if !server.presents_one_of(new) => {
             Some(format!("{component} on {node} to present a certificate of the new authority"))
         }
         Some(server) if at.is_cross_signed && server.presents.len() < 2 => {
@@ -201,10 +201,6 @@ fn servers_present(
         Some(_) => None,
     };
     at.nodes.iter().filter_map(node).collect()
-}
-
-fn presents(server: &Server, authority: &CertificateFacts) -> bool {
-    server.presents.first().is_some_and(|certificate| certificate.is_signed_by(authority))
 }
 
 fn token_keys(stage: Stage, at: &Circumstances<'_>, facts: &RotationFacts, old: &str, new: &str) -> Vec<String> {

@@ -77,8 +77,8 @@ impl TargetObject {
 /// Everything that belongs in the target, rights first. `trust` is the bundle that the target's clients verify with,
 /// `configuration` the version that kubeadm-config says.
 #[must_use]
-pub fn objects(cluster: &Cluster, trust: &str, configuration: Version) -> Vec<TargetObject> {
-    let mut objects = rbac::objects(cluster);
+pub fn objects(cluster: &Cluster, trust: &str, configuration: Version, is_rotating: bool) -> Vec<TargetObject> {
+    let mut objects = rbac::objects(cluster, is_rotating);
     objects.extend(config_maps::objects(cluster, trust, configuration));
     objects
 }

@@ -19,7 +19,7 @@ const TO_KUBELET_BINDING: &str = "system:kube-apiserver";
 
 /// kubeadm's names are those of its constants and `phases/bootstraptoken`, `phases/uploadconfig`, `phases/kubelet`.
 #[rustfmt::skip]
-pub(super) fn objects(cluster: &Cluster) -> Vec<TargetObject> {
+pub(super) fn objects(cluster: &Cluster, is_rotating: bool) -> Vec<TargetObject> {
     let mut objects = api_server_to_kubelet(cluster);
     objects.extend([
         cluster_role_binding("kubeadm:cluster-admins", "cluster-admin", &[group("kubeadm:cluster-admins")]),
@@ -37,9 +37,9 @@ pub(super) fn objects(cluster: &Cluster) -> Vec<TargetObject> {
         role_binding("kube-system", "kubeadm:nodes-kubeadm-config", &[group(BOOTSTRAPPERS), group(NODES)]),
         role("kube-public", "kubeadm:bootstrap-signer-clusterinfo", &[rule("", &["configmaps"], &["cluster-info"], &["get"])]),
         role_binding("kube-public", "kubeadm:bootstrap-signer-clusterinfo", &[user("system:anonymous")]),
-        cluster_role(USER, &own_rules(cluster)),
+        cluster_role(USER, &own_rules(cluster, is_rotating)),
         cluster_role_binding(USER, USER, &[user(USER)]),
-        role("kube-system", USER, &kube_system_rules(cluster)),
+        role("kube-system", USER, &kube_system_rules(cluster, is_rotating)),
         role_binding("kube-system", USER, &[user(USER)]),
         role("kube-public", USER, &[rule("", &["configmaps"], &["cluster-info"], &["get", "patch"])]),
         role_binding("kube-public", USER, &[user(USER)]),
@@ -72,11 +72,16 @@ fn api_server_to_kubelet(cluster: &Cluster) -> Vec<TargetObject> {
 }
 
 /// Keyplane's own rights in kube-system.
-fn kube_system_rules(cluster: &Cluster) -> Vec<Value> {
+fn kube_system_rules(cluster: &Cluster, is_rotating: bool) -> Vec<Value> {
     let configurations = rule("", &["configmaps"], &["kubeadm-config", "kubelet-config"], &["get", "patch"]);
     let pods = rule("", &["pods"], &[], &["get", "list", "watch"]);
     let authentication = rule("", &["configmaps"], &["extension-apiserver-authentication"], &["get", "patch"]);
-    [configurations, authentication, pods].into_iter().chain(addons::rights(cluster).0.iter().map(addon_rule)).collect()
+    let authentication = is_rotating.then_some(authentication);
+    [configurations, pods]
+        .into_iter()
+        .chain(authentication)
+        .chain(addons::rights(cluster).0.iter().map(addon_rule))
+        .collect()
 }
 
 fn addon_rule(right: &addons::Rule) -> Value {
@@ -86,7 +91,7 @@ fn addon_rule(right: &addons::Rule) -> Value {
 
 /// Keyplane's own rights: judge kubelets' requests, see Nodes and (through its Role in kube-system) static pods, mark control-plane Nodes, and look after what it wrote, with the
 /// add-ons.
-fn own_rules(cluster: &Cluster) -> Vec<Value> {
+fn own_rules(cluster: &Cluster, is_rotating: bool) -> Vec<Value> {
     let nodes: Vec<_> = cluster.nodes.iter().map(|node| node.name.as_str()).collect();
     let mut cluster_roles = vec!["kubeadm:get-nodes", USER, JOIN];
     let to_kubelet = match cluster.layout() {
@@ -122,10 +127,12 @@ fn own_rules(cluster: &Cluster) -> Vec<Value> {
         rule(GROUP, &["clusterrolebindings"], &cluster_role_bindings, &["get"]),
         rule(GROUP, &["roles", "rolebindings"], &roles, &["get"]),
         rule("admissionregistration.k8s.io", &policies, &[ADMISSION_POLICY], &["get"]),
-        // What shows how far a rotation is: a list by this name alone, in all namespaces.
-        rule("", &["configmaps"], &["kube-root-ca.crt"], &["list"]),
-        json!({"nonResourceURLs": ["/openid/v1/jwks"], "verbs": ["get"]}),
     ];
+    if is_rotating {
+        // What shows how far it is: a list by this name alone, in all namespaces.
+        rules.push(rule("", &["configmaps"], &["kube-root-ca.crt"], &["list"]));
+        rules.push(json!({"nonResourceURLs": ["/openid/v1/jwks"], "verbs": ["get"]}));
+    }
     rules.extend(addons::rights(cluster).1.iter().map(addon_rule));
     rules.extend(encryption_rules(cluster));
     if cluster.spec.control_plane.register_nodes {
@@ -197,11 +204,11 @@ mod tests {
     }
 
     fn auto_approved(cluster: &Cluster) -> bool {
-        objects(cluster).iter().any(|object| object.describe().contains("node-autoapprove"))
+        objects(cluster, false).iter().any(|object| object.describe().contains("node-autoapprove"))
     }
 
     fn may_approve_clients(cluster: &Cluster) -> bool {
-        own_rules(cluster).iter().any(|rule| {
+        own_rules(cluster, false).iter().any(|rule| {
             rule["verbs"] == json!(["approve"])
                 && rule["resourceNames"].as_array().is_some_and(|names| names.contains(&json!(KUBELET_CLIENT_SIGNER)))
         })

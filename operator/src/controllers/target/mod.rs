@@ -59,6 +59,9 @@ pub struct Brief {
     pub trust: String,
     /// Whether an authority or key is being rotated.
     pub is_rotating: bool,
+    /// The fingerprint of the authority that the kubelets of a pool are to have certificates from, by pool; while one is
+    /// rotated, and for the pools whose turn has come.
+    pub kubelet_authorities: BTreeMap<String, String>,
     /// The pools of the cluster, by name.
     pub pools: BTreeMap<String, NodePoolSpec>,
     /// Those of them whose machines join with a token.

@@ -65,7 +65,10 @@ pub(super) async fn prepare(client: &Client, management: &Client, brief: &Brief)
     let mut to_mend = vec![];
     let mut prepared = Prepared::default();
     let of_pools = join::target_objects(&brief.cluster.namespace, &brief.workers, &brief.leaving);
-    for wanted in target::objects(&brief.cluster, &brief.trust, brief.configuration).into_iter().chain(of_pools) {
+    for wanted in target::objects(&brief.cluster, &brief.trust, brief.configuration, brief.is_rotating)
+        .into_iter()
+        .chain(of_pools)
+    {
         let name = wanted.object.metadata.name.clone().unwrap_or_default();
         match api(client, &wanted).get_opt(&name).await {
             Ok(Some(found)) if wanted.is_satisfied_by(&found) => {}
