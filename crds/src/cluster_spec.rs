@@ -6,8 +6,8 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    Access, Addons, Audit, Authentication, ControlPlane, ControlPlaneEndpoint, Etcd, Images, Network, NodeStatus,
-    PodSecurity, RegistryMirror, Rotate, RotationStatus, Scale, User,
+    Access, Addons, Audit, Authentication, ControlPlane, ControlPlaneEndpoint, EncryptionAtRest, Etcd, Images, Network,
+    NodeStatus, PodSecurity, RegistryMirror, Rotate, RotationStatus, Scale, User,
 };
 
 /// One target cluster, whose keys and control-plane configuration Keyplane holds.
@@ -53,8 +53,11 @@ use crate::{
     "!has(self.podSecurity) || !has(self.controlPlane.apiServer.extraArgs) || self.controlPlane.apiServer.extraArgs.all(a, a.name != 'admission-control-config-file')"
 ).message("spec.controlPlane.apiServer.extraArgs: admission-control-config-file excludes spec.podSecurity: take one of them away"))]
 #[x_kube(validation = Rule::new(
-    "!(has(self.audit) || has(self.authentication) || has(self.podSecurity)) || !has(self.controlPlane.apiServer.extraVolumes) || self.controlPlane.apiServer.extraVolumes.all(v, !(v.name in ['audit-config', 'audit-log', 'authentication-config', 'admission-config']))"
-).message("spec.controlPlane.apiServer.extraVolumes: audit-config, audit-log, authentication-config and admission-config are the volumes of spec.audit, spec.authentication and spec.podSecurity: choose another name"))]
+    "!has(self.encryptionAtRest) || !has(self.controlPlane.apiServer.extraArgs) || self.controlPlane.apiServer.extraArgs.all(a, !a.name.startsWith('encryption-provider-config'))"
+).message("spec.controlPlane.apiServer.extraArgs: encryption-provider-config excludes spec.encryptionAtRest: take one of them away"))]
+#[x_kube(validation = Rule::new(
+    "!(has(self.audit) || has(self.authentication) || has(self.podSecurity) || has(self.encryptionAtRest)) || !has(self.controlPlane.apiServer.extraVolumes) || self.controlPlane.apiServer.extraVolumes.all(v, !(v.name in ['audit-config', 'audit-log', 'authentication-config', 'admission-config', 'encryption-config']))"
+).message("spec.controlPlane.apiServer.extraVolumes: audit-config, audit-log, authentication-config, admission-config and encryption-config are the volumes of spec.audit, spec.authentication, spec.podSecurity and spec.encryptionAtRest: choose another name"))]
 #[x_kube(validation = Rule::new(
     "!has(self.etcd) || !has(self.etcd.events) || !has(self.controlPlane.apiServer) || !has(self.controlPlane.apiServer.extraArgs) || self.controlPlane.apiServer.extraArgs.all(a, a.name != 'etcd-servers-overrides')"
 ).message("spec.etcd.events becomes the API server's flag etcd-servers-overrides: leave it out of spec.controlPlane.apiServer.extraArgs"))]
@@ -141,6 +144,10 @@ pub struct ClusterSpecSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pod_security: Option<PodSecurity>,
 
+    /// What is stored encrypted in etcd. Not set means nothing, as with kubeadm.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub encryption_at_rest: Option<EncryptionAtRest>,
+
     /// The CertificatePolicy in the same namespace. Not set means kubeadm's lifetimes and key algorithm, and serving
     /// certificates approved by the default rules.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -223,7 +230,8 @@ pub struct ClusterSpecStatus {
     pub rotations: Vec<RotationStatus>,
 
     /// Rendered, `ControlPlaneAvailable`, `ControlPlaneNodesReady`, `SpreadAcrossFailureDomains`, `CertificatesValid`,
-    /// `RolledOut`, `MachinesInSync`, `KubeletsCurrent`, `AddonsReady`, `RotationsSettled`, Ready, Reconciling, Stalled.
+    /// `RolledOut`, `MachinesInSync`, `KubeletsCurrent`, `AddonsReady`, `RotationsSettled`, `EncryptedAtRest`, Ready,
+    /// Reconciling, Stalled.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["type".into()]))]
     pub conditions: Vec<Condition>,

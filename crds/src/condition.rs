@@ -27,6 +27,9 @@ pub enum ClusterCondition {
     /// The add-ons run in the target as they are declared. Ready does not wait for it: without a worker that takes its
     /// Pods, a cluster's DNS may have no place to run.
     AddonsReady,
+    /// What `spec.encryptionAtRest` lists is stored encrypted, all of it, with one key. Not there without that field, once
+    /// everything is decrypted. Only told: Ready does not depend on it.
+    EncryptedAtRest,
     /// No authority or key is being rotated: False while one is, and the message says what it waits for. Not there while
     /// none ever was. Only told: Ready does not depend on it.
     RotationsSettled,
@@ -52,6 +55,7 @@ impl ClusterCondition {
             Self::MachinesInSync => "MachinesInSync",
             Self::KubeletsCurrent => "KubeletsCurrent",
             Self::AddonsReady => "AddonsReady",
+            Self::EncryptedAtRest => "EncryptedAtRest",
             Self::RotationsSettled => "RotationsSettled",
             Self::Ready => "Ready",
             Self::Reconciling => "Reconciling",

@@ -16,6 +16,7 @@ mod cluster_spec;
 mod condition;
 mod control_plane;
 mod duration;
+mod encryption;
 mod etcd;
 mod kubelet_policy;
 mod maintenance_window;
@@ -46,6 +47,7 @@ pub use control_plane::{
     Layout, Taint,
 };
 pub use duration::{DurationError, RenewBefore, parse_duration};
+pub use encryption::{EncryptionAtRest, EncryptionProvider};
 pub use etcd::{Etcd, EventsEtcd, ExternalEtcd, StackedEtcd};
 pub use kubelet_policy::{
     ApproverMachine, ApproverSpec, ExistingNode, KubeletClientPolicy, KubeletServingPolicy, NodeSelector, OnViolation,
@@ -100,6 +102,9 @@ pub const ROTATE_AUTHORITIES_ANNOTATION: &str = "keyplane.io/rotate-certificate-
 
 /// Annotation on a `ClusterSpec`: what `spec.rotate.serviceAccountKey` is in the spec.
 pub const ROTATE_SERVICE_ACCOUNT_KEY_ANNOTATION: &str = "keyplane.io/rotate-service-account-key";
+
+/// Annotation on a `ClusterSpec`: what `spec.rotate.encryptionKey` is in the spec.
+pub const ROTATE_ENCRYPTION_KEY_ANNOTATION: &str = "keyplane.io/rotate-encryption-key";
 
 /// Annotation on a `ClusterSpec`: what `spec.rotate.complete` is in the spec.
 pub const COMPLETE_ROTATION_ANNOTATION: &str = "keyplane.io/complete-rotation";

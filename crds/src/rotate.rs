@@ -41,6 +41,12 @@ pub struct Rotate {
     #[schemars(length(min = 1, max = 64))]
     pub service_account_key: Option<String>,
 
+    /// The key with which objects are encrypted at rest: everything is written anew with a new one. The annotation
+    /// `keyplane.io/rotate-encryption-key` asks for the same.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 64))]
+    pub encryption_key: Option<String>,
+
     /// Completes rotations that wait for it (phase Prepared): the value by which they were asked for. What still depends
     /// on the former authority or key, and Keyplane can't see, fails from then on. The annotation
     /// `keyplane.io/complete-rotation` does the same.

@@ -91,9 +91,9 @@ pub fn embedded_credential(text: &str) -> Option<(String, String)> {
 }
 
 /// Standard base64 with padding.
-pub(crate) fn base64(text: &str) -> String {
+pub(crate) fn base64(bytes: impl AsRef<[u8]>) -> String {
     // ByteString is how the Kubernetes API writes bytes: standard base64 with padding, as a kubeconfig has it.
-    match serde_json::to_value(k8s_openapi::ByteString(text.as_bytes().to_vec())) {
+    match serde_json::to_value(k8s_openapi::ByteString(bytes.as_ref().to_vec())) {
         Ok(serde_json::Value::String(encoded)) => encoded,
         _ => String::new(),
     }

@@ -9,6 +9,7 @@ pub mod args;
 pub mod checksum;
 pub mod cluster;
 pub mod controllers;
+pub mod encryption;
 pub mod etcd;
 pub mod etcd_client;
 pub mod expiration;

@@ -12,6 +12,7 @@ const PURE: &[&str] = &[
     "approval",
     "checksum.rs",
     "cluster",
+    "encryption",
     "etcd",
     "join",
     "kubeconfig.rs",

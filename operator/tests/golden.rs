@@ -5,12 +5,16 @@
 
 mod common;
 
-use common::{HARD_WAY, WORKERS, cluster, cluster_with_pool, pod_ranges};
+use std::collections::BTreeMap;
+
+use common::{HARD_WAY, WORKERS, cluster, cluster_with_pool, noon, pod_ranges};
 use keyplane::addons::Addon;
 use keyplane::cluster::Cluster;
+use keyplane::encryption::{Change, Key, Progress, Stage, State, Writer, configuration};
 use keyplane::etcd::{InitialCluster, initial_cluster};
 use keyplane::pki::inventory;
 use keyplane::{app, manifests, target, yaml};
+use keyplane_crds::EncryptionProvider;
 
 /// With which flags a node's etcd starts while nobody can be asked.
 fn joins(cluster: &Cluster, node: usize) -> InitialCluster {
@@ -73,6 +77,38 @@ fn the_files_of_a_server_with_units() {
         let text = format!("# {} {:04o}\n{}", file.path, file.mode, file.content);
         insta::assert_snapshot!(format!("systemd-{}", file.key), text);
     }
+}
+
+/// A rotation on its way, with another provider and one resource more.
+#[test]
+fn the_encryption_configuration_of_a_change_that_is_under_way() {
+    let created = noon();
+    let key = |name: &str, provider| Key { name: name.to_owned(), provider, created, retired: None };
+    let writers = |names: &[(&str, &str)]| {
+        let writers = names.iter().map(|(resource, key)| ((*resource).to_owned(), Writer::Key((*key).to_owned())));
+        writers.collect::<BTreeMap<_, _>>()
+    };
+    let mut state = State {
+        made: 2,
+        keys: vec![key("key-1", EncryptionProvider::Aescbc), key("key-2", EncryptionProvider::Secretbox)],
+        resources: writers(&[("secrets", "key-1")]),
+        change: Some(Change {
+            to: writers(&[("secrets", "key-2"), ("widgets.example.com", "key-2")]),
+            stage: Stage::Publish,
+            started: created,
+            since: created,
+            requested: None,
+            rolling_back: false,
+            progress: Progress::default(),
+        }),
+        completed: None,
+    };
+    for stage in [Stage::Publish, Stage::Write, Stage::Drop] {
+        state.change.as_mut().unwrap().stage = stage;
+        let text = configuration(&state, |name| Some(format!("the base64 of {name}"))).unwrap();
+        insta::assert_snapshot!(format!("encryption-{}", stage.name()), text);
+    }
+    insta::assert_snapshot!("encryption-state.json", serde_json::to_string_pretty(&state).unwrap());
 }
 
 #[test]

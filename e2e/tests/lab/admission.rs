@@ -54,6 +54,8 @@ fn options() -> Value {
     });
     object["spec"]["podSecurity"] =
         json!({"enforce": "restricted", "version": "v1.36", "exemptions": {"namespaces": ["a"]}});
+    object["spec"]["encryptionAtRest"] = json!({"provider": "aesgcm", "resources": ["secrets", "events", "widgets.stable.example.com"],
+        "rotationPeriod": "168h", "keepRetiredKeys": "0s"});
     object["spec"]["users"] = json!([{"name": "jane", "groups": ["ops", "kubeadm:cluster-admins"], "validity": "24h"}]);
     object["spec"]["access"] = json!({"proxyURL": "socks5://[fd00::1]:1080"});
     object
@@ -311,6 +313,27 @@ fn clusters() -> Vec<Refusal> {
             with_api_server("podSecurity", &json!({}), "extraArgs", &json!([{"name": "admission-control-config-file", "value": "/a"}])),
             &["extraArgs", "spec.podSecurity"],
         ),
+        refusal(
+            "an encryption configuration told twice",
+            "/spec",
+            with_api_server("encryptionAtRest", &json!({}), "extraArgs", &json!([{"name": "encryption-provider-config", "value": "/a"}])),
+            &["extraArgs", "spec.encryptionAtRest"],
+        ),
+        refusal(
+            "a volume of encryption's name",
+            "/spec",
+            with_api_server("encryptionAtRest", &json!({}), "extraVolumes", &json!([{"name": "encryption-config", "hostPath": "/a", "mountPath": "/a"}])),
+            &["extraVolumes", "choose another name"],
+        ),
+        refusal("a KMS plugin", "/spec/encryptionAtRest", json!({"provider": "kms"}), &["spec.encryptionAtRest.provider", "secretbox"]),
+        refusal("aesgcm without end", "/spec/encryptionAtRest", json!({"provider": "aesgcm"}), &["spec.encryptionAtRest.provider", "rotationPeriod"]),
+        refusal("nothing to encrypt", "/spec/encryptionAtRest", json!({"resources": []}), &["spec.encryptionAtRest.resources"]),
+        refusal("a wildcard", "/spec/encryptionAtRest", json!({"resources": ["*.apps"]}), &["spec.encryptionAtRest.resources", "wildcards"]),
+        refusal("a kind for a resource", "/spec/encryptionAtRest", json!({"resources": ["Secret"]}), &["spec.encryptionAtRest.resources", "lower case"]),
+        refusal("a resource twice", "/spec/encryptionAtRest", json!({"resources": ["secrets", "secrets"]}), &["spec.encryptionAtRest.resources"]),
+        refusal("what is stored as events", "/spec/encryptionAtRest", json!({"resources": ["events.events.k8s.io"]}), &["stored as events"]),
+        refusal("a key for an hour", "/spec/encryptionAtRest", json!({"rotationPeriod": "1h"}), &["spec.encryptionAtRest.rotationPeriod", "24h"]),
+        refusal("retired keys for some days", "/spec/encryptionAtRest", json!({"keepRetiredKeys": "7d"}), &["spec.encryptionAtRest.keepRetiredKeys", "8760h"]),
         refusal(
             "a volume of an option's name",
             "/spec",

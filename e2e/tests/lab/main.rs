@@ -6,6 +6,7 @@ mod approver;
 mod chart;
 mod csr;
 mod dual_stack;
+mod encryption;
 mod examples;
 mod first_light;
 mod kubeadm;

@@ -15,13 +15,14 @@ mod users;
 mod version;
 mod workers;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::net::IpAddr;
 
 use ipnet::IpNet;
 use keyplane_crds::{ClusterSpecSpec, ControlPlaneNode, ExternalEtcd, Layout, NodePoolSpec};
 
+use crate::encryption::Settings;
 pub use maintenance::Window;
 pub use policy::{LeafTerms, Policy};
 pub use rotate::RotateRequests;
@@ -112,6 +113,15 @@ impl Node {
     }
 }
 
+/// What a cluster's encryption at rest needs now.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct EncryptionUse {
+    /// Whether the API servers have an encryption configuration.
+    pub configured: bool,
+    /// The resources of which every object is written anew.
+    pub rewrites: BTreeSet<String>,
+}
+
 /// A target cluster.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Cluster {
@@ -138,6 +148,11 @@ pub struct Cluster {
     pub policy: Policy,
     /// Who asks for new certificates.
     pub rotate: RotateRequests,
+    /// What is to be stored encrypted.
+    pub encryption: Option<Settings>,
+    /// Whether the API servers have an encryption configuration, and which objects Keyplane writes anew: more than the spec
+    /// says, as [`Cluster::with_encryption`] finds it.
+    pub encryption_use: EncryptionUse,
     /// The rest of the spec, which needs no parsing.
     pub spec: ClusterSpecSpec,
 }
@@ -150,7 +165,7 @@ impl Cluster {
     pub fn parse(name: &str, namespace: &str, spec: &ClusterSpecSpec, policy: Policy) -> Result<Self, FieldError> {
         settings::refuse_name(name)?;
         settings::refuse_settings(spec)?;
-        options::refuse(spec)?;
+        let encryption = options::parse(spec)?;
         let users = users::parse_users(spec)?;
         let version = Version::parse(&spec.kubernetes_version)?;
         let endpoint = parse_endpoint(spec)?;
@@ -189,6 +204,8 @@ impl Cluster {
             users,
             policy,
             rotate: RotateRequests::of_spec(spec),
+            encryption_use: EncryptionUse { configured: encryption.is_some(), ..EncryptionUse::default() },
+            encryption,
             spec: spec.clone(),
         })
     }
@@ -197,6 +214,13 @@ impl Cluster {
     #[must_use]
     pub fn with_annotations(mut self, annotations: &BTreeMap<String, String>) -> Self {
         self.rotate = self.rotate.and_annotations(annotations);
+        self
+    }
+
+    /// Takes up what is encrypted already, whatever the spec says now.
+    #[must_use]
+    pub fn with_encryption(mut self, encryption_use: EncryptionUse) -> Self {
+        self.encryption_use = encryption_use;
         self
     }
 

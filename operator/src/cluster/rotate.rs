@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use keyplane_crds::{
     COMPLETE_ROTATION_ANNOTATION, ClusterSpecSpec, GROUP, ROLL_BACK_ROTATION_ANNOTATION, ROTATE_AUTHORITIES_ANNOTATION,
-    ROTATE_CERTIFICATES_ANNOTATION, ROTATE_SERVICE_ACCOUNT_KEY_ANNOTATION, Rotate,
+    ROTATE_CERTIFICATES_ANNOTATION, ROTATE_ENCRYPTION_KEY_ANNOTATION, ROTATE_SERVICE_ACCOUNT_KEY_ANNOTATION, Rotate,
 };
 
 use crate::pki::inventory::AuthorityName;
@@ -47,10 +47,11 @@ pub struct RotateRequests {
 
 impl RotateRequests {
     /// The annotations that ask for something.
-    const ANNOTATIONS: [&'static str; 5] = [
+    const ANNOTATIONS: [&'static str; 6] = [
         ROTATE_CERTIFICATES_ANNOTATION,
         ROTATE_AUTHORITIES_ANNOTATION,
         ROTATE_SERVICE_ACCOUNT_KEY_ANNOTATION,
+        ROTATE_ENCRYPTION_KEY_ANNOTATION,
         COMPLETE_ROTATION_ANNOTATION,
         ROLL_BACK_ROTATION_ANNOTATION,
     ];
@@ -69,6 +70,13 @@ impl RotateRequests {
     pub fn certificates(&self) -> Requests {
         let annotation = self.annotations.get(ROTATE_CERTIFICATES_ANNOTATION);
         Requests::of([("spec", self.spec.certificates.as_ref()), ("annotation", annotation)])
+    }
+
+    /// For another key of what is stored.
+    #[must_use]
+    pub fn encryption_key(&self) -> Requests {
+        let annotation = self.annotations.get(ROTATE_ENCRYPTION_KEY_ANNOTATION);
+        Requests::of([("spec", self.spec.encryption_key.as_ref()), ("annotation", annotation)])
     }
 
     /// For another authority or key.

@@ -33,7 +33,7 @@ use crate::kube::{backoff, causes};
 use crate::plan::issuance::fulfil;
 use crate::plan::objects::{MANAGED_BY, MANAGED_BY_LABEL};
 use crate::plan::rotation::kubelet_authorities;
-use crate::plan::{Authorities, Blocker, Observed, Step, plan, status};
+use crate::plan::{Authorities, Blocker, Observed, Step, encryption_use, encryption_work, plan, status};
 use crate::rollout;
 
 type Guarded = DeserializeGuard<ClusterSpec>;
@@ -183,6 +183,8 @@ async fn one_pass((namespace, name): &(String, String), context: &Context) -> Re
     };
     let status = found.status.clone().unwrap_or_default();
     let mut observed = observe::gather(&context.client, &cluster, status, &context.issued_kubeconfigs).await?;
+    let encryption = encryption_use(&cluster, &observed);
+    let cluster = cluster.with_encryption(encryption);
     observed.target = context.targets.facts(namespace, name);
     observed.at_once = found.annotations().get(ROLLOUT_ANNOTATION).is_some_and(|value| value == AT_ONCE);
     let reference = unversioned(&found);
@@ -191,7 +193,7 @@ async fn one_pass((namespace, name): &(String, String), context: &Context) -> Re
         observed.target = context.targets.ensure(brief);
     }
     let status = status::report(&cluster, &observed, &blockers, found.metadata.generation, now);
-    let next = next_check(&cluster, &status, &blockers, now);
+    let next = next_check(&cluster, &observed, &status, &blockers, now);
     report(&found, status, context).await?;
     Ok(Action::requeue(next))
 }
@@ -297,7 +299,7 @@ async fn act(
         for step in next.steps {
             match step {
                 Step::Secret(draft) => {
-                    let (note, reason) = (draft.describe(), draft.reason());
+                    let (note, reason, is_news) = (draft.describe(), draft.reason(), draft.is_news());
                     let secret = {
                         let (cluster, seen) = (cluster.clone(), std::mem::take(observed));
                         let issued = tokio::task::spawn_blocking(move || (fulfil(*draft, &cluster, &seen), seen));
@@ -309,7 +311,9 @@ async fn act(
                     let other = unversioned(&written);
                     observed.secrets.insert(written.name_any(), written);
                     tracing::info!(namespace = cluster.namespace, cluster = cluster.name, note, "wrote");
-                    context.events.normal_about(reference, Some(other), reason, "Issue", &note).await;
+                    if is_news {
+                        context.events.normal_about(reference, Some(other), reason, "Issue", &note).await;
+                    }
                 }
                 Step::ConfigMap(config_map) => {
                     let name = config_map.name_any();
@@ -399,6 +403,7 @@ fn brief(cluster: &Cluster, observed: &Observed, reference: ObjectReference, con
         // The watch's own order changes: without one the brief would seem to change.
         pools: staying.into_iter().map(|pool| (pool.name_any(), pool.spec)).collect(),
         reference,
+        encryption: encryption_work(cluster, observed),
         cluster: cluster.clone(),
     })
 }

@@ -1,4 +1,4 @@
-//! When a cluster is looked at again though nothing has changed.
+//! When a ClusterSpec is looked at again although nothing has changed.
 
 use std::time::Duration;
 
@@ -7,7 +7,7 @@ use keyplane_crds::ClusterSpecStatus;
 
 use super::RESYNC;
 use crate::cluster::Cluster;
-use crate::plan::Blocker;
+use crate::plan::{Blocker, Observed, next_encryption_change};
 
 /// How often a Secret is looked for that a user has announced and not made yet.
 const GIVEN_SECRET_PERIOD: Duration = Duration::from_secs(15);
@@ -15,10 +15,12 @@ const GIVEN_SECRET_PERIOD: Duration = Duration::from_secs(15);
 /// How often a rotation is looked at besides: some of what it waits for comes by the clock.
 const ROTATION_PERIOD: Duration = Duration::from_secs(15);
 
-/// When something is due by the clock alone: a certificate's renewal time or end, at the latest after [`RESYNC`]. A Secret
-/// that a user still has to give bears no label that a watch would see, so it is looked for.
+/// When something is due by the clock alone: a certificate's renewal time or end, a change of encryption at rest, at the
+/// latest after [`RESYNC`]. A Secret that a user still has to give bears no label that a watch would see, so it is looked
+/// for.
 pub(super) fn next_check(
     cluster: &Cluster,
+    observed: &Observed,
     status: &ClusterSpecStatus,
     blockers: &[Blocker],
     now: Timestamp,
@@ -33,7 +35,8 @@ pub(super) fn next_check(
         status.certificates.iter().flat_map(|certificate| [certificate.renewal_time.0, certificate.not_after.0]);
     // The next maintenance window, for what is due already.
     let window = cluster.policy.maintenance_window.as_ref().and_then(|window| window.next_opening(now));
-    wait_until(times.chain(window).filter(|time| *time > now).min(), now)
+    let times = times.chain(window).chain(next_encryption_change(cluster, observed));
+    wait_until(times.filter(|time| *time > now).min(), now)
 }
 
 /// Until a second after that time, so that it has come for sure; at the latest after [`RESYNC`].

@@ -27,7 +27,7 @@ pub use kubelet::{
 };
 
 pub use apiserver::{ETCD_CLIENT_CERTIFICATE, ETCD_CLIENT_KEY, ETCD_TRUST};
-pub use options::WEBHOOK_KUBECONFIG;
+pub use options::{WEBHOOK_KUBECONFIG, encryption_configuration};
 
 use keyplane_crds::Layout;
 

@@ -3,6 +3,7 @@
 use std::fmt;
 
 use aws_lc_rs::digest;
+use aws_lc_rs::rand;
 use base64::Engine;
 use keyplane_crds::KeyAlgorithm;
 use rcgen::{KeyPair, PublicKeyData, RsaKeySize, SigningKey};
@@ -11,6 +12,7 @@ use x509_parser::public_key::PublicKey;
 use x509_parser::x509::SubjectPublicKeyInfo;
 
 use super::PkiError;
+use crate::kubeconfig::base64;
 
 /// A private key. Its PEM text is kept as it was read, so that writing it back changes nothing.
 pub struct PrivateKey {
@@ -113,6 +115,16 @@ impl PrivateKey {
     pub(super) fn signing_key(&self) -> &(impl SigningKey + use<>) {
         &self.pair
     }
+}
+
+/// A new key for what is stored, as base64: 256 bits, which every provider of an `EncryptionConfiguration` takes.
+///
+/// # Errors
+/// If the system gives no random numbers.
+pub fn encryption_key() -> Result<String, PkiError> {
+    let mut bytes = [0_u8; 32];
+    rand::fill(&mut bytes).map_err(|_| PkiError::Random)?;
+    Ok(base64(bytes))
 }
 
 #[cfg(test)]

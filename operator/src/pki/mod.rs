@@ -17,7 +17,7 @@ mod subject;
 pub use authority::{Authority, cross_sign, mint_authority};
 pub use certificate::{AlternativeName, CertificateOrder, ExtendedUsage, issue, valid_for};
 pub use inspect::{CertificateFacts, certificates_in, first_block, first_certificate};
-pub use key::PrivateKey;
+pub use key::{PrivateKey, encryption_key};
 pub use subject::Subject;
 
 /// Why something about keys and certificates could not be done. No variant carries key material.

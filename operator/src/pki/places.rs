@@ -42,6 +42,13 @@ pub fn pki_file(layout: Layout, file: &str) -> String {
     }
 }
 
+/// Where the encryption configuration lies: a directory of its own, which is mounted as a whole.
+#[must_use]
+pub fn encryption_directory(layout: Layout) -> String {
+    let directory = if layout == Layout::StaticPod { KUBERNETES_DIRECTORY } else { HARD_WAY_DIRECTORY };
+    format!("{directory}/encryption")
+}
+
 /// The path of a kubeconfig that kubeadm would have in `/etc/kubernetes`.
 #[must_use]
 pub fn kubeconfig(layout: Layout, file: &str) -> String {

@@ -6,7 +6,7 @@ use keyplane_crds::Layout;
 
 use super::given::{GivenFile, NOT_FOUND, UNUSABLE};
 use super::node::{PRIVATE, PUBLIC};
-use super::{Blocker, Observed, objects};
+use super::{Blocker, Observed, Secret, objects};
 use crate::cluster::Cluster;
 use crate::manifests::{ETCD_CLIENT_CERTIFICATE, ETCD_CLIENT_KEY, ETCD_TRUST};
 use crate::pki::places::pki_file;
@@ -43,7 +43,8 @@ fn read(layout: Layout, secret: &SecretObject) -> Result<Vec<GivenFile>, String>
     if facts.subject_public_key_info != private.subject_public_key_info() {
         return Err("tls.crt and tls.key don't belong together".to_owned());
     }
-    let file = |key, name, mode, content| GivenFile { key, path: pki_file(layout, name), mode, content };
+    let file =
+        |key, name, mode, content| GivenFile { key, path: pki_file(layout, name), mode, content: Secret(content) };
     Ok(vec![
         file("etcd-ca.crt", ETCD_TRUST, PUBLIC, trust),
         file("apiserver-etcd-client.crt", ETCD_CLIENT_CERTIFICATE, PUBLIC, certificate),

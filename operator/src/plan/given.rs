@@ -3,7 +3,7 @@
 use serde_json::Value;
 
 use super::node::PRIVATE;
-use super::{Blocker, Observed, external_etcd, objects};
+use super::{Blocker, Observed, Secret, encryption, external_etcd, objects};
 use crate::cluster::Cluster;
 use crate::manifests::WEBHOOK_KUBECONFIG;
 
@@ -23,16 +23,17 @@ pub(super) struct GivenFile {
     /// Its mode.
     pub(super) mode: u32,
     /// Its content.
-    pub(super) content: String,
+    pub(super) content: Secret,
 }
 
 /// Takes the files from the Secrets that the ClusterSpec refers to. Without them an API server would not start, so
 /// nothing is written for a machine while one is missing.
 pub(super) fn files(cluster: &Cluster, observed: &Observed) -> Result<Vec<GivenFile>, Blocker> {
     let mut files = external_etcd::files(cluster, observed)?;
+    files.extend(encryption::file(cluster, observed)?);
     let webhook = cluster.spec.audit.as_ref().and_then(|audit| audit.webhook.as_ref());
     let Some(webhook) = webhook else { return Ok(files) };
-    let content = kubeconfig(observed, "spec.audit.webhook.secretRef", &webhook.secret_ref.name)?;
+    let content = Secret(kubeconfig(observed, "spec.audit.webhook.secretRef", &webhook.secret_ref.name)?);
     files.push(GivenFile { key: "audit-webhook.conf", path: WEBHOOK_KUBECONFIG.to_owned(), mode: PRIVATE, content });
     Ok(files)
 }

@@ -7,8 +7,8 @@ use k8s_openapi::api::core::v1::Secret as SecretObject;
 use kube::ResourceExt;
 
 use super::{
-    Authorities, Content, Draft, KeySource, Observed, Pair, PlannedLeaf, Secret, Source, given, node, objects,
-    successor, user_kubeconfig, users,
+    Authorities, Content, Draft, KeySource, Observed, Pair, PlannedLeaf, Secret, Source, encryption, given, node,
+    objects, successor, user_kubeconfig, users,
 };
 use crate::cluster::Cluster;
 use crate::pki::inventory::{USER_ISSUER, user_certificate};
@@ -70,6 +70,9 @@ pub fn fulfil(draft: Draft, cluster: &Cluster, observed: &Observed) -> Result<Se
         Content::Rotation { subject, step } => {
             let found = observed.secrets.get(&name).ok_or_else(outdated)?;
             successor::fulfil(cluster, subject, step, &name, found).map_err(pki)?
+        }
+        Content::Encryption { state, .. } => {
+            encryption::compose(cluster, observed, &state).map_err(pki)?.ok_or_else(outdated)?
         }
         Content::Node { node, leaves } => {
             let authorities = Authorities::load(cluster, observed).ok_or_else(outdated)?;

@@ -8,6 +8,7 @@
 mod authorities;
 mod authority_set;
 mod departed;
+mod encryption;
 mod external_etcd;
 mod given;
 pub(crate) mod initial_cluster;
@@ -31,11 +32,13 @@ use keyplane_crds::KeyAlgorithm;
 pub use authorities::Authorities;
 pub use authority_set::AuthoritySet;
 pub use departed::departed;
+pub use encryption::{encryption_use, encryption_work, next_encryption_change, rewriting};
 pub use initial_cluster::{INITIAL_CLUSTER_ANNOTATION, MEMBER_ANNOTATION};
 pub use observed::{EtcdFacts, Observed, TargetFacts};
 pub use service_account::ServiceAccountKeys;
 
 use crate::cluster::{Cluster, LeafTerms, Node};
+use crate::encryption::{State, describe};
 use crate::pki::inventory::{AuthorityName, Leaf, user_certificate};
 use crate::pki::{CertificateOrder, renewal, valid_for};
 use crate::rollout::rollout;
@@ -149,6 +152,13 @@ pub enum Content {
         /// What is done.
         step: rotation::Move,
     },
+    /// The keys with which objects are encrypted.
+    Encryption {
+        /// What is to be remembered of them.
+        state: Box<State>,
+        /// The reason of the Event about it; nothing where there is no news.
+        news: Option<&'static str>,
+    },
     /// All that is secret on a node.
     Node {
         /// The node's name.
@@ -243,11 +253,18 @@ impl Draft {
         let renewed = match &self.content {
             Content::Authority { .. } | Content::ServiceAccountKey { .. } => false,
             Content::Rotation { step, .. } => return step.reason(),
+            Content::Encryption { news, .. } => return news.unwrap_or("Continued"),
             Content::Node { leaves, .. } => leaves.iter().any(|planned| replaces(&planned.source)),
             Content::Kubeconfig { leaf } => replaces(&leaf.source),
             Content::User { source, .. } => replaces(source),
         };
         if renewed { "Renewed" } else { "Issued" }
+    }
+
+    /// Whether an Event tells of it: what goes on step by step is told at its beginning and its end.
+    #[must_use]
+    pub const fn is_news(&self) -> bool {
+        !matches!(self.content, Content::Encryption { news: None, .. })
     }
 
     /// What the step does, for an Event and the log: names and reasons, nothing secret.
@@ -267,6 +284,7 @@ impl Draft {
             Content::Authority { name, .. } => format!("made the authority {} in Secret {}", name.name(), self.name),
             Content::ServiceAccountKey { .. } => format!("made the service-account key in Secret {}", self.name),
             Content::Rotation { subject, step } => step.describe(*subject, &self.name),
+            Content::Encryption { state, .. } => format!("encryption at rest: {}", describe(state)),
             Content::Node { node, leaves } => {
                 let sources: Vec<_> = leaves.iter().map(|planned| (planned.leaf.name, &planned.source)).collect();
                 format!("wrote Secret {} for node {node}: {}", self.name, issued(&sources))
@@ -289,7 +307,10 @@ pub fn plan(cluster: &Cluster, observed: &Observed, now: Timestamp) -> Plan {
     plan.blockers.extend(external_etcd::ended(cluster, observed, now));
     objects::plan_config_map(objects::trust_bundle(cluster, &authorities), observed, &mut plan);
     let rollout = rollout(cluster, observed);
+    // A machine's files come after the keys that are in them.
+    let has_keys = encryption::plan(cluster, observed, now, &mut plan);
     match given::files(cluster, observed) {
+        _ if !has_keys => {}
         Err(blocker) => plan.blockers.push(blocker),
         Ok(given) => {
             for node in cluster.machines() {

@@ -255,7 +255,7 @@ pub(super) fn compose(
         }
     }
     let given = given.iter().filter(|_| cluster.is_control_plane(node));
-    files.extend(given.map(|file| (file.key.to_owned(), file.path.clone(), file.mode, file.content.clone())));
+    files.extend(given.map(|file| (file.key.to_owned(), file.path.clone(), file.mode, file.content.0.clone())));
     files.sort();
     let entries: Vec<_> = files.iter().map(|(key, path, mode, _)| IndexEntry::new(key, path, *mode)).collect();
     let mut data = BTreeMap::from([(objects::INDEX_KEY.to_owned(), objects::index(&entries))]);

@@ -30,6 +30,8 @@ pub const NOT_AFTER_ANNOTATION: &str = "keyplane.io/not-after";
 pub const ISSUER_CHECKSUM_ANNOTATION: &str = "keyplane.io/issuer-checksum";
 /// Annotation: the SHA-256 of the object's data.
 pub const CONTENT_CHECKSUM_ANNOTATION: &str = "keyplane.io/content-checksum";
+/// Annotation on a Secret: the stage of a rotation, or `Completed`.
+pub const ROTATION_STAGE_ANNOTATION: &str = "keyplane.io/rotation-stage";
 /// The key under which an object lists its files.
 pub const INDEX_KEY: &str = "index.json";
 
@@ -47,6 +49,12 @@ pub fn authority_secret(cluster: &str, authority: AuthorityName) -> String {
 #[must_use]
 pub fn service_account_secret(cluster: &str) -> String {
     format!("{cluster}-sa")
+}
+
+/// The Secret of the keys with which objects are encrypted.
+#[must_use]
+pub fn encryption_secret(cluster: &str) -> String {
+    format!("{cluster}-encryption")
 }
 
 /// The Secret of the cluster's own kubeconfig.
@@ -84,6 +92,8 @@ pub fn secret_names(cluster: &Cluster) -> impl Iterator<Item = String> {
     AuthorityName::of(cluster)
         .map(|authority| authority_secret(&cluster.name, authority))
         .chain([service_account_secret(&cluster.name), kubeconfig_secret(&cluster.name)])
+        // There may be keys of a cluster that no longer encrypts anything.
+        .chain([encryption_secret(&cluster.name)])
         .chain(cluster.machines().map(|node| node_secret(&cluster.name, &node.name)))
         .chain(cluster.users.iter().map(|user| user_secret(&cluster.name, &user.name)))
 }

@@ -12,6 +12,7 @@ use crate::addons::{Addon, AddonFacts};
 use crate::agents::AgentFacts;
 use crate::agents::machines::Workers;
 use crate::cluster::{Cluster, Version};
+use crate::encryption;
 use crate::etcd::Member;
 use crate::manifests::systemd::PodRanges;
 use crate::pki::CertificateFacts;
@@ -62,6 +63,8 @@ pub struct TargetFacts {
     pub addons: Option<BTreeMap<Addon, AddonFacts>>,
     /// What its servers were seen to accept and to present, while something is rotated.
     pub rotation: RotationFacts,
+    /// What its API servers have loaded of the encryption configuration, and what was written anew, while that changes.
+    pub encryption: Option<encryption::Facts>,
     /// Who is in its etcd, if that is on the nodes; why nobody knows where it can't be said. Nothing before it was asked.
     pub etcd: Option<Result<EtcdFacts, String>>,
 }

@@ -8,7 +8,7 @@ use keyplane_crds::{
 
 use super::node_conditions::{nodes_ready, spread_across_failure_domains};
 use super::observed::Slot;
-use super::{Authorities, Blocker, Observed, departed, node, objects, rotation_status, user_kubeconfig};
+use super::{Authorities, Blocker, Observed, departed, encryption, node, objects, rotation_status, user_kubeconfig};
 use crate::addons;
 use crate::cluster::{Cluster, Version};
 use crate::pki::inventory::{LEAVES, Leaf, Place, USER_ISSUER, cluster_leaves, leaves_of, user_certificate};
@@ -62,7 +62,10 @@ pub fn report(
     let rotation =
         authorities.as_ref().map(|all| rotation_status::report(cluster, observed, all, rollout.progress.wait(), now));
     let (rotations, rotated) = match rotation {
-        Some(report) => (report.rotations, report.outcome),
+        Some(mut report) => {
+            report.rotations.extend(encryption::rotation(cluster, observed, now));
+            (report.rotations, report.outcome)
+        }
         None => (observed.status.rotations.clone(), None),
     };
     let mut status = ClusterSpecStatus {
@@ -105,7 +108,8 @@ pub fn report(
     set(&mut status.conditions, ClusterCondition::ControlPlaneAvailable, &available, generation, now);
     set(&mut status.conditions, ClusterCondition::ControlPlaneNodesReady, &nodes, generation, now);
     let spread = (ClusterCondition::SpreadAcrossFailureDomains, spread_across_failure_domains(cluster));
-    for (condition, outcome) in [spread, (ClusterCondition::RotationsSettled, rotated)] {
+    let encrypted = (ClusterCondition::EncryptedAtRest, encryption::outcome(cluster, observed, now));
+    for (condition, outcome) in [spread, (ClusterCondition::RotationsSettled, rotated), encrypted] {
         if let Some(outcome) = outcome {
             set(&mut status.conditions, condition, &outcome, generation, now);
         } else {

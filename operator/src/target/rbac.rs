@@ -134,10 +134,26 @@ fn own_rules(cluster: &Cluster, is_rotating: bool) -> Vec<Value> {
         rules.push(json!({"nonResourceURLs": ["/openid/v1/jwks"], "verbs": ["get"]}));
     }
     rules.extend(addons::rights(cluster).1.iter().map(addon_rule));
+    rules.extend(encryption_rules(cluster));
     if cluster.spec.control_plane.register_nodes {
         rules.push(rule("", &["nodes"], &nodes, &["patch"]));
     }
     rules
+}
+
+/// Where objects are encrypted: to see which configuration an API server has loaded, and as long as they are written anew to
+/// list them and to write them. A right to list includes one to read, which Keyplane does not do: it asks for metadata.
+fn encryption_rules(cluster: &Cluster) -> Vec<Value> {
+    let encryption = &cluster.encryption_use;
+    if !encryption.configured {
+        return vec![];
+    }
+    let metrics = json!({"nonResourceURLs": ["/metrics"], "verbs": ["get"]});
+    let rewritten = encryption.rewrites.iter().map(|resource| {
+        let (plural, group) = resource.split_once('.').unwrap_or((resource, ""));
+        rule(group, &[plural], &[], &["list", "patch"])
+    });
+    std::iter::once(metrics).chain(rewritten).collect()
 }
 
 fn rule(group: &str, resources: &[&str], names: &[&str], verbs: &[&str]) -> Value {
@@ -178,7 +194,7 @@ fn role_binding(namespace: &str, name: &str, subjects: &[Value]) -> TargetObject
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cluster::Policy;
+    use crate::cluster::{EncryptionUse, Policy};
 
     fn cluster(policy: &str) -> Cluster {
         let spec = "{kubernetesVersion: v1.37.2, controlPlaneEndpoint: {host: api.demo.example}, \
@@ -196,6 +212,20 @@ mod tests {
             rule["verbs"] == json!(["approve"])
                 && rule["resourceNames"].as_array().is_some_and(|names| names.contains(&json!(KUBELET_CLIENT_SIGNER)))
         })
+    }
+
+    #[test]
+    fn objects_may_be_listed_and_written_only_while_they_are_written_anew() {
+        let rights = |configured, rewrites: &[&str]| {
+            let rewrites = rewrites.iter().map(|resource| (*resource).to_owned()).collect();
+            encryption_rules(&cluster("{}").with_encryption(EncryptionUse { configured, rewrites }))
+        };
+        assert_eq!(rights(false, &[]), Vec::<Value>::new());
+        let metrics = json!({"nonResourceURLs": ["/metrics"], "verbs": ["get"]});
+        assert_eq!(rights(true, &[]), [metrics.clone()]);
+        let of = |group: &str, plural: &str| json!({"apiGroups": [group], "resources": [plural], "verbs": ["list", "patch"]});
+        let expected = [metrics, of("", "secrets"), of("example.com", "widgets")];
+        assert_eq!(rights(true, &["secrets", "widgets.example.com"]), expected);
     }
 
     #[test]

@@ -3,18 +3,22 @@
 
 mod audit;
 mod authentication;
+mod encryption;
 mod pod_security;
 
 use keyplane_crds::{Argument, ClusterSpecSpec};
 
 use super::{FieldError, is_dns_name};
+use crate::encryption::Settings;
 
 const EXTRA_ARGS: &str = "spec.controlPlane.apiServer.extraArgs";
 
 /// The names of the volumes that these options need in the API server's pod.
-const VOLUMES: [&str; 4] = ["audit-config", "audit-log", "authentication-config", "admission-config"];
+const VOLUMES: [&str; 5] =
+    ["audit-config", "audit-log", "authentication-config", "admission-config", "encryption-config"];
 
-pub(super) fn refuse(spec: &ClusterSpecSpec) -> Result<(), FieldError> {
+/// Refuses them; gives back what is to be encrypted.
+pub(super) fn parse(spec: &ClusterSpecSpec) -> Result<Option<Settings>, FieldError> {
     let extra = &spec.control_plane.api_server.extra_args;
     if let Some(audit) = &spec.audit {
         audit::refuse(audit, extra)?;
@@ -25,19 +29,22 @@ pub(super) fn refuse(spec: &ClusterSpecSpec) -> Result<(), FieldError> {
     if let Some(pod_security) = &spec.pod_security {
         pod_security::refuse(pod_security, extra)?;
     }
-    if spec.audit.is_some() || spec.authentication.is_some() || spec.pod_security.is_some() {
+    let encryption = spec.encryption_at_rest.as_ref().map(|written| encryption::parse(written, extra)).transpose()?;
+    if spec.audit.is_some() || spec.authentication.is_some() || spec.pod_security.is_some() || encryption.is_some() {
         let volumes = &spec.control_plane.api_server.extra_volumes;
         if let Some(taken) = volumes.iter().find(|volume| VOLUMES.contains(&volume.name.as_str())) {
             return Err(FieldError::new(
                 "spec.controlPlane.apiServer.extraVolumes",
                 format!(
-                    "{} is a volume of spec.audit, spec.authentication or spec.podSecurity: choose another name",
+                    "{} is a volume of spec.audit, spec.authentication, spec.podSecurity or spec.encryptionAtRest: choose \
+                     another name",
                     taken.name
                 ),
             ));
         }
     }
-    refuse_proxy(spec)
+    refuse_proxy(spec)?;
+    Ok(encryption)
 }
 
 /// A proxy's URL, with a host and a port and nothing else: a password would be shown to everybody who reads the object.
@@ -98,6 +105,9 @@ controlPlane: {{nodes: [{{name: cp1, addresses: [10.0.0.11]}}]}}
             "authentication: {anonymous: {enabled: true}}",
             "authentication: {anonymous: {enabled: true, conditions: [{path: /livez}, {path: /readyz}]}}",
             "podSecurity: {enforce: restricted, version: v1.36, exemptions: {namespaces: [monitoring], runtimeClasses: [gvisor.example]}}",
+            "encryptionAtRest: {}",
+            "encryptionAtRest: {provider: aesgcm, rotationPeriod: 168h, resources: [secrets, events, widgets.stable.example.com]}",
+            "encryptionAtRest: {provider: aescbc, keepRetiredKeys: 0s}",
             "users: [{name: jane, groups: [ops, 'kubeadm:cluster-admins'], validity: 24h}]",
             "access: {proxyURL: 'http://bastion.example:3128'}",
             "access: {proxyURL: 'https://10.0.0.1:443'}",
@@ -167,6 +177,25 @@ controlPlane: {{nodes: [{{name: cp1, addresses: [10.0.0.11]}}]}}
             ("podSecurity: {exemptions: {namespaces: [a.b]}}".to_owned(), "spec.podSecurity.exemptions.namespaces"),
             ("podSecurity: {exemptions: {usernames: ['']}}".to_owned(), "spec.podSecurity.exemptions.usernames"),
             ("podSecurity: {exemptions: {runtimeClasses: [A]}}".to_owned(), "spec.podSecurity.exemptions.runtimeClasses"),
+            (flag("encryptionAtRest: {}", "encryption-provider-config"), super::EXTRA_ARGS),
+            (flag("encryptionAtRest: {}", "encryption-provider-config-automatic-reload"), super::EXTRA_ARGS),
+            (
+                "encryptionAtRest: {}\ncontrolPlane: {nodes: [{name: cp1, addresses: [10.0.0.11]}], apiServer: {extraVolumes: [{name: encryption-config, hostPath: /a, mountPath: /a}]}}".to_owned(),
+                "spec.controlPlane.apiServer.extraVolumes",
+            ),
+            ("encryptionAtRest: {provider: aesgcm}".to_owned(), "spec.encryptionAtRest.provider"),
+            ("encryptionAtRest: {resources: []}".to_owned(), "spec.encryptionAtRest.resources"),
+            ("encryptionAtRest: {resources: ['*.*']}".to_owned(), "spec.encryptionAtRest.resources"),
+            ("encryptionAtRest: {resources: [Secret]}".to_owned(), "spec.encryptionAtRest.resources"),
+            ("encryptionAtRest: {resources: [secrets.]}".to_owned(), "spec.encryptionAtRest.resources"),
+            ("encryptionAtRest: {resources: [widgets.-a.example]}".to_owned(), "spec.encryptionAtRest.resources"),
+            ("encryptionAtRest: {resources: [secrets, secrets]}".to_owned(), "spec.encryptionAtRest.resources"),
+            ("encryptionAtRest: {resources: [events.events.k8s.io]}".to_owned(), "spec.encryptionAtRest.resources"),
+            ("encryptionAtRest: {resources: [deployments.extensions]}".to_owned(), "spec.encryptionAtRest.resources"),
+            ("encryptionAtRest: {resources: [serviceipallocations]}".to_owned(), "spec.encryptionAtRest.resources"),
+            ("encryptionAtRest: {rotationPeriod: 23h}".to_owned(), "spec.encryptionAtRest.rotationPeriod"),
+            ("encryptionAtRest: {rotationPeriod: soon}".to_owned(), "spec.encryptionAtRest.rotationPeriod"),
+            ("encryptionAtRest: {keepRetiredKeys: 7d}".to_owned(), "spec.encryptionAtRest.keepRetiredKeys"),
             ("users: [{name: Jane}]".to_owned(), "spec.users[].name"),
             ("users: [{name: jane.doe}]".to_owned(), "spec.users[].name"),
             ("users: [{name: jane}, {name: jane}]".to_owned(), "spec.users"),
@@ -177,14 +206,14 @@ controlPlane: {{nodes: [{{name: cp1, addresses: [10.0.0.11]}}]}}
             ("access: {proxyURL: 'bastion.example:3128'}".to_owned(), "spec.access.proxyURL"),
             ("access: {proxyURL: 'ftp://bastion.example:3128'}".to_owned(), "spec.access.proxyURL"),
             ("access: {proxyURL: 'http://bastion.example'}".to_owned(), "spec.access.proxyURL"),
-            ("access: {proxyURL: 'http://me:secret@bastion.example:3128'}".to_owned(), "spec.access.proxyURL"),
+            ("access: {proxyURL: 'http://me:hunter2@bastion.example:3128'}".to_owned(), "spec.access.proxyURL"),
             ("access: {proxyURL: 'http://bastion.example:3128/path'}".to_owned(), "spec.access.proxyURL"),
             ("access: {proxyURL: 'http://bastion.example:0'}".to_owned(), "spec.access.proxyURL"),
         ] {
             // The second controlPlane of a document takes the place of the first.
             let (told, message) = field_of(&bad);
             assert_eq!(told, expected, "{bad}: {message}");
-            assert!(!message.contains("secret"), "{message}");
+            assert!(!message.contains("hunter2"), "{message}");
         }
     }
 

@@ -9,12 +9,14 @@
 mod addons;
 mod credentials;
 mod dial;
+mod encryption;
 mod etcd;
 mod given_secrets;
 mod listing;
 mod machines;
 mod nodes;
 mod preparation;
+mod rewriting;
 mod rotation;
 mod serving;
 mod session;
@@ -38,6 +40,7 @@ use tokio::sync::{Notify, mpsc, watch};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use crate::cluster::{Cluster, Version};
+use crate::encryption::Work;
 use crate::join::{Pool, state};
 use crate::kube::events::Events;
 use crate::metrics::Metrics;
@@ -65,6 +68,8 @@ pub struct Brief {
     pub workers: Vec<Pool>,
     /// Pools that are being deleted, whose tokens are to be revoked.
     pub leaving: Vec<String>,
+    /// What is to be done about encryption at rest; nothing while nothing changes.
+    pub encryption: Option<Work>,
     /// The ClusterSpec, for Events.
     pub reference: ObjectReference,
 }
@@ -219,6 +224,11 @@ impl Targets {
             findings: findings.clone(),
             management: self.management.clone(),
         };
+        let at_rest = encryption::AtRest {
+            briefs: brief_receiver.clone(),
+            findings: findings.clone(),
+            management: self.management.clone(),
+        };
         let given_secrets = given_secrets::watch(brief_receiver.clone(), findings.clone(), self.management.clone());
         let session = session::Session {
             briefs: brief_receiver,
@@ -232,10 +242,11 @@ impl Targets {
         };
         let token = stop.clone();
         tokio::spawn(async move {
-            let all = futures::future::join4(
+            let all = futures::future::join5(
                 Box::pin(session.run()),
                 Box::pin(membership.run()),
                 Box::pin(probes.run()),
+                Box::pin(at_rest.run()),
                 Box::pin(given_secrets),
             );
             token.run_until_cancelled(all).await;

@@ -6,6 +6,7 @@
 
 mod audit;
 mod authentication;
+mod encryption;
 mod events;
 mod pod_security;
 
@@ -16,6 +17,7 @@ use crate::checksum::checksum;
 use crate::cluster::Cluster;
 
 pub use audit::WEBHOOK_KUBECONFIG;
+pub use encryption::encryption_configuration;
 
 /// Annotation on the API server's static pod: the SHA-256 of what it reads only when it starts. The kubelet starts a
 /// static pod anew when its manifest changes.
@@ -33,7 +35,10 @@ struct ApiServerOption {
 
 fn of(cluster: &Cluster) -> impl Iterator<Item = ApiServerOption> {
     let etcd = events::option(cluster);
-    [audit::option(cluster), authentication::option(cluster), pod_security::option(cluster), etcd].into_iter().flatten()
+    let encryption = encryption::option(cluster);
+    [audit::option(cluster), authentication::option(cluster), pod_security::option(cluster), etcd, encryption]
+        .into_iter()
+        .flatten()
 }
 
 /// Their files on a control-plane machine that aren't secret.
