@@ -25,7 +25,7 @@ use crate::controllers::{Context, certificate_policy, cluster_spec, issued, node
 use crate::kube::causes;
 use crate::kube::events::Events;
 use crate::metrics::Metrics;
-use crate::{expiration, explain, images, render, yaml};
+use crate::{expiration, explain, images, node, render, yaml};
 
 /// How long work under way may take after a signal. Below the 30 s that Kubernetes gives a Pod by default.
 const SHUTDOWN_GRACE: Duration = Duration::from_secs(20);
@@ -56,6 +56,10 @@ pub fn main(arguments: Arguments) -> ExitCode {
                 Mode::Approver => one_thread(),
             };
             threads.and_then(|runtime| runtime.block_on(run(arguments))).map(|()| ExitCode::SUCCESS)
+        }
+        Command::Node(arguments) => {
+            start_log(arguments.log_format);
+            one_thread().and_then(|runtime| runtime.block_on(node::run(*arguments))).map(|()| ExitCode::SUCCESS)
         }
         Command::Certs { command: CertsCommand::CheckExpiration(arguments) } => threads()
             .and_then(|runtime| {

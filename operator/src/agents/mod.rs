@@ -3,6 +3,7 @@
 
 mod facts;
 pub mod machines;
+pub mod names;
 mod report;
 
 pub use facts::AgentFacts;

@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use k8s_openapi::jiff::Timestamp;
 use x509_parser::certificate::X509Certificate;
-use x509_parser::extensions::GeneralName;
+use x509_parser::extensions::{GeneralName, ParsedExtension};
 use x509_parser::pem::Pem;
 use x509_parser::prelude::FromDer;
 
@@ -100,6 +100,19 @@ pub fn certificates_in(what: &str, pem: &str) -> Result<Vec<CertificateFacts>, P
 pub fn first_certificate(what: &str, pem: &str) -> Result<CertificateFacts, PkiError> {
     let mut certificates = certificates_in(what, pem)?;
     Ok(certificates.swap_remove(0))
+}
+
+/// The identifier of the key that signed a certificate, in lower-case hexadecimal, if the certificate names it.
+#[must_use]
+pub fn authority_key_id(facts: &CertificateFacts) -> Option<String> {
+    let (_, certificate) = X509Certificate::from_der(&facts.der).ok()?;
+    certificate.extensions().iter().find_map(|extension| match extension.parsed_extension() {
+        ParsedExtension::AuthorityKeyIdentifier(identifier) => {
+            let bytes = identifier.key_identifier.as_ref()?.0;
+            Some(bytes.iter().map(|byte| format!("{byte:02x}")).collect::<Vec<_>>().concat())
+        }
+        _ => None,
+    })
 }
 
 fn subject(certificate: &X509Certificate<'_>) -> Option<Subject> {
