@@ -25,6 +25,8 @@ impl Machine {
     /// When there is no such Secret, or the agent does not start.
     pub fn start_agent(&self, management: &Kubectl, cluster: &str) -> Result<Process> {
         self.put_agent()?;
+        // The agent brings containerd's configuration, and a containerd that is started anew then needs the lab's too.
+        self.put_containerd_settings()?;
         let name = format!("{cluster}-{}-agent-bootstrap", self.name());
         let secret = eventually("Secret for the agent", PATIENCE, || {
             let secret = management.json(&["get", "secret", &name, "--namespace", "default"])?;
