@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     Access, Addons, Audit, Authentication, ControlPlane, ControlPlaneEndpoint, EncryptionAtRest, Etcd, Images, Network,
-    NodeStatus, PodSecurity, RegistryMirror, Rotate, RotationStatus, Scale, User,
+    NodeAgent, NodeStatus, PodSecurity, RegistryMirror, Rotate, RotationStatus, Scale, User,
 };
 
 /// One target cluster, whose keys and control-plane configuration Keyplane holds.
@@ -152,6 +152,10 @@ pub struct ClusterSpecSpec {
     /// certificates approved by the default rules.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub certificate_policy_ref: Option<LocalReference>,
+
+    /// Agents on the machines, which carry the machines' files to them. Not set means that people carry them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub node_agent: Option<NodeAgent>,
 
     /// What is to be made anew, once for each value.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -21,6 +21,7 @@ mod etcd;
 mod kubelet_policy;
 mod maintenance_window;
 mod network;
+mod node_agent;
 mod node_pool;
 mod node_status;
 mod pod_security;
@@ -55,6 +56,7 @@ pub use kubelet_policy::{
 };
 pub use maintenance_window::{MaintenanceWindow, Weekday};
 pub use network::Network;
+pub use node_agent::NodeAgent;
 pub use node_pool::{
     Machine, MachineSelector, MachineState, MachineStatus, NodePool, NodePoolRole, NodePoolSpec, NodePoolStatus,
 };

@@ -16,6 +16,7 @@ use crate::process::{MARK, Process};
 use crate::wait::eventually;
 use crate::{cgroup, command, network};
 
+mod agent;
 mod node;
 mod service;
 mod store;

@@ -156,6 +156,12 @@ impl Management {
         format!("https://127.0.0.1:{}", self.port)
     }
 
+    /// The API server's address as machines of the lab reach it: what `spec.nodeAgent.managementServer` is to be.
+    #[must_use]
+    pub fn server_for_machines(&self) -> String {
+        format!("https://{}:{}", self.site.subnet.address(1), self.port)
+    }
+
     /// The API server's process.
     #[must_use]
     pub fn api_server_pid(&self) -> u32 {
@@ -179,7 +185,7 @@ impl Management {
     /// # Errors
     /// When the chart can't be rendered, or the certificate or a binding can't be made.
     pub fn add_keyplane(&self, name: &str) -> Result<Kubectl> {
-        let rendered = Helm::new(&self.site.parts)?.template("default", &[])?;
+        let rendered = Helm::new(&self.site.parts)?.template("default", &["nodeAgents=true"])?;
         self.add_user_with(name, &rendered)
     }
 
@@ -322,7 +328,8 @@ fn start_api_server(files: &Files, etcd_port: u16, port: u16, serving: Serving) 
     let mut server = files.site.parts.command("kube-apiserver");
     server
         .arg(format!("--etcd-servers=http://127.0.0.1:{etcd_port}"))
-        .arg("--bind-address=127.0.0.1")
+        // Machines reach it at the lab's own address.
+        .arg("--bind-address=0.0.0.0")
         .arg(format!("--secure-port={port}"))
         .arg(format!("--advertise-address={}", files.site.subnet.address(1)))
         .arg("--service-cluster-ip-range=10.96.0.0/16")

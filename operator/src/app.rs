@@ -21,11 +21,11 @@ use crate::admin::{self, Role, Roles};
 use crate::args::{Arguments, CertsCommand, Command, CsrCommand, LogFormat, Mode, RunArguments};
 use crate::controllers::own_cluster::OwnCluster;
 use crate::controllers::target::Targets;
-use crate::controllers::{Context, certificate_policy, cluster_spec, issued, node_pool};
+use crate::controllers::{Context, agents, certificate_policy, cluster_spec, issued, node_pool};
 use crate::kube::causes;
 use crate::kube::events::Events;
 use crate::metrics::Metrics;
-use crate::{expiration, explain, images, render, yaml};
+use crate::{expiration, explain, images, node, render, yaml};
 
 /// How long work under way may take after a signal. Below the 30 s that Kubernetes gives a Pod by default.
 const SHUTDOWN_GRACE: Duration = Duration::from_secs(20);
@@ -56,6 +56,10 @@ pub fn main(arguments: Arguments) -> ExitCode {
                 Mode::Approver => one_thread(),
             };
             threads.and_then(|runtime| runtime.block_on(run(arguments))).map(|()| ExitCode::SUCCESS)
+        }
+        Command::Node(arguments) => {
+            start_log(arguments.log_format);
+            one_thread().and_then(|runtime| runtime.block_on(node::run(*arguments))).map(|()| ExitCode::SUCCESS)
         }
         Command::Certs { command: CertsCommand::CheckExpiration(arguments) } => threads()
             .and_then(|runtime| {
@@ -263,6 +267,7 @@ async fn operate(
     let targets = Arc::new(targets);
     let (pools, node_pools) = node_pool::controller(client.clone(), concurrency);
     let (watch_issued, issued_kubeconfigs) = issued::watch(client.clone());
+    let (watch_agents, agents) = agents::watch(client.clone(), Arc::clone(&targets));
     let context = Context {
         client: client.clone(),
         events,
@@ -271,21 +276,24 @@ async fn operate(
         node_pools: node_pools.clone(),
         certificate_policies: certificate_policies.clone(),
         issued_kubeconfigs: issued_kubeconfigs.clone(),
+        agents: agents.clone(),
     };
     let of_pools = context.clone();
     let clusters = async {
         // A ClusterSpec that is worked on before its policy and pools are known would be refused or judged wrongly.
-        let known = futures::future::join3(
+        let known = futures::future::join4(
             certificate_policies.wait_until_ready(),
             node_pools.wait_until_ready(),
             issued_kubeconfigs.wait_until_ready(),
+            agents.wait_until_ready(),
         );
-        if let Some((Ok(()), Ok(()), true)) = stop.run_until_cancelled(known).await {
+        if let Some((Ok(()), Ok(()), true, true)) = stop.run_until_cancelled(known).await {
             cluster_spec::run(context, concurrency, triggers, stop.clone().cancelled_owned()).await;
         }
     };
     let pools = node_pool::run(pools, of_pools, pool_triggers, stop.clone().cancelled_owned());
-    futures::future::join3(pools, stop.run_until_cancelled(watch_issued), clusters).await;
+    let watches = futures::future::join(watch_issued, Box::pin(watch_agents));
+    futures::future::join3(pools, stop.run_until_cancelled(watches), clusters).await;
     targets.stop_all();
 }
 

@@ -6,6 +6,8 @@ use std::path::PathBuf;
 use clap::{ArgGroup, Args, Parser, Subcommand, ValueEnum};
 use k8s_openapi::jiff::Timestamp;
 
+use crate::node::settings::FileSettings;
+
 /// Holds the keys of other clusters' control planes.
 ///
 /// A platform engineer applies a ClusterSpec; Keyplane writes, as Secrets and ConfigMaps, what kubeadm would have put
@@ -36,6 +38,12 @@ pub enum Command {
     /// Reads ClusterSpecs, and needs no cluster. spec.imageRepository and spec.images are honoured; Flannel's two images come
     /// from its own registry unless spec.images names others.
     Images(ImagesArguments),
+    /// Carry a machine's files from the management cluster to the machine, on which this runs.
+    ///
+    /// Watches the machine's Secret and ConfigMap and nothing else. Changed files are written in one step each, with their
+    /// mode and owner; static pods follow by themselves, and what reads its files only at its start is restarted, one after
+    /// the other, waiting until it is well. What the machine holds is reported in the machine's Lease. Runs as root.
+    Node(Box<NodeArguments>),
     /// Look at the certificates of the clusters.
     Certs {
         /// What to do.
@@ -48,6 +56,99 @@ pub enum Command {
         #[command(subcommand)]
         command: CsrCommand,
     },
+}
+
+/// `keyplane node`
+#[derive(Debug, Args)]
+#[command(
+    after_help = "The settings and the first credential are in the Secret CLUSTER-NODE-agent-bootstrap beside the ClusterSpec,\n\
+    with an index.json of their paths, once spec.nodeAgent is set.\n\n\
+    Examples:\n  keyplane node\n  keyplane node --once\n  \
+    kubectl get secret demo-cp1-pki -o yaml >secret.yaml; kubectl get configmap demo-cp1-config -o yaml >config.yaml\n  \
+    keyplane node --from secret.yaml --from config.yaml   # on a machine that does not reach the management cluster"
+)]
+pub struct NodeArguments {
+    /// The file with the settings: managementServer, certificateAuthority (a path), token (a path), namespace, cluster,
+    /// node. Flags win over it. Not set means /etc/keyplane/node.yaml, if that is there.
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<String>,
+
+    /// The URL of the management cluster's API server, such as https://management.example:6443.
+    #[arg(long, value_name = "URL")]
+    pub management_server: Option<String>,
+
+    /// The file with the certificates that it is verified with. Not set means /etc/keyplane/ca.crt.
+    #[arg(long, value_name = "FILE")]
+    pub certificate_authority: Option<String>,
+
+    /// The file with the token, which the agent renews. Not set means /etc/keyplane/token.
+    #[arg(long, value_name = "FILE")]
+    pub token: Option<String>,
+
+    /// The ClusterSpec's namespace.
+    #[arg(long)]
+    pub namespace: Option<String>,
+
+    /// The ClusterSpec's name.
+    #[arg(long)]
+    pub cluster: Option<String>,
+
+    /// The name that the ClusterSpec or NodePool gives this machine.
+    #[arg(long, value_name = "NAME")]
+    pub node_name: Option<String>,
+
+    /// Carry, restart, report, and end. Exit status 1 if something could not be done.
+    #[arg(long)]
+    pub once: bool,
+
+    /// Take the Secret or the ConfigMap from a file, and carry it once without any management cluster. Nothing is
+    /// reported. May be given several times.
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["config", "once"])]
+    pub from: Vec<PathBuf>,
+
+    /// The shell's command that restarts the kubelet.
+    #[arg(long, value_name = "COMMAND", default_value = "systemctl daemon-reload && systemctl restart kubelet")]
+    pub kubelet_restart_command: String,
+
+    /// The shell's command that restarts another unit of the layout Systemd, and fails if the unit does not run then;
+    /// {unit} stands for its name.
+    #[arg(
+        long,
+        value_name = "COMMAND",
+        default_value = "systemctl daemon-reload && systemctl restart {unit} && sleep 5 && systemctl is-active --quiet {unit}"
+    )]
+    pub unit_restart_command: String,
+
+    /// Where the kubelet says that it is well: its healthzBindAddress and healthzPort.
+    #[arg(long, value_name = "HOST:PORT", default_value = "127.0.0.1:10248")]
+    pub kubelet_health: String,
+
+    /// Write files and restart nothing, for example while an image is made.
+    #[arg(long)]
+    pub no_restarts: bool,
+
+    /// The directory that stands for the machine's /.
+    #[arg(long, value_name = "DIR", default_value = "/")]
+    pub root: PathBuf,
+
+    /// How the log is written. Its level comes from `RUST_LOG`.
+    #[arg(long, env = "KEYPLANE_LOG_FORMAT", value_enum, default_value_t = LogFormat::Text)]
+    pub log_format: LogFormat,
+}
+
+impl NodeArguments {
+    /// The settings among the flags.
+    #[must_use]
+    pub fn settings(&self) -> FileSettings {
+        FileSettings {
+            management_server: self.management_server.clone(),
+            certificate_authority: self.certificate_authority.clone(),
+            token: self.token.clone(),
+            namespace: self.namespace.clone(),
+            cluster: self.cluster.clone(),
+            node: self.node_name.clone(),
+        }
+    }
 }
 
 /// `keyplane certs`

@@ -20,6 +20,7 @@ pub mod kube;
 pub mod kubeconfig;
 pub mod manifests;
 pub mod metrics;
+pub mod node;
 pub mod pki;
 pub mod plan;
 pub mod preparation;

@@ -46,6 +46,15 @@ const CONTAINERD_DROP_IN: &str = r#"version = 3
   bin_dirs = ["/usr/lib/cni", "/opt/cni/bin"]
 "#;
 
+/// Runs the kubelet, and again where it is to be restarted.
+const KUBELET_SUPERVISOR: &str = include_str!("kubelet.sh");
+
+/// Restarts the kubelet of a machine, where there is no systemctl.
+const RESTART_KUBELET_SCRIPT: &str = include_str!("restart_kubelet.sh");
+
+/// Where that is on a machine.
+pub const RESTART_KUBELET: &str = "/usr/local/sbin/restart-kubelet";
+
 /// The kubelet settings that this lab needs on every machine, as a partial `KubeletConfiguration` for a `ClusterSpec`'s
 /// `spec.controlPlane.kubelet` or for kubeadm. They are the same for all machines: what differs (the cgroup root) is a
 /// flag that [`Machine::start_kubelet`] adds.
@@ -200,7 +209,12 @@ impl Machine {
     /// As [`Machine::start_kubelet`].
     pub fn start_kubelet_of(&mut self, parts: &Parts) -> Result<()> {
         self.read_file("/var/lib/kubelet/config.yaml").context("the kubelet has no configuration")?;
+        self.put_file(RESTART_KUBELET, RESTART_KUBELET_SCRIPT.as_bytes(), 0o755)?;
         let mut line: Vec<String> = [
+            "sh",
+            "-c",
+            KUBELET_SUPERVISOR,
+            "kubelet-supervisor",
             &parts.program_on_machine("kubelet"),
             "--bootstrap-kubeconfig=/etc/kubernetes/bootstrap-kubelet.conf",
             "--kubeconfig=/etc/kubernetes/kubelet.conf",
@@ -208,13 +222,6 @@ impl Machine {
         ]
         .map(str::to_owned)
         .to_vec();
-        for (file, variable) in [
-            ("/var/lib/kubelet/kubeadm-flags.env", "KUBELET_KUBEADM_ARGS"),
-            ("/etc/default/kubelet", "KUBELET_EXTRA_ARGS"),
-        ] {
-            let text = self.read_file(file).unwrap_or_default();
-            line.extend(flags_of(&String::from_utf8_lossy(&text), variable));
-        }
         line.extend(self.lab_kubelet_flags());
         self.kubelet = Some(self.spawn("kubelet", &line)?);
         Ok(())
@@ -247,25 +254,5 @@ impl Machine {
     #[must_use]
     pub fn kubelet_log(&self) -> Option<PathBuf> {
         self.kubelet.as_ref().map(|kubelet: &Process| kubelet.log().to_owned())
-    }
-}
-
-/// The flags in a line `VARIABLE="--a=b --c=d"` of an environment file, as systemd would split them.
-fn flags_of(text: &str, variable: &str) -> Vec<String> {
-    let value = text.lines().find_map(|line| line.trim().strip_prefix(variable)?.strip_prefix('='));
-    let value = value.unwrap_or_default().trim().trim_matches(['"', '\'']);
-    value.split_whitespace().map(str::to_owned).collect()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn flags_are_read_as_systemd_reads_them() {
-        let text = "# flags\nKUBELET_KUBEADM_ARGS=\"--node-ip=10.0.0.1 --v=2\"\n";
-        assert_eq!(flags_of(text, "KUBELET_KUBEADM_ARGS"), ["--node-ip=10.0.0.1", "--v=2"]);
-        assert_eq!(flags_of("", "KUBELET_KUBEADM_ARGS"), Vec::<String>::new());
-        assert_eq!(flags_of("KUBELET_EXTRA_ARGS=\n", "KUBELET_EXTRA_ARGS"), Vec::<String>::new());
     }
 }

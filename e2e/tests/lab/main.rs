@@ -2,6 +2,7 @@
 
 mod addons;
 mod admission;
+mod agent;
 mod approver;
 mod chart;
 mod csr;

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
 
-use super::AgentFacts;
+use super::{AgentFacts, names};
 use crate::cluster::Cluster;
 use crate::plan::Observed;
 use crate::plan::objects::{
@@ -85,7 +85,7 @@ fn agent<'a>(observed: &'a Observed, node: &str) -> Option<&'a AgentFacts> {
 fn hears(cluster: &Cluster, node: &str, agent: &AgentFacts, now: Timestamp) -> Result<(), String> {
     if agent.is_silent(now) {
         let since = agent.heard.map(|heard| format!(" since {heard}")).unwrap_or_default();
-        let lease = lease(&cluster.name, node);
+        let lease = names::lease(&cluster.name, node);
         return Err(format!(
             "{node}: its agent has not reported{since}: start keyplane-node there; if its credential has ended, delete \
              Lease {lease} and carry the new one of its bootstrap Secret to the machine"
@@ -100,12 +100,6 @@ fn hears(cluster: &Cluster, node: &str, agent: &AgentFacts, now: Timestamp) -> R
         }
         None => Ok(()),
     }
-}
-
-/// The Lease of a machine's agent.
-#[must_use]
-pub fn lease(cluster: &str, node: &str) -> String {
-    format!("{cluster}-{node}")
 }
 
 fn says_no_error(node: &str, agent: &AgentFacts) -> Result<(), String> {

@@ -6,6 +6,7 @@
 
 mod addons;
 mod maintenance;
+mod node_agent;
 mod options;
 mod policy;
 mod rotate;
@@ -166,6 +167,7 @@ impl Cluster {
         settings::refuse_name(name)?;
         settings::refuse_settings(spec)?;
         let encryption = options::parse(spec)?;
+        node_agent::refuse(spec)?;
         let users = users::parse_users(spec)?;
         let version = Version::parse(&spec.kubernetes_version)?;
         let endpoint = parse_endpoint(spec)?;

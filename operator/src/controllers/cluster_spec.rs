@@ -182,18 +182,19 @@ async fn one_pass((namespace, name): &(String, String), context: &Context) -> Re
         }
     };
     let status = found.status.clone().unwrap_or_default();
-    let mut observed = observe::gather(&context.client, &cluster, status, &context.issued_kubeconfigs).await?;
+    let mut observed = observe::gather(context, &cluster, status).await?;
     let encryption = encryption_use(&cluster, &observed);
     let cluster = cluster.with_encryption(encryption);
     observed.target = context.targets.facts(namespace, name);
     observed.at_once = found.annotations().get(ROLLOUT_ANNOTATION).is_some_and(|value| value == AT_ONCE);
     let reference = unversioned(&found);
     let blockers = act(&cluster, &mut observed, &reference, now, context).await?;
+    let agents = context.agents.keep(&cluster, &pools(&cluster, context), &reference, now, context).await;
     if let Some(brief) = brief(&cluster, &observed, reference, context) {
         observed.target = context.targets.ensure(brief);
     }
     let status = status::report(&cluster, &observed, &blockers, found.metadata.generation, now);
-    let next = next_check(&cluster, &observed, &status, &blockers, now);
+    let next = next_check(&cluster, &observed, &status, &blockers, now).min(agents);
     report(&found, status, context).await?;
     Ok(Action::requeue(next))
 }

@@ -54,6 +54,7 @@ pub(super) async fn handle(found: &ClusterSpec, context: &Context) -> Result<Opt
             updated.map_err(Error::api("writing the status"))?;
             return Ok(Some(Action::await_change()));
         }
+        context.agents.remove_all(&namespace, &name, context).await?;
         delete_all::<Secret>(&namespace, &name, context).await?;
         delete_all::<ConfigMap>(&namespace, &name, context).await?;
     }

@@ -1,5 +1,6 @@
 //! The controllers: one file per watched kind, each of which observes, plans, acts and reports.
 
+pub mod agents;
 pub mod certificate_policy;
 pub mod cluster_spec;
 mod deletion;
@@ -28,6 +29,7 @@ use serde::de::DeserializeOwned;
 use crate::kube::events::Events;
 use crate::kube::{backoff, causes};
 use crate::metrics::Metrics;
+use agents::Agents;
 use issued::IssuedKubeconfigs;
 use target::Targets;
 
@@ -57,6 +59,8 @@ pub struct Context {
     pub certificate_policies: Store<DeserializeGuard<CertificatePolicy>>,
     /// The kubeconfigs of users, as the watch knows them.
     pub issued_kubeconfigs: IssuedKubeconfigs,
+    /// The agents of the machines, as the watches know them.
+    pub agents: Agents,
 }
 
 /// How every controller is set up.

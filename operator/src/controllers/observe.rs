@@ -5,21 +5,16 @@ use std::collections::BTreeSet;
 use futures::future::try_join_all;
 use k8s_openapi::api::core::v1::{ConfigMap, Secret};
 use keyplane_crds::ClusterSpecStatus;
-use kube::{Api, Client};
+use kube::Api;
 
-use super::Error;
-use super::issued::IssuedKubeconfigs;
+use super::{Context, Error};
 use crate::cluster::Cluster;
 use crate::plan::{Observed, departed, objects};
 
 /// Gathers the cluster's Secrets and ConfigMaps, what is left of nodes that have gone, and the Secrets of others that it
 /// refers to.
-pub(super) async fn gather(
-    client: &Client,
-    cluster: &Cluster,
-    status: ClusterSpecStatus,
-    issued: &IssuedKubeconfigs,
-) -> Result<Observed, Error> {
+pub(super) async fn gather(context: &Context, cluster: &Cluster, status: ClusterSpecStatus) -> Result<Observed, Error> {
+    let (client, issued) = (&context.client, &context.issued_kubeconfigs);
     let departed = departed(cluster, &status);
     let departed_config_maps = departed.iter().map(|node| objects::node_config_map(&cluster.name, node));
     let secrets: Api<Secret> = Api::namespaced(client.clone(), &cluster.namespace);
@@ -44,7 +39,11 @@ pub(super) async fn gather(
         }
     }));
     let (secrets, config_maps) = futures::future::try_join(secrets, config_maps).await?;
+    // Agents that are not known yet would seem to be none.
+    context.agents.known(cluster).await;
     Ok(Observed {
+        agents: context.agents.facts(cluster),
+        workers: context.agents.workers(cluster),
         secrets: secrets.into_iter().flatten().collect(),
         config_maps: config_maps.into_iter().flatten().collect(),
         status,

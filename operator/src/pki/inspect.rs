@@ -136,6 +136,19 @@ fn subject_key_id(certificate: &X509Certificate<'_>) -> Option<String> {
     })
 }
 
+/// The identifier of the key that signed a certificate, in lower-case hexadecimal, if the certificate names it.
+#[must_use]
+pub fn authority_key_id(facts: &CertificateFacts) -> Option<String> {
+    let (_, certificate) = X509Certificate::from_der(&facts.der).ok()?;
+    certificate.extensions().iter().find_map(|extension| match extension.parsed_extension() {
+        ParsedExtension::AuthorityKeyIdentifier(identifier) => {
+            let bytes = identifier.key_identifier.as_ref()?.0;
+            Some(bytes.iter().map(|byte| format!("{byte:02x}")).collect::<Vec<_>>().concat())
+        }
+        _ => None,
+    })
+}
+
 fn subject(certificate: &X509Certificate<'_>) -> Option<Subject> {
     let mut names = certificate.subject().iter_common_name();
     let common_name = names.next()?.as_str().ok()?.to_owned();

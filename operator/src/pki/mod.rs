@@ -12,12 +12,14 @@ pub mod inventory;
 mod key;
 pub mod places;
 pub mod renewal;
+mod request;
 mod subject;
 
 pub use authority::{Authority, cross_sign, mint_authority};
 pub use certificate::{AlternativeName, CertificateOrder, ExtendedUsage, issue, valid_for};
-pub use inspect::{CertificateFacts, certificates_in, first_block, first_certificate};
+pub use inspect::{CertificateFacts, authority_key_id, certificates_in, first_block, first_certificate};
 pub use key::{PrivateKey, encryption_key};
+pub use request::request;
 pub use subject::Subject;
 
 /// Why something about keys and certificates could not be done. No variant carries key material.

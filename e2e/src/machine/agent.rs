@@ -1,0 +1,76 @@
+//! The agent on a machine: `keyplane node`, begun as an administrator would begin it.
+
+use std::fs;
+use std::path::PathBuf;
+
+use anyhow::{Context, Result};
+
+use super::Machine;
+use super::node::RESTART_KUBELET;
+use crate::carry::files;
+use crate::installation::PATIENCE;
+use crate::kubectl::Kubectl;
+use crate::operator;
+use crate::process::Process;
+use crate::wait::eventually;
+
+/// Where the binary is on a machine.
+const PROGRAM: &str = "/opt/keyplane/agent/keyplane";
+
+impl Machine {
+    /// Carries the machine's bootstrap Secret (which is there once `spec.nodeAgent` is set) from the namespace `default`
+    /// to the machine and starts the agent. Its log is `<machine>-agent.log` in the lab's folder.
+    ///
+    /// # Errors
+    /// When there is no such Secret, or the agent does not start.
+    pub fn start_agent(&self, management: &Kubectl, cluster: &str) -> Result<Process> {
+        self.put_agent()?;
+        // The agent brings containerd's configuration, and a containerd that is started anew then needs the lab's too.
+        self.put_containerd_settings()?;
+        let name = format!("{cluster}-{}-agent-bootstrap", self.name());
+        let secret = eventually("Secret for the agent", PATIENCE, || {
+            let secret = management.json(&["get", "secret", &name, "--namespace", "default"])?;
+            secret["data"]["token"].as_str().context("it has no token yet")?;
+            Ok(secret)
+        })?;
+        for file in files(&secret)? {
+            self.put_file(&file.path, &file.content, file.mode)?;
+        }
+        self.restart_agent()
+    }
+
+    /// Starts the agent again with what is on the machine.
+    ///
+    /// # Errors
+    /// When it does not start.
+    pub fn restart_agent(&self) -> Result<Process> {
+        self.spawn("agent", &[PROGRAM, "node", "--kubelet-restart-command", RESTART_KUBELET])
+    }
+
+    /// Runs `keyplane node` with further arguments to its end.
+    ///
+    /// # Errors
+    /// When it fails.
+    pub fn run_agent(&self, arguments: &[&str]) -> Result<String> {
+        self.put_agent()?;
+        self.run(&[&[PROGRAM, "node", "--kubelet-restart-command", RESTART_KUBELET], arguments].concat())
+    }
+
+    /// Where the agent logs to.
+    #[must_use]
+    pub fn agent_log(&self) -> PathBuf {
+        self.site.log(&format!("{}-agent", self.name()))
+    }
+
+    fn put_agent(&self) -> Result<()> {
+        let place = self.state.join(PROGRAM.trim_start_matches('/'));
+        if place.exists() {
+            return Ok(());
+        }
+        let binary = operator::binary()?;
+        fs::create_dir_all(place.parent().context("a program needs a folder")?)?;
+        // A link takes no room, where the lab's folder is on the same disk.
+        fs::hard_link(&binary, &place).or_else(|_| fs::copy(&binary, &place).map(drop))?;
+        Ok(())
+    }
+}

@@ -1,0 +1,257 @@
+//! Which certificates a kubelet needs from another authority, and whether what came is what was asked for.
+
+use aws_lc_rs::digest;
+use k8s_openapi::jiff::Timestamp;
+
+use crate::agents::LeafReport;
+use crate::pki::{
+    AlternativeName, CertificateFacts, PrivateKey, Subject, authority_key_id, certificates_in, first_certificate,
+};
+
+/// Annotation on a machine's ConfigMap: the SHA-256, in lower-case hexadecimal, of the authority's certificate (DER) that
+/// the kubelet's certificates are to come from.
+pub const KUBELET_AUTHORITY_ANNOTATION: &str = "keyplane.io/kubelet-authority";
+
+/// Where the kubelet keeps its pairs.
+const DIRECTORY: &str = "/var/lib/kubelet/pki";
+
+/// One of the kubelet's two certificates.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// With which it goes to the API server.
+    Client,
+    /// Which it presents.
+    Server,
+}
+
+impl Kind {
+    /// Both. The client's comes first: with it the other is asked for.
+    pub const ALL: [Self; 2] = [Self::Client, Self::Server];
+
+    /// How the kubelet's certificate store names it.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Client => "kubelet-client",
+            Self::Server => "kubelet-server",
+        }
+    }
+
+    /// The link to the pair that is in use.
+    #[must_use]
+    pub fn link(self) -> String {
+        format!("{DIRECTORY}/{}-current.pem", self.name())
+    }
+
+    /// The file of a pair that is stored at that time, as the kubelet's certificate store names it.
+    #[must_use]
+    pub fn file(self, now: Timestamp) -> String {
+        format!("{DIRECTORY}/{}-{}.pem", self.name(), now.strftime("%Y-%m-%d-%H-%M-%S"))
+    }
+
+    /// Who signs it.
+    #[must_use]
+    pub const fn signer(self) -> &'static str {
+        match self {
+            Self::Client => "kubernetes.io/kube-apiserver-client-kubelet",
+            Self::Server => "kubernetes.io/kubelet-serving",
+        }
+    }
+
+    /// What it is for, as a kubelet with an ECDSA key asks.
+    #[must_use]
+    pub fn usages(self) -> Vec<String> {
+        let usage = match self {
+            Self::Client => "client auth",
+            Self::Server => "server auth",
+        };
+        vec!["digital signature".to_owned(), usage.to_owned()]
+    }
+}
+
+/// The authority of that SHA-256 in a bundle.
+///
+/// # Errors
+/// If the bundle has none such.
+pub fn authority(bundle: &str, sha256: &str) -> Result<CertificateFacts, String> {
+    let hex = |facts: &CertificateFacts| {
+        let sum = digest::digest(&digest::SHA256, &facts.der);
+        sum.as_ref().iter().map(|byte| format!("{byte:02x}")).collect::<Vec<_>>().concat()
+    };
+    let all = certificates_in("the machine's ca.crt", bundle).map_err(|error| error.to_string())?;
+    let told = || "the authority for the kubelet's certificates is not in the machine's ca.crt yet".to_owned();
+    all.into_iter().find(|facts| hex(facts) == sha256.to_lowercase()).ok_or_else(told)
+}
+
+/// What is to be asked for.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Order {
+    /// Which of the two.
+    pub kind: Kind,
+    /// Whose.
+    pub subject: Subject,
+    /// Its names.
+    pub names: Vec<AlternativeName>,
+}
+
+/// What to ask for in place of a pair that is in use; nothing if it is the authority's already.
+///
+/// # Errors
+/// If it is no certificate of this machine.
+pub fn order(kind: Kind, node: &str, current: &str, authority: &CertificateFacts) -> Result<Option<Order>, String> {
+    let link = kind.link();
+    let facts = first_certificate(&link, &certificate_part(current)).map_err(|error| error.to_string())?;
+    if facts.is_signed_by(authority) {
+        return Ok(None);
+    }
+    let subject =
+        Subject { common_name: format!("system:node:{node}"), organizations: vec!["system:nodes".to_owned()] };
+    if facts.subject.as_ref() != Some(&subject) {
+        return Err(format!("{link} is not a certificate of system:node:{node}"));
+    }
+    let names = match kind {
+        Kind::Client => vec![],
+        Kind::Server => facts.alternative_names.ok_or_else(|| format!("{link} has a name of an unknown kind"))?,
+    };
+    Ok(Some(Order { kind, subject, names }))
+}
+
+/// Whether what was issued is what was asked for.
+///
+/// # Errors
+/// What it is instead.
+pub fn check(order: &Order, issued: &str, key: &PrivateKey, authority: &CertificateFacts) -> Result<(), String> {
+    let what = order.kind.name();
+    let facts = first_certificate(what, issued).map_err(|error| error.to_string())?;
+    if facts.subject_public_key_info != key.subject_public_key_info() {
+        return Err(format!("the new certificate {what} is of another key"));
+    }
+    if facts.subject.as_ref() != Some(&order.subject) {
+        return Err(format!("the new certificate {what} is somebody else's"));
+    }
+    let mut names = order.names.clone();
+    names.sort();
+    if order.kind == Kind::Server && facts.alternative_names.as_ref() != Some(&names) {
+        return Err(format!("the new certificate {what} has other names than were asked for"));
+    }
+    if !facts.is_signed_by(authority) {
+        return Err(format!("the cluster signs {what} with another authority still"));
+    }
+    Ok(())
+}
+
+/// The certificates of a file that holds a key too.
+fn certificate_part(pair: &str) -> String {
+    let blocks = pem::parse_many(pair).unwrap_or_default();
+    let certificates: Vec<_> = blocks.into_iter().filter(|block| block.tag() == "CERTIFICATE").collect();
+    pem::encode_many_config(&certificates, pem::EncodeConfig::new().set_line_ending(pem::LineEnding::LF))
+}
+
+/// What an agent reports of a pair; nothing if there is none.
+#[must_use]
+pub fn report(pair: &str) -> Option<LeafReport> {
+    let facts = first_certificate("it", &certificate_part(pair)).ok()?;
+    let authority_key_id = authority_key_id(&facts);
+    Some(LeafReport { issuer: facts.issuer, authority_key_id, serial: facts.serial, not_after: facts.not_after })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use keyplane_crds::KeyAlgorithm;
+
+    use super::*;
+    use crate::pki::{Authority, CertificateOrder, ExtendedUsage, issue, mint_authority};
+
+    fn now() -> Timestamp {
+        "2026-11-23T12:00:00Z".parse().unwrap()
+    }
+
+    fn minted() -> Authority {
+        mint_authority("kubernetes", KeyAlgorithm::EcdsaP256, now(), now() + Duration::from_hours(10)).unwrap()
+    }
+
+    fn subject(name: &str) -> Subject {
+        Subject { common_name: name.to_owned(), organizations: vec!["system:nodes".to_owned()] }
+    }
+
+    fn leaf(authority: &Authority, name: &str, names: &[&str], key: &PrivateKey) -> String {
+        let order = CertificateOrder {
+            subject: subject(name),
+            alternative_names: names.iter().map(|name| AlternativeName::parse(name)).collect(),
+            extended_usages: vec![ExtendedUsage::ServerAuth],
+            not_before: now(),
+            not_after: now() + Duration::from_hours(1),
+        };
+        issue(&order, key, authority).unwrap()
+    }
+
+    fn key() -> PrivateKey {
+        PrivateKey::generate(KeyAlgorithm::EcdsaP256).unwrap()
+    }
+
+    fn sha256(authority: &Authority) -> String {
+        let sum = digest::digest(&digest::SHA256, &authority.facts().der);
+        sum.as_ref().iter().map(|byte| format!("{byte:02x}")).collect()
+    }
+
+    #[test]
+    fn the_authority_is_found_in_the_bundle_by_its_fingerprint() {
+        let (old, new) = (minted(), minted());
+        let bundle = format!("{}{}", old.certificate_pem(), new.certificate_pem());
+        assert_eq!(authority(&bundle, &sha256(&new)).unwrap(), *new.facts());
+        assert!(authority(old.certificate_pem(), &sha256(&new)).unwrap_err().contains("not in the machine's ca.crt"));
+    }
+
+    #[test]
+    fn asks_for_the_same_names_from_the_other_authority_and_only_then() {
+        let (old, new, key) = (minted(), minted(), key());
+        // As the kubelet's store has it: both in one file.
+        let pair = format!("{}{}", leaf(&old, "system:node:w1", &["w1", "10.0.0.9"], &key), key.pem());
+        assert_eq!(order(Kind::Server, "w1", &pair, old.facts()), Ok(None));
+        let asked = order(Kind::Server, "w1", &pair, new.facts()).unwrap().unwrap();
+        assert_eq!(asked.names, [AlternativeName::parse("w1"), AlternativeName::parse("10.0.0.9")]);
+        assert_eq!(order(Kind::Client, "w1", &pair, new.facts()).unwrap().unwrap().names, []);
+        assert!(
+            order(Kind::Client, "w2", &pair, new.facts()).unwrap_err().contains("not a certificate of system:node:w2")
+        );
+        assert!(order(Kind::Client, "w1", "", new.facts()).is_err());
+    }
+
+    #[test]
+    fn takes_only_what_was_asked_for() {
+        let (old, new, key) = (minted(), minted(), key());
+        let asked =
+            Order { kind: Kind::Server, subject: subject("system:node:w1"), names: vec![AlternativeName::parse("w1")] };
+        let judge = |issued: &str| check(&asked, issued, &key, new.facts());
+        assert_eq!(judge(&leaf(&new, "system:node:w1", &["w1"], &key)), Ok(()));
+        for (issued, words) in [
+            (leaf(&old, "system:node:w1", &["w1"], &key), "another authority still"),
+            (leaf(&new, "system:node:w1", &["w1"], &self::key()), "another key"),
+            (leaf(&new, "system:node:w2", &["w1"], &key), "somebody else's"),
+            (leaf(&new, "system:node:w1", &["w2"], &key), "other names"),
+            (String::new(), "no certificate"),
+        ] {
+            let told = judge(&issued).unwrap_err();
+            assert!(told.contains(words), "{told}");
+        }
+    }
+
+    #[test]
+    fn a_pair_is_reported_without_its_key() {
+        let (authority, key) = (minted(), key());
+        let pair = format!("{}{}", leaf(&authority, "system:node:w1", &["w1"], &key), key.pem());
+        let report = report(&pair).unwrap();
+        assert_eq!(report.issuer, "kubernetes");
+        assert_eq!(report.authority_key_id.as_deref().map(str::len), Some(40));
+        assert!(!serde_json::to_string(&report).unwrap().contains("PRIVATE"));
+        assert_eq!(self::report("nothing"), None);
+    }
+
+    #[test]
+    fn pairs_are_named_as_the_kubelet_names_them() {
+        assert_eq!(Kind::Client.file(now()), "/var/lib/kubelet/pki/kubelet-client-2026-11-23-12-00-00.pem");
+        assert_eq!(Kind::Server.link(), "/var/lib/kubelet/pki/kubelet-server-current.pem");
+    }
+}

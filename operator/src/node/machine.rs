@@ -1,0 +1,190 @@
+//! One pass: carry, restart, and say how it went.
+
+use std::collections::BTreeMap;
+
+use k8s_openapi::jiff::Timestamp;
+
+use super::carry::{Carried, carry};
+use super::files::Root;
+use super::index::MachineFile;
+use super::leaves::{self, Kind};
+use super::management::Fetched;
+use super::own_kubeconfig::{KUBELET_KUBECONFIGS, with_authorities};
+use super::process::{self, Process};
+use super::restart::{Commands, Notes, restart_due};
+use super::units;
+use crate::agents::{CredentialKind, KubeletReport, NodeReport};
+
+/// The bundles that a kubelet verifies its clients with, in both layouts: the machine's `ca.crt`.
+const BUNDLES: [&str; 2] = ["/etc/kubernetes/pki/ca.crt", "/var/lib/kubelet/ca.crt"];
+
+/// So long an error may be in a report, in characters: an annotation has room for all of them.
+const LONGEST_ERROR: usize = 300;
+
+/// The machine.
+pub struct Machine {
+    /// Its files.
+    pub root: Root,
+    /// How its units are restarted.
+    pub commands: Commands,
+    notes: Notes,
+    fetched: Fetched,
+    carried: Carried,
+    trouble: Vec<String>,
+    changed: Option<Timestamp>,
+    /// What a person has to do, by path.
+    pending: BTreeMap<String, String>,
+    kubelet: Option<(Process, Option<Timestamp>)>,
+}
+
+impl Machine {
+    /// As it was left.
+    #[must_use]
+    pub fn new(root: Root, commands: Commands) -> Self {
+        let notes = Notes::load(&root);
+        Self {
+            root,
+            commands,
+            notes,
+            fetched: Fetched::default(),
+            carried: Carried::default(),
+            trouble: vec![],
+            changed: None,
+            pending: BTreeMap::new(),
+            kubelet: None,
+        }
+    }
+
+    /// Brings the machine to what was fetched.
+    pub async fn bring(&mut self, fetched: Fetched, now: Timestamp) {
+        self.fetched = fetched;
+        self.trouble.clear();
+        if let Err(problem) = self.note_what_runs() {
+            self.trouble.push(problem);
+            return;
+        }
+        self.carried = carry(&self.root, &self.fetched.objects);
+        let mut changed = self.carried.changed.clone();
+        match self.follow_bundle() {
+            Ok(path) => changed.extend(path),
+            Err(problem) => self.trouble.push(problem),
+        }
+        if !changed.is_empty() {
+            self.changed = Timestamp::from_second(now.as_second()).ok();
+            tracing::info!(files = changed.join(" "), "wrote");
+        }
+        for path in &self.carried.replaced {
+            if let Some(cure) = units::by_hand(path) {
+                self.pending.insert(path.clone(), format!("{path} has changed: {cure}"));
+            }
+        }
+        // What is half there is not started.
+        if self.carried.errors.is_empty() {
+            self.restart().await;
+        }
+    }
+
+    fn note_what_runs(&mut self) -> Result<(), String> {
+        let states = self.fetched.objects.unit_states(&self.root).map_err(|error| error.to_string())?;
+        self.notes.begin(&states, &self.root)
+    }
+
+    /// Restarts what was started with other files.
+    pub async fn restart(&mut self) {
+        let states = match self.fetched.objects.unit_states(&self.root) {
+            Ok(states) => states,
+            Err(error) => return self.trouble.push(error.to_string()),
+        };
+        if let Err(problem) = restart_due(&mut self.notes, &states, &self.commands, &self.root).await {
+            tracing::warn!(problem, "a unit is not well");
+            self.trouble.push(problem);
+        }
+    }
+
+    /// Has the kubelet restarted next, also by an agent that takes this one's place.
+    ///
+    /// # Errors
+    /// If it can't be noted.
+    pub fn want_kubelet(&mut self) -> Result<(), String> {
+        self.notes.want_kubelet(&self.root)
+    }
+
+    /// The machine's bundle, if its objects have one.
+    #[must_use]
+    pub fn bundle(&self) -> Option<String> {
+        let objects = [&self.fetched.objects.secret, &self.fetched.objects.config];
+        let files = objects.into_iter().flatten().flat_map(|wanted| &wanted.files);
+        let bundle = files.filter(|file| BUNDLES.contains(&file.path.as_str())).map(|file| &file.content).next();
+        String::from_utf8(bundle?.clone()).ok()
+    }
+
+    /// The fingerprint of the authority that the kubelet's certificates are to come from.
+    #[must_use]
+    pub fn kubelet_authority(&self) -> Option<String> {
+        self.fetched.kubelet_authority.clone()
+    }
+
+    /// A kubelet that joined with a token has written its own kubeconfig, with the authorities of that day.
+    fn follow_bundle(&self) -> Result<Option<String>, String> {
+        let Some(bundle) = self.bundle() else { return Ok(None) };
+        let objects = [&self.fetched.objects.secret, &self.fetched.objects.config];
+        let is_ours = |path: &str| {
+            objects.iter().copied().flatten().flat_map(|wanted| &wanted.files).any(|file| file.path == path)
+        };
+        for path in KUBELET_KUBECONFIGS.into_iter().filter(|path| !is_ours(path)) {
+            let found = self.root.read(path).map_err(|error| format!("{path}: {error}"))?;
+            let Some(content) = found.and_then(|found| with_authorities(&found, &bundle)) else { continue };
+            let (user, group) = ("root".to_owned(), "root".to_owned());
+            let file = MachineFile { path: path.to_owned(), mode: 0o600, user, group, content };
+            self.root.write(&file).map_err(|error| format!("{path}: {error}"))?;
+            return Ok(Some(path.to_owned()));
+        }
+        Ok(None)
+    }
+
+    /// Looks whether the files are still as they were written.
+    pub fn look(&mut self) {
+        self.carried.look_again(&self.root, &self.fetched.objects);
+    }
+
+    /// Whether it is worth trying again.
+    #[must_use]
+    pub fn is_well(&self) -> bool {
+        self.trouble.is_empty() && self.carried.errors.is_empty()
+    }
+
+    /// Everything to report.
+    #[must_use]
+    pub fn report(&mut self, credential: CredentialKind, more: Vec<String>, waits: Option<String>) -> NodeReport {
+        let errors = self.fetched.refused.iter().chain(&self.carried.errors).chain(&self.trouble).cloned().chain(more);
+        let errors = errors.map(|error| error.chars().take(LONGEST_ERROR).collect()).collect();
+        NodeReport {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            credential,
+            secret: self.carried.secret.clone(),
+            config: self.carried.config.clone(),
+            changed: self.changed,
+            errors,
+            waits: waits.into_iter().collect(),
+            pending: self.pending.values().cloned().collect(),
+            kubelet: self.kubelet(),
+        }
+    }
+
+    fn kubelet(&mut self) -> KubeletReport {
+        // The time of the boot moves with the clock: it is asked for once for each process.
+        let running = process::kubelet();
+        if self.kubelet.map(|(process, _)| process) != running {
+            self.kubelet = running.map(|process| (process, process.started()));
+        }
+        let leaf = |kind: Kind| {
+            let pair = self.root.read(&kind.link()).ok().flatten()?;
+            leaves::report(std::str::from_utf8(&pair).ok()?)
+        };
+        KubeletReport {
+            started: self.kubelet.and_then(|(_, started)| started),
+            client: leaf(Kind::Client),
+            server: leaf(Kind::Server),
+        }
+    }
+}

@@ -1,0 +1,211 @@
+//! `keyplane node`, as a process: whatever happens to it, each file is the old one or the new one.
+
+// Helpers of tests are no tests to clippy.
+#![allow(clippy::unwrap_used, clippy::panic)]
+
+mod common;
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::thread::sleep;
+use std::time::Duration;
+
+use common::{HARD_WAY, WORKERS, cluster, cluster_with_pool, settle};
+use k8s_openapi::api::core::v1::{ConfigMap, Secret};
+use keyplane::checksum::checksum;
+use keyplane::join::Pool;
+use keyplane::join::objects::worker_config;
+use keyplane::node::index::read;
+use keyplane::plan::Observed;
+use keyplane::plan::objects::CONTENT_CHECKSUM_ANNOTATION;
+use kube::ResourceExt;
+use serde_json::json;
+
+/// A machine in a directory, on which whoever runs the test is root.
+struct Site {
+    folder: tempfile::TempDir,
+}
+
+impl Site {
+    fn new() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let metadata = fs::metadata(folder.path()).unwrap();
+        fs::create_dir_all(folder.path().join("root/etc")).unwrap();
+        fs::write(folder.path().join("root/etc/passwd"), format!("root:x:{}:", metadata.uid())).unwrap();
+        fs::write(folder.path().join("root/etc/group"), format!("root:x:{}:", metadata.gid())).unwrap();
+        Self { folder }
+    }
+
+    fn root(&self) -> PathBuf {
+        self.folder.path().join("root")
+    }
+
+    /// The agent with both objects.
+    fn agent(&self, objects: &[(&str, String)]) -> Command {
+        let mut agent = Command::new(env!("CARGO_BIN_EXE_keyplane"));
+        agent.args(["node", "--no-restarts", "--root"]).arg(self.root());
+        for (name, text) in objects {
+            let path = self.folder.path().join(name);
+            fs::write(&path, text).unwrap();
+            agent.arg("--from").arg(path);
+        }
+        agent.stdout(Stdio::null()).stderr(Stdio::piped());
+        agent
+    }
+}
+
+const FILES: usize = 12;
+
+/// Where the files of the Secret and of the ConfigMap are.
+fn paths(kind: &str) -> Vec<String> {
+    let directory = if kind == "Secret" { "/etc/kubernetes/pki" } else { "/etc/kubernetes/manifests" };
+    (0..FILES).map(|number| format!("{directory}/{number}.yaml")).collect()
+}
+
+/// Long enough that it is not written at once.
+fn content(round: usize, path: &str) -> String {
+    format!("{round} {path}\n").repeat(4000)
+}
+
+/// An object of that round, as its text.
+fn object(kind: &str, round: usize) -> String {
+    let entry = |path: &String| {
+        let key = path.replace('/', "-");
+        json!({"key": key, "path": path, "mode": "0600", "owner": "root:root"})
+    };
+    let index: Vec<_> = paths(kind).iter().map(entry).collect();
+    let mut data = BTreeMap::from([("index.json".to_owned(), json!(index).to_string())]);
+    data.extend(paths(kind).iter().map(|path| (path.replace('/', "-"), content(round, path))));
+    let sum = checksum(data.iter().map(|(key, text)| (key.as_str(), text.as_bytes())));
+    let metadata = json!({"name": "x", "annotations": {CONTENT_CHECKSUM_ANNOTATION: sum}});
+    let data: BTreeMap<_, _> = data
+        .into_iter()
+        .map(|(key, text)| {
+            let bytes = k8s_openapi::ByteString(text.clone().into_bytes());
+            (key, if kind == "Secret" { json!(bytes) } else { json!(text) })
+        })
+        .collect();
+    json!({"apiVersion": "v1", "kind": kind, "metadata": metadata, "data": data}).to_string()
+}
+
+/// The round of which each file is; nothing where there is none yet.
+fn rounds(root: &Path) -> Vec<Option<usize>> {
+    let all = [paths("Secret"), paths("ConfigMap")].concat();
+    all.iter()
+        .map(|path| {
+            let place = root.join(path.trim_start_matches('/'));
+            let text = fs::read_to_string(&place).ok()?;
+            let round: usize = text.split(' ').next().unwrap().parse().unwrap();
+            assert!(text == content(round, path), "{path} is half written: {} bytes", text.len());
+            assert_eq!(fs::metadata(&place).unwrap().permissions().mode() & 0o7777, 0o600, "{path}");
+            Some(round)
+        })
+        .collect()
+}
+
+#[test]
+fn an_agent_that_is_killed_leaves_each_file_old_or_new_and_the_next_one_completes() {
+    const ROUNDS: usize = 24;
+    let site = Site::new();
+    let (mut mixed, mut killed) = (0, 0);
+    for round in 1..=ROUNDS {
+        let objects = [("secret.json", object("Secret", round)), ("config.json", object("ConfigMap", round))];
+        let before = rounds(&site.root());
+        let mut agent = site.agent(&objects).spawn().unwrap();
+        // From before it begins until after it has ended, in small steps.
+        sleep(Duration::from_millis(u64::try_from(round).unwrap() * 6));
+        agent.kill().unwrap();
+        killed += usize::from(!agent.wait().unwrap().success());
+        let after = rounds(&site.root());
+        for (before, after) in before.iter().zip(&after) {
+            assert!(after == before || *after == Some(round), "{before:?} became {after:?} in round {round}");
+        }
+        mixed += usize::from(after.contains(&Some(round)) && after.iter().any(|found| *found != Some(round)));
+        // Files take their places in the order in which they are needed: static pods come last.
+        let new = |found: &Option<usize>| *found == Some(round);
+        let (keys, manifests) = after.split_at(FILES);
+        assert!(!manifests.iter().any(new) || keys.iter().all(new), "a static pod came before its keys: {after:?}");
+        if round % 4 == 0 {
+            let done = site.agent(&objects).output().unwrap();
+            assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
+            assert!(rounds(&site.root()).iter().all(new));
+            for directory in ["pki", "manifests"] {
+                let left = fs::read_dir(site.root().join("etc/kubernetes").join(directory)).unwrap().count();
+                assert_eq!(left, FILES, "something was left in {directory}");
+            }
+        }
+    }
+    assert!(killed > 5, "only {killed} agents were killed before their end, {mixed} of them between two files");
+}
+
+#[test]
+fn what_is_refused_changes_nothing_and_files_that_are_right_are_not_touched() {
+    let site = Site::new();
+    let objects = [("secret.json", object("Secret", 1)), ("config.json", object("ConfigMap", 1))];
+    assert!(site.agent(&objects).status().unwrap().success());
+    let place = site.root().join("etc/kubernetes/pki/0.yaml");
+    let inode = fs::metadata(&place).unwrap().ino();
+    assert!(site.agent(&objects).status().unwrap().success());
+    assert_eq!(fs::metadata(&place).unwrap().ino(), inode, "it was written again");
+    // A mode that somebody has changed is put right.
+    fs::set_permissions(&place, fs::Permissions::from_mode(0o644)).unwrap();
+    assert!(site.agent(&objects).status().unwrap().success());
+    assert_eq!(fs::metadata(&place).unwrap().mode() & 0o7777, 0o600);
+
+    let forged = object("ConfigMap", 2).replace("/etc/kubernetes/manifests", "/etc/kubernetes/../x");
+    let done = site.agent(&[("config.json", forged)]).output().unwrap();
+    let told = String::from_utf8_lossy(&done.stderr).into_owned();
+    assert!(!done.status.success() && told.contains("by hand"), "{told}");
+    assert!(rounds(&site.root()).iter().all(|round| *round == Some(1)));
+    // An object that is not there takes no file away.
+    assert!(site.agent(&[("config.json", object("ConfigMap", 2))]).status().unwrap().success());
+    let after = rounds(&site.root());
+    assert!(
+        after[..FILES].iter().all(|round| *round == Some(1)) && after[FILES..].iter().all(|round| *round == Some(2))
+    );
+}
+
+/// What an agent makes of a Secret and a ConfigMap of Keyplane's.
+fn is_taken(name: &str, secret: Option<&Secret>, config_map: Option<&ConfigMap>) -> usize {
+    let mut files = 0;
+    if let Some(secret) = secret {
+        let data = secret.data.iter().flatten().map(|(key, bytes)| (key.clone(), bytes.0.clone())).collect();
+        files += read(name, secret.annotations(), &data).unwrap_or_else(|error| panic!("{error}")).files.len();
+    }
+    if let Some(config_map) = config_map {
+        let data =
+            config_map.data.iter().flatten().map(|(key, text)| (key.clone(), text.clone().into_bytes())).collect();
+        files += read(name, config_map.annotations(), &data).unwrap_or_else(|error| panic!("{error}")).files.len();
+    }
+    files
+}
+
+/// A server with files for the options of the API server, and a mirror.
+const OPTIONS: &str = "
+kubernetesVersion: v1.37.2
+controlPlaneEndpoint: {host: api.demo.example}
+controlPlane: {nodes: [{name: cp1, addresses: [10.0.0.11]}]}
+audit: {policy: {apiVersion: audit.k8s.io/v1, kind: Policy, rules: [{level: Metadata}]}}
+podSecurity: {enforce: baseline}
+registryMirrors: [{registry: 'registry.example:5000', endpoints: ['https://mirror.example']}]
+";
+
+#[test]
+fn an_agent_takes_everything_that_keyplane_writes_for_a_machine() {
+    for cluster in [cluster(OPTIONS), cluster_with_pool(HARD_WAY, WORKERS)] {
+        let mut observed = Observed::default();
+        assert!(settle(&cluster, &mut observed).blockers.is_empty());
+        for node in cluster.machines() {
+            let secret = observed.secrets.get(&format!("demo-{}-pki", node.name));
+            let config_map = observed.config_maps.get(&format!("demo-{}-config", node.name));
+            assert!(is_taken(&node.name, secret, config_map) >= 4, "{}", node.name);
+        }
+        let pool = serde_saphyr::from_str(WORKERS).unwrap();
+        let pool = Pool::parse("workers", &pool, &cluster).unwrap().unwrap();
+        let worker = worker_config(&cluster, &pool, &pool.machines[0], "CA", None, None);
+        assert!(is_taken("worker", None, Some(&worker)) > 5);
+    }
+}
