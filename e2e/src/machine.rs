@@ -40,6 +40,19 @@ pub struct MachineOptions {
     pub extra_addresses: Vec<String>,
 }
 
+/// A file to be put on a machine.
+#[derive(Clone, Copy, Debug)]
+pub struct StagedFile<'a> {
+    /// Where it belongs.
+    pub path: &'a str,
+    /// What is in it.
+    pub content: &'a [u8],
+    /// Its permissions.
+    pub mode: u32,
+    /// Its owner if that isn't root, as `chown` wants it.
+    pub owner: Option<&'a str>,
+}
+
 /// A running machine. It ends with its lab, or by [`Machine::destroy`].
 #[derive(Debug)]
 pub struct Machine {
@@ -185,6 +198,29 @@ impl Machine {
         fs::write(&partial, content).with_context(what)?;
         fs::set_permissions(&partial, Permissions::from_mode(mode)).with_context(what)?;
         fs::rename(&partial, &place).with_context(what)
+    }
+
+    /// Writes files of which some belong together, such as a certificate and its key: all are beside their places before
+    /// the first takes its own, so that the time in which only some of them are new is as short as renaming them.
+    ///
+    /// # Errors
+    /// When a path is not absolute or the file system refuses.
+    pub fn put_files(&self, files: &[StagedFile<'_>]) -> Result<()> {
+        let mut staged = Vec::new();
+        for StagedFile { path, content, mode, owner } in files {
+            let (folder, name) = path.rsplit_once('/').with_context(|| format!("{path} is not absolute"))?;
+            let beside = format!("{folder}/.{name}.staged");
+            self.put_file(&beside, content, *mode)?;
+            if let Some(owner) = owner {
+                self.run(&["chown", owner, &beside])?;
+            }
+            staged.push((self.seen_from_host(&beside)?, self.seen_from_host(path)?));
+        }
+        for (beside, place) in staged {
+            let what = || format!("cannot write {} on machine {}", place.display(), self.name);
+            fs::rename(&beside, &place).with_context(what)?;
+        }
+        Ok(())
     }
 
     /// The content of a file on the machine.

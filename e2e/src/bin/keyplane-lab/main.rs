@@ -6,11 +6,13 @@ mod tour;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use anyhow::Result;
 use clap::{Args, Parser, Subcommand};
 use keyplane_e2e::bench::{self, raw};
 use keyplane_e2e::image::Profile;
+use keyplane_e2e::rotation_lab::{self, Size};
 use keyplane_e2e::sweep::{self, Which};
 use keyplane_e2e::{Parts, image, interrupt, preflight, smoke};
 
@@ -40,6 +42,16 @@ enum Action {
     /// Builds a whole cluster (three control-plane machines, a worker, add-ons), tries what its owner tries first, loses a
     /// machine and tries again; prints each step with what it saw.
     Smoke,
+    /// Rotates everything on three control-plane machines and two workers under a load that must not fail; prints a line
+    /// for each phase, and last `N requests, N failed`.
+    Rotation {
+        /// How many seconds pass after new files are on the machines: components look at some every five minutes.
+        #[arg(long, default_value_t = 330)]
+        settle: u64,
+        /// One control-plane machine and one worker, which shows less and takes less.
+        #[arg(long)]
+        small: bool,
+    },
     /// Measures how fast Keyplane approves kubelets' requests and what that costs, beside a raw client and an approver in
     /// Go. Takes minutes; build with --release.
     BenchApprover(BenchArguments),
@@ -96,6 +108,7 @@ fn act(action: &Action) -> Result<ExitCode> {
         Action::Demo { detach, file } => demo::run(file, *detach)?,
         Action::DemoDown => demo::down()?,
         Action::Smoke => return smoke(),
+        Action::Rotation { settle, small } => return rotation(Duration::from_secs(*settle), *small),
         Action::BenchApprover(arguments) => bench_approver(arguments)?,
         Action::ApproveEverything => raw::run()?,
         Action::Down { all } => down(if *all { Which::All } else { Which::Dead })?,
@@ -118,6 +131,19 @@ fn smoke() -> Result<ExitCode> {
     interrupt::check()?;
     say(&report.summary());
     Ok(if report.failures().is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+fn rotation(settle: Duration, small: bool) -> Result<ExitCode> {
+    interrupt::listen()?;
+    let size = if small { Size::small() } else { Size::whole() };
+    let progress = Progress::begin();
+    let (tally, outcome) = rotation_lab::run(&size, settle, &|what| progress.step(what))?;
+    say(&format!("\n{}\n{}", tally.table(), tally.told_failures()));
+    if let Err(error) = &outcome {
+        say(&format!("the rotation did not get to its end: {error:#}\n"));
+    }
+    say(&tally.summary());
+    Ok(if outcome.is_ok() && tally.total().failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
 fn bench_approver(arguments: &BenchArguments) -> Result<()> {
