@@ -28,7 +28,7 @@ import (
 
 const (
 	// How often each of the two clients asks.
-	pause = 500 * time.Millisecond
+	pause = time.Second
 	// How many pauses lie between two lines with the counts.
 	countEvery = 4
 	// An answer that takes longer than this is none.
@@ -68,7 +68,7 @@ func ask(ctx context.Context) error {
 		requests++
 		if err != nil {
 			failed++
-			fmt.Printf("FAILED %s: %v\n", who, err)
+			fmt.Printf("FAILED %d %s: %v\n", failed, who, err)
 		}
 	}
 	for turn := 0; ctx.Err() == nil; turn++ {

@@ -3,7 +3,9 @@
 use std::time::Duration;
 
 use anyhow::{Result, bail};
+use http::Method;
 use hyper::body::Bytes;
+use serde_json::Value;
 use tokio::time::sleep;
 
 use super::connection::{Access, Answer, Connection};
@@ -14,6 +16,24 @@ const RETRIES: u32 = 10;
 
 /// The longest time that a `Retry-After` is heeded: the API server says 5 s while it shuts down, and 1 s when busy.
 const LONGEST_RETRY: Duration = Duration::from_secs(5);
+
+/// A request that can be sent more than once.
+struct Question<'a> {
+    method: Method,
+    path: &'a str,
+    headers: &'a [(&'a str, &'a str)],
+    body: Bytes,
+}
+
+impl<'a> Question<'a> {
+    fn get(path: &'a str) -> Self {
+        Self { method: Method::GET, path, headers: &[], body: Bytes::new() }
+    }
+
+    async fn ask(&self, connection: &mut Connection) -> Result<Answer> {
+        connection.send(self.method.clone(), self.path, self.headers, self.body.clone()).await
+    }
+}
 
 /// A client that keeps its connection for some requests.
 pub struct Asking {
@@ -41,22 +61,55 @@ impl Asking {
 
     /// Asks once, counts that, and gives back the body of a success.
     pub async fn get(&mut self, path: &str) -> Option<Bytes> {
-        match self.asked(path).await {
+        let answer = self.answer(&Question::get(path)).await;
+        self.count(path, answer)
+    }
+
+    /// Like [`Asking::get`]; an answer that `judge` refuses counts as a failure too.
+    pub async fn get_judged(&mut self, path: &str, judge: impl FnOnce(&Bytes) -> Result<()>) -> Option<Bytes> {
+        let answer = self.answer(&Question::get(path)).await;
+        self.count(path, answer.and_then(|body| judge(&body).map(|()| body)))
+    }
+
+    /// Writes once and counts that. It always connects anew: a write whose answer is lost is not to be sent again, so
+    /// that nobody could tell a connection that was closed while idle from a failure.
+    pub async fn merge(&mut self, path: &str, patch: &Value) -> Option<Bytes> {
+        self.connection = None;
+        let question = Question {
+            method: Method::PATCH,
+            path,
+            headers: &[("Content-Type", "application/merge-patch+json")],
+            body: patch.to_string().into(),
+        };
+        let answer = self.answer(&question).await;
+        self.count(path, answer)
+    }
+
+    /// The body of a success, without counting anything but what is sent again.
+    ///
+    /// # Errors
+    /// When there is none.
+    pub async fn uncounted(&mut self, path: &str) -> Result<Bytes> {
+        self.answer(&Question::get(path)).await
+    }
+
+    fn count(&mut self, path: &str, answer: Result<Bytes>) -> Option<Bytes> {
+        match answer {
             Ok(body) => {
                 self.tally.answered(self.client);
                 Some(body)
             }
             Err(error) => {
                 self.connection = None;
-                self.tally.failed(self.client, &format!("GET {path}: {error:#}"));
+                self.tally.failed(self.client, &format!("{path}: {error:#}"));
                 None
             }
         }
     }
 
-    async fn asked(&mut self, path: &str) -> Result<Bytes> {
+    async fn answer(&mut self, question: &Question<'_>) -> Result<Bytes> {
         for _ in 0..=RETRIES {
-            let answer = self.exchanged(path).await?;
+            let answer = self.exchanged(question).await?;
             match answer.retry_after {
                 Some(seconds) if answer.status == 429 || answer.status.is_server_error() => {
                     self.tally.again(self.client);
@@ -72,9 +125,9 @@ impl Asking {
     /// A GET for which no answer came on a connection that was used before is sent again on a new one, as Go's
     /// `net/http` does: the server may close an idle connection just when it is used. On a new connection there is no
     /// such excuse.
-    async fn exchanged(&mut self, path: &str) -> Result<Answer> {
+    async fn exchanged(&mut self, question: &Question<'_>) -> Result<Answer> {
         if let Some(mut connection) = self.kept() {
-            match connection.get(path).await {
+            match question.ask(&mut connection).await {
                 Ok(answer) => {
                     self.connection = Some(connection);
                     return Ok(answer);
@@ -83,7 +136,7 @@ impl Asking {
             }
         }
         let mut connection = (self.access)().connect().await?;
-        let answer = connection.get(path).await?;
+        let answer = question.ask(&mut connection).await?;
         self.connection = Some(connection);
         Ok(answer)
     }

@@ -135,17 +135,17 @@ impl Connection {
     /// # Errors
     /// When no answer comes; any status is an answer.
     pub async fn get(&mut self, path: &str) -> Result<Answer> {
-        self.send(Method::GET, path, "", Bytes::new()).await
+        self.send(Method::GET, path, &[], Bytes::new()).await
     }
 
-    /// Any request with a body.
+    /// Any request, with these headers and this body.
     ///
     /// # Errors
     /// When no answer comes.
-    pub async fn send(&mut self, method: Method, path: &str, content_type: &str, body: Bytes) -> Result<Answer> {
+    pub async fn send(&mut self, method: Method, path: &str, headers: &[(&str, &str)], body: Bytes) -> Result<Answer> {
         let mut request = Request::builder().method(method.clone()).uri(path).header("Host", &self.host);
-        if !content_type.is_empty() {
-            request = request.header("Content-Type", content_type);
+        for (name, value) in headers {
+            request = request.header(*name, *value);
         }
         let what = || format!("{method} {path}");
         let request = request.header("Accept", "application/json").body(Full::new(body)).with_context(what)?;

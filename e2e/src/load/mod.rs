@@ -7,34 +7,70 @@
 //! new. Every client connects anew in each phase, with what the cluster's owner has at that moment, so that no old
 //! connection hides that a new one would be refused.
 
+mod aggregated;
 mod api;
 mod asking;
+mod beat;
+mod cluster;
 pub mod connection;
+pub mod credentials;
+mod etcd;
+mod in_cluster;
 pub mod kubeconfig;
+mod spoken;
+mod streams;
 pub mod tally;
+mod watch;
+pub mod workload;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::{self, JoinHandle};
 
 use anyhow::{Context, Result};
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::{Client, Config};
 use tokio::runtime::{Builder, Runtime};
+use tokio::sync::Mutex;
 
+use self::in_cluster::Reader;
 use self::kubeconfig::OwnersKubeconfig;
 pub use self::tally::Tally;
 use crate::kubectl::Kubectl;
-use crate::rotation_lab::Scene;
+use crate::rotation_lab::{Scene, SharedMachine};
 
-/// All clients, at work until they are stopped.
+/// All clients, at work until they are stopped or dropped.
 pub struct Load {
+    subject: Subject,
+    threads: Vec<JoinHandle<()>>,
+    pods: Arc<Mutex<Reader>>,
+    runtime: Option<Runtime>,
+}
+
+/// What the clients that are threads know.
+#[derive(Clone)]
+struct Subject {
     tally: Tally,
-    runtime: Runtime,
+    lab: String,
+    /// kubectl as the cluster's owner; its file is kept up to date.
+    target: Kubectl,
+    control_plane: Vec<SharedMachine>,
+    over: Arc<AtomicBool>,
+}
+
+impl Subject {
+    fn is_over(&self) -> bool {
+        self.over.load(Ordering::Relaxed)
+    }
 }
 
 impl Load {
-    /// Starts the clients on a scene that is up, in the phase `phase`.
+    /// Puts what it needs into the cluster of a scene that is up, and starts the clients, in the phase `phase`.
     ///
     /// # Errors
     /// When something that they need can't be made.
     pub fn start(scene: &Scene, phase: &str) -> Result<Self> {
+        let pods = workload::start(scene.target(), scene.machines().count())?;
         let tally = Tally::begin(phase);
         let runtime = Builder::new_multi_thread().worker_threads(2).enable_all().build().context("no threads")?;
         let file = scene.target().kubeconfig().to_owned();
@@ -46,25 +82,69 @@ impl Load {
         for _ in 0..api::CLIENTS {
             runtime.spawn(api::run(kubeconfig.clone(), tally.clone()));
         }
-        Ok(Self { tally, runtime })
+        runtime.spawn(beat::run(kubeconfig.clone(), tally.clone()));
+        runtime.spawn(aggregated::run(kubeconfig.clone(), tally.clone()));
+        runtime.spawn(cluster::run(kubeconfig.clone(), tally.clone()));
+        let reader = Arc::new(Mutex::new(Reader::new(kubeconfig, &tally, pods.clone())));
+        runtime.spawn(in_cluster::run(Arc::clone(&reader)));
+
+        let subject = Subject {
+            tally,
+            lab: scene.lab().id().to_owned(),
+            target: scene.target().clone(),
+            control_plane: scene.control_plane().to_vec(),
+            over: Arc::default(),
+        };
+        let mut load = Self { subject, threads: vec![], pods: reader, runtime: Some(runtime) };
+        load.thread(watch::run);
+        load.thread(etcd::run);
+        for kind in [streams::Kind::Exec, streams::Kind::Logs] {
+            let pods = pods.clone();
+            load.thread(move |subject| streams::run(kind, subject, &pods));
+        }
+        Ok(load)
+    }
+
+    fn thread(&mut self, run: impl FnOnce(&Subject) + Send + 'static) {
+        let subject = self.subject.clone();
+        self.threads.push(thread::spawn(move || run(&subject)));
     }
 
     /// The counts.
     #[must_use]
     pub fn tally(&self) -> &Tally {
-        &self.tally
+        &self.subject.tally
     }
 
     /// From now on it is another phase: all clients connect anew.
     pub fn phase(&self, name: &str) {
-        self.tally.phase(name);
+        self.subject.tally.phase(name);
     }
 
     /// Ends all clients, and gives back what they counted.
     #[must_use]
-    pub fn stop(self) -> Tally {
-        self.runtime.shutdown_background();
-        self.tally
+    pub fn stop(mut self) -> Tally {
+        if let Some(runtime) = &self.runtime {
+            runtime.block_on(async { self.pods.lock().await.finish().await });
+        }
+        self.end();
+        self.subject.tally.clone()
+    }
+
+    fn end(&mut self) {
+        self.subject.over.store(true, Ordering::Relaxed);
+        if let Some(runtime) = self.runtime.take() {
+            runtime.shutdown_background();
+        }
+        for thread in self.threads.drain(..) {
+            let _ = thread.join();
+        }
+    }
+}
+
+impl Drop for Load {
+    fn drop(&mut self) {
+        self.end();
     }
 }
 

@@ -76,8 +76,9 @@ impl Scene {
     /// When something does not come up; what there is of it is then removed.
     pub fn set_up(size: &Size, tell: &dyn Fn(&str)) -> Result<Self> {
         let lab = Lab::start()?;
-        let images = image::for_whole_cluster(lab.parts())?;
-        let worker_images = image::for_worker(lab.parts())?;
+        let witness = image::witness(lab.parts())?;
+        let images = [image::for_whole_cluster(lab.parts())?, vec![witness.clone()]].concat();
+        let worker_images = [image::for_worker(lab.parts())?, vec![witness]].concat();
         let machines = |prefix: &str, count: u8| -> Result<Vec<_>> {
             (1..=count).map(|number| lab.machine(&format!("{prefix}{number}"))).collect()
         };
