@@ -17,6 +17,7 @@ use crate::wait::eventually;
 use crate::{cgroup, command, network};
 
 mod node;
+mod power;
 mod service;
 mod store;
 
@@ -59,6 +60,7 @@ pub struct Machine {
     site: Arc<Site>,
     name: String,
     host: u8,
+    extra_addresses: Vec<String>,
     init: Process,
     containerd: Option<Process>,
     kubelet: Option<Process>,
@@ -75,16 +77,12 @@ impl Machine {
             bail!("the machine {name} exists already");
         }
         fs::create_dir_all(&state).with_context(|| format!("cannot make {}", state.display()))?;
-        cgroup::make(&site.id, name)?;
-        let mut unshare = Command::new("unshare");
-        unshare.args(["--mount", "--uts", "--net", "--pid", "--fork", "--mount-proc"]).arg(site.parts.pause());
-        unshare.env_clear().env("PATH", PATH).env("KEYPLANE_MACHINE", name);
-        let log = site.log(&format!("{name}-init"));
-        let init = Process::start_inside(&format!("process 1 of {name}"), &site.id, &mut unshare, log)?;
+        let init = Self::start_init(&site, name)?;
         let mut machine = Self {
             site,
             name: name.to_owned(),
             host,
+            extra_addresses: extra_addresses.to_vec(),
             init,
             containerd: None,
             kubelet: None,
@@ -92,10 +90,24 @@ impl Machine {
             state,
             has_images: false,
         };
-        machine.wait_for_init()?;
-        machine.make_file_system()?;
-        machine.make_network(extra_addresses)?;
+        machine.boot()?;
         Ok(machine)
+    }
+
+    /// Its first process, in namespaces of its own.
+    fn start_init(site: &Site, name: &str) -> Result<Process> {
+        cgroup::make(&site.id, name)?;
+        let mut unshare = Command::new("unshare");
+        unshare.args(["--mount", "--uts", "--net", "--pid", "--fork", "--mount-proc"]).arg(site.parts.pause());
+        unshare.env_clear().env("PATH", PATH).env("KEYPLANE_MACHINE", name);
+        let log = site.log(&format!("{name}-init"));
+        Process::start_inside(&format!("process 1 of {name}"), &site.id, &mut unshare, log)
+    }
+
+    fn boot(&mut self) -> Result<()> {
+        self.wait_for_init()?;
+        self.make_file_system()?;
+        self.make_network()
     }
 
     /// Until process 1 is the program that stays, `unshare` is still arranging its namespaces.
@@ -123,10 +135,10 @@ impl Machine {
         Ok(())
     }
 
-    fn make_network(&self, extra_addresses: &[String]) -> Result<()> {
+    fn make_network(&self) -> Result<()> {
         network::connect(&self.site.id, self.host, self.init.pid())?;
         let mut lines = vec!["link set lo up".to_owned(), format!("addr add {}/24 dev eth0", self.address())];
-        lines.extend(extra_addresses.iter().map(|address| format!("addr add {address} dev eth0")));
+        lines.extend(self.extra_addresses.iter().map(|address| format!("addr add {address} dev eth0")));
         lines.push("link set eth0 up".to_owned());
         lines.push(format!("route add default via {}", self.site.subnet.address(1)));
         for line in lines {

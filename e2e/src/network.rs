@@ -51,6 +51,15 @@ pub fn connect(lab: &str, host: u8, pid: u32) -> Result<()> {
     Ok(())
 }
 
+/// Switches the bridge's port of one machine on or off.
+///
+/// # Errors
+/// When `ip` fails.
+pub fn switch(lab: &str, host: u8, on: bool) -> Result<()> {
+    ip(&format!("link set {} {}", cable(lab, host), if on { "up" } else { "down" }))?;
+    Ok(())
+}
+
 /// Removes the cable of one machine, if it is still there: the kernel takes its time with dead namespaces.
 pub fn disconnect(lab: &str, host: u8) {
     let _ = ip(&format!("link del {}", cable(lab, host)));

@@ -10,7 +10,8 @@ use super::kubeconfig::OwnersKubeconfig;
 use super::tally::Tally;
 use super::workload::WHO_AM_I;
 
-const CLIENT: &str = "aggregated API";
+/// Its name in the table.
+pub(super) const CLIENT: &str = "aggregated API";
 
 /// Often enough that each API server behind the load balancer is asked every second.
 const PAUSE: Duration = Duration::from_millis(250);

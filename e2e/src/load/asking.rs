@@ -1,6 +1,6 @@
 //! Asking over HTTP as client-go does, so that what it hides from its user is no failure here either, and nothing else.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Result, bail};
 use http::Method;
@@ -61,14 +61,16 @@ impl Asking {
 
     /// Asks once, counts that, and gives back the body of a success.
     pub async fn get(&mut self, path: &str) -> Option<Bytes> {
+        let began = Instant::now();
         let answer = self.answer(&Question::get(path)).await;
-        self.count(path, answer)
+        self.count(path, began, answer)
     }
 
     /// Like [`Asking::get`]; an answer that `judge` refuses counts as a failure too.
     pub async fn get_judged(&mut self, path: &str, judge: impl FnOnce(&Bytes) -> Result<()>) -> Option<Bytes> {
+        let began = Instant::now();
         let answer = self.answer(&Question::get(path)).await;
-        self.count(path, answer.and_then(|body| judge(&body).map(|()| body)))
+        self.count(path, began, answer.and_then(|body| judge(&body).map(|()| body)))
     }
 
     /// Writes once and counts that. It always connects anew: a write whose answer is lost is not to be sent again, so
@@ -81,8 +83,9 @@ impl Asking {
             headers: &[("Content-Type", "application/merge-patch+json")],
             body: patch.to_string().into(),
         };
+        let began = Instant::now();
         let answer = self.answer(&question).await;
-        self.count(path, answer)
+        self.count(path, began, answer)
     }
 
     /// The body of a success, without counting anything but what is sent again.
@@ -93,10 +96,10 @@ impl Asking {
         self.answer(&Question::get(path)).await
     }
 
-    fn count(&mut self, path: &str, answer: Result<Bytes>) -> Option<Bytes> {
+    fn count(&mut self, path: &str, began: Instant, answer: Result<Bytes>) -> Option<Bytes> {
         match answer {
             Ok(body) => {
-                self.tally.answered(self.client);
+                self.tally.answered_after(self.client, began.elapsed());
                 Some(body)
             }
             Err(error) => {

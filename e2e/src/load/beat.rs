@@ -10,7 +10,8 @@ use super::kubeconfig::OwnersKubeconfig;
 use super::tally::Tally;
 use super::workload::{BEAT, NAMESPACE};
 
-const CLIENT: &str = "API writes";
+/// Its name in the table.
+pub(super) const CLIENT: &str = "API writes";
 
 /// How often it is written.
 const PAUSE: Duration = Duration::from_secs(1);

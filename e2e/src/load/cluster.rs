@@ -12,8 +12,9 @@ use super::asking::Asking;
 use super::kubeconfig::OwnersKubeconfig;
 use super::tally::Tally;
 
-const HEARTBEATS: &str = "kubelets' heartbeats";
-const PODS: &str = "workload pods";
+/// Names in the table.
+pub(super) const HEARTBEATS: &str = "kubelets' heartbeats";
+pub(super) const PODS: &str = "workload pods";
 
 /// How often all of it is looked at.
 const PAUSE: Duration = Duration::from_secs(5);

@@ -9,7 +9,8 @@ use super::Subject;
 use crate::etcdctl::etcdctl_to;
 use crate::rotation_lab::lock;
 
-const CLIENT: &str = "etcd clients";
+/// Its name in the table.
+pub(super) const CLIENT: &str = "etcd clients";
 
 /// The pause after a put and a get.
 const PAUSE: Duration = Duration::from_secs(2);

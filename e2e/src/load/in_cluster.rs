@@ -11,7 +11,8 @@ use super::kubeconfig::OwnersKubeconfig;
 use super::tally::{Count, Tally};
 use super::workload::{ASKS, NAMESPACE};
 
-const CLIENT: &str = "pods with a token";
+/// Its name in the table.
+pub(super) const CLIENT: &str = "pods with a token";
 
 /// How often their logs are read.
 const PAUSE: Duration = Duration::from_secs(5);
@@ -69,7 +70,7 @@ impl Reader {
             // A pod that was restarted begins from zero, which is a failure of its own.
             requests: requests.saturating_sub(requests_before),
             failed: failed.saturating_sub(failed_before),
-            again: 0,
+            ..Count::default()
         };
         self.tally.add(CLIENT, count);
         for words in failures(&log, failed_before + 1..=failed) {

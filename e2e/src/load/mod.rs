@@ -65,6 +65,20 @@ impl Subject {
 }
 
 impl Load {
+    /// The names of all clients, as the table has them.
+    pub const CLIENTS: [&str; 10] = [
+        api::CLIENT,
+        beat::CLIENT,
+        watch::CLIENT,
+        in_cluster::CLIENT,
+        aggregated::CLIENT,
+        streams::EXEC,
+        streams::LOGS,
+        etcd::CLIENT,
+        cluster::HEARTBEATS,
+        cluster::PODS,
+    ];
+
     /// Puts what it needs into the cluster of a scene that is up, and starts the clients, in the phase `phase`.
     ///
     /// # Errors
@@ -124,6 +138,7 @@ impl Load {
     /// Ends all clients, and gives back what they counted.
     #[must_use]
     pub fn stop(mut self) -> Tally {
+        self.tally().end();
         if let Some(runtime) = &self.runtime {
             runtime.block_on(async { self.pods.lock().await.finish().await });
         }

@@ -11,6 +11,10 @@ use super::Subject;
 use super::spoken::{Heard, Spoken};
 use super::workload::{NAMESPACE, TALKS};
 
+/// Names in the table.
+pub(super) const EXEC: &str = "exec streams";
+pub(super) const LOGS: &str = "logs streams";
+
 /// How long a stream is kept: the pod says something every second.
 const KEPT: Duration = Duration::from_secs(4);
 
@@ -27,8 +31,8 @@ pub(super) enum Kind {
 impl Kind {
     fn client(self) -> &'static str {
         match self {
-            Self::Exec => "exec streams",
-            Self::Logs => "logs streams",
+            Self::Exec => EXEC,
+            Self::Logs => LOGS,
         }
     }
 

@@ -42,6 +42,8 @@ pub struct Count {
     pub failed: u64,
     /// How often a request was sent again, as the client's kind does by itself (see [`crate::load`]).
     pub again: u64,
+    /// How long the slowest answer took, for clients that measure that: with all that was done again.
+    pub slowest: Duration,
 }
 
 impl Count {
@@ -49,6 +51,13 @@ impl Count {
         self.requests += other.requests;
         self.failed += other.failed;
         self.again += other.again;
+        self.slowest = self.slowest.max(other.slowest);
+    }
+
+    fn cells(&self) -> String {
+        let Self { requests, failed, again, slowest } = self;
+        let slowest = if slowest.is_zero() { "-".to_owned() } else { format!("{:.1} s", slowest.as_secs_f64()) };
+        format!("{requests:>8}  {failed:>6}  {again:>6}  {slowest:>7}")
     }
 }
 
@@ -87,6 +96,13 @@ impl Tally {
         self.generation.fetch_add(1, Ordering::Relaxed);
     }
 
+    /// The last phase is over: what its clients still count belongs to it, but not the time that they take to end.
+    pub fn end(&self) {
+        if let Some(last) = self.state().phases.last_mut() {
+            last.took = Some(last.began.elapsed());
+        }
+    }
+
     /// Changes with each phase.
     #[must_use]
     pub fn generation(&self) -> u64 {
@@ -98,6 +114,11 @@ impl Tally {
         self.add(client, Count { requests: 1, ..Count::default() });
     }
 
+    /// A request of this client was answered after so long.
+    pub fn answered_after(&self, client: &'static str, slowest: Duration) {
+        self.add(client, Count { requests: 1, slowest, ..Count::default() });
+    }
+
     /// A request was sent again, as the client's kind does.
     pub fn again(&self, client: &'static str) {
         self.add(client, Count { again: 1, ..Count::default() });
@@ -105,7 +126,7 @@ impl Tally {
 
     /// A request of this client failed.
     pub fn failed(&self, client: &'static str, text: &str) {
-        self.add(client, Count { requests: 1, failed: 1, again: 0 });
+        self.add(client, Count { requests: 1, failed: 1, ..Count::default() });
         self.tell(client, text);
     }
 
@@ -157,8 +178,8 @@ impl Tally {
     pub fn table(&self) -> String {
         let state = self.state();
         let width = state.phases.iter().map(|phase| phase.name.chars().count()).chain([5]).max().unwrap_or(5);
-        let mut text =
-            format!("{:width$}  {:>8}  {:>8}  {:>6}  {:>6}\n", "PHASE", "WAIT", "REQUESTS", "FAILED", "AGAIN");
+        let head = format!("{:>8}  {:>6}  {:>6}  {:>7}", "REQUESTS", "FAILED", "AGAIN", "SLOWEST");
+        let mut text = format!("{:width$}  {:>8}  {head}\n", "PHASE", "WAIT");
         let mut clients: BTreeMap<&str, Count> = BTreeMap::new();
         for phase in &state.phases {
             let mut sum = Count::default();
@@ -167,14 +188,13 @@ impl Tally {
                 clients.entry(client).or_default().add(*count);
             }
             let took = phase.took.unwrap_or_else(|| phase.began.elapsed());
-            let Count { requests, failed, again } = sum;
             let wait = format!("{:.0} s", took.as_secs_f64());
-            let _ = writeln!(text, "{:width$}  {wait:>8}  {requests:>8}  {failed:>6}  {again:>6}", phase.name);
+            let _ = writeln!(text, "{:width$}  {wait:>8}  {}", phase.name, sum.cells());
         }
         let width = clients.keys().map(|client| client.len()).chain([width]).max().unwrap_or(width);
-        let _ = writeln!(text, "\n{:width$}  {:>8}  {:>8}  {:>6}  {:>6}", "CLIENT", "", "REQUESTS", "FAILED", "AGAIN");
-        for (client, Count { requests, failed, again }) in clients {
-            let _ = writeln!(text, "{client:width$}  {:>8}  {requests:>8}  {failed:>6}  {again:>6}", "");
+        let _ = writeln!(text, "\n{:width$}  {:>8}  {head}", "CLIENT", "");
+        for (client, count) in clients {
+            let _ = writeln!(text, "{client:width$}  {:>8}  {}", "", count.cells());
         }
         text
     }
@@ -217,14 +237,14 @@ mod tests {
         let tally = Tally::begin("before");
         tally.answered("watch");
         tally.phase("ca: Preparing");
-        tally.answered("watch");
+        tally.answered_after("watch", Duration::from_millis(1500));
         tally.failed("exec", "no route\nto host");
         tally.again("exec");
         let table = tally.table();
         let lines: Vec<Vec<&str>> = table.lines().map(|line| line.split_whitespace().collect()).collect();
-        assert_eq!(lines[1], ["before", "0", "s", "1", "0", "0"]);
-        assert_eq!(lines[2], ["ca:", "Preparing", "0", "s", "2", "1", "1"]);
-        assert_eq!(lines[5], ["exec", "1", "1", "1"]);
+        assert_eq!(lines[1], ["before", "0", "s", "1", "0", "0", "-"]);
+        assert_eq!(lines[2], ["ca:", "Preparing", "0", "s", "2", "1", "1", "1.5", "s"]);
+        assert_eq!(lines[5], ["exec", "1", "1", "1", "-"]);
         assert_eq!(tally.summary(), "3 requests, 1 failed");
         assert!(tally.told_failures().ends_with("  ca: Preparing  exec: no route | to host\n"));
     }

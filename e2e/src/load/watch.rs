@@ -5,13 +5,18 @@
 use std::time::Duration;
 
 use super::Subject;
+use super::beat;
 use super::spoken::{Heard, Spoken};
 use super::workload::{BEAT, NAMESPACE};
 
-const CLIENT: &str = "kubectl watch";
+/// Its name in the table.
+pub(super) const CLIENT: &str = "kubectl watch";
 
-/// How long nothing may be seen of what is written every second: a new API server takes its time to fill its caches.
-const SILENCE: Duration = Duration::from_secs(20);
+/// How many writes may be seen late: there is one a second, and a new API server takes its time to fill its caches.
+const UNSEEN: u64 = 20;
+
+/// How often the number of writes is looked at.
+const PAUSE: Duration = Duration::from_secs(1);
 
 /// Watches until it is told to stop. Each change that is seen counts as a request.
 pub(super) fn run(subject: &Subject) {
@@ -26,11 +31,17 @@ pub(super) fn run(subject: &Subject) {
             }
         };
         let mut has_begun = false;
+        let written = || {
+            let count = subject.tally.total_of(beat::CLIENT);
+            count.requests - count.failed
+        };
+        let mut seen = written();
         // In another phase it is begun anew.
         while !subject.is_over() && subject.tally.generation() == generation {
-            match watch.hear(SILENCE) {
+            match watch.hear(PAUSE) {
                 Heard::Line(_) => {
                     has_begun = true;
+                    seen = written();
                     subject.tally.answered(CLIENT);
                 }
                 Heard::End { .. } if has_begun => {
@@ -41,10 +52,11 @@ pub(super) fn run(subject: &Subject) {
                     subject.tally.failed(CLIENT, &format!("it can't be begun: {words}"));
                     break;
                 }
-                Heard::Nothing => {
-                    subject.tally.failed(CLIENT, &format!("nothing was seen for {} s", SILENCE.as_secs()));
+                Heard::Nothing if written() - seen > UNSEEN => {
+                    subject.tally.failed(CLIENT, &format!("{UNSEEN} writes were not seen"));
                     break;
                 }
+                Heard::Nothing => {}
             }
         }
     }

@@ -10,7 +10,7 @@ use std::time::Duration;
 use anyhow::Result;
 
 pub use carrier::Carrier;
-pub use rotations::rotate_leaves;
+pub use rotations::{Rotation, rotate, rotate_leaves};
 pub use scene::{CLUSTER, POOL, Scene, SharedMachine, Size, lock};
 
 use crate::load::{Load, Tally};

@@ -3,14 +3,123 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use anyhow::{Result, ensure};
+use anyhow::{Result, bail, ensure};
 use jiff::Timestamp;
+use serde_json::Value;
 
 use super::scene::{CLUSTER, Scene, lock};
 use crate::installation::PATIENCE;
 use crate::interrupt;
 use crate::load::Load;
 use crate::wait::eventually;
+
+/// What can be rotated in stages.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Rotation {
+    /// The three authorities, together.
+    Authorities,
+    /// The key that signs service-account tokens.
+    ServiceAccountKey,
+    /// The key that what is stored is encrypted with.
+    EncryptionKey,
+}
+
+impl Rotation {
+    /// All of them, in the order in which the lab tries them.
+    pub const ALL: [Self; 3] = [Self::ServiceAccountKey, Self::EncryptionKey, Self::Authorities];
+
+    /// The annotation that asks for it.
+    #[must_use]
+    pub const fn annotation(self) -> &'static str {
+        match self {
+            Self::Authorities => "keyplane.io/rotate-certificate-authorities",
+            Self::ServiceAccountKey => "keyplane.io/rotate-service-account-key",
+            Self::EncryptionKey => "keyplane.io/rotate-encryption-key",
+        }
+    }
+
+    /// Its name in the table.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Authorities => "authorities",
+            Self::ServiceAccountKey => "service-account key",
+            Self::EncryptionKey => "encryption key",
+        }
+    }
+}
+
+/// The annotation that lets rotations complete which wait for their owner.
+const COMPLETE: &str = "keyplane.io/complete-rotation";
+
+/// A stage in which nothing has changed for so long is stuck. The longest wait of a healthy one is for two polls of five
+/// minutes (client-go) and a restart on each of three machines.
+const STUCK: Duration = Duration::from_mins(20);
+
+/// Asks for a rotation and follows it to its end: each of its stages is a phase of the load, and where it waits for its
+/// owner he lets it complete, after each client has connected anew.
+///
+/// # Errors
+/// When it does not get on.
+pub fn rotate(scene: &Scene, load: &Load, rotation: Rotation, tell: &dyn Fn(&str)) -> Result<()> {
+    let value = Timestamp::now().as_second().to_string();
+    let annotate = |annotation: &str| {
+        let line = format!("{annotation}={value}");
+        scene.admin().run(&["annotate", "clusterspec", CLUSTER, "--overwrite", &line])
+    };
+    load.phase(&format!("{}: asked for", rotation.name()));
+    annotate(rotation.annotation())?;
+    let mut last = String::new();
+    let mut since = Instant::now();
+    let mut let_go = false;
+    loop {
+        let status = scene.status()?;
+        let entries = entries(&status, &value);
+        let stage = stage(&entries);
+        if stage != last && !stage.is_empty() {
+            load.phase(&format!("{}: {stage}", rotation.name()));
+            tell(&format!("{}: {stage}", rotation.name()));
+            (last, since) = (stage, Instant::now());
+        }
+        let all = |phase: &str| !entries.is_empty() && entries.iter().all(|entry| entry["phase"] == phase);
+        if all("Completed") {
+            // Who was let in by the old one only has to notice that by connecting anew.
+            return pass(SHORT);
+        }
+        if all("Prepared") && !let_go {
+            pass(SHORT)?;
+            annotate(COMPLETE)?;
+            let_go = true;
+        }
+        if since.elapsed() > STUCK {
+            let waits = entries.iter().map(|entry| format!("{}: {}", entry["name"], entry["waitingFor"]));
+            let waits = waits.collect::<Vec<_>>().join("; ");
+            bail!("{} has not got on for {} min: {last}; {waits}", rotation.name(), STUCK.as_secs() / 60);
+        }
+        pass(Duration::from_secs(1))?;
+    }
+}
+
+/// What the status says of the rotations that this value has asked for.
+fn entries<'a>(status: &'a Value, value: &str) -> Vec<&'a Value> {
+    let all = status["rotations"].as_array().map(Vec::as_slice).unwrap_or_default();
+    all.iter().filter(|entry| entry["requested"] == value).collect()
+}
+
+/// How far they are in words: one stage if they are in the same one.
+fn stage(entries: &[&Value]) -> String {
+    let word = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+    let stages: BTreeMap<String, Vec<String>> = entries.iter().fold(BTreeMap::new(), |mut stages, entry| {
+        let stage = [word(&entry["phase"]), word(&entry["stage"])].join(" ").trim().to_owned();
+        stages.entry(stage).or_default().push(word(&entry["name"]));
+        stages
+    });
+    if stages.len() == 1 {
+        return stages.into_keys().collect();
+    }
+    let parts = stages.iter().map(|(stage, names)| format!("{stage} ({})", names.join(" ")));
+    parts.collect::<Vec<_>>().join(", ")
+}
 
 /// Asks for every certificate with a new key, and waits until each machine has what is its own and for `settle` after
 /// that: the API server looks at its own pair every minute, and at its client pairs every five (client-go).
@@ -86,4 +195,32 @@ fn secrets(scene: &Scene) -> Result<BTreeMap<String, String>> {
             Ok((name, checksum))
         })
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn a_stage_that_all_are_in_is_one_phase() {
+        let status = json!({"rotations": [
+            {"name": "ca", "requested": "7", "phase": "Preparing", "stage": "Trust"},
+            {"name": "etcd-ca", "requested": "7", "phase": "Preparing", "stage": "Trust"},
+            {"name": "service-account-key", "requested": "6", "phase": "Completed"},
+        ]});
+        assert_eq!(stage(&entries(&status, "7")), "Preparing Trust");
+        assert_eq!(stage(&entries(&status, "6")), "Completed");
+        assert_eq!(stage(&entries(&status, "5")), "");
+    }
+
+    #[test]
+    fn who_is_in_which_stage_is_told_where_they_differ() {
+        let status = json!({"rotations": [
+            {"name": "ca", "requested": "7", "phase": "Prepared", "stage": "Gate"},
+            {"name": "etcd-ca", "requested": "7", "phase": "Completed"},
+        ]});
+        assert_eq!(stage(&entries(&status, "7")), "Completed (etcd-ca), Prepared Gate (ca)");
+    }
 }
