@@ -10,6 +10,7 @@ use tokio::time::{MissedTickBehavior, interval};
 
 use super::asking::Asking;
 use super::kubeconfig::OwnersKubeconfig;
+use super::spared::Spared;
 use super::tally::Tally;
 
 /// Names in the table.
@@ -29,7 +30,7 @@ const LEASES_PATH: &str = "/apis/coordination.k8s.io/v1/namespaces/kube-node-lea
 const PODS_PATH: &str = "/api/v1/pods?labelSelector=tier!%3Dcontrol-plane";
 
 /// Looks for ever.
-pub(super) async fn run(kubeconfig: OwnersKubeconfig, tally: Tally) {
+pub(super) async fn run(kubeconfig: OwnersKubeconfig, tally: Tally, spared: Spared) {
     let mut asking = Asking::new(HEARTBEATS, &tally, 1, move || kubeconfig.access());
     let mut pods = Pods::default();
     let mut ticks = interval(PAUSE);
@@ -38,7 +39,9 @@ pub(super) async fn run(kubeconfig: OwnersKubeconfig, tally: Tally) {
         ticks.tick().await;
         match (list(&mut asking, NODES_PATH).await, list(&mut asking, LEASES_PATH).await) {
             (Ok(nodes), Ok(leases)) => {
-                for complaint in judge_heartbeats(&nodes, &leases, Timestamp::now()) {
+                let is_spared = |node: &&Value| node["metadata"]["name"].as_str().is_some_and(|name| spared.has(name));
+                let expected: Vec<_> = nodes.iter().filter(|node| !is_spared(node)).cloned().collect();
+                for complaint in judge_heartbeats(&expected, &leases, Timestamp::now()) {
                     match complaint {
                         None => tally.answered(HEARTBEATS),
                         Some(words) => tally.failed(HEARTBEATS, &words),
@@ -49,7 +52,7 @@ pub(super) async fn run(kubeconfig: OwnersKubeconfig, tally: Tally) {
         }
         match list(&mut asking, PODS_PATH).await {
             Ok(list) => {
-                let complaints = pods.judge(&list);
+                let complaints = pods.judge(&list, &spared);
                 if complaints.is_empty() {
                     tally.answered(PODS);
                 }
@@ -92,26 +95,36 @@ fn judge_heartbeats(nodes: &[Value], leases: &[Value], now: Timestamp) -> Vec<Op
     nodes.iter().map(judge).collect()
 }
 
-/// The pods that there were, by UID, with their names and restarts.
+/// The pods that there were, by UID.
 #[derive(Debug, Default)]
-struct Pods(BTreeMap<String, (String, u64)>);
+struct Pods(BTreeMap<String, Pod>);
+
+#[derive(Debug)]
+struct Pod {
+    name: String,
+    node: String,
+    restarts: u64,
+}
 
 impl Pods {
     /// What has happened to them since the last time; the first time there is nothing to compare with. Each thing is told
     /// once.
-    fn judge(&mut self, list: &[Value]) -> Vec<String> {
-        let now: BTreeMap<String, (String, u64)> = list
+    fn judge(&mut self, list: &[Value], spared: &Spared) -> Vec<String> {
+        let now: BTreeMap<String, Pod> = list
             .iter()
             .map(|pod| {
                 let word = |field: &str| pod["metadata"][field].as_str().unwrap_or_default().to_owned();
                 let containers = pod["status"]["containerStatuses"].as_array().map(Vec::as_slice).unwrap_or_default();
                 let restarts = containers.iter().filter_map(|container| container["restartCount"].as_u64()).sum();
-                (word("uid"), (format!("{}/{}", word("namespace"), word("name")), restarts))
+                let name = format!("{}/{}", word("namespace"), word("name"));
+                let node = pod["spec"]["nodeName"].as_str().unwrap_or_default().to_owned();
+                (word("uid"), Pod { name, node, restarts })
             })
             .collect();
-        let complaints = self.0.iter().filter_map(|(uid, (name, restarts))| match now.get(uid) {
+        let expected = self.0.iter().filter(|(_, pod)| !spared.has(&pod.node));
+        let complaints = expected.filter_map(|(uid, Pod { name, restarts, .. })| match now.get(uid) {
             None => Some(format!("{name} is gone or was replaced")),
-            Some((_, after)) if after > restarts => Some(format!("{name} was restarted")),
+            Some(pod) if pod.restarts > *restarts => Some(format!("{name} was restarted")),
             Some(_) => None,
         });
         let complaints = complaints.collect();
@@ -146,13 +159,15 @@ mod tests {
     #[test]
     fn a_pod_that_was_restarted_or_replaced_is_told_once() {
         let pod = |uid: &str, restarts: u64| {
-            json!({"metadata": {"uid": uid, "namespace": "n", "name": "p"},
+            json!({"metadata": {"uid": uid, "namespace": "n", "name": "p"}, "spec": {"nodeName": "worker1"},
                 "status": {"containerStatuses": [{"restartCount": restarts}, {"restartCount": 0}]}})
         };
-        let mut pods = Pods::default();
-        assert!(pods.judge(&[pod("1", 2), pod("2", 0)]).is_empty());
-        assert_eq!(pods.judge(&[pod("1", 3), pod("2", 0)]), ["n/p was restarted"]);
-        assert_eq!(pods.judge(&[pod("1", 3), pod("3", 0)]), ["n/p is gone or was replaced"]);
-        assert!(pods.judge(&[pod("1", 3), pod("3", 0), pod("4", 0)]).is_empty());
+        let (mut pods, spared) = (Pods::default(), Spared::default());
+        assert!(pods.judge(&[pod("1", 2), pod("2", 0)], &spared).is_empty());
+        assert_eq!(pods.judge(&[pod("1", 3), pod("2", 0)], &spared), ["n/p was restarted"]);
+        assert_eq!(pods.judge(&[pod("1", 3), pod("3", 0)], &spared), ["n/p is gone or was replaced"]);
+        assert!(pods.judge(&[pod("1", 3), pod("3", 0), pod("4", 0)], &spared).is_empty());
+        spared.set("worker1", true);
+        assert!(pods.judge(&[pod("1", 4)], &spared).is_empty());
     }
 }

@@ -27,6 +27,10 @@ pub(super) fn run(subject: &Subject) {
         if subject.is_over() {
             return;
         }
+        if subject.spared.has(lock(machine).name()) {
+            sleep(PAUSE);
+            continue;
+        }
         let exchange = || -> Result<()> {
             let machine = lock(machine);
             let value = number.to_string();
@@ -37,6 +41,8 @@ pub(super) fn run(subject: &Subject) {
         };
         match exchange() {
             Ok(()) => subject.tally.answered(CLIENT),
+            // It may have been switched off meanwhile.
+            Err(_) if subject.spared.has(lock(machine).name()) => {}
             Err(error) => subject.tally.failed(CLIENT, &format!("{error:#}")),
         }
         sleep(PAUSE);

@@ -8,8 +8,9 @@ use tokio::time::sleep;
 
 use super::asking::Asking;
 use super::kubeconfig::OwnersKubeconfig;
+use super::spared::Spared;
 use super::tally::{Count, Tally};
-use super::workload::{ASKS, NAMESPACE};
+use super::workload::{ASKS, NAMESPACE, Witness};
 
 /// Its name in the table.
 pub(super) const CLIENT: &str = "pods with a token";
@@ -24,48 +25,56 @@ const LAST_TRIES: u32 = 10;
 pub(super) struct Reader {
     asking: Asking,
     tally: Tally,
-    pods: Vec<String>,
+    pods: Vec<Witness>,
+    spared: Spared,
     /// What was counted by pod: requests and failures. What was before the first reading counts for nothing.
     known: BTreeMap<String, (u64, u64)>,
 }
 
 impl Reader {
-    pub(super) fn new(kubeconfig: OwnersKubeconfig, tally: &Tally, pods: Vec<String>) -> Self {
+    pub(super) fn new(kubeconfig: OwnersKubeconfig, tally: &Tally, pods: Vec<Witness>, spared: Spared) -> Self {
         let asking = Asking::new(CLIENT, tally, 1, move || kubeconfig.access());
-        Self { asking, tally: tally.clone(), pods, known: BTreeMap::new() }
+        Self { asking, tally: tally.clone(), pods, spared, known: BTreeMap::new() }
     }
 
     /// Reads all logs once. One that can't be read is no request of the pod's: the next time will do.
     pub(super) async fn read_all(&mut self) {
-        for pod in self.pods.clone() {
-            let _ = self.read(&pod).await;
+        for Witness { pod, node } in self.pods.clone() {
+            let read = self.read(&pod, &node).await;
+            // Nobody reads a log on a machine that is off, and the next time will do elsewhere.
+            drop(read);
         }
     }
 
     /// Reads all logs for the last time.
     pub(super) async fn finish(&mut self) {
-        for pod in self.pods.clone() {
-            let mut result = self.read(&pod).await;
+        for Witness { pod, node } in self.pods.clone() {
+            let mut result = self.read(&pod, &node).await;
             for _ in 0..LAST_TRIES {
                 if result.is_ok() {
                     break;
                 }
                 sleep(Duration::from_secs(1)).await;
-                result = self.read(&pod).await;
+                result = self.read(&pod, &node).await;
             }
-            if let Err(error) = result {
+            if let Err(error) = result
+                && !self.spared.has(&node)
+            {
                 self.tally.failed(CLIENT, &format!("what {pod} has counted can't be read: {error:#}"));
             }
         }
     }
 
-    async fn read(&mut self, pod: &str) -> Result<()> {
+    async fn read(&mut self, pod: &str, node: &str) -> Result<()> {
         let path = format!("/api/v1/namespaces/{NAMESPACE}/pods/{pod}/log?container={ASKS}&tailLines=100");
         let log = String::from_utf8_lossy(&self.asking.uncounted(&path).await?).into_owned();
         let (requests, failed) = counts(&log).with_context(|| format!("{pod} has counted nothing yet"))?;
         let Some((requests_before, failed_before)) = self.known.insert(pod.to_owned(), (requests, failed)) else {
             return Ok(());
         };
+        if self.spared.has(node) {
+            return Ok(());
+        }
         let count = Count {
             // A pod that was restarted begins from zero, which is a failure of its own.
             requests: requests.saturating_sub(requests_before),

@@ -17,6 +17,7 @@ pub mod credentials;
 mod etcd;
 mod in_cluster;
 pub mod kubeconfig;
+mod spared;
 mod spoken;
 mod streams;
 pub mod tally;
@@ -35,6 +36,7 @@ use tokio::sync::Mutex;
 
 use self::in_cluster::Reader;
 use self::kubeconfig::OwnersKubeconfig;
+use self::spared::Spared;
 pub use self::tally::Tally;
 use crate::kubectl::Kubectl;
 use crate::rotation_lab::{Scene, SharedMachine};
@@ -55,6 +57,7 @@ struct Subject {
     /// kubectl as the cluster's owner; its file is kept up to date.
     target: Kubectl,
     control_plane: Vec<SharedMachine>,
+    spared: Spared,
     over: Arc<AtomicBool>,
 }
 
@@ -98,8 +101,9 @@ impl Load {
         }
         runtime.spawn(beat::run(kubeconfig.clone(), tally.clone()));
         runtime.spawn(aggregated::run(kubeconfig.clone(), tally.clone()));
-        runtime.spawn(cluster::run(kubeconfig.clone(), tally.clone()));
-        let reader = Arc::new(Mutex::new(Reader::new(kubeconfig, &tally, pods.clone())));
+        let spared = Spared::default();
+        runtime.spawn(cluster::run(kubeconfig.clone(), tally.clone(), spared.clone()));
+        let reader = Arc::new(Mutex::new(Reader::new(kubeconfig, &tally, pods.clone(), spared.clone())));
         runtime.spawn(in_cluster::run(Arc::clone(&reader)));
 
         let subject = Subject {
@@ -107,6 +111,7 @@ impl Load {
             lab: scene.lab().id().to_owned(),
             target: scene.target().clone(),
             control_plane: scene.control_plane().to_vec(),
+            spared,
             over: Arc::default(),
         };
         let mut load = Self { subject, threads: vec![], pods: reader, runtime: Some(runtime) };
@@ -130,9 +135,25 @@ impl Load {
         &self.subject.tally
     }
 
+    /// How many pods of workloads were restarted or replaced.
+    #[must_use]
+    pub fn restarts(&self) -> u64 {
+        self.tally().total_of(cluster::PODS).failed
+    }
+
     /// From now on it is another phase: all clients connect anew.
     pub fn phase(&self, name: &str) {
         self.subject.tally.phase(name);
+    }
+
+    /// From now on nothing is expected of this machine and of what is on it.
+    pub fn spare(&self, machine: &str) {
+        self.subject.spared.set(machine, true);
+    }
+
+    /// From now on everything is expected of this machine again.
+    pub fn expect_again(&self, machine: &str) {
+        self.subject.spared.set(machine, false);
     }
 
     /// Ends all clients, and gives back what they counted.

@@ -5,11 +5,12 @@
 //! through. So a stream that is cut and can be opened again at once is no failure, it counts as `AGAIN`; nor is a first
 //! attempt to open one, which may have met the same moment. Two attempts in a row that fail are one.
 
+use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use super::Subject;
 use super::spoken::{Heard, Spoken};
-use super::workload::{NAMESPACE, TALKS};
+use super::workload::{NAMESPACE, TALKS, Witness};
 
 /// Names in the table.
 pub(super) const EXEC: &str = "exec streams";
@@ -17,6 +18,9 @@ pub(super) const LOGS: &str = "logs streams";
 
 /// How long a stream is kept: the pod says something every second.
 const KEPT: Duration = Duration::from_secs(4);
+
+/// The pause where a stream is not tried.
+const PAUSE: Duration = Duration::from_millis(500);
 
 /// How long it may be silent.
 const SILENCE: Duration = Duration::from_secs(15);
@@ -56,12 +60,17 @@ enum Outcome {
 }
 
 /// Opens streams until it is told to stop.
-pub(super) fn run(kind: Kind, subject: &Subject, pods: &[String]) {
+pub(super) fn run(kind: Kind, subject: &Subject, pods: &[Witness]) {
     let mut refused: Option<String> = None;
-    for pod in pods.iter().cycle() {
+    for Witness { pod, node } in pods.iter().cycle() {
         loop {
             if subject.is_over() {
                 return;
+            }
+            if subject.spared.has(node) {
+                // All may be.
+                sleep(PAUSE);
+                break;
             }
             match attempt(kind, subject, pod) {
                 Outcome::Kept => {
@@ -74,7 +83,7 @@ pub(super) fn run(kind: Kind, subject: &Subject, pods: &[String]) {
                     subject.tally.again(kind.client());
                 }
                 Outcome::NotOpened(words) => {
-                    if refused.is_some() {
+                    if refused.is_some() && !subject.spared.has(node) {
                         subject.tally.failed(kind.client(), &format!("{pod}, twice in a row: {words}"));
                         refused = None;
                         break;

@@ -54,6 +54,17 @@ impl Count {
         self.slowest = self.slowest.max(other.slowest);
     }
 
+    /// What came after `before`; the slowest answer is that of all time.
+    #[must_use]
+    pub fn since(self, before: Self) -> Self {
+        Self {
+            requests: self.requests - before.requests,
+            failed: self.failed - before.failed,
+            again: self.again - before.again,
+            slowest: self.slowest,
+        }
+    }
+
     fn cells(&self) -> String {
         let Self { requests, failed, again, slowest } = self;
         let slowest = if slowest.is_zero() { "-".to_owned() } else { format!("{:.1} s", slowest.as_secs_f64()) };

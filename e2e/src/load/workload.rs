@@ -24,11 +24,18 @@ pub(super) const TALKS: &str = "talk";
 const SERVER: &str = "witness-server";
 pub(super) const WHO_AM_I: &str = "/apis/witness.keyplane.io/v1/whoami";
 
-/// Puts all of it into the cluster and waits until it works. Gives back the names of the pods, one on each node.
+/// A pod of the load, of which there is one on each node.
+#[derive(Clone, Debug)]
+pub(super) struct Witness {
+    pub(super) pod: String,
+    pub(super) node: String,
+}
+
+/// Puts all of it into the cluster and waits until it works. Gives back the pods.
 ///
 /// # Errors
 /// When it does not come up.
-pub(super) fn start(target: &Kubectl, nodes: usize) -> Result<Vec<String>> {
+pub(super) fn start(target: &Kubectl, nodes: usize) -> Result<Vec<Witness>> {
     eventually("objects of the load", PATIENCE, || target.apply(&documents(&objects())))?;
     eventually("a pod of the load on each node", PATIENCE, || {
         let status = target.json(&["get", "daemonset", WITNESS_PODS, "-n", NAMESPACE])?["status"].clone();
@@ -36,10 +43,13 @@ pub(super) fn start(target: &Kubectl, nodes: usize) -> Result<Vec<String>> {
         Ok(())
     })?;
     eventually("aggregated API", PATIENCE, || target.run(&["get", "--raw", WHO_AM_I]))?;
-    let line = ["get", "pods", "-n", NAMESPACE, "-l", &format!("app={WITNESS_PODS}"), "-o", "name"];
-    let pods: Vec<_> = target.run(&line)?.lines().map(|name| name.trim_start_matches("pod/").to_owned()).collect();
+    let list = target.json(&["get", "pods", "-n", NAMESPACE, "-l", &format!("app={WITNESS_PODS}")])?;
+    let word = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+    let pods = list["items"].as_array().into_iter().flatten();
+    let pods: Vec<_> =
+        pods.map(|pod| Witness { pod: word(&pod["metadata"]["name"]), node: word(&pod["spec"]["nodeName"]) }).collect();
     ensure!(pods.len() == nodes, "{pods:?}");
-    for pod in &pods {
+    for Witness { pod, .. } in &pods {
         // Its node's kubelet may still wait for its serving certificate.
         eventually(&format!("log of {pod}"), PATIENCE, || target.run(&["logs", "-n", NAMESPACE, pod, "-c", TALKS]))?;
     }

@@ -38,13 +38,13 @@ impl Rotation {
         }
     }
 
-    /// Its name in the table.
+    /// Its name in the table and on a command line.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
             Self::Authorities => "authorities",
-            Self::ServiceAccountKey => "service-account key",
-            Self::EncryptionKey => "encryption key",
+            Self::ServiceAccountKey => "service-account-key",
+            Self::EncryptionKey => "encryption-key",
         }
     }
 }
@@ -56,16 +56,26 @@ const COMPLETE: &str = "keyplane.io/complete-rotation";
 /// minutes (client-go) and a restart on each of three machines.
 const STUCK: Duration = Duration::from_mins(20);
 
+/// What a test does whenever a rotation has come to another stage: `Preparing Trust`, `Prepared Gate` and so on.
+pub type AtEachStage<'a> = &'a mut dyn FnMut(&mut Scene, &Load, &str) -> Result<()>;
+
 /// Asks for a rotation and follows it to its end: each of its stages is a phase of the load, and where it waits for its
 /// owner he lets it complete, after each client has connected anew.
 ///
 /// # Errors
 /// When it does not get on.
-pub fn rotate(scene: &Scene, load: &Load, rotation: Rotation, tell: &dyn Fn(&str)) -> Result<()> {
+pub fn rotate(
+    scene: &mut Scene,
+    load: &Load,
+    rotation: Rotation,
+    at_each_stage: AtEachStage<'_>,
+    tell: &dyn Fn(&str),
+) -> Result<()> {
     let value = Timestamp::now().as_second().to_string();
+    let admin = scene.admin().clone();
     let annotate = |annotation: &str| {
         let line = format!("{annotation}={value}");
-        scene.admin().run(&["annotate", "clusterspec", CLUSTER, "--overwrite", &line])
+        admin.run(&["annotate", "clusterspec", CLUSTER, "--overwrite", &line])
     };
     load.phase(&format!("{}: asked for", rotation.name()));
     annotate(rotation.annotation())?;
@@ -79,6 +89,7 @@ pub fn rotate(scene: &Scene, load: &Load, rotation: Rotation, tell: &dyn Fn(&str
         if stage != last && !stage.is_empty() {
             load.phase(&format!("{}: {stage}", rotation.name()));
             tell(&format!("{}: {stage}", rotation.name()));
+            at_each_stage(scene, load, &stage)?;
             (last, since) = (stage, Instant::now());
         }
         let all = |phase: &str| !entries.is_empty() && entries.iter().all(|entry| entry["phase"] == phase);

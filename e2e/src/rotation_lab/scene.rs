@@ -8,11 +8,12 @@ use serde_json::{Value, json};
 
 use super::carrier::Carrier;
 use crate::boot::owners_kubectl;
-use crate::installation::{Installation, PATIENCE, bootable_cluster_spec};
+use crate::installation::{FIRST_REPLICA, Installation, PATIENCE, bootable_cluster_spec};
 use crate::kubectl::{Kubectl, documents};
 use crate::lab::Lab;
 use crate::load_balancer::{Backend, LoadBalancer};
 use crate::machine::{Machine, lab_kubelet_settings};
+use crate::operator::Operator;
 use crate::wait::eventually;
 use crate::{carry, image, join};
 
@@ -37,7 +38,7 @@ pub struct Size {
     pub workers: u8,
     /// The spec of a CertificatePolicy that the cluster refers to, if any.
     pub policy: Option<Value>,
-    /// What is put over the ClusterSpec's spec.
+    /// What is merged into the ClusterSpec's spec.
     pub patch: Value,
 }
 
@@ -52,6 +53,13 @@ impl Size {
     #[must_use]
     pub fn whole() -> Self {
         Self { control_plane: 3, workers: 2, ..Self::small() }
+    }
+
+    /// The same with Secrets that are stored encrypted.
+    #[must_use]
+    pub fn with_encryption_at_rest(mut self) -> Self {
+        merge(&mut self.patch, &json!({"encryptionAtRest": {"provider": "secretbox", "resources": ["secrets"]}}));
+        self
     }
 }
 
@@ -153,6 +161,16 @@ impl Scene {
         self.carriers.remove(name);
     }
 
+    /// Keyplane is killed as by a crash, and another one is started.
+    ///
+    /// # Errors
+    /// When it does not start.
+    pub fn crash_the_operator(&mut self) -> Result<()> {
+        self.installation.operator.kill();
+        self.installation.operator = Operator::start(&self.lab, &self.installation.user, FIRST_REPLICA)?;
+        Ok(())
+    }
+
     /// The ClusterSpec's name.
     #[must_use]
     pub fn cluster(&self) -> &'static str {
@@ -223,6 +241,18 @@ pub fn lock(machine: &SharedMachine) -> MutexGuard<'_, Machine> {
     machine.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+/// What differs goes into the object; all else in it stays.
+fn merge(object: &mut Value, patch: &Value) {
+    match (object, patch.as_object()) {
+        (Value::Object(fields), Some(patch)) => {
+            for (name, value) in patch {
+                merge(fields.entry(name.clone()).or_insert(Value::Null), value);
+            }
+        }
+        (object, _) => *object = patch.clone(),
+    }
+}
+
 /// What the user applies.
 fn objects(size: &Size, control_plane: &[Machine], workers: &[Machine], endpoint: &str) -> String {
     let mut cluster = bootable_cluster_spec(CLUSTER, endpoint, control_plane);
@@ -239,9 +269,7 @@ fn objects(size: &Size, control_plane: &[Machine], workers: &[Machine], endpoint
         }));
         cluster["spec"]["certificatePolicyRef"] = json!({"name": POLICY});
     }
-    if let (Some(spec), Some(patch)) = (cluster["spec"].as_object_mut(), size.patch.as_object()) {
-        spec.extend(patch.clone());
-    }
+    merge(&mut cluster["spec"], &size.patch);
     all.push(cluster);
     if let Some(first) = workers.first() {
         let machine = |worker: &Machine| json!({"name": worker.name(), "addresses": [worker.address()]});
@@ -256,4 +284,16 @@ fn objects(size: &Size, control_plane: &[Machine], workers: &[Machine], endpoint
         }));
     }
     documents(&all)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_patch_keeps_what_it_does_not_name() {
+        let mut spec = json!({"a": {"b": 1, "c": 2}, "d": [1]});
+        merge(&mut spec, &json!({"a": {"c": 3, "e": {"f": 4}}, "d": [2]}));
+        assert_eq!(spec, json!({"a": {"b": 1, "c": 3, "e": {"f": 4}}, "d": [2]}));
+    }
 }
