@@ -5,8 +5,8 @@ use anyhow::{Context, Result, bail};
 use http::{Method, StatusCode};
 use hyper::body::Bytes;
 use rcgen::{
-    CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, Issuer, KeyPair, KeyUsagePurpose,
-    PKCS_ECDSA_P256_SHA256,
+    BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
+    KeyUsagePurpose, PKCS_ECDSA_P256_SHA256,
 };
 use serde_json::Value;
 use tokio::runtime::Builder;
@@ -48,6 +48,20 @@ impl Authority {
     pub fn read(management: &Kubectl, secret: &str, certificate: &str, key: &str) -> Result<Self> {
         let text = |field: &str| management.secret_text(secret, field);
         Ok(Self { certificate: text(certificate)?, key: text(key)? })
+    }
+
+    /// One that nobody trusts, though it has this name.
+    ///
+    /// # Errors
+    /// When it can't be made.
+    pub fn stranger(name: &str) -> Result<Self> {
+        let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256)?;
+        let mut params = CertificateParams::default();
+        params.distinguished_name = DistinguishedName::new();
+        params.distinguished_name.push(DnType::CommonName, name);
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        params.key_usages = vec![KeyUsagePurpose::DigitalSignature, KeyUsagePurpose::KeyCertSign];
+        Ok(Self { certificate: params.self_signed(&key)?.pem(), key: key.serialize_pem() })
     }
 
     /// A client certificate of this authority, valid from an hour ago until tomorrow.
@@ -211,12 +225,7 @@ mod tests {
 
     #[test]
     fn a_client_certificate_of_any_authority_can_be_made() {
-        let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).unwrap();
-        let mut params = CertificateParams::default();
-        params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
-        let certificate = params.self_signed(&key).unwrap().pem();
-        let authority = Authority { certificate, key: key.serialize_pem() };
-        let pair = authority.client("somebody", &["some", "groups"]).unwrap();
+        let pair = Authority::stranger("kubernetes").unwrap().client("somebody", &["some", "groups"]).unwrap();
         assert!(String::from_utf8(pair.certificate).unwrap().starts_with("-----BEGIN CERTIFICATE"));
     }
 

@@ -22,16 +22,21 @@ impl Machine {
         cgroup::remove(&self.site.id, Some(&self.name))
     }
 
-    /// The power comes back: the machine boots with what is on its disk, and starts containerd and the kubelet as its
-    /// units would.
+    /// The power comes back: the machine boots with what is on its disk, and starts containerd and the kubelet, as units
+    /// do that are enabled where they are configured.
     ///
     /// # Errors
     /// When it does not boot.
     pub fn power_on(&mut self) -> Result<()> {
         self.init = Self::start_init(&self.site, &self.name)?;
         self.boot().with_context(|| format!("machine {} does not boot again", self.name))?;
-        self.run_containerd()?;
-        self.start_kubelet()
+        if self.read_file("/etc/containerd/config.toml").is_ok() {
+            self.run_containerd()?;
+        }
+        if self.read_file("/var/lib/kubelet/config.yaml").is_ok() {
+            self.start_kubelet()?;
+        }
+        Ok(())
     }
 
     /// Pulls its network cable at the switch. Whoever is connected learns nothing of that.

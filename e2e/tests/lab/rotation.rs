@@ -3,9 +3,13 @@
 
 use std::time::{Duration, Instant};
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 use keyplane_e2e::load::Load;
-use keyplane_e2e::rotation_lab::{Scene, Size, rotate_leaves};
+use keyplane_e2e::load::credentials::{
+    Authority, accepted_as_front_proxy, accepted_by_api_server, accepted_by_etcd, accepted_by_etcd_as_peer,
+    accepted_by_kubelet,
+};
+use keyplane_e2e::rotation_lab::{CLUSTER, Scene, Size, lock, rotate_leaves};
 
 /// The API server looks at its serving pair every minute.
 const SETTLE: Duration = Duration::from_secs(75);
@@ -25,6 +29,39 @@ fn nobody_notices_a_rotation() -> Result<()> {
     ensure!(tally.total().failed == 0, "{}", tally.summary());
     for client in Load::CLIENTS {
         ensure!(tally.total_of(client).requests > 0, "{client} has asked nothing");
+    }
+    every_door_knows_its_authority_and_no_stranger(&scene)
+}
+
+/// Each door of each machine, with a certificate of the authority that it trusts and with one of an authority that only
+/// has the same name.
+fn every_door_knows_its_authority_and_no_stranger(scene: &Scene) -> Result<()> {
+    let authority = |suffix: &str| Authority::read(scene.admin(), &format!("{CLUSTER}-{suffix}"), "tls.crt", "tls.key");
+    let (ca, etcd, proxy) = (authority("ca")?, authority("etcd")?, authority("proxy")?);
+    let known = |own: &Authority, name: &str| -> Result<_> {
+        let stranger = Authority::stranger("kubernetes")?;
+        Ok([(true, own.client(name, &[])?), (false, stranger.client(name, &[])?)])
+    };
+    let trust = ca.certificate.as_bytes();
+    for (expected, pair) in known(&ca, "somebody")? {
+        for machine in scene.control_plane() {
+            let address = lock(machine).address();
+            ensure!(accepted_by_api_server(&address, trust, &pair)? == expected, "API server: {expected}");
+        }
+        for machine in scene.machines() {
+            let address = lock(machine).address();
+            ensure!(accepted_by_kubelet(&address, trust, &pair)? == expected, "kubelet: {expected}");
+        }
+    }
+    let first = scene.control_plane().first().context("no control plane")?;
+    let address = lock(first).address();
+    for (expected, pair) in known(&proxy, "front-proxy-client")? {
+        ensure!(accepted_as_front_proxy(&address, trust, &pair)? == expected, "front proxy: {expected}");
+    }
+    for (expected, pair) in known(&etcd, "somebody")? {
+        let trust = etcd.certificate.as_bytes();
+        ensure!(accepted_by_etcd(&address, trust, &pair)? == expected, "etcd: {expected}");
+        ensure!(accepted_by_etcd_as_peer(&address, trust, &pair)? == expected, "etcd's other members: {expected}");
     }
     Ok(())
 }
