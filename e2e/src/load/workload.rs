@@ -37,6 +37,12 @@ pub(super) struct Witness {
 /// When it does not come up.
 pub(super) fn start(target: &Kubectl, nodes: usize) -> Result<Vec<Witness>> {
     eventually("objects of the load", PATIENCE, || target.apply(&documents(&objects())))?;
+    // A kubelet makes its Lease a moment after its Node.
+    eventually("a Lease of each kubelet", PATIENCE, || {
+        let leases = target.run(&["get", "leases", "-n", "kube-node-lease", "-o", "name"])?;
+        ensure!(leases.lines().count() == nodes, "{leases}");
+        Ok(())
+    })?;
     eventually("a pod of the load on each node", PATIENCE, || {
         let status = target.json(&["get", "daemonset", WITNESS_PODS, "-n", NAMESPACE])?["status"].clone();
         ensure!(status["numberAvailable"] == nodes && status["desiredNumberScheduled"] == nodes, "{status}");
