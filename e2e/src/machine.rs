@@ -62,6 +62,7 @@ pub struct Machine {
     host: u8,
     extra_addresses: Vec<String>,
     init: Process,
+    is_on: bool,
     containerd: Option<Process>,
     kubelet: Option<Process>,
     units: BTreeMap<String, Process>,
@@ -84,6 +85,7 @@ impl Machine {
             host,
             extra_addresses: extra_addresses.to_vec(),
             init,
+            is_on: true,
             containerd: None,
             kubelet: None,
             units: BTreeMap::new(),
@@ -188,6 +190,7 @@ impl Machine {
         if arguments.is_empty() {
             bail!("an empty command line for machine {}", self.name);
         }
+        self.check_power()?;
         let mut nsenter = Command::new("nsenter");
         nsenter.args(["--target", &self.init.pid().to_string(), "--mount", "--uts", "--net", "--pid", "--"]);
         nsenter.args(arguments.iter().map(AsRef::as_ref));
@@ -246,6 +249,7 @@ impl Machine {
 
     /// The kernel shows each process's root, with that process's mounts.
     fn seen_from_host(&self, path: &str) -> Result<PathBuf> {
+        self.check_power()?;
         let Some(relative) = path.strip_prefix('/') else { bail!("{path} is not absolute") };
         Ok(PathBuf::from(format!("/proc/{}/root", self.init.pid())).join(relative))
     }

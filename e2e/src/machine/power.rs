@@ -1,6 +1,6 @@
 //! What happens to real machines: the power goes and comes back, and the network cable is pulled.
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 
 use super::Machine;
 use crate::process::Process;
@@ -12,6 +12,7 @@ impl Machine {
     /// # Errors
     /// When something of it goes on.
     pub fn power_off(&mut self) -> Result<()> {
+        self.is_on = false;
         self.init.kill();
         // What ran in it died with its first process; only the host's ends of them are left.
         let services = [self.containerd.take(), self.kubelet.take()].into_iter().flatten();
@@ -29,6 +30,7 @@ impl Machine {
     /// When it does not boot.
     pub fn power_on(&mut self) -> Result<()> {
         self.init = Self::start_init(&self.site, &self.name)?;
+        self.is_on = true;
         self.boot().with_context(|| format!("machine {} does not boot again", self.name))?;
         if self.read_file("/etc/containerd/config.toml").is_ok() {
             self.run_containerd()?;
@@ -36,6 +38,12 @@ impl Machine {
         if self.read_file("/var/lib/kubelet/config.yaml").is_ok() {
             self.start_kubelet()?;
         }
+        Ok(())
+    }
+
+    /// The number of its first process may be another program's by now, on the host.
+    pub(super) fn check_power(&self) -> Result<()> {
+        ensure!(self.is_on, "machine {} is off", self.name);
         Ok(())
     }
 

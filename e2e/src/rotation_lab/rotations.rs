@@ -87,9 +87,12 @@ pub fn rotate(
         let entries = entries(&status, &value);
         let stage = stage(&entries);
         if stage != last && !stage.is_empty() {
-            load.phase(&format!("{}: {stage}", rotation.name()));
-            tell(&format!("{}: {stage}", rotation.name()));
+            let phase = format!("{}: {stage}", rotation.name());
+            load.phase(&phase);
+            tell(&phase);
             at_each_stage(scene, load, &stage)?;
+            // What went wrong there may have been a phase of its own.
+            load.phase(&phase);
             (last, since) = (stage, Instant::now());
         }
         let all = |phase: &str| !entries.is_empty() && entries.iter().all(|entry| entry["phase"] == phase);

@@ -4,6 +4,8 @@
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
+use keyplane_e2e::eventually;
+use keyplane_e2e::installation::PATIENCE;
 use keyplane_e2e::load::Load;
 use keyplane_e2e::load::credentials::{
     Authority, accepted_as_front_proxy, accepted_by_api_server, accepted_by_etcd, accepted_by_etcd_as_peer,
@@ -30,7 +32,24 @@ fn nobody_notices_a_rotation() -> Result<()> {
     for client in Load::CLIENTS {
         ensure!(tally.total_of(client).requests > 0, "{client} has asked nothing");
     }
-    every_door_knows_its_authority_and_no_stranger(&scene)
+    every_door_knows_its_authority_and_no_stranger(&scene)?;
+    tell("each door knows its authority");
+    the_load_notices_an_authority_that_is_gone(&scene)
+}
+
+/// A load that can't fail would say nothing: the API server is given another authority in one step, so that nobody's
+/// certificate is known any more.
+fn the_load_notices_an_authority_that_is_gone(scene: &Scene) -> Result<()> {
+    let load = Load::start(scene, "another authority")?;
+    let first = scene.control_plane().first().context("no control plane")?;
+    let other = Authority::stranger("kubernetes")?;
+    lock(first).put_file("/etc/kubernetes/pki/ca.crt", other.certificate.as_bytes(), 0o644)?;
+    let noticed = eventually("failures", PATIENCE, || {
+        ensure!(load.tally().total_of("API requests").failed > 0 && load.tally().total_of("API writes").failed > 0);
+        Ok(())
+    });
+    eprintln!("{}", load.tally().told_failures());
+    noticed
 }
 
 /// Each door of each machine, with a certificate of the authority that it trusts and with one of an authority that only

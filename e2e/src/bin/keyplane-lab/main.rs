@@ -54,6 +54,9 @@ enum Action {
         /// What is rotated, in place of everything: leaves, service-account-key, encryption-key, authorities.
         #[arg(long)]
         only: Vec<String>,
+        /// Things go wrong meanwhile: Keyplane is killed at each stage, a machine is off, another one is cut off.
+        #[arg(long)]
+        faults: bool,
     },
     /// Keeps such a cluster through many lifetimes (certificates live half an hour, authorities two hours) under the same
     /// load, and reports each rotation.
@@ -118,7 +121,9 @@ fn act(action: &Action) -> Result<ExitCode> {
         Action::Demo { detach, file } => demo::run(file, *detach)?,
         Action::DemoDown => demo::down()?,
         Action::Smoke => return smoke(),
-        Action::Rotation { settle, small, only } => return rotation(Duration::from_secs(*settle), *small, only),
+        Action::Rotation { settle, small, only, faults } => {
+            return rotation(Duration::from_secs(*settle), *small, only, *faults);
+        }
         Action::Endurance { hours } => return endurance(Duration::from_hours(*hours)),
         Action::BenchApprover(arguments) => bench_approver(arguments)?,
         Action::ApproveEverything => raw::run()?,
@@ -144,7 +149,7 @@ fn smoke() -> Result<ExitCode> {
     Ok(if report.failures().is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-fn rotation(settle: Duration, small: bool, only: &[String]) -> Result<ExitCode> {
+fn rotation(settle: Duration, small: bool, only: &[String], faults: bool) -> Result<ExitCode> {
     interrupt::listen()?;
     let named = |name: &String| {
         let found = What::ALL.into_iter().find(|what| what.name() == name);
@@ -156,6 +161,7 @@ fn rotation(settle: Duration, small: bool, only: &[String]) -> Result<ExitCode> 
         size: if small { Size::small() } else { Size::whole() },
         what: if what.is_empty() { What::ALL.to_vec() } else { what },
         settle,
+        faults,
     };
     let progress = Progress::begin();
     let (tally, outcome) = rotation_lab::run(&options, &|what| progress.step(what))?;
