@@ -89,7 +89,7 @@ pub fn rotate(
         if stage != last && !stage.is_empty() {
             let phase = format!("{}: {stage}", rotation.name());
             load.phase(&phase);
-            tell(&phase);
+            tell(&format!("{phase} ({} so far)", load.tally().summary()));
             at_each_stage(scene, load, &stage)?;
             // What went wrong there may have been a phase of its own.
             load.phase(&phase);

@@ -316,7 +316,8 @@ fn a_machine_keeps_its_disk_over_a_loss_of_power_and_hears_nobody_without_its_ca
     machine.put_file("/var/lib/kept", b"kept", 0o600)?;
     machine.put_file("/run/forgotten", b"forgotten", 0o600)?;
     let id = machine.read_file("/etc/machine-id")?;
-    other.run(&ping)?;
+    let is_heard = |when: &str| eventually(when, Duration::from_secs(10), || other.run(&ping));
+    is_heard("answer before")?;
 
     machine.power_off()?;
     ensure!(machine.run(&["true"]).is_err() && other.run(&ping).is_err(), "it is still on");
@@ -325,11 +326,11 @@ fn a_machine_keeps_its_disk_over_a_loss_of_power_and_hears_nobody_without_its_ca
         ensure!(machine.read_file(path)? == b"kept", "{path} is lost");
     }
     ensure!(machine.read_file("/run/forgotten").is_err() && machine.read_file("/etc/machine-id")? == id);
-    other.run(&ping)?;
+    is_heard("answer after the boot")?;
 
     machine.unplug()?;
     ensure!(other.run(&ping).is_err(), "it still hears");
     machine.plug_in()?;
-    eventually("network", Duration::from_secs(10), || other.run(&ping))?;
+    is_heard("answer with the cable")?;
     Ok(())
 }
