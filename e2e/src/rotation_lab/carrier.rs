@@ -1,8 +1,8 @@
 //! Stands for an administrator without agents: looks every second at what Keyplane has written for a machine, carries it
 //! there, and acknowledges it on the objects.
 
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, PoisonError};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ use kube::Client;
 use serde_json::{Value, json};
 use tokio::runtime::{Builder, Runtime};
 
-use super::scene::SharedMachine;
+use super::scene::{SharedMachine, lock};
 use crate::carry::{CarriedFile, files, is_of_the_lab};
 use crate::kubectl::Kubectl;
 use crate::load;
@@ -37,7 +37,6 @@ const READ_BY_A_KUBELET_AT_ITS_START: [&str; 3] =
 #[derive(Debug)]
 pub struct Carrier {
     stop: Arc<AtomicBool>,
-    rounds: Arc<AtomicU64>,
     thread: Option<JoinHandle<()>>,
 }
 
@@ -49,9 +48,9 @@ impl Carrier {
     pub fn start(management: &Kubectl, cluster: &str, machine: &SharedMachine) -> Result<Self> {
         let runtime = Builder::new_current_thread().enable_all().build().context("no thread")?;
         let client = runtime.block_on(load::client(management))?;
-        let name = machine.lock().unwrap_or_else(PoisonError::into_inner).name().to_owned();
-        let (stop, rounds) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
-        let (until, done) = (Arc::clone(&stop), Arc::clone(&rounds));
+        let name = lock(machine).name().to_owned();
+        let stop = Arc::new(AtomicBool::new(false));
+        let until = Arc::clone(&stop);
         let mut work = Work {
             runtime,
             client,
@@ -67,17 +66,10 @@ impl Carrier {
                 if let Err(error) = work.round() {
                     eprintln!("carrying to {}: {error:#}", work.name);
                 }
-                done.fetch_add(1, Ordering::Relaxed);
                 thread::sleep(PAUSE);
             }
         });
-        Ok(Self { stop, rounds, thread: Some(thread) })
-    }
-
-    /// How often he has looked.
-    #[must_use]
-    pub fn rounds(&self) -> u64 {
-        self.rounds.load(Ordering::Relaxed)
+        Ok(Self { stop, thread: Some(thread) })
     }
 }
 
@@ -131,7 +123,7 @@ impl Work {
 
     /// Writes what differs, the Secret's files first and manifests last, each group in one go.
     fn put(&self, carried: &[CarriedFile]) -> Result<()> {
-        let mut machine = self.machine.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut machine = lock(&self.machine);
         let differs = |file: &&CarriedFile| {
             !is_of_the_lab(&file.path) && machine.read_file(&file.path).ok().as_ref() != Some(&file.content)
         };
