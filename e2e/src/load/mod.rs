@@ -27,12 +27,14 @@ pub mod workload;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, JoinHandle};
+use std::time::Duration;
 
 use anyhow::{Context, Result};
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::{Client, Config};
 use tokio::runtime::{Builder, Runtime};
 use tokio::sync::Mutex;
+use tokio::time::timeout;
 
 use self::in_cluster::Reader;
 use self::kubeconfig::OwnersKubeconfig;
@@ -40,6 +42,9 @@ use self::spared::Spared;
 pub use self::tally::Tally;
 use crate::kubectl::Kubectl;
 use crate::rotation_lab::{Scene, SharedMachine};
+
+/// How long the logs of pods may take to be read for the last time: a cluster that is broken never lets anybody.
+const LAST_READING: Duration = Duration::from_mins(1);
 
 /// All clients, at work until they are stopped or dropped.
 pub struct Load {
@@ -161,7 +166,10 @@ impl Load {
     pub fn stop(mut self) -> Tally {
         self.tally().end();
         if let Some(runtime) = &self.runtime {
-            runtime.block_on(async { self.pods.lock().await.finish().await });
+            let finish = async { timeout(LAST_READING, async { self.pods.lock().await.finish().await }).await };
+            if runtime.block_on(finish).is_err() {
+                self.tally().failed(in_cluster::CLIENT, "what they have counted last can't be read");
+            }
         }
         self.end();
         self.subject.tally.clone()
