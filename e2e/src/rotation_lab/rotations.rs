@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use anyhow::{Result, bail, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use jiff::Timestamp;
 use serde_json::Value;
 
@@ -164,24 +164,36 @@ pub fn rotate_leaves(scene: &Scene, load: &Load, settle: Duration, tell: &dyn Fn
 /// Enough for each client to connect anew in a phase.
 pub(super) const SHORT: Duration = Duration::from_secs(15);
 
-/// Waits until what Keyplane has written is what the machines have, as their carriers say.
+/// Waits until what Keyplane has written is what the machines have, as their carriers or their agents say.
 ///
 /// # Errors
-/// When a carrier does not get there.
+/// When one does not get there.
 pub fn wait_until_carried(scene: &Scene) -> Result<()> {
     eventually("machines that have all that is written", PATIENCE, || {
-        for kind in ["secrets", "configmaps"] {
+        for (kind, field) in [("secrets", "secret"), ("configmaps", "config")] {
             let label = format!("keyplane.io/cluster={CLUSTER},keyplane.io/node");
             let list = scene.admin().json(&["get", kind, "-l", &label])?;
             for object in list["items"].as_array().into_iter().flatten() {
-                let annotations = &object["metadata"]["annotations"];
-                let (written, carried) =
-                    (&annotations["keyplane.io/content-checksum"], &annotations["keyplane.io/carried"]);
-                ensure!(written == carried, "{} is not carried", object["metadata"]["name"]);
+                let metadata = &object["metadata"];
+                let written = &metadata["annotations"]["keyplane.io/content-checksum"];
+                let node = metadata["labels"]["keyplane.io/node"].as_str().unwrap_or_default();
+                let held = if scene.has_carrier(node) {
+                    metadata["annotations"]["keyplane.io/carried"].clone()
+                } else {
+                    agents_report(scene, node)?[field].clone()
+                };
+                ensure!(*written == held, "{} is not carried", metadata["name"]);
             }
         }
         Ok(())
     })
+}
+
+/// What the agent of a machine reports in its Lease.
+fn agents_report(scene: &Scene, node: &str) -> Result<Value> {
+    let lease = scene.admin().json(&["get", "lease", &format!("{CLUSTER}-{node}")])?;
+    let report = lease["metadata"]["annotations"]["keyplane.io/node-report"].as_str().unwrap_or("{}").to_owned();
+    serde_json::from_str(&report).with_context(|| format!("the agent of {node} reports {report}"))
 }
 
 /// Lets time pass, unless somebody presses Ctrl-C.

@@ -161,6 +161,12 @@ impl Scene {
         self.carriers.remove(name);
     }
 
+    /// Whether somebody carries to this machine.
+    #[must_use]
+    pub fn has_carrier(&self, name: &str) -> bool {
+        self.carriers.contains_key(name)
+    }
+
     /// Keyplane is killed as by a crash, and another one is started.
     ///
     /// # Errors
