@@ -46,6 +46,15 @@ lab: build static ## The tests on real control planes and machines; they need ro
 lab-smoke: build ## A whole cluster, and what its owner tries first, step by step
 	@target/debug/keyplane-lab smoke
 
+.PHONY: lab-rotation
+lab-rotation: build ## Rotate everything on five machines under a load that must not fail; prints what failed (an hour)
+	@target/debug/keyplane-lab rotation
+
+HOURS ?= 12
+.PHONY: endurance
+endurance: build ## Keep a cluster through many lifetimes of its keys under the same load, for HOURS=12 hours
+	@target/debug/keyplane-lab endurance --hours $(HOURS)
+
 .PHONY: bench-approver
 bench-approver: packages kubernetes ## Measure the CSR approver beside a raw client and an approver in Go (ten minutes, a quiet machine)
 	cargo build --release --locked --package keyplane --package keyplane-e2e

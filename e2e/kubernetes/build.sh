@@ -25,6 +25,7 @@ sets=(
   "ignition        ignition/go.mod"
   "helm            helm/go.mod"
   "go-approver     go-approver/go.mod on-request"
+  "witness         witness/go.mod on-request"
 )
 
 # set, binary, package; or a package of a module that is built from a copy, or a file of a module
@@ -60,6 +61,7 @@ parts=(
   "ignition        ignition-validate       github.com/coreos/ignition/v2/validate"
   "helm            helm                    helm.sh/helm/v4/cmd/helm"
   "go-approver     go-approver             ."
+  "witness         witness                 ."
 )
 
 # No cgo: each binary then runs alone in an image of one layer. The tags leave out snapshotters that need C.

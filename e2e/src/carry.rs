@@ -48,7 +48,7 @@ pub fn carry(management: &Kubectl, namespace: &str, cluster: &str, machine: &Mac
         let name = format!("{cluster}-{}-{suffix}", machine.name());
         let object = management.json(&["get", kind, &name, "--namespace", namespace])?;
         for file in files(&object).with_context(|| format!("{kind} {name}"))? {
-            if file.path.starts_with(LAB_OWN) {
+            if is_of_the_lab(&file.path) {
                 continue;
             }
             machine.put_file(&file.path, &file.content, file.mode)?;
@@ -59,6 +59,11 @@ pub fn carry(management: &Kubectl, namespace: &str, cluster: &str, machine: &Mac
         }
     }
     Ok(paths)
+}
+
+/// Whether the lab has its own form of this file.
+pub(crate) fn is_of_the_lab(path: &str) -> bool {
+    path.starts_with(LAB_OWN)
 }
 
 /// The files that a Secret or a `ConfigMap` carries, in the order of its index.

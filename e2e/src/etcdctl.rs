@@ -9,9 +9,17 @@ use crate::machine::Machine;
 /// # Errors
 /// When etcdctl fails; the message holds its words.
 pub fn etcdctl(machine: &Machine, arguments: &[&str]) -> Result<String> {
+    etcdctl_to(machine, "https://127.0.0.1:2379", arguments)
+}
+
+/// Asks the members at these endpoints, with a comma between them, as this machine.
+///
+/// # Errors
+/// When etcdctl fails; the message holds its words.
+pub fn etcdctl_to(machine: &Machine, endpoints: &str, arguments: &[&str]) -> Result<String> {
     let pki = "/etc/kubernetes/pki/etcd";
     let flags = [
-        "--endpoints=https://127.0.0.1:2379".to_owned(),
+        format!("--endpoints={endpoints}"),
         "--command-timeout=5s".to_owned(),
         format!("--cacert={pki}/ca.crt"),
         format!("--cert={pki}/healthcheck-client.crt"),

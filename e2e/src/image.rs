@@ -24,6 +24,9 @@ pub const TOOLBOX: &str = "registry.keyplane.io/lab/toolbox:1";
 /// request and tells its version with `web -v`.
 pub const WEB: &str = "registry.keyplane.io/lab/web:1";
 
+/// An image for the load's clients inside a cluster: `kubernetes/witness`.
+pub const WITNESS: &str = "registry.keyplane.io/lab/witness:1";
+
 /// The Flannel that `kubernetes/flannel/go.mod` pins.
 pub const FLANNEL: &str = "ghcr.io/flannel-io/flannel:v0.28.10";
 
@@ -188,6 +191,15 @@ pub fn for_whole_cluster(parts: &Parts) -> Result<Vec<Image>> {
     let mut images = all(parts)?;
     images.extend(for_add_ons(parts)?);
     Ok(images)
+}
+
+/// The load's clients inside a cluster. Their program is built the first time that somebody asks, in a minute or two.
+///
+/// # Errors
+/// When it can't be made.
+pub fn witness(parts: &Parts) -> Result<Image> {
+    let program = parts.on_request("witness")?.join("witness");
+    image(parts, WITNESS, &[vec![Entry::program("witness", program), Entry::Shared("tmp")]], &["/witness"])
 }
 
 /// Which binary Keyplane's own image has.

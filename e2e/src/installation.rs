@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 use crate::command;
 use crate::kubectl::Kubectl;
 use crate::lab::Lab;
+use crate::machine::{Machine, lab_kubelet_settings};
 use crate::management::Management;
 use crate::operator::{self, Operator};
 use crate::wait::eventually;
@@ -77,6 +78,25 @@ pub fn cluster_spec(name: &str, address: &str) -> Value {
             "kubernetesVersion": "v1.37.2",
             "controlPlaneEndpoint": {"host": address},
             "controlPlane": {"nodes": [{"name": "cp1", "addresses": [address]}]},
+            "network": {"podCIDRs": ["10.244.0.0/16"]},
+        },
+    })
+}
+
+/// A ClusterSpec whose machines the lab can boot, without add-ons. `endpoint` is a load balancer, or the only machine.
+#[must_use]
+pub fn bootable_cluster_spec(name: &str, endpoint: &str, control_plane: &[Machine]) -> Value {
+    let nodes: Vec<_> =
+        control_plane.iter().map(|machine| json!({"name": machine.name(), "addresses": [machine.address()]})).collect();
+    json!({
+        "apiVersion": "keyplane.io/v1alpha1",
+        "kind": "ClusterSpec",
+        "metadata": {"name": name, "namespace": "default"},
+        "spec": {
+            "kubernetesVersion": "v1.37.2",
+            "controlPlaneEndpoint": {"host": endpoint},
+            "controlPlane": {"nodes": nodes, "kubelet": control_plane.first().map(lab_kubelet_settings)},
+            "addons": {"coreDNS": {"enabled": false}, "kubeProxy": {"enabled": false}},
             "network": {"podCIDRs": ["10.244.0.0/16"]},
         },
     })

@@ -18,6 +18,7 @@ use crate::{cgroup, command, network};
 
 mod agent;
 mod node;
+mod power;
 mod service;
 mod store;
 
@@ -41,13 +42,28 @@ pub struct MachineOptions {
     pub extra_addresses: Vec<String>,
 }
 
+/// A file to be put on a machine.
+#[derive(Clone, Copy, Debug)]
+pub struct StagedFile<'a> {
+    /// Where it belongs.
+    pub path: &'a str,
+    /// What is in it.
+    pub content: &'a [u8],
+    /// Its permissions.
+    pub mode: u32,
+    /// Its owner if that isn't root, as `chown` wants it.
+    pub owner: Option<&'a str>,
+}
+
 /// A running machine. It ends with its lab, or by [`Machine::destroy`].
 #[derive(Debug)]
 pub struct Machine {
     site: Arc<Site>,
     name: String,
     host: u8,
+    extra_addresses: Vec<String>,
     init: Process,
+    is_on: bool,
     containerd: Option<Process>,
     kubelet: Option<Process>,
     units: BTreeMap<String, Process>,
@@ -63,27 +79,38 @@ impl Machine {
             bail!("the machine {name} exists already");
         }
         fs::create_dir_all(&state).with_context(|| format!("cannot make {}", state.display()))?;
-        cgroup::make(&site.id, name)?;
-        let mut unshare = Command::new("unshare");
-        unshare.args(["--mount", "--uts", "--net", "--pid", "--fork", "--mount-proc"]).arg(site.parts.pause());
-        unshare.env_clear().env("PATH", PATH).env("KEYPLANE_MACHINE", name);
-        let log = site.log(&format!("{name}-init"));
-        let init = Process::start_inside(&format!("process 1 of {name}"), &site.id, &mut unshare, log)?;
+        let init = Self::start_init(&site, name)?;
         let mut machine = Self {
             site,
             name: name.to_owned(),
             host,
+            extra_addresses: extra_addresses.to_vec(),
             init,
+            is_on: true,
             containerd: None,
             kubelet: None,
             units: BTreeMap::new(),
             state,
             has_images: false,
         };
-        machine.wait_for_init()?;
-        machine.make_file_system()?;
-        machine.make_network(extra_addresses)?;
+        machine.boot()?;
         Ok(machine)
+    }
+
+    /// Its first process, in namespaces of its own.
+    fn start_init(site: &Site, name: &str) -> Result<Process> {
+        cgroup::make(&site.id, name)?;
+        let mut unshare = Command::new("unshare");
+        unshare.args(["--mount", "--uts", "--net", "--pid", "--fork", "--mount-proc"]).arg(site.parts.pause());
+        unshare.env_clear().env("PATH", PATH).env("KEYPLANE_MACHINE", name);
+        let log = site.log(&format!("{name}-init"));
+        Process::start_inside(&format!("process 1 of {name}"), &site.id, &mut unshare, log)
+    }
+
+    fn boot(&mut self) -> Result<()> {
+        self.wait_for_init()?;
+        self.make_file_system()?;
+        self.make_network()
     }
 
     /// Until process 1 is the program that stays, `unshare` is still arranging its namespaces.
@@ -111,10 +138,10 @@ impl Machine {
         Ok(())
     }
 
-    fn make_network(&self, extra_addresses: &[String]) -> Result<()> {
+    fn make_network(&self) -> Result<()> {
         network::connect(&self.site.id, self.host, self.init.pid())?;
         let mut lines = vec!["link set lo up".to_owned(), format!("addr add {}/24 dev eth0", self.address())];
-        lines.extend(extra_addresses.iter().map(|address| format!("addr add {address} dev eth0")));
+        lines.extend(self.extra_addresses.iter().map(|address| format!("addr add {address} dev eth0")));
         lines.push("link set eth0 up".to_owned());
         lines.push(format!("route add default via {}", self.site.subnet.address(1)));
         for line in lines {
@@ -164,6 +191,7 @@ impl Machine {
         if arguments.is_empty() {
             bail!("an empty command line for machine {}", self.name);
         }
+        self.check_power()?;
         let mut nsenter = Command::new("nsenter");
         nsenter.args(["--target", &self.init.pid().to_string(), "--mount", "--uts", "--net", "--pid", "--"]);
         nsenter.args(arguments.iter().map(AsRef::as_ref));
@@ -188,6 +216,29 @@ impl Machine {
         fs::rename(&partial, &place).with_context(what)
     }
 
+    /// Writes files of which some belong together, such as a certificate and its key: all are beside their places before
+    /// the first takes its own, so that the time in which only some of them are new is as short as renaming them.
+    ///
+    /// # Errors
+    /// When a path is not absolute or the file system refuses.
+    pub fn put_files(&self, files: &[StagedFile<'_>]) -> Result<()> {
+        let mut staged = Vec::new();
+        for StagedFile { path, content, mode, owner } in files {
+            let (folder, name) = path.rsplit_once('/').with_context(|| format!("{path} is not absolute"))?;
+            let beside = format!("{folder}/.{name}.staged");
+            self.put_file(&beside, content, *mode)?;
+            if let Some(owner) = owner {
+                self.run(&["chown", owner, &beside])?;
+            }
+            staged.push((self.seen_from_host(&beside)?, self.seen_from_host(path)?));
+        }
+        for (beside, place) in staged {
+            let what = || format!("cannot write {} on machine {}", place.display(), self.name);
+            fs::rename(&beside, &place).with_context(what)?;
+        }
+        Ok(())
+    }
+
     /// The content of a file on the machine.
     ///
     /// # Errors
@@ -199,6 +250,7 @@ impl Machine {
 
     /// The kernel shows each process's root, with that process's mounts.
     fn seen_from_host(&self, path: &str) -> Result<PathBuf> {
+        self.check_power()?;
         let Some(relative) = path.strip_prefix('/') else { bail!("{path} is not absolute") };
         Ok(PathBuf::from(format!("/proc/{}/root", self.init.pid())).join(relative))
     }

@@ -40,15 +40,30 @@ pub fn make_bridge(lab: &str, subnet: Subnet) -> Result<()> {
     Ok(())
 }
 
-/// Lays a cable from the bridge into the network namespace of the process `pid`, where it is `eth0`.
+/// Lays a cable from the bridge into the network namespace of the process `pid`, where it is `eth0`. Its hardware address
+/// is the same after a boot, as a real one's is: others remember it.
 ///
 /// # Errors
 /// When `ip` fails.
 pub fn connect(lab: &str, host: u8, pid: u32) -> Result<()> {
     let cable = cable(lab, host);
-    ip(&format!("link add {cable} type veth peer name eth0 netns {pid}"))?;
+    ip(&format!("link add {cable} type veth peer name eth0 address {} netns {pid}", hardware_address(host)))?;
     ip(&format!("link set {cable} master {} up", bridge(lab)))?;
     Ok(())
+}
+
+/// Switches the bridge's port of one machine on or off.
+///
+/// # Errors
+/// When `ip` fails.
+pub fn switch(lab: &str, host: u8, on: bool) -> Result<()> {
+    ip(&format!("link set {} {}", cable(lab, host), if on { "up" } else { "down" }))?;
+    Ok(())
+}
+
+/// A locally administered address that is unique on the bridge.
+fn hardware_address(host: u8) -> String {
+    format!("02:6b:70:00:00:{host:02x}")
 }
 
 /// Removes the cable of one machine, if it is still there: the kernel takes its time with dead namespaces.

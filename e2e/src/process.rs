@@ -137,6 +137,11 @@ impl Process {
         Ok(())
     }
 
+    /// Waits for the end of one that has been killed with its machine.
+    pub fn await_end(&mut self) {
+        let _ = self.child.wait();
+    }
+
     /// Kills it (SIGKILL) and waits until it is gone.
     pub fn kill(&mut self) {
         send(self.pid, Signal::KILL);

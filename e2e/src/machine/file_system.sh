@@ -1,5 +1,5 @@
 # Makes a machine's view of the file system, inside its own mount namespace: programs come from the host, everything
-# that is written stays in $STATE. Nothing is mounted on the host, so nothing can be left there.
+# that is written stays in $STATE, also over a boot. Nothing is mounted on the host, so nothing can be left there.
 set -eu
 
 # What the host's folders are taken from must be had before those folders are covered.
@@ -16,8 +16,9 @@ printf '%s\n' "$SETS" | while IFS='=' read -r set folder; do
 done
 # Where people and add-ons look for CNI plugins; an add-on puts its own beside them.
 mkdir -p "$STATE/opt/cni/bin"
-ln -s /usr/lib/cni/* "$STATE/opt/cni/bin"
+ln -sfn /usr/lib/cni/* "$STATE/opt/cni/bin"
 resolver=$(cat /etc/resolv.conf 2>/dev/null || true)
+machine_id=$(cat "$STATE/etc/machine-id" 2>/dev/null || tr -d - </proc/sys/kernel/random/uuid)
 
 # /etc and /usr: the host's, copied on write. kubeadm and add-ons write to both.
 for folder in etc usr; do
@@ -33,8 +34,8 @@ mkdir -p /run/lock
 # can't stack its snapshots on an overlay.
 mkdir -p "$STATE/tmp" "$STATE/var/cache" "$STATE/var/home" "$STATE/var/lib" "$STATE/var/log" "$STATE/var/tmp"
 chmod 1777 "$STATE/tmp" "$STATE/var/tmp"
-ln -s /run "$STATE/var/run"
-ln -s /run/lock "$STATE/var/lock"
+ln -sfn /run "$STATE/var/run"
+ln -sfn /run/lock "$STATE/var/lock"
 mount --rbind "$STATE/opt" /opt
 var=$STATE/var
 mount --bind "$STATE/tmp" /tmp
@@ -53,8 +54,8 @@ rm -f /etc/resolv.conf /etc/hostname
 printf '%s\n' "$resolver" >/etc/resolv.conf
 printf '%s\n' "$NAME" >/etc/hostname
 printf '127.0.0.1 localhost\n::1 localhost\n%s %s\n' "$ADDRESS" "$NAME" >/etc/hosts
-# The kubelet reports it, and no two nodes may have the same.
-tr -d - </proc/sys/kernel/random/uuid >/etc/machine-id
+# The kubelet reports it, and no two nodes may have the same. After a boot it is the one of before.
+printf '%s\n' "$machine_id" >/etc/machine-id
 
 echo 1 >/proc/sys/net/ipv4/ip_forward
 echo 1 >/proc/sys/net/ipv6/conf/all/forwarding 2>/dev/null || true

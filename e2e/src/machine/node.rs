@@ -139,7 +139,7 @@ impl Machine {
         self.put_file("/etc/containerd/conf.d/lab.toml", CONTAINERD_DROP_IN.as_bytes(), 0o644)
     }
 
-    fn run_containerd(&mut self) -> Result<()> {
+    pub(super) fn run_containerd(&mut self) -> Result<()> {
         let mut containerd = self.spawn("containerd", &["containerd", "--config", "/etc/containerd/config.toml"])?;
         eventually("containerd", Duration::from_secs(30), || {
             containerd.check_running()?;

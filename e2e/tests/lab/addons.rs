@@ -4,11 +4,11 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::slice;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
-use keyplane_e2e::installation::{FIRST_REPLICA, Installation, PATIENCE};
-use keyplane_e2e::machine::lab_kubelet_settings;
+use keyplane_e2e::installation::{FIRST_REPLICA, Installation, PATIENCE, bootable_cluster_spec};
 use keyplane_e2e::{
     Kubectl, Lab, Machine, Operator, Parts, boot, carry, command, eventually, image, operator, oracle, preflight,
 };
@@ -191,19 +191,9 @@ const PROXY_CONFIG: &str = r#"{"conntrack": {"maxPerCore": 0}}"#;
 const CLUSTER: &str = "addons";
 
 fn cluster_with(machine: &Machine, addons: &Value) -> Value {
-    json!({
-        "apiVersion": "keyplane.io/v1alpha1", "kind": "ClusterSpec", "metadata": {"name": CLUSTER},
-        "spec": {
-            "kubernetesVersion": "v1.37.2",
-            "controlPlaneEndpoint": {"host": machine.address()},
-            "controlPlane": {
-                "nodes": [{"name": "cp1", "addresses": [machine.address()]}],
-                "kubelet": lab_kubelet_settings(machine),
-            },
-            "network": {"podCIDRs": ["10.244.0.0/16"]},
-            "addons": addons,
-        },
-    })
+    let mut cluster = bootable_cluster_spec(CLUSTER, &machine.address(), slice::from_ref(machine));
+    cluster["spec"]["addons"] = addons.clone();
+    cluster
 }
 
 fn all_on() -> Result<Value> {

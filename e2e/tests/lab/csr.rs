@@ -7,6 +7,7 @@ use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::fs;
 use std::process::Command;
+use std::slice;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
@@ -14,7 +15,7 @@ use anyhow::{Context, Result, bail, ensure};
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use keyplane_e2e::boot::{owners_kubectl, start_node};
-use keyplane_e2e::installation::{Installation, PATIENCE};
+use keyplane_e2e::installation::{Installation, PATIENCE, bootable_cluster_spec};
 use keyplane_e2e::join::join;
 use keyplane_e2e::kubectl::documents;
 use keyplane_e2e::machine::{MachineOptions, lab_kubelet_settings};
@@ -43,21 +44,10 @@ fn objects(lab: &Lab, control_plane: &Machine) -> String {
         "apiVersion": "keyplane.io/v1alpha1", "kind": "CertificatePolicy", "metadata": {"name": POLICY},
         "spec": {"kubeletServing": {"dryRun": true}},
     });
-    let cluster = json!({
-        "apiVersion": "keyplane.io/v1alpha1", "kind": "ClusterSpec", "metadata": {"name": CLUSTER},
-        "spec": {
-            "kubernetesVersion": "v1.37.2",
-            "controlPlaneEndpoint": {"host": control_plane.address()},
-            "controlPlane": {
-                "nodes": [{"name": "cp1", "addresses": [control_plane.address()]}],
-                "kubelet": kubelet,
-                "controllerManager": {"extraArgs": [{"name": "cluster-signing-duration", "value": LIFETIME}]},
-            },
-            "network": {"podCIDRs": ["10.244.0.0/16"]},
-            "addons": {"coreDNS": {"enabled": false}, "kubeProxy": {"enabled": false}},
-            "certificatePolicyRef": {"name": POLICY},
-        },
-    });
+    let mut cluster = bootable_cluster_spec(CLUSTER, &control_plane.address(), slice::from_ref(control_plane));
+    cluster["spec"]["controlPlane"]["controllerManager"] =
+        json!({"extraArgs": [{"name": "cluster-signing-duration", "value": LIFETIME}]});
+    cluster["spec"]["certificatePolicyRef"] = json!({"name": POLICY});
     let workers = json!({
         "apiVersion": "keyplane.io/v1alpha1", "kind": "NodePool", "metadata": {"name": "workers"},
         "spec": {

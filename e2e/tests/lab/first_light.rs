@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::Path;
+use std::slice;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
@@ -10,9 +11,8 @@ use anyhow::{Context, Result, ensure};
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use keyplane_e2e::boot::boot;
-use keyplane_e2e::installation::{FIRST_REPLICA, Installation, PATIENCE};
+use keyplane_e2e::installation::{FIRST_REPLICA, Installation, PATIENCE, bootable_cluster_spec};
 use keyplane_e2e::kubectl::documents;
-use keyplane_e2e::machine::lab_kubelet_settings;
 use keyplane_e2e::{Kubectl, Lab, Machine, Operator, carry, eventually, image};
 use serde_json::{Value, json};
 
@@ -24,21 +24,9 @@ fn objects(machine: &Machine) -> String {
         "apiVersion": "keyplane.io/v1alpha1", "kind": "CertificatePolicy", "metadata": {"name": "standard"},
         "spec": {"leaf": {"validity": "8760h"}},
     });
-    let cluster = json!({
-        "apiVersion": "keyplane.io/v1alpha1", "kind": "ClusterSpec", "metadata": {"name": CLUSTER},
-        "spec": {
-            "kubernetesVersion": "v1.37.2",
-            "controlPlaneEndpoint": {"host": machine.address()},
-            "controlPlane": {
-                "nodes": [{"name": "cp1", "addresses": [machine.address()]}],
-                "kubelet": lab_kubelet_settings(machine),
-            },
-            "network": {"podCIDRs": ["10.244.0.0/16"]},
-            // They have tests of their own, and images that this machine does not get.
-            "addons": {"coreDNS": {"enabled": false}, "kubeProxy": {"enabled": false}},
-            "certificatePolicyRef": {"name": "standard"},
-        },
-    });
+    // Add-ons have tests of their own, and images that this machine does not get.
+    let mut cluster = bootable_cluster_spec(CLUSTER, &machine.address(), slice::from_ref(machine));
+    cluster["spec"]["certificatePolicyRef"] = json!({"name": "standard"});
     let pool = json!({
         "apiVersion": "keyplane.io/v1alpha1", "kind": "NodePool", "metadata": {"name": "workers"},
         "spec": {"clusterRef": {"name": CLUSTER}, "machines": [{"name": "worker1", "addresses": ["192.0.2.21"]}]},

@@ -1,10 +1,11 @@
 //! What administrators do with kubeadm on the machines of a cluster that Keyplane made.
 
+use std::slice;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
 use keyplane_e2e::boot::boot;
-use keyplane_e2e::installation::{FIRST_REPLICA, Installation, PATIENCE};
+use keyplane_e2e::installation::{FIRST_REPLICA, Installation, PATIENCE, bootable_cluster_spec};
 use keyplane_e2e::kubectl::documents;
 use keyplane_e2e::machine::lab_kubelet_settings;
 use keyplane_e2e::{Kubectl, Lab, Machine, Operator, eventually, image};
@@ -17,18 +18,9 @@ const PATCHES: &str = "/etc/kubeadm/patches";
 
 /// What a user would apply: one control-plane machine, and a pool that declares the worker.
 fn objects(machine: &Machine, worker: &Machine) -> String {
-    let cluster = json!({
-        "apiVersion": "keyplane.io/v1alpha1", "kind": "ClusterSpec", "metadata": {"name": CLUSTER},
-        "spec": {
-            "kubernetesVersion": "v1.37.2",
-            "controlPlaneEndpoint": {"host": machine.address()},
-            "controlPlane": {
-                "nodes": [{"name": "cp1", "addresses": [machine.address()]}],
-                "kubelet": lab_kubelet_settings(machine),
-            },
-            "network": {"podCIDRs": ["10.244.0.0/16"]},
-        },
-    });
+    let mut cluster = bootable_cluster_spec(CLUSTER, &machine.address(), slice::from_ref(machine));
+    // Those that kubeadm installs too.
+    cluster["spec"]["addons"] = json!({});
     let pool = json!({
         "apiVersion": "keyplane.io/v1alpha1", "kind": "NodePool", "metadata": {"name": "workers"},
         "spec": {"clusterRef": {"name": CLUSTER}, "machines": [{"name": worker.name(), "addresses": [worker.address()]}]},

@@ -303,3 +303,34 @@ fn a_load_balancer_leads_only_to_what_is_ready() -> Result<()> {
         Ok(())
     })
 }
+
+#[test]
+#[ignore = "needs root and the lab's parts: make test"]
+fn a_machine_keeps_its_disk_over_a_loss_of_power_and_hears_nobody_without_its_cable() -> Result<()> {
+    let lab = Lab::start()?;
+    let mut machine = lab.machine("m1")?;
+    let other = lab.machine("m2")?;
+    let address = machine.address();
+    let ping = ["busybox", "ping", "-c", "1", "-W", "1", &address];
+    machine.put_file("/etc/kubernetes/kept", b"kept", 0o600)?;
+    machine.put_file("/var/lib/kept", b"kept", 0o600)?;
+    machine.put_file("/run/forgotten", b"forgotten", 0o600)?;
+    let id = machine.read_file("/etc/machine-id")?;
+    let is_heard = |when: &str| eventually(when, Duration::from_secs(10), || other.run(&ping));
+    is_heard("answer before")?;
+
+    machine.power_off()?;
+    ensure!(machine.run(&["true"]).is_err() && other.run(&ping).is_err(), "it is still on");
+    machine.power_on()?;
+    for path in ["/etc/kubernetes/kept", "/var/lib/kept"] {
+        ensure!(machine.read_file(path)? == b"kept", "{path} is lost");
+    }
+    ensure!(machine.read_file("/run/forgotten").is_err() && machine.read_file("/etc/machine-id")? == id);
+    is_heard("answer after the boot")?;
+
+    machine.unplug()?;
+    ensure!(other.run(&ping).is_err(), "it still hears");
+    machine.plug_in()?;
+    is_heard("answer with the cable")?;
+    Ok(())
+}

@@ -16,6 +16,7 @@ mod operator;
 mod options;
 mod oracle;
 mod renewal;
+mod rotation;
 mod smoke;
 mod systemd;
 mod three_nodes;

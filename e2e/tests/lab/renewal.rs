@@ -3,6 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::process::{Command, Output};
+use std::slice;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread::{self, JoinHandle, sleep};
@@ -11,9 +12,8 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, ensure};
 use keyplane_e2e::boot::{boot, owners_kubectl};
 use keyplane_e2e::carry::{CarriedFile, files};
-use keyplane_e2e::installation::{Installation, PATIENCE};
+use keyplane_e2e::installation::{Installation, PATIENCE, bootable_cluster_spec};
 use keyplane_e2e::kubectl::documents;
-use keyplane_e2e::machine::lab_kubelet_settings;
 use keyplane_e2e::{Kubectl, Lab, Machine, eventually, image, operator};
 use serde_json::{Value, json};
 
@@ -28,20 +28,8 @@ fn objects(machine: &Machine) -> String {
         "apiVersion": "keyplane.io/v1alpha1", "kind": "CertificatePolicy", "metadata": {"name": "short"},
         "spec": {"overrides": [{"certificate": "apiserver", "validity": "20m", "renewBefore": "18m"}]},
     });
-    let cluster = json!({
-        "apiVersion": "keyplane.io/v1alpha1", "kind": "ClusterSpec", "metadata": {"name": CLUSTER},
-        "spec": {
-            "kubernetesVersion": "v1.37.2",
-            "controlPlaneEndpoint": {"host": machine.address()},
-            "controlPlane": {
-                "nodes": [{"name": "cp1", "addresses": [machine.address()]}],
-                "kubelet": lab_kubelet_settings(machine),
-            },
-            "network": {"podCIDRs": ["10.244.0.0/16"]},
-            "addons": {"coreDNS": {"enabled": false}, "kubeProxy": {"enabled": false}},
-            "certificatePolicyRef": {"name": "short"},
-        },
-    });
+    let mut cluster = bootable_cluster_spec(CLUSTER, &machine.address(), slice::from_ref(machine));
+    cluster["spec"]["certificatePolicyRef"] = json!({"name": "short"});
     documents(&[policy, cluster])
 }
 

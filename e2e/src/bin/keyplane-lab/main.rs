@@ -6,11 +6,13 @@ mod tour;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Duration;
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use clap::{Args, Parser, Subcommand};
 use keyplane_e2e::bench::{self, raw};
 use keyplane_e2e::image::Profile;
+use keyplane_e2e::rotation_lab::{self, Options, Size, What};
 use keyplane_e2e::sweep::{self, Which};
 use keyplane_e2e::{Parts, image, interrupt, preflight, smoke};
 
@@ -40,6 +42,29 @@ enum Action {
     /// Builds a whole cluster (three control-plane machines, a worker, add-ons), tries what its owner tries first, loses a
     /// machine and tries again; prints each step with what it saw.
     Smoke,
+    /// Rotates everything on three control-plane machines and two workers under a load that must not fail; prints a line
+    /// for each phase, and last `N requests, N failed`.
+    Rotation {
+        /// How many seconds pass after new files are on the machines: components look at some every five minutes.
+        #[arg(long, default_value_t = 330)]
+        settle: u64,
+        /// One control-plane machine and one worker, which shows less and takes less.
+        #[arg(long)]
+        small: bool,
+        /// What is rotated, in place of everything: leaves, service-account-key, encryption-key, authorities.
+        #[arg(long)]
+        only: Vec<String>,
+        /// Things go wrong meanwhile: Keyplane is killed at each stage, a machine is off, another one is cut off.
+        #[arg(long)]
+        faults: bool,
+    },
+    /// Keeps such a cluster through many lifetimes (certificates live half an hour, authorities two hours) under the same
+    /// load, and reports each rotation.
+    Endurance {
+        /// For how many hours.
+        #[arg(long, default_value_t = 12)]
+        hours: u64,
+    },
     /// Measures how fast Keyplane approves kubelets' requests and what that costs, beside a raw client and an approver in
     /// Go. Takes minutes; build with --release.
     BenchApprover(BenchArguments),
@@ -96,6 +121,10 @@ fn act(action: &Action) -> Result<ExitCode> {
         Action::Demo { detach, file } => demo::run(file, *detach)?,
         Action::DemoDown => demo::down()?,
         Action::Smoke => return smoke(),
+        Action::Rotation { settle, small, only, faults } => {
+            return rotation(Duration::from_secs(*settle), *small, only, *faults);
+        }
+        Action::Endurance { hours } => return endurance(Duration::from_hours(*hours)),
         Action::BenchApprover(arguments) => bench_approver(arguments)?,
         Action::ApproveEverything => raw::run()?,
         Action::Down { all } => down(if *all { Which::All } else { Which::Dead })?,
@@ -118,6 +147,39 @@ fn smoke() -> Result<ExitCode> {
     interrupt::check()?;
     say(&report.summary());
     Ok(if report.failures().is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+fn rotation(settle: Duration, small: bool, only: &[String], faults: bool) -> Result<ExitCode> {
+    interrupt::listen()?;
+    let named = |name: &String| {
+        let found = What::ALL.into_iter().find(|what| what.name() == name);
+        found
+            .with_context(|| format!("there is no {name} to rotate; there is {}", What::ALL.map(What::name).join(", ")))
+    };
+    let what = only.iter().map(named).collect::<Result<Vec<_>>>()?;
+    let options = Options {
+        size: if small { Size::small() } else { Size::whole() },
+        what: if what.is_empty() { What::ALL.to_vec() } else { what },
+        settle,
+        faults,
+    };
+    let progress = Progress::begin();
+    let (tally, outcome) = rotation_lab::run(&options, &|what| progress.step(what))?;
+    say(&format!("\n{}\n{}", tally.table(), tally.told_failures()));
+    if let Err(error) = &outcome {
+        say(&format!("the rotation did not get to its end: {error:#}\n"));
+    }
+    say(&tally.summary());
+    Ok(if outcome.is_ok() && tally.total().failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+fn endurance(time: Duration) -> Result<ExitCode> {
+    interrupt::listen()?;
+    let progress = Progress::begin();
+    let report = rotation_lab::endure(time, &|what| progress.step(what))?;
+    say(&format!("\n{report}\n{}\n{}", report.tally.table(), report.tally.told_failures()));
+    say(&report.tally.summary());
+    Ok(if report.is_good() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
 fn bench_approver(arguments: &BenchArguments) -> Result<()> {

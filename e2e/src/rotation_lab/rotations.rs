@@ -1,0 +1,252 @@
+//! Asking for rotations, and following them while the load runs.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail, ensure};
+use jiff::Timestamp;
+use serde_json::Value;
+
+use super::scene::{CLUSTER, Scene, lock};
+use crate::installation::PATIENCE;
+use crate::interrupt;
+use crate::load::Load;
+use crate::wait::eventually;
+
+/// What can be rotated in stages.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Rotation {
+    /// The three authorities, together.
+    Authorities,
+    /// The key that signs service-account tokens.
+    ServiceAccountKey,
+    /// The key that what is stored is encrypted with.
+    EncryptionKey,
+}
+
+impl Rotation {
+    /// All of them, in the order in which the lab tries them.
+    pub const ALL: [Self; 3] = [Self::ServiceAccountKey, Self::EncryptionKey, Self::Authorities];
+
+    /// The annotation that asks for it.
+    #[must_use]
+    pub const fn annotation(self) -> &'static str {
+        match self {
+            Self::Authorities => "keyplane.io/rotate-certificate-authorities",
+            Self::ServiceAccountKey => "keyplane.io/rotate-service-account-key",
+            Self::EncryptionKey => "keyplane.io/rotate-encryption-key",
+        }
+    }
+
+    /// Its name in the table and on a command line.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Authorities => "authorities",
+            Self::ServiceAccountKey => "service-account-key",
+            Self::EncryptionKey => "encryption-key",
+        }
+    }
+}
+
+/// The annotation that lets rotations complete which wait for their owner.
+const COMPLETE: &str = "keyplane.io/complete-rotation";
+
+/// A stage in which nothing has changed for so long is stuck. The longest wait of a healthy one is for two polls of five
+/// minutes (client-go) and a restart on each of three machines.
+const STUCK: Duration = Duration::from_mins(20);
+
+/// What a test does whenever a rotation has come to another stage: `Preparing Trust`, `Prepared Gate` and so on.
+pub type AtEachStage<'a> = &'a mut dyn FnMut(&mut Scene, &Load, &str) -> Result<()>;
+
+/// Asks for a rotation and follows it to its end: each of its stages is a phase of the load, and where it waits for its
+/// owner he lets it complete, after each client has connected anew.
+///
+/// # Errors
+/// When it does not get on.
+pub fn rotate(
+    scene: &mut Scene,
+    load: &Load,
+    rotation: Rotation,
+    at_each_stage: AtEachStage<'_>,
+    tell: &dyn Fn(&str),
+) -> Result<()> {
+    let value = Timestamp::now().as_second().to_string();
+    let admin = scene.admin().clone();
+    let annotate = |annotation: &str| {
+        let line = format!("{annotation}={value}");
+        admin.run(&["annotate", "clusterspec", CLUSTER, "--overwrite", &line])
+    };
+    load.phase(&format!("{}: asked for", rotation.name()));
+    annotate(rotation.annotation())?;
+    let mut last = String::new();
+    let mut since = Instant::now();
+    let mut let_go = false;
+    loop {
+        let status = scene.status()?;
+        let entries = entries(&status, &value);
+        let stage = stage(&entries);
+        if stage != last && !stage.is_empty() {
+            let phase = format!("{}: {stage}", rotation.name());
+            load.phase(&phase);
+            tell(&format!("{phase} ({} so far)", load.tally().summary()));
+            at_each_stage(scene, load, &stage)?;
+            // What went wrong there may have been a phase of its own.
+            load.phase(&phase);
+            (last, since) = (stage, Instant::now());
+        }
+        let all = |phase: &str| !entries.is_empty() && entries.iter().all(|entry| entry["phase"] == phase);
+        if all("Completed") {
+            // Who was let in by the old one only has to notice that by connecting anew.
+            return pass(SHORT);
+        }
+        if all("Prepared") && !let_go {
+            pass(SHORT)?;
+            annotate(COMPLETE)?;
+            let_go = true;
+        }
+        if since.elapsed() > STUCK {
+            let waits = entries.iter().map(|entry| format!("{}: {}", entry["name"], entry["waitingFor"]));
+            let waits = waits.collect::<Vec<_>>().join("; ");
+            bail!("{} has not got on for {} min: {last}; {waits}", rotation.name(), STUCK.as_secs() / 60);
+        }
+        pass(Duration::from_secs(1))?;
+    }
+}
+
+/// What the status says of the rotations that this value has asked for.
+fn entries<'a>(status: &'a Value, value: &str) -> Vec<&'a Value> {
+    let all = status["rotations"].as_array().map(Vec::as_slice).unwrap_or_default();
+    all.iter().filter(|entry| entry["requested"] == value).collect()
+}
+
+/// How far they are in words: one stage if they are in the same one.
+fn stage(entries: &[&Value]) -> String {
+    let word = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+    let stages: BTreeMap<String, Vec<String>> = entries.iter().fold(BTreeMap::new(), |mut stages, entry| {
+        let stage = [word(&entry["phase"]), word(&entry["stage"])].join(" ").trim().to_owned();
+        stages.entry(stage).or_default().push(word(&entry["name"]));
+        stages
+    });
+    if stages.len() == 1 {
+        return stages.into_keys().collect();
+    }
+    let parts = stages.iter().map(|(stage, names)| format!("{stage} ({})", names.join(" ")));
+    parts.collect::<Vec<_>>().join(", ")
+}
+
+/// Asks for every certificate with a new key, and waits until each machine has what is its own and for `settle` after
+/// that: the API server looks at its own pair every minute, and at its client pairs every five (client-go).
+///
+/// # Errors
+/// When they are not renewed or carried in time.
+pub fn rotate_leaves(scene: &Scene, load: &Load, settle: Duration, tell: &dyn Fn(&str)) -> Result<()> {
+    let before = secrets(scene)?;
+    load.phase("leaves: asked for");
+    let value = format!("keyplane.io/rotate-certificates={}", Timestamp::now().as_second());
+    scene.admin().run(&["annotate", "clusterspec", CLUSTER, "--overwrite", &value])?;
+    eventually("new certificates for all machines", PATIENCE, || {
+        for (name, checksum) in secrets(scene)? {
+            ensure!(before.get(&name) != Some(&checksum), "{name} has not changed");
+        }
+        Ok(())
+    })?;
+    tell("every machine's Secret has changed");
+    load.phase("leaves: carried");
+    wait_until_carried(scene)?;
+    tell("every machine has its new certificates");
+    load.phase("leaves: reloaded");
+    pass(settle)?;
+    load.phase("leaves: after");
+    pass(SHORT)
+}
+
+/// Enough for each client to connect anew in a phase.
+pub(super) const SHORT: Duration = Duration::from_secs(15);
+
+/// Waits until what Keyplane has written is what the machines have, as their carriers or their agents say.
+///
+/// # Errors
+/// When one does not get there.
+pub fn wait_until_carried(scene: &Scene) -> Result<()> {
+    eventually("machines that have all that is written", PATIENCE, || {
+        for (kind, field) in [("secrets", "secret"), ("configmaps", "config")] {
+            let label = format!("keyplane.io/cluster={CLUSTER},keyplane.io/node");
+            let list = scene.admin().json(&["get", kind, "-l", &label])?;
+            for object in list["items"].as_array().into_iter().flatten() {
+                let metadata = &object["metadata"];
+                let written = &metadata["annotations"]["keyplane.io/content-checksum"];
+                let node = metadata["labels"]["keyplane.io/node"].as_str().unwrap_or_default();
+                let held = if scene.has_carrier(node) {
+                    metadata["annotations"]["keyplane.io/carried"].clone()
+                } else {
+                    agents_report(scene, node)?[field].clone()
+                };
+                ensure!(*written == held, "{} is not carried", metadata["name"]);
+            }
+        }
+        Ok(())
+    })
+}
+
+/// What the agent of a machine reports in its Lease.
+fn agents_report(scene: &Scene, node: &str) -> Result<Value> {
+    let lease = scene.admin().json(&["get", "lease", &format!("{CLUSTER}-{node}")])?;
+    let report = lease["metadata"]["annotations"]["keyplane.io/node-report"].as_str().unwrap_or("{}").to_owned();
+    serde_json::from_str(&report).with_context(|| format!("the agent of {node} reports {report}"))
+}
+
+/// Lets time pass, unless somebody presses Ctrl-C.
+///
+/// # Errors
+/// When somebody did.
+pub fn pass(time: Duration) -> Result<()> {
+    let began = Instant::now();
+    while began.elapsed() < time {
+        interrupt::check()?;
+        std::thread::sleep(Duration::from_millis(200));
+    }
+    Ok(())
+}
+
+/// The checksum of each control-plane machine's Secret.
+fn secrets(scene: &Scene) -> Result<BTreeMap<String, String>> {
+    scene
+        .control_plane()
+        .iter()
+        .map(|machine| {
+            let name = format!("{CLUSTER}-{}-pki", lock(machine).name());
+            let path = "jsonpath={.metadata.annotations.keyplane\\.io/content-checksum}";
+            let checksum = scene.admin().run(&["get", "secret", &name, "-o", path])?;
+            Ok((name, checksum))
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn a_stage_that_all_are_in_is_one_phase() {
+        let status = json!({"rotations": [
+            {"name": "ca", "requested": "7", "phase": "Preparing", "stage": "Trust"},
+            {"name": "etcd-ca", "requested": "7", "phase": "Preparing", "stage": "Trust"},
+            {"name": "service-account-key", "requested": "6", "phase": "Completed"},
+        ]});
+        assert_eq!(stage(&entries(&status, "7")), "Preparing Trust");
+        assert_eq!(stage(&entries(&status, "6")), "Completed");
+        assert_eq!(stage(&entries(&status, "5")), "");
+    }
+
+    #[test]
+    fn who_is_in_which_stage_is_told_where_they_differ() {
+        let status = json!({"rotations": [
+            {"name": "ca", "requested": "7", "phase": "Prepared", "stage": "Gate"},
+            {"name": "etcd-ca", "requested": "7", "phase": "Completed"},
+        ]});
+        assert_eq!(stage(&entries(&status, "7")), "Completed (etcd-ca), Prepared Gate (ca)");
+    }
+}
