@@ -137,10 +137,9 @@ pub fn progress(
             machines: machines.clone(),
             kubelet_clients,
             held_since: before.and_then(|before| before.held_since.as_ref()).map(|time| time.0),
-            may_complete: state.rolling_back
-                || cluster.policy.completes_rotations
-                || cluster.rotate.completes(requested),
-            unseen: unseen(cluster, subject, requested),
+            may_complete: cluster.rotate.completes(requested)
+                || (state.rolling_back || cluster.policy.completes_rotations) && subject.settles(&state) <= now,
+            unseen: unseen(cluster, subject, &state),
             now,
         };
         let waits = waits(subject, stage, &circumstances, &observed.target.rotation);
@@ -210,7 +209,8 @@ fn state_of(authorities: &Authorities, subject: Subject) -> Option<&State> {
 }
 
 /// What may depend on the old one and can't be seen, for the person who decides whether it is taken away.
-fn unseen(cluster: &Cluster, subject: Subject, requested: &str) -> Vec<String> {
+fn unseen(cluster: &Cluster, subject: Subject, state: &State) -> Vec<String> {
+    let requested = state.requested.as_deref().unwrap_or_default();
     let mut unseen =
         vec![format!("spec.rotate.complete: {requested:?}, once nothing of the following depends on the old one")];
     match subject {
@@ -233,6 +233,7 @@ fn unseen(cluster: &Cluster, subject: Subject, requested: &str) -> Vec<String> {
                 .push("aggregated API servers that do not look at extension-apiserver-authentication again".to_owned());
         }
         Subject::ServiceAccountKey => {
+            unseen.push(format!("tokens of Pods: their kubelets have renewed them by {}", subject.settles(state)));
             unseen.push("tokens of Secrets of the type kubernetes.io/service-account-token: make them anew".to_owned());
             unseen.push(
                 "tokens that were issued for longer than an hour: up to a year by `kubectl create token`".to_owned(),

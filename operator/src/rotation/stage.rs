@@ -1,10 +1,15 @@
 //! The stages of a rotation, and its state.
 
-use k8s_openapi::jiff::Timestamp;
+use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use keyplane_crds::RotationPhase;
 use serde::{Deserialize, Serialize};
 
 use crate::pki::inventory::AuthorityName;
+
+/// By then every Pod has a token that was signed after the new key began to sign: a Pod's token is asked for an hour and
+/// seven seconds (`WarnOnlyBoundTokenExpirationSeconds`), and the kubelet renews it at 80 % of that
+/// (`pkg/kubelet/token/token_manager.go`).
+const POD_TOKENS: SignedDuration = SignedDuration::from_mins(65);
 
 /// What is rotated.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -47,6 +52,15 @@ impl Subject {
             (_, Stage::Servers) => Some(Stage::Gate),
             (_, Stage::Gate) => Some(Stage::Drop),
             (_, Stage::Drop) => None,
+        }
+    }
+
+    /// From when on a rotation in the stage Gate may go on by itself, without a person who says so.
+    #[must_use]
+    pub fn settles(self, state: &State) -> Timestamp {
+        match self {
+            Self::Authority(_) => state.since,
+            Self::ServiceAccountKey => state.since.checked_add(POD_TOKENS).unwrap_or(Timestamp::MAX),
         }
     }
 
