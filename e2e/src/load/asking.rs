@@ -35,6 +35,14 @@ impl<'a> Question<'a> {
     }
 }
 
+/// Why there is no answer.
+enum Lost {
+    /// Nobody listened, or one of the two did not trust the other: nobody does that again.
+    NotConnected(anyhow::Error),
+    /// The connection ended first.
+    Unanswered(anyhow::Error),
+}
+
 /// A client that keeps its connection for some requests.
 pub struct Asking {
     client: &'static str,
@@ -112,7 +120,16 @@ impl Asking {
 
     async fn answer(&mut self, question: &Question<'_>) -> Result<Bytes> {
         for _ in 0..=RETRIES {
-            let answer = self.exchanged(question).await?;
+            let answer = match self.exchanged(question).await {
+                Ok(answer) => answer,
+                // client-go sends a GET again whose connection ends before the answer, also on a new one (`request.go`,
+                // IsConnectionReset and IsProbableEOF); Go's `net/http` does so on one that was used before.
+                Err(Lost::Unanswered(_)) if question.method == Method::GET => {
+                    self.tally.again(self.client);
+                    continue;
+                }
+                Err(Lost::NotConnected(error) | Lost::Unanswered(error)) => return Err(error),
+            };
             match answer.retry_after {
                 Some(seconds) if answer.status == 429 || answer.status.is_server_error() => {
                     self.tally.again(self.client);
@@ -122,24 +139,16 @@ impl Asking {
                 _ => return answer.success(),
             }
         }
-        bail!("there was no other answer than one with Retry-After in {RETRIES} tries")
+        bail!("there was no answer, or none but with Retry-After, in {RETRIES} tries")
     }
 
-    /// A GET for which no answer came on a connection that was used before is sent again on a new one, as Go's
-    /// `net/http` does: the server may close an idle connection just when it is used. On a new connection there is no
-    /// such excuse.
-    async fn exchanged(&mut self, question: &Question<'_>) -> Result<Answer> {
-        if let Some(mut connection) = self.kept() {
-            match question.ask(&mut connection).await {
-                Ok(answer) => {
-                    self.connection = Some(connection);
-                    return Ok(answer);
-                }
-                Err(_) => self.tally.again(self.client),
-            }
-        }
-        let mut connection = (self.access)().connect().await?;
-        let answer = question.ask(&mut connection).await?;
+    /// Sends it on the connection that is there, or on a new one.
+    async fn exchanged(&mut self, question: &Question<'_>) -> Result<Answer, Lost> {
+        let mut connection = match self.kept() {
+            Some(connection) => connection,
+            None => (self.access)().connect().await.map_err(Lost::NotConnected)?,
+        };
+        let answer = question.ask(&mut connection).await.map_err(Lost::Unanswered)?;
         self.connection = Some(connection);
         Ok(answer)
     }

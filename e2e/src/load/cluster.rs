@@ -20,9 +20,10 @@ pub(super) const PODS: &str = "workload pods";
 /// How often all of it is looked at.
 const PAUSE: Duration = Duration::from_secs(5);
 
-/// The node controller marks a Node after 40 s without a heartbeat (`--node-monitor-grace-period` is 50 s since 1.32);
-/// kubelets renew every 10 s.
-const OLDEST_HEARTBEAT: Duration = Duration::from_secs(40);
+/// After so long without a heartbeat the controller-manager takes a Node for lost (`--node-monitor-grace-period`, 50 s
+/// since 1.32). Kubelets renew every 10 s, and those of the control plane only while the API server of their own machine
+/// runs.
+const OLDEST_HEARTBEAT: Duration = Duration::from_secs(50);
 
 const NODES_PATH: &str = "/api/v1/nodes";
 const LEASES_PATH: &str = "/apis/coordination.k8s.io/v1/namespaces/kube-node-lease/leases";
@@ -43,8 +44,8 @@ pub(super) async fn run(kubeconfig: OwnersKubeconfig, tally: Tally, spared: Spar
                 let expected: Vec<_> = nodes.iter().filter(|node| !is_spared(node)).cloned().collect();
                 for complaint in judge_heartbeats(&expected, &leases, Timestamp::now()) {
                     match complaint {
-                        None => tally.answered(HEARTBEATS),
-                        Some(words) => tally.failed(HEARTBEATS, &words),
+                        Ok(age) => tally.answered_after(HEARTBEATS, age),
+                        Err(words) => tally.failed(HEARTBEATS, &words),
                     }
                 }
             }
@@ -70,8 +71,8 @@ async fn list(asking: &mut Asking, path: &str) -> Result<Vec<Value>> {
     Ok(list["items"].as_array().with_context(|| format!("{path} is no list"))?.clone())
 }
 
-/// For each Node nothing, or what is wrong with it.
-fn judge_heartbeats(nodes: &[Value], leases: &[Value], now: Timestamp) -> Vec<Option<String>> {
+/// For each Node how old its last heartbeat is, or what is wrong with it.
+fn judge_heartbeats(nodes: &[Value], leases: &[Value], now: Timestamp) -> Vec<Result<Duration, String>> {
     let renewed: BTreeMap<_, Timestamp> = leases
         .iter()
         .filter_map(|lease| {
@@ -85,12 +86,15 @@ fn judge_heartbeats(nodes: &[Value], leases: &[Value], now: Timestamp) -> Vec<Op
         let ready = conditions.iter().find(|condition| condition["type"] == "Ready");
         if ready.is_none_or(|ready| ready["status"] != "True") {
             let words = ready.map(|ready| format!("{}: {}", ready["reason"], ready["message"]));
-            return Some(format!("{name} is not Ready: {}", words.unwrap_or_default()));
+            return Err(format!("{name} is not Ready: {}", words.unwrap_or_default()));
         }
-        let Some(time) = renewed.get(name) else { return Some(format!("{name} has no Lease")) };
-        let age = now.duration_since(*time);
-        let too_old = age > OLDEST_HEARTBEAT.try_into().unwrap_or_default();
-        too_old.then(|| format!("the Lease of {name} was renewed {} s ago", age.as_secs()))
+        let Some(time) = renewed.get(name) else { return Err(format!("{name} has no Lease")) };
+        // A clock that is behind makes it negative.
+        let age = Duration::try_from(now.duration_since(*time)).unwrap_or_default();
+        if age > OLDEST_HEARTBEAT {
+            return Err(format!("the Lease of {name} was renewed {} s ago", age.as_secs()));
+        }
+        Ok(age)
     };
     nodes.iter().map(judge).collect()
 }
@@ -147,13 +151,13 @@ mod tests {
     fn a_node_beats_while_it_is_ready_and_its_lease_is_young() {
         let now: Timestamp = "2026-11-23T12:01:00Z".parse().unwrap();
         let lease = |name: &str, time: &str| json!({"metadata": {"name": name}, "spec": {"renewTime": time}});
-        let leases = [lease("a", "2026-11-23T12:00:25.5Z"), lease("b", "2026-11-23T12:00:15Z")];
+        let leases = [lease("a", "2026-11-23T12:00:25.5Z"), lease("b", "2026-11-23T12:00:05Z")];
         let nodes = [node("a", "True"), node("b", "True"), node("c", "True"), node("a", "Unknown")];
         let told = judge_heartbeats(&nodes, &leases, now);
-        assert_eq!(told[0], None);
-        assert_eq!(told[1].as_deref(), Some("the Lease of b was renewed 45 s ago"));
-        assert_eq!(told[2].as_deref(), Some("c has no Lease"));
-        assert_eq!(told[3].as_deref(), Some("a is not Ready: \"R\": \"m\""));
+        assert_eq!(told[0], Ok(Duration::from_millis(34_500)));
+        assert_eq!(told[1], Err("the Lease of b was renewed 55 s ago".to_owned()));
+        assert_eq!(told[2], Err("c has no Lease".to_owned()));
+        assert_eq!(told[3], Err("a is not Ready: \"R\": \"m\"".to_owned()));
     }
 
     #[test]

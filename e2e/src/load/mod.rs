@@ -2,9 +2,9 @@
 //! each with its own count of requests and failures, by phase.
 //!
 //! What counts as a failure is what a user of the real client sees. So a client here does again what its kind does again
-//! by itself, and the table counts that apart (`AGAIN`): Go's `net/http` sends a GET anew when the connection that it
-//! reused is closed before the answer, and client-go heeds `Retry-After`. Nothing is done again on a connection that is
-//! new. Every client connects anew in each phase, with what the cluster's owner has at that moment, so that no old
+//! by itself, and the table counts that apart (`AGAIN`): client-go sends a GET anew whose connection ends before the
+//! answer, and heeds `Retry-After`. A connection that can't be made, a refusal and a write without an answer are
+//! failures. Every client connects anew in each phase, with what the cluster's owner has at that moment, so that no old
 //! connection hides that a new one would be refused.
 
 mod aggregated;

@@ -8,8 +8,8 @@ use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 
-/// How many failures are told in words; all are counted.
-const TOLD: usize = 200;
+/// How many failures of each client are told in words; all are counted.
+const TOLD: usize = 40;
 
 /// The counts, which all clients share.
 #[derive(Clone, Debug)]
@@ -152,7 +152,7 @@ impl Tally {
     pub fn tell(&self, client: &'static str, text: &str) {
         let mut state = self.state();
         let phase = state.phases.last().map(|phase| phase.name.clone()).unwrap_or_default();
-        if state.failures.len() < TOLD {
+        if state.failures.iter().filter(|failure| failure.client == client).count() < TOLD {
             let failure = Failure { at: Timestamp::now(), phase, client, text: text.to_owned() };
             state.failures.push(failure);
         }

@@ -87,7 +87,9 @@ pub fn endure(time: Duration, tell: &dyn Fn(&str)) -> Result<Report> {
         let asked = Instant::now();
         for rotation in Rotation::ALL {
             let name = format!("{} {}", rotation.name(), rounds.len() / 4 + 1);
-            rounds.push(round(&name, &load, tell, || rotate(&mut scene, &load, rotation, &mut |_, _, _| Ok(()), tell)));
+            rounds.push(round(&name, &load, tell, || {
+                rotate(&mut scene, &load, rotation, rotation.gate(), &mut |_, _, _| Ok(()), tell)
+            }));
             if rounds.last().is_some_and(|round| round.error.is_some()) {
                 break;
             }

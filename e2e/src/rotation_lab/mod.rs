@@ -86,7 +86,7 @@ pub fn run(options: &Options, tell: &dyn Fn(&str)) -> Result<(Tally, Result<()>)
     };
     let outcome = what.into_iter().try_for_each(|what| match what {
         What::Leaves => rotate_leaves(&scene, &load, settle, tell),
-        What::Staged(rotation) => rotate(&mut scene, &load, rotation, &mut at_each_stage, tell),
+        What::Staged(rotation) => rotate(&mut scene, &load, rotation, rotation.gate(), &mut at_each_stage, tell),
     });
     Ok((load.stop(), outcome))
 }

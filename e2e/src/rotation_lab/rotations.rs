@@ -38,6 +38,19 @@ impl Rotation {
         }
     }
 
+    /// How long its owner waits at the gate for what nobody can see. Pods have tokens for an hour and seven seconds, which
+    /// the kubelet replaces once four fifths of that are over (`pkg/kubelet/token`), and it looks at a pod's volumes
+    /// every minute or two: until then a pod's token is of the old key. client-go looks at its CA file every five
+    /// minutes, after the kubelet has renewed the projection.
+    #[must_use]
+    pub const fn gate(self) -> Duration {
+        match self {
+            Self::Authorities => Duration::from_mins(8),
+            Self::ServiceAccountKey => Duration::from_mins(52),
+            Self::EncryptionKey => SHORT,
+        }
+    }
+
     /// Its name in the table and on a command line.
     #[must_use]
     pub const fn name(self) -> &'static str {
@@ -60,7 +73,7 @@ const STUCK: Duration = Duration::from_mins(20);
 pub type AtEachStage<'a> = &'a mut dyn FnMut(&mut Scene, &Load, &str) -> Result<()>;
 
 /// Asks for a rotation and follows it to its end: each of its stages is a phase of the load, and where it waits for its
-/// owner he lets it complete, after each client has connected anew.
+/// owner he lets it complete, after `gate` (see [`Rotation::gate`]).
 ///
 /// # Errors
 /// When it does not get on.
@@ -68,6 +81,7 @@ pub fn rotate(
     scene: &mut Scene,
     load: &Load,
     rotation: Rotation,
+    gate: Duration,
     at_each_stage: AtEachStage<'_>,
     tell: &dyn Fn(&str),
 ) -> Result<()> {
@@ -101,7 +115,7 @@ pub fn rotate(
             return pass(SHORT);
         }
         if all("Prepared") && !let_go {
-            pass(SHORT)?;
+            pass(gate)?;
             annotate(COMPLETE)?;
             let_go = true;
         }
