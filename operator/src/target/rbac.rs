@@ -222,7 +222,7 @@ mod tests {
         };
         assert_eq!(rights(false, &[]), Vec::<Value>::new());
         let metrics = json!({"nonResourceURLs": ["/metrics"], "verbs": ["get"]});
-        assert_eq!(rights(true, &[]), [metrics.clone()]);
+        assert_eq!(rights(true, &[]), std::slice::from_ref(&metrics));
         let of = |group: &str, plural: &str| json!({"apiGroups": [group], "resources": [plural], "verbs": ["list", "patch"]});
         let expected = [metrics, of("", "secrets"), of("example.com", "widgets")];
         assert_eq!(rights(true, &["secrets", "widgets.example.com"]), expected);
