@@ -73,7 +73,7 @@ pub struct NodeArguments {
     #[arg(long, value_name = "FILE")]
     pub config: Option<String>,
 
-    /// The URL of the management cluster's API server, such as https://management.example:6443.
+    /// The URL of the management cluster's API server, for example `https://management.example:6443`.
     #[arg(long, value_name = "URL")]
     pub management_server: Option<String>,
 

@@ -33,12 +33,13 @@ fn later(seconds: i64) -> Timestamp {
     noon() + SignedDuration::from_secs(seconds)
 }
 
+type Change = fn(&mut AgentFacts);
+
 #[test]
 fn a_machine_holds_what_its_agent_reports_and_nothing_else() {
     let (cluster, mut observed) = settled(THREE);
     observed.agents.insert("cp1".to_owned(), agent(&cluster, &observed, "cp1"));
     assert_eq!(holds_current(&cluster, &observed, "cp1", later(300)), Ok(()));
-    type Change = fn(&mut AgentFacts);
     let changes: [(Change, &str); 5] = [
         (|agent| agent.report.as_mut().unwrap().secret = Some("old".to_owned()), "does not hold Secret demo-cp1-pki"),
         (|agent| agent.report.as_mut().unwrap().config = None, "does not hold ConfigMap demo-cp1-config"),

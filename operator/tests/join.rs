@@ -14,7 +14,8 @@ use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use keyplane::cluster::{Cluster, FieldError};
 use keyplane::join::state::{self, Facts, NodeState, Request};
 use keyplane::join::token::Token;
-use keyplane::join::{Pool, bootstrap_data, mark_worker, objects, target_objects, worker_files};
+use keyplane::join::{AgentFiles, Pool, bootstrap_data, mark_worker, objects, target_objects, worker_files};
+use keyplane::manifests::File;
 use keyplane::yaml;
 use keyplane_crds::{MachineState, MachineStatus, NodePoolSpec, condition_of};
 use serde_json::{Value, json};
@@ -70,7 +71,7 @@ fn join_data(cluster: &Cluster, spec: &str, format: &str) -> String {
     let mut spec: Value = serde_saphyr::from_str(spec).unwrap();
     spec["bootstrap"]["format"] = json!(format);
     let pool = pool(cluster, &yaml::write(&spec));
-    bootstrap_data(cluster, &pool, TRUST, &Token::new("abcdef", "0123456789abcdef"))
+    bootstrap_data(cluster, &pool, TRUST, &Token::new("abcdef", "0123456789abcdef"), &[])
 }
 
 /// A program of the machine on which the tests run, or a word that it is not there.
@@ -88,6 +89,36 @@ fn check(program: &str, arguments: &[&str], file: &str, content: &str) {
     };
     let told = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
     assert!(output.status.success(), "{program}: {told}");
+}
+
+#[test]
+fn a_machine_that_joins_gets_the_credential_of_its_own_agent() {
+    let cluster = cluster(SMALL);
+    let pool = pool(&cluster, PLAIN);
+    let agent = |machine: &str| AgentFiles {
+        machine: machine.to_owned(),
+        files: vec![File::new("token", "/etc/keyplane/token", 0o600, format!("token of {machine}\n"))],
+    };
+    let token = Token::new("abcdef", "0123456789abcdef");
+    let script = bootstrap_data(&cluster, &pool, TRUST, &token, &[agent("worker1"), agent("worker2")]);
+    check("sh", &["-n"], "join.sh", &script);
+    // The part about the agent, as it is run on worker2, with stand-ins for what it calls.
+    let part = script.split("# The agent:").nth(1).unwrap().split("say \"$name has joined\"").next().unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let log = folder.path().join("log");
+    let stand_ins = format!(
+        "name=worker2; log={}; say() {{ echo \"say $*\" >>$log; }}; systemctl() {{ echo \"systemctl $*\" >>$log; }}\n\
+         put() {{ echo \"put $1 $2 $(cat)\" >>$log; }}\n#",
+        log.display()
+    );
+    let part =
+        part.replace("/etc/keyplane/token ]", "/nowhere/token ]").replace("/usr/local/bin/keyplane ]", "/bin/sh ]");
+    assert!(Command::new("sh").args(["-euc", &format!("{stand_ins}{part}")]).status().unwrap().success());
+    assert_eq!(
+        fs::read_to_string(log).unwrap(),
+        "put /etc/keyplane/token 0600 token of worker2\nsystemctl daemon-reload\nsystemctl enable keyplane-node\n\
+         systemctl restart keyplane-node\n"
+    );
 }
 
 #[test]

@@ -406,6 +406,18 @@ fn clusters() -> Vec<Refusal> {
             json!({"proxyURL": "http://me:secret@bastion.example:3128"}),
             &["spec.access.proxyURL", "http://bastion.example:3128"],
         ),
+        refusal(
+            "an agent without TLS",
+            "/spec/nodeAgent",
+            json!({"managementServer": "http://management.example:6443"}),
+            &["spec.nodeAgent.managementServer", "https://management.example:6443"],
+        ),
+        refusal(
+            "a key for every machine",
+            "/spec/nodeAgent",
+            json!({"managementServer": "https://m.example", "certificateAuthority": "-----BEGIN EC PRIVATE KEY-----"}),
+            &["spec.nodeAgent.certificateAuthority", "every machine gets it"],
+        ),
         refusal("a proxy without a port", "/spec/access", json!({"proxyURL": "http://bastion.example"}), &["spec.access.proxyURL"]),
         refusal("a mode of long ago", "/spec/addons/kubeProxy/mode", json!("userspace"), &["kubeProxy.mode", "nftables"]),
         refusal(

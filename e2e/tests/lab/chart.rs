@@ -268,7 +268,7 @@ fn every_right_of_the_chart_is_used_and_no_other_is_needed() -> Result<()> {
     let unused_rights = unused(&rendered, &requests_of(&management, "approver")?, &both)?;
     ensure!(unused_rights.is_empty(), "the approver has not used {unused_rights:#?}");
 
-    let rendered = helm.template("default", &[BOTH_SIGNERS])?;
+    let rendered = helm.template("default", &[BOTH_SIGNERS, "nodeAgents=true"])?;
     let user = management.add_user_with("operator", &rendered)?;
     let mut operator = Operator::start(&lab, &user, "operator-0")?;
     live_as_an_approver(&admin, &workers, "default", &was_overtaken("operator"))?;
@@ -283,6 +283,7 @@ fn every_right_of_the_chart_is_used_and_no_other_is_needed() -> Result<()> {
 fn live_as_an_operator(admin: &Kubectl) -> Result<()> {
     let mut cluster = cluster_spec("demo", "192.0.2.1");
     cluster["spec"]["deletionPolicy"] = "Delete".into();
+    cluster["spec"]["nodeAgent"] = json!({"managementServer": "https://192.0.2.9:6443"});
     let pool = json!({
         "apiVersion": "keyplane.io/v1alpha1", "kind": "NodePool", "metadata": {"name": "workers"},
         "spec": {"clusterRef": {"name": "demo"}, "machines": [{"name": "worker1", "addresses": ["192.0.2.31"]}]},
@@ -300,6 +301,7 @@ fn live_as_an_operator(admin: &Kubectl) -> Result<()> {
         ensure!(admin.json(&["get", "secret", "demo-cp1-pki"])?["data"]["apiserver.key"].is_string());
         Ok(())
     })?;
+    the_agents_have_what_they_should(admin)?;
     eventually("pool that is held", PATIENCE, || {
         let pool = admin.json(&["get", "nodepool", "workers"])?;
         ensure!(pool["metadata"]["finalizers"][0] == "keyplane.io/join" && pool["status"].is_object(), "{pool}");
@@ -308,6 +310,33 @@ fn live_as_an_operator(admin: &Kubectl) -> Result<()> {
     admin.run(&["delete", "nodepool", "workers", "--timeout=60s"])?;
     admin.run(&["annotate", "clusterspec", "demo", "keyplane.io/confirm-deletion=demo"])?;
     admin.run(&["delete", "clusterspec", "demo", "--timeout=60s"])?;
+    let kinds = "serviceaccounts,roles,rolebindings,leases,secrets";
+    let left = admin.run(&["get", kinds, "-l", "keyplane.io/cluster=demo", "-o", "name"])?;
+    ensure!(left.is_empty(), "it has left {left}");
+    Ok(())
+}
+
+/// What an agent has is put right; a machine that leaves takes it along.
+fn the_agents_have_what_they_should(admin: &Kubectl) -> Result<()> {
+    let token = || admin.secret_text("demo-cp1-agent-bootstrap", "token");
+    eventually("token", PATIENCE, token)?;
+    let patch = |kind: &str, name: &str, patch: Value| {
+        admin.run(&["patch", kind, name, "--type=merge", "-p", &patch.to_string()])
+    };
+    patch("serviceaccount", "demo-cp1-agent", json!({"automountServiceAccountToken": true}))?;
+    patch("role", "demo-cp1-agent", json!({"rules": []}))?;
+    patch("rolebinding", "demo-cp1-agent", json!({"subjects": []}))?;
+    eventually("rights put right", PATIENCE, || {
+        let account = admin.json(&["get", "serviceaccount", "demo-cp1-agent"])?;
+        ensure!(account["automountServiceAccountToken"] == false, "{account}");
+        let role = admin.json(&["get", "role", "demo-cp1-agent"])?;
+        ensure!(role["rules"].as_array().is_some_and(|rules| rules.len() == 4), "{role}");
+        let binding = admin.json(&["get", "rolebinding", "demo-cp1-agent"])?;
+        ensure!(binding["subjects"][0]["name"] == "demo-cp1-agent", "{binding}");
+        Ok(())
+    })?;
+    // A ServiceAccount of somebody else is not touched.
+    ensure!(admin.run(&["get", "serviceaccount", "default", "-o", "name"])?.contains("default"));
     Ok(())
 }
 

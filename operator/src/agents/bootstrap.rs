@@ -41,7 +41,7 @@ pub fn decide(
     if annotation(found, CONTENT_CHECKSUM_ANNOTATION) != annotation(wanted, CONTENT_CHECKSUM_ANNOTATION) {
         return Bootstrap::Make;
     }
-    match renewal(found, &annotation(found, TOKEN_EXPIRES_ANNOTATION)) {
+    match renewal(found, annotation(found, TOKEN_EXPIRES_ANNOTATION)) {
         Some(renewal) if renewal > now => Bootstrap::Keep(Some(renewal)),
         // It is over, or a crash came before its token was in it.
         _ => Bootstrap::Make,
@@ -49,8 +49,8 @@ pub fn decide(
 }
 
 /// A machine may be started at any time, so two thirds of a token's life are followed by another one.
-fn renewal(found: &ObjectMeta, expires: &Option<String>) -> Option<Timestamp> {
-    let expires: Timestamp = expires.as_ref()?.parse().ok()?;
+fn renewal(found: &ObjectMeta, expires: Option<String>) -> Option<Timestamp> {
+    let expires: Timestamp = expires?.parse().ok()?;
     let made = found.creation_timestamp.as_ref()?.0;
     Some(expires - expires.duration_since(made) / 3)
 }

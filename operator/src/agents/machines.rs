@@ -62,8 +62,8 @@ fn complaint(cluster: &Cluster, observed: &Observed, node: &str, now: Timestamp)
     // What is not written yet is told elsewhere.
     let objects = objects(cluster, observed, node).unwrap_or_default();
     let Some(agent) = agent(observed, node) else {
-        let stale = objects.iter().filter(|object| object.carried.is_some());
-        let stale = stale.filter_map(|object| object.is_acknowledged(node).err()).next();
+        let mut stale = objects.iter().filter(|object| object.carried.is_some());
+        let stale = stale.find_map(|object| object.is_acknowledged(node).err());
         return stale.map(|message| ("NotCarried", message));
     };
     if let Err(message) = hears(cluster, node, agent, now) {
@@ -72,8 +72,9 @@ fn complaint(cluster: &Cluster, observed: &Observed, node: &str, now: Timestamp)
     if let Err(message) = says_no_error(node, agent) {
         return Some(("AgentReports", message));
     }
-    let late = objects.iter().filter(|object| object.written.is_none_or(|written| now.duration_since(written) > GRACE));
-    let late = late.filter_map(|object| object.is_reported(node, agent).err()).next();
+    let mut late =
+        objects.iter().filter(|object| object.written.is_none_or(|written| now.duration_since(written) > GRACE));
+    let late = late.find_map(|object| object.is_reported(node, agent).err());
     late.map(|message| ("NotCarried", message))
 }
 
@@ -163,13 +164,12 @@ fn objects(cluster: &Cluster, observed: &Observed, node: &str) -> Result<Vec<Obj
         let found = observed.secrets.get(&secret).ok_or_else(|| missing("Secret", &secret))?;
         objects.push(Object::new("Secret", secret, &found.metadata));
     }
-    let metadata = match observed.config_maps.get(&config) {
-        Some(found) => &found.metadata,
-        None => {
-            let found = observed.workers.get(node).ok_or_else(|| missing("ConfigMap", &config))?;
-            trusts_the_bundle(cluster, observed, node, &config, found)?;
-            found
-        }
+    let metadata = if let Some(found) = observed.config_maps.get(&config) {
+        &found.metadata
+    } else {
+        let found = observed.workers.get(node).ok_or_else(|| missing("ConfigMap", &config))?;
+        trusts_the_bundle(cluster, observed, node, &config, found)?;
+        found
     };
     objects.push(Object::new("ConfigMap", config, metadata));
     Ok(objects)

@@ -1,6 +1,6 @@
 //! Names of an agent's objects.
 
-/// The ServiceAccount of a machine's agent. Its Role and RoleBinding have the same name.
+/// The ServiceAccount of a machine's agent. Its Role and the binding have the same name.
 #[must_use]
 pub fn service_account(cluster: &str, node: &str) -> String {
     format!("{cluster}-{node}-agent")

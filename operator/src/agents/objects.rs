@@ -7,15 +7,16 @@ use k8s_openapi::api::core::v1::{Secret, ServiceAccount};
 use k8s_openapi::api::rbac::v1::{PolicyRule, Role, RoleBinding, RoleRef, Subject};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use k8s_openapi::jiff::Timestamp;
-use keyplane_crds::{CLUSTER_LABEL, NODE_LABEL, NodeAgent};
+use keyplane_crds::{CLUSTER_LABEL, NODE_LABEL, NODE_POOL_LABEL, NodeAgent};
 
 use super::names;
 use crate::cluster::Cluster;
 use crate::join::objects::TOKEN_EXPIRES_ANNOTATION;
+use crate::manifests::File;
 use crate::node::settings::{DEFAULT_FILE, FileSettings};
 use crate::plan::objects::{
     INDEX_KEY, IndexEntry, MANAGED_BY, MANAGED_BY_LABEL, has_metadata, index, node_config_map, node_secret, onto,
-    secret,
+    secret, text,
 };
 use crate::yaml;
 
@@ -146,7 +147,7 @@ pub fn to_write<K: kube::Resource + Clone>(found: Option<&K>, wanted: K, same: i
 
 /// The Secret with which an agent begins, before its token is in it: the token is bound to this very object.
 #[must_use]
-pub fn bootstrap(cluster: &Cluster, agent: &NodeAgent, authorities: &str, node: &str) -> Secret {
+pub fn bootstrap(cluster: &Cluster, agent: &NodeAgent, authorities: &str, node: &str, pool: Option<&str>) -> Secret {
     let settings = FileSettings {
         management_server: Some(agent.management_server.clone()),
         certificate_authority: Some(AUTHORITIES.to_owned()),
@@ -172,6 +173,8 @@ pub fn bootstrap(cluster: &Cluster, agent: &NodeAgent, authorities: &str, node: 
     let labels = object.metadata.labels.get_or_insert_default();
     labels.insert(NODE_LABEL.to_owned(), node.to_owned());
     labels.insert(BOOTSTRAP_LABEL.to_owned(), "true".to_owned());
+    // By this label the pool's join data follows it.
+    labels.extend(pool.map(|pool| (NODE_POOL_LABEL.to_owned(), pool.to_owned())));
     object
 }
 
@@ -182,6 +185,19 @@ pub fn with_token(mut object: Secret, token: String, expires: Timestamp) -> Secr
     let annotations = object.metadata.annotations.get_or_insert_default();
     annotations.insert(TOKEN_EXPIRES_ANNOTATION.to_owned(), expires.to_string());
     object
+}
+
+/// The files in the Secret with which an agent begins; nothing while its token is not in it.
+#[must_use]
+pub fn agent_files(object: &Secret) -> Option<Vec<File>> {
+    let index: Vec<IndexEntry> = serde_json::from_str(text(object, INDEX_KEY)?).ok()?;
+    let file = |entry: IndexEntry| {
+        let content = text(object, &entry.key)?.to_owned();
+        // A here-document ends with a line.
+        let content = if content.ends_with('\n') { content } else { format!("{content}\n") };
+        Some(File::new(entry.key, entry.path, u32::from_str_radix(&entry.mode, 8).ok()?, content))
+    };
+    index.into_iter().map(file).collect()
 }
 
 #[cfg(test)]
@@ -227,10 +243,16 @@ mod tests {
     #[test]
     fn the_first_token_comes_with_all_that_the_agent_needs() {
         let agent = NodeAgent { management_server: "https://m:6443".to_owned(), certificate_authority: None };
-        let object = bootstrap(&cluster(), &agent, "CA", "cp1");
+        let object = bootstrap(&cluster(), &agent, "CA", "cp1", Some("workers"));
+        assert!(agent_files(&object).is_none(), "it has no token yet");
         assert!(is_of_agent(&object.metadata, "demo", "cp1") && !is_of_agent(&object.metadata, "demo", "cp2"));
         let expires: Timestamp = "2026-11-23T13:00:00Z".parse().unwrap();
-        let data = with_token(object, "t".to_owned(), expires).data.unwrap();
+        let object = with_token(object, "t".to_owned(), expires);
+        assert_eq!(
+            agent_files(&object).unwrap().iter().map(|file| file.mode).collect::<Vec<_>>(),
+            [0o644, 0o600, 0o644, 0o644]
+        );
+        let data = object.data.unwrap();
         let text = |key: &str| String::from_utf8(data[key].0.clone()).unwrap();
         let settings: FileSettings = serde_saphyr::from_str(&text("node.yaml")).unwrap();
         let settings = settings.complete().unwrap();

@@ -72,6 +72,16 @@ fn names_the_field_that_is_wrong() {
             "spec.etcd",
         ),
         ("network:", "etcd: {events: {endpoints: ['https://e:2379/events']}}\nnetwork:", "spec.etcd.events.endpoints"),
+        (
+            "network:",
+            "nodeAgent: {managementServer: 'http://m.example:6443'}\nnetwork:",
+            "spec.nodeAgent.managementServer",
+        ),
+        (
+            "network:",
+            "nodeAgent: {managementServer: 'https://m.example:6443', certificateAuthority: CA}\nnetwork:",
+            "spec.nodeAgent.certificateAuthority",
+        ),
         ("{nodes:", "{registerNodes: false, nodes:", "spec.controlPlane.registerNodes"),
         ("{nodes:", "{layout: Systemd, registerNodes: false, taints: [], nodes:", "spec.controlPlane"),
         ("{nodes:", "{layout: Systemd, scheduler: {resources: {}}, nodes:", "spec.controlPlane"),

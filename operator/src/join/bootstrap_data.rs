@@ -17,9 +17,18 @@ const BOOTSTRAP_KUBECONFIG: &str = "/etc/kubernetes/bootstrap-kubelet.conf";
 /// kubeadm's name for who has the token.
 const TOKEN_USER: &str = "tls-bootstrap-token-user";
 
+/// With what the agent of a machine begins.
+#[derive(Debug, Clone)]
+pub struct AgentFiles {
+    /// The machine.
+    pub machine: String,
+    /// Its files; one of them is a token.
+    pub files: Vec<File>,
+}
+
 /// Writes the join data of a pool. It holds the token, so it is secret.
 #[must_use]
-pub fn bootstrap_data(cluster: &Cluster, pool: &Pool, trust: &str, token: &Token) -> String {
+pub fn bootstrap_data(cluster: &Cluster, pool: &Pool, trust: &str, token: &Token, agents: &[AgentFiles]) -> String {
     let places = places(pool);
     let downloads = pool.bootstrap.downloads.clone().unwrap_or_default();
     let kubelet = match downloads.kubelet {
@@ -35,7 +44,7 @@ pub fn bootstrap_data(cluster: &Cluster, pool: &Pool, trust: &str, token: &Token
     let kubeconfig = kubeconfig::write(&cluster.endpoint, trust, TOKEN_USER, credential);
     let token = File::new("bootstrap-kubelet.conf", BOOTSTRAP_KUBECONFIG, 0o600, kubeconfig);
     let beginning = script::beginning(cluster, pool);
-    let ending = script::ending(pool, &pool.kubelet_configuration(cluster), &token);
+    let ending = script::ending(pool, &pool.kubelet_configuration(cluster), &token, agents);
     let about = format!(
         "# Joins this machine to the Kubernetes cluster {} as one of NodePool {}. Written by Keyplane.\n\
          # It holds a bootstrap token: keep it secret until the machine has joined.\n",

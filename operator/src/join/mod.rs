@@ -17,7 +17,7 @@ mod script;
 pub mod state;
 pub mod token;
 
-pub use bootstrap_data::bootstrap_data;
+pub use bootstrap_data::{AgentFiles, bootstrap_data};
 pub use files::worker_files;
 pub use marks::mark_worker;
 pub use pool::{Machine, Pool, Selector};

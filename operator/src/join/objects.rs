@@ -7,10 +7,10 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use k8s_openapi::jiff::Timestamp;
 use keyplane_crds::{CLUSTER_LABEL, NODE_LABEL, NODE_POOL_LABEL};
 
-use super::bootstrap_data;
 use super::files::worker_files;
 use super::pool::{Machine, Pool};
 use super::token::Token;
+use super::{AgentFiles, bootstrap_data};
 use crate::agents::machines::{TRUST_CHECKSUM_ANNOTATION, trust_checksum};
 use crate::cluster::Cluster;
 use crate::manifests::systemd::{self, PodRanges};
@@ -65,9 +65,16 @@ pub fn worker_config(
 
 /// The join data of a pool.
 #[must_use]
-pub fn bootstrap(cluster: &Cluster, pool: &Pool, trust: &str, token: &Token, expires: Timestamp) -> Secret {
+pub fn bootstrap(
+    cluster: &Cluster,
+    pool: &Pool,
+    trust: &str,
+    token: &Token,
+    expires: Timestamp,
+    agents: &[AgentFiles],
+) -> Secret {
     let data = BTreeMap::from([
-        ("value".to_owned(), bootstrap_data(cluster, pool, trust, token)),
+        ("value".to_owned(), bootstrap_data(cluster, pool, trust, token, agents)),
         ("format".to_owned(), pool.bootstrap.format.name().to_owned()),
     ]);
     let name = bootstrap_secret(&cluster.name, &pool.name);

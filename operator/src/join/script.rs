@@ -5,6 +5,7 @@ use std::fmt::Write;
 
 use keyplane_crds::Download;
 
+use super::AgentFiles;
 use super::files::FLAGS_FILE;
 use super::pool::Pool;
 use crate::cluster::Cluster;
@@ -151,7 +152,7 @@ pub(super) fn here_document(file: &File) -> String {
 }
 
 /// What comes after the files are there. `token` is the kubeconfig with the bootstrap token.
-pub(super) fn ending(pool: &Pool, kubelet: &serde_json::Value, token: &File) -> String {
+pub(super) fn ending(pool: &Pool, kubelet: &serde_json::Value, token: &File, agents: &[AgentFiles]) -> String {
     let mut text = "
 # What only this machine has.
 mkdir -p /etc/kubernetes/manifests
@@ -208,11 +209,44 @@ then run this again\"
   sleep {PAUSE}
 done
 rm -f {bootstrap}
-say \"$name has joined\"
+{agents}say \"$name has joined\"
 ",
         minutes = TRIES * PAUSE / 60,
         pool = pool.name,
         bootstrap = token.path,
+        agents = begin_agent(agents),
+    );
+    text
+}
+
+/// The machine's agent, if it is to have one. An agent that has a credential of its own keeps it.
+fn begin_agent(agents: &[AgentFiles]) -> String {
+    if agents.is_empty() {
+        return String::new();
+    }
+    let mut text = "
+# The agent: it carries this machine's files from now on.
+agent=''
+if [ ! -s /etc/keyplane/token ]; then
+  case $name in
+"
+    .to_owned();
+    for AgentFiles { machine, files } in agents {
+        let files: Vec<_> = files.iter().map(here_document).collect();
+        let _ = write!(text, "  {machine})\n{}agent=new\n    ;;\n", files.concat());
+    }
+    text.push_str(
+        "  esac
+fi
+if [ -n \"$agent\" ] && [ -x /usr/local/bin/keyplane ]; then
+  systemctl daemon-reload
+  systemctl enable keyplane-node
+  systemctl restart keyplane-node
+elif [ -n \"$agent\" ]; then
+  say \"/usr/local/bin/keyplane is missing, so keyplane-node does not run: put it there\"
+fi
+
+",
     );
     text
 }

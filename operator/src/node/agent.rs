@@ -22,7 +22,7 @@ use crate::args::NodeArguments;
 use crate::kube::backoff;
 
 /// How often it reports, also if there is nothing new: five reports that are missing are a silent agent.
-const HEARTBEAT: Duration = Duration::from_secs(60);
+const HEARTBEAT: Duration = Duration::from_mins(1);
 
 /// Both objects are often written one right after the other.
 const DEBOUNCE: Duration = Duration::from_millis(500);

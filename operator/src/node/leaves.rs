@@ -193,7 +193,7 @@ mod tests {
 
     fn sha256(authority: &Authority) -> String {
         let sum = digest::digest(&digest::SHA256, &authority.facts().der);
-        sum.as_ref().iter().map(|byte| format!("{byte:02x}")).collect()
+        sum.as_ref().iter().map(|byte| format!("{byte:02x}")).collect::<Vec<_>>().concat()
     }
 
     #[test]

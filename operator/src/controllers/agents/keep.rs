@@ -82,15 +82,17 @@ impl Agents {
         let facts = self.facts(cluster);
         let mut authorities = None;
         let mut next = RESYNC;
-        for (node, ttl) in &machines {
+        for (node, first) in &machines {
             self.keep_objects(agent_objects(cluster, node), cluster, node, context).await?;
             let facts = facts.get(node);
             if authorities.is_none() && !is_settled(facts) {
                 authorities = Some(self.authorities(cluster, agent).await?);
             }
             let authorities = authorities.as_deref().unwrap_or_default();
-            let wanted = bootstrap(cluster, agent, authorities, node);
-            if let Some(time) = self.keep_bootstrap(cluster, node, wanted, *ttl, facts, now, about, context).await? {
+            let wanted = bootstrap(cluster, agent, authorities, node, first.pool.as_deref());
+            if let Some(time) =
+                self.keep_bootstrap(cluster, node, wanted, first.ttl, facts, now, about, context).await?
+            {
                 next = next.min(Duration::try_from(time.duration_since(now)).unwrap_or_default());
             }
         }
@@ -272,7 +274,7 @@ impl Agents {
         &self,
         namespace: &str,
         cluster: &str,
-        machines: &BTreeMap<String, Duration>,
+        machines: &BTreeMap<String, First>,
         context: &Context,
     ) -> Result<(), Error> {
         let inner = &self.0;
@@ -293,7 +295,7 @@ impl Agents {
         store: &Store<K>,
         namespace: &str,
         cluster: &str,
-        machines: &BTreeMap<String, Duration>,
+        machines: &BTreeMap<String, First>,
         context: &Context,
     ) -> Result<(), Error>
     where
@@ -312,7 +314,7 @@ impl Agents {
     }
 }
 
-fn is_left<K: Resource>(object: &K, machines: &BTreeMap<String, Duration>) -> bool {
+fn is_left<K: Resource>(object: &K, machines: &BTreeMap<String, First>) -> bool {
     object.labels().get(NODE_LABEL).is_none_or(|node| !machines.contains_key(node))
 }
 
@@ -322,8 +324,17 @@ fn is_settled(facts: Option<&AgentFacts>) -> bool {
     report.is_some_and(|report| report.credential == CredentialKind::Renewed)
 }
 
+/// What is to be said of an agent's first credential.
+#[derive(Debug, Clone)]
+struct First {
+    /// How long it lives.
+    ttl: Duration,
+    /// Whose join data it is in.
+    pool: Option<String>,
+}
+
 /// The machines that may have an agent, and how long their first credential lives; none if none is wanted.
-fn machines(cluster: &Cluster, pools: &[NodePool]) -> BTreeMap<String, Duration> {
+fn machines(cluster: &Cluster, pools: &[NodePool]) -> BTreeMap<String, First> {
     if cluster.spec.node_agent.is_none() {
         return BTreeMap::new();
     }
@@ -331,9 +342,13 @@ fn machines(cluster: &Cluster, pools: &[NodePool]) -> BTreeMap<String, Duration>
     let staying = pools.iter().filter(|pool| pool.metadata.deletion_timestamp.is_none());
     let pools = staying.filter_map(|pool| Pool::parse(&pool.name_any(), &pool.spec, cluster).ok()?);
     let pools: Vec<_> = pools.collect();
-    let workers =
-        pools.iter().flat_map(|pool| pool.machines.iter().map(|machine| (machine.name.clone(), pool.token_ttl)));
-    let servers = cluster.nodes.iter().map(|node| (node.name.clone(), CONTROL_PLANE_TTL));
+    let of_pool = |pool: &Pool| {
+        let first = First { ttl: pool.token_ttl, pool: Some(pool.name.clone()) };
+        pool.machines.iter().map(|machine| (machine.name.clone(), first.clone())).collect::<Vec<_>>()
+    };
+    let workers = pools.iter().flat_map(of_pool);
+    let first = First { ttl: CONTROL_PLANE_TTL, pool: None };
+    let servers = cluster.nodes.iter().map(|node| (node.name.clone(), first.clone()));
     workers.chain(servers).collect()
 }
 

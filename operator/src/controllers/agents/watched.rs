@@ -31,7 +31,7 @@ use crate::kube::causes;
 use crate::plan::objects::{MANAGED_BY, MANAGED_BY_LABEL};
 
 /// How often silence is looked for.
-const SILENCE_PERIOD: Duration = Duration::from_secs(60);
+const SILENCE_PERIOD: Duration = Duration::from_mins(1);
 
 /// What was just made comes back through the watch within this time.
 const LAG: Duration = Duration::from_secs(10);
@@ -219,12 +219,9 @@ impl Agents {
 /// Whether the chart was told that there are agents.
 async fn may_watch(client: &Client) -> bool {
     let leases: Api<PartialObjectMeta<Lease>> = Api::all(client.clone());
-    match leases.list(&ListParams::default().labels(NODE_LABEL).limit(1)).await {
-        Ok(_) => true,
-        Err(kube::Error::Api(status)) if status.code == 403 => false,
-        // The watch itself tries again.
-        Err(_) => true,
-    }
+    // Whatever else is wrong: the watch itself tries again.
+    let found = leases.list(&ListParams::default().labels(NODE_LABEL).limit(1)).await;
+    !matches!(found, Err(kube::Error::Api(status)) if status.code == 403)
 }
 
 /// Whose an object is.

@@ -8,11 +8,15 @@ use k8s_openapi::jiff::Timestamp;
 use kube::api::{Api, DeleteParams, PostParams, Preconditions};
 use kube::{Client, Resource};
 
+use keyplane_crds::Layout;
+
 use super::Brief;
-use crate::join::Pool;
+use crate::agents::names;
+use crate::agents::objects::{agent_files, is_of_agent};
 use crate::join::objects::{bootstrap, bootstrap_secret, is_of_pool, secret_to_write};
 use crate::join::state::{NodeState, TokenState, is_any_missing};
 use crate::join::token::{Decision, NAMESPACE, Terms, Token, decide, ids, secret_name};
+use crate::join::{AgentFiles, Pool};
 use crate::kube::FIELD_MANAGER;
 use crate::kube::causes;
 use crate::kube::events::Events;
@@ -135,7 +139,7 @@ impl<'a> Tokens<'a> {
         if found.as_ref().is_some_and(|found| !is_of_pool(found.meta(), &cluster.name, &pool.name)) {
             return Err(format!("Secret {name} exists and is not Keyplane's: it is left alone; rename or delete it"));
         }
-        let wanted = bootstrap(cluster, pool, &self.brief.trust, token, expires);
+        let wanted = bootstrap(cluster, pool, &self.brief.trust, token, expires, &self.agents(pool).await?);
         let Some(wanted) = secret_to_write(found.as_ref(), wanted) else { return Ok(()) };
         match write(&self.join_data, &wanted).await.map_err(|error| told(&format!("writing Secret {name}"), &error))? {
             Written::Done(_) => {
@@ -145,6 +149,25 @@ impl<'a> Tokens<'a> {
             }
             Written::Conflict => Err(format!("Secret {name} was changed by somebody else meanwhile")),
         }
+    }
+
+    /// With what the agents of the pool's machines begin. Those of machines with keys of Keyplane's are not for a pool's join
+    /// data: whoever reads it could read the keys.
+    async fn agents(&self, pool: &Pool) -> Result<Vec<AgentFiles>, String> {
+        let cluster = &self.brief.cluster;
+        let mut agents = vec![];
+        if cluster.spec.node_agent.is_none() || cluster.layout() != Layout::StaticPod {
+            return Ok(agents);
+        }
+        for machine in &pool.machines {
+            let name = names::bootstrap_secret(&cluster.name, &machine.name);
+            let found = self.read_join_data(&name).await?;
+            let found = found.filter(|found| is_of_agent(found.meta(), &cluster.name, &machine.name));
+            if let Some(files) = found.as_ref().and_then(agent_files) {
+                agents.push(AgentFiles { machine: machine.name.clone(), files });
+            }
+        }
+        Ok(agents)
     }
 
     async fn take_join_data_away(&self, pool: &str) -> Result<(), String> {
