@@ -14,6 +14,12 @@ pub const ETCD_CLIENT_CERTIFICATE: &str = "apiserver-etcd-client.crt";
 /// Its key.
 pub const ETCD_CLIENT_KEY: &str = "apiserver-etcd-client.key";
 
+/// How long an API server that is stopped goes on serving while /readyz says no: a load balancer that asks every second or
+/// five, and believes the second or third answer, has looked elsewhere by then.
+const SHUTDOWN_DELAY: &str = "15s";
+/// How long it has to stop: the delay, and then the requests that are under way; those of watches end at once.
+const GRACE_SECONDS: i64 = 60;
+
 pub(super) fn manifest(cluster: &Cluster, node: &Node) -> String {
     let written = &cluster.spec.control_plane.api_server;
     let address = node.advertise_address.to_string();
@@ -36,6 +42,9 @@ pub(super) fn manifest(cluster: &Cluster, node: &Node) -> String {
         startup_path: "/livez",
     }
     .pod(cluster);
+    if let Some(spec) = &mut pod.spec {
+        spec.termination_grace_period_seconds = Some(GRACE_SECONDS);
+    }
     let annotation = options::annotation(cluster).map(|(key, value)| (key.to_owned(), value));
     pod.metadata.annotations.get_or_insert_default().extend(annotation);
     yaml::write_object(&pod)
@@ -75,6 +84,9 @@ pub(super) fn command(cluster: &Cluster, node: &Node) -> Vec<String> {
         .with("requestheader-allowed-names", "front-proxy-client")
         .with("proxy-client-cert-file", file("front-proxy-client.crt"))
         .with("proxy-client-key-file", file("front-proxy-client.key"))
+        // Not kubeadm's: an API server that is stopped serves on while load balancers find out, and tells clients to go.
+        .with("shutdown-delay-duration", SHUTDOWN_DELAY)
+        .with("shutdown-send-retry-after", "true")
         .with("etcd-servers", etcd_servers)
         .with("etcd-cafile", file(ETCD_TRUST))
         .with("etcd-certfile", file(ETCD_CLIENT_CERTIFICATE))

@@ -83,7 +83,7 @@ impl CertificateFacts {
     #[must_use]
     pub fn fingerprint(&self) -> String {
         let digest = digest::digest(&digest::SHA256, &self.der);
-        digest.as_ref().iter().map(|byte| format!("{byte:02x}")).collect::<Vec<_>>().concat()
+        hexadecimal(digest.as_ref())
     }
 
     /// Whether the authority signed this certificate: its name is the issuer's, and its key verifies the signature.
@@ -129,9 +129,13 @@ pub fn first_block(pem: &str) -> &str {
     pem.find(END).map_or(pem, |at| &pem[..at + END.len()])
 }
 
+fn hexadecimal(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect::<Vec<_>>().concat()
+}
+
 fn subject_key_id(certificate: &X509Certificate<'_>) -> Option<String> {
     certificate.extensions().iter().find_map(|extension| match extension.parsed_extension() {
-        ParsedExtension::SubjectKeyIdentifier(id) => Some(id.0.iter().map(|byte| format!("{byte:02x}")).collect()),
+        ParsedExtension::SubjectKeyIdentifier(id) => Some(hexadecimal(id.0)),
         _ => None,
     })
 }
@@ -141,10 +145,7 @@ fn subject_key_id(certificate: &X509Certificate<'_>) -> Option<String> {
 pub fn authority_key_id(facts: &CertificateFacts) -> Option<String> {
     let (_, certificate) = X509Certificate::from_der(&facts.der).ok()?;
     certificate.extensions().iter().find_map(|extension| match extension.parsed_extension() {
-        ParsedExtension::AuthorityKeyIdentifier(identifier) => {
-            let bytes = identifier.key_identifier.as_ref()?.0;
-            Some(bytes.iter().map(|byte| format!("{byte:02x}")).collect::<Vec<_>>().concat())
-        }
+        ParsedExtension::AuthorityKeyIdentifier(identifier) => Some(hexadecimal(identifier.key_identifier.as_ref()?.0)),
         _ => None,
     })
 }

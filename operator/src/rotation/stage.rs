@@ -41,17 +41,18 @@ impl Subject {
     /// The stage after this one; nothing after the last.
     #[must_use]
     pub const fn after(self, stage: Stage) -> Option<Stage> {
-        match (self, stage) {
+        let is_key = matches!(self, Self::ServiceAccountKey);
+        match stage {
             // A key has no certificates below it.
-            (Self::ServiceAccountKey, Stage::Trust) => Some(Stage::Signing),
-            (Self::ServiceAccountKey, Stage::Signing) => Some(Stage::Gate),
-            (_, Stage::Trust) => Some(Stage::Clients),
-            (_, Stage::Clients) => Some(Stage::Signing),
-            (_, Stage::Signing) => Some(Stage::Kubelets),
-            (_, Stage::Kubelets) => Some(Stage::Servers),
-            (_, Stage::Servers) => Some(Stage::Gate),
-            (_, Stage::Gate) => Some(Stage::Drop),
-            (_, Stage::Drop) => None,
+            Stage::Trust if is_key => Some(Stage::Signing),
+            Stage::Signing if is_key => Some(Stage::Gate),
+            Stage::Trust => Some(Stage::Clients),
+            Stage::Clients => Some(Stage::Signing),
+            Stage::Signing => Some(Stage::Kubelets),
+            Stage::Kubelets => Some(Stage::Servers),
+            Stage::Servers => Some(Stage::Gate),
+            Stage::Gate => Some(Stage::Drop),
+            Stage::Drop => None,
         }
     }
 

@@ -57,10 +57,13 @@ pub(super) struct Probes {
     pub(super) management: Client,
 }
 
-/// Credentials of the authorities that are being rotated: fingerprint and identity.
+/// An identity of each of two authorities, by the fingerprint of its certificate.
+type Identities = Vec<(String, Identity)>;
+
+/// Credentials of the authorities that are being rotated.
 #[derive(Default)]
 struct Credentials {
-    of: BTreeMap<AuthorityName, Vec<(String, Identity)>>,
+    of: BTreeMap<AuthorityName, Identities>,
     /// The old authorities that are being taken away.
     dropped: BTreeSet<String>,
 }
@@ -114,8 +117,7 @@ impl Probes {
             let secret = credentials::read(&self.management, brief, &secret_name).await?;
             let made = tokio::task::spawn_blocking(move || identities(name, &secret));
             let failed = |error: String| Unavailable::new("NoClient", format!("Secret {secret_name}: {error}"));
-            let (identities, dropped) =
-                made.await.map_err(|error| failed(error.to_string()))?.map_err(|error| failed(error))?;
+            let (identities, dropped) = made.await.map_err(|error| failed(error.to_string()))?.map_err(failed)?;
             credentials.of.insert(name, identities);
             credentials.dropped.extend(dropped);
         }
@@ -124,7 +126,7 @@ impl Probes {
 }
 
 /// An identity of each of the two authorities, and which one is being taken away; none where nothing is rotated.
-fn identities(name: AuthorityName, secret: &Secret) -> Result<(Vec<(String, Identity)>, Option<String>), String> {
+fn identities(name: AuthorityName, secret: &Secret) -> Result<(Identities, Option<String>), String> {
     let set = AuthoritySet::from_secret(name.name(), secret)?;
     let Some((old, new)) = set.old_and_new() else { return Ok((vec![], None)) };
     let user = if name == AuthorityName::FrontProxy { FRONT_PROXY } else { PROBE };
