@@ -1,8 +1,15 @@
 //! What Keyplane counts. Labels have few values: never a name that somebody else chose, save the clusters' own.
 
+mod of_status;
+mod series;
+
+use k8s_openapi::jiff::Timestamp;
+use keyplane_crds::{ClusterSpecStatus, condition_of};
 use prometheus::{
     Encoder, HistogramOpts, HistogramVec, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder,
 };
+
+use of_status::OfStatus;
 
 /// The counters and gauges.
 #[derive(Clone)]
@@ -23,11 +30,12 @@ pub struct Metrics {
     /// When the oldest of them was made, in seconds since 1970, by cluster; 0 without any.
     pub csr_oldest_pending: IntGaugeVec,
     /// The earliest end of a certificate, in seconds since 1970, by cluster.
-    pub certificate_not_after: IntGaugeVec,
+    certificate_not_after: IntGaugeVec,
     /// Whether a cluster is Ready, by cluster.
-    pub cluster_ready: IntGaugeVec,
+    cluster_ready: IntGaugeVec,
     /// 1 while this replica holds the Lease.
     pub leading: IntGauge,
+    of_status: OfStatus,
 }
 
 impl Metrics {
@@ -87,6 +95,7 @@ impl Metrics {
             &["kind"],
         )?;
         registry.register(Box::new(reconcile_seconds.clone()))?;
+        let of_status = OfStatus::new(&registry)?;
         Ok(Self {
             registry,
             reconciliations,
@@ -99,7 +108,19 @@ impl Metrics {
             certificate_not_after,
             cluster_ready,
             leading,
+            of_status,
         })
+    }
+
+    /// What the status of a cluster says now.
+    pub fn tell(&self, namespace: &str, cluster: &str, status: &ClusterSpecStatus, now: Timestamp) {
+        let labels = &[namespace, cluster];
+        let ready = condition_of(&status.conditions, "Ready").is_some_and(|condition| condition.status == "True");
+        self.cluster_ready.with_label_values(labels).set(i64::from(ready));
+        if let Some(end) = &status.certificates_expire {
+            self.certificate_not_after.with_label_values(labels).set(end.0.as_second());
+        }
+        self.of_status.tell(namespace, cluster, status, now);
     }
 
     /// Forgets a cluster that is gone.
@@ -108,6 +129,7 @@ impl Metrics {
             // That there is none to forget is no error.
             let _ = gauge.remove_label_values(&[namespace, cluster]);
         }
+        self.of_status.forget(namespace, cluster);
     }
 
     /// The text that Prometheus reads.

@@ -1,22 +1,24 @@
 //! The tables of the documentation and the code say the same.
 
 use keyplane::approval::{CLIENT_RULES, Rule, SERVING_RULES};
+use keyplane::rotation::reload::{Row, TABLE, Uptake};
 use keyplane_crds::CertificatePolicy;
 use kube::CustomResourceExt;
 use serde_json::Value;
 
 const CSR_APPROVER: &str = include_str!("../../docs/csr-approver.md");
+const CERTIFICATES: &str = include_str!("../../docs/certificates.md");
 
-/// The rows of the table whose head begins so, cell by cell.
-fn table(head: &str) -> Vec<Vec<String>> {
-    let lines = CSR_APPROVER.lines().skip_while(|line| !line.starts_with(head)).skip(2);
+/// The rows of the table of that page whose head begins so, cell by cell.
+fn table(page: &str, head: &str) -> Vec<Vec<String>> {
+    let lines = page.lines().skip_while(|line| !line.starts_with(head)).skip(2);
     let rows = lines.take_while(|line| line.starts_with('|'));
     rows.map(|row| row.trim_matches('|').split('|').map(|cell| cell.trim().to_owned()).collect()).collect()
 }
 
 #[test]
 fn every_rule_for_requests_is_documented_in_its_order() {
-    let rows = table("| Rule | Serving | Client |");
+    let rows = table(CSR_APPROVER, "| Rule | Serving | Client |");
     for (column, rules) in [(1, SERVING_RULES), (2, CLIENT_RULES)] {
         let documented: Vec<_> = rows.iter().filter(|row| row[column] == "yes").map(|row| row[0].as_str()).collect();
         let there: Vec<_> = rules.iter().map(|Rule { name, .. }| format!("`{name}`")).collect();
@@ -42,8 +44,21 @@ fn every_field_of_the_policy_for_requests_is_documented_with_its_default() {
         }
     }
     let mut documented: Vec<_> =
-        table("| Field | Default |").into_iter().map(|row| (row[0].clone(), row[1].clone())).collect();
+        table(CSR_APPROVER, "| Field | Default |").into_iter().map(|row| (row[0].clone(), row[1].clone())).collect();
     there.sort();
     documented.sort();
     assert_eq!(documented, there);
+}
+
+#[test]
+fn every_file_that_a_component_reads_is_documented_with_how_it_is_taken_up() {
+    let words = |uptake| match uptake {
+        Uptake::Reload(time) if time.as_secs() == 60 => "within a minute".to_owned(),
+        Uptake::Reload(time) => format!("within {} minutes", time.as_secs() / 60),
+        Uptake::NextHandshake => "for the next connection".to_owned(),
+        Uptake::Restart => "when it starts".to_owned(),
+    };
+    let row = |row: &Row| vec![format!("`{}`", row.component), format!("`{}`", row.file), words(row.uptake)];
+    let there: Vec<_> = TABLE.iter().map(row).collect();
+    assert_eq!(table(CERTIFICATES, "| Component | File |"), there);
 }

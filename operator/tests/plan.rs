@@ -7,7 +7,7 @@ mod common;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use common::{SMALL, THREE, carry_out, cluster, noon, settle, settled, text};
+use common::{SMALL, THREE, carry_out, cluster, cluster_with_policy, noon, settle, settle_at, settled, text};
 use k8s_openapi::api::core::v1::Secret;
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use keyplane::plan::{Observed, Step, TargetFacts, plan, status};
@@ -329,4 +329,28 @@ fn the_status_says_in_one_word_what_is_missing() {
     // The same state a minute later is the same status: no write.
     observed.status = good.clone();
     assert_eq!(report(&observed, noon() + SignedDuration::from_mins(1)), good);
+}
+
+#[test]
+fn an_authority_is_warned_of_a_year_before_its_end_and_nothing_else_is_held_against_it() {
+    let certificates = |policy: &str, days: i64| {
+        let cluster = cluster_with_policy(SMALL, policy);
+        let mut observed = Observed::default();
+        settle_at(noon(), &cluster, &mut observed);
+        // What is renewed by itself is.
+        let now = noon() + SignedDuration::from_hours(24 * days);
+        settle_at(now, &cluster, &mut observed);
+        let status = status::report(&cluster, &observed, &[], None, now);
+        let condition = condition_of(&status.conditions, "CertificatesValid").unwrap();
+        (condition.reason.clone(), condition.message.clone())
+    };
+    let quarterly =
+        "{authority: {validity: 87600h, keyAlgorithm: ECDSA-P256}, leaf: {validity: 2160h, keyAlgorithm: ECDSA-P256}}";
+    assert_eq!(certificates(quarterly, 3284).0, "Valid");
+    let (reason, message) = certificates(quarterly, 3286);
+    assert_eq!(reason, "AuthorityEndsSoon");
+    assert!(message.contains("ca, etcd-ca, front-proxy-ca"), "{message}");
+    let short =
+        "{authority: {validity: 2h, keyAlgorithm: ECDSA-P256}, leaf: {validity: 30m, keyAlgorithm: ECDSA-P256}}";
+    assert_eq!(certificates(short, 0).0, "Valid");
 }

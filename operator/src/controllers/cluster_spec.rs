@@ -412,12 +412,7 @@ fn brief(cluster: &Cluster, observed: &Observed, reference: ObjectReference, con
 /// Writes the status if it says something new.
 async fn report(found: &ClusterSpec, status: ClusterSpecStatus, context: &Context) -> Result<(), Error> {
     let (namespace, name) = (found.namespace().unwrap_or_default(), found.name_any());
-    let labels = [namespace.as_str(), name.as_str()];
-    let ready = condition_of(&status.conditions, "Ready").is_some_and(|condition| condition.status == "True");
-    context.metrics.cluster_ready.with_label_values(&labels).set(i64::from(ready));
-    if let Some(end) = &status.certificates_expire {
-        context.metrics.certificate_not_after.with_label_values(&labels).set(end.0.as_second());
-    }
+    context.metrics.tell(&namespace, &name, &status, Timestamp::now());
     let api: Api<ClusterSpec> = Api::namespaced(context.client.clone(), &namespace);
     let updated = update_status(&api, &name, found.status.as_ref(), &status).await;
     if !updated.map_err(Error::api("writing the status"))? {

@@ -104,3 +104,68 @@ pub fn mint_authority(
         .map_err(|source| PkiError::Crypto { what: "signing an authority", source })?;
     Authority::load(common_name, &to_pem(&certificate), key.pem())
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+    use std::process::Command;
+
+    use super::super::{CertificateOrder, ExtendedUsage, issue};
+    use super::*;
+
+    fn at(seconds: i64) -> Timestamp {
+        Timestamp::from_second(seconds).unwrap()
+    }
+
+    fn openssl_verifies(root: &str, others: &str, leaf: &str) -> bool {
+        let file = |content: &str| {
+            let mut file = tempfile::NamedTempFile::new().unwrap();
+            file.write_all(content.as_bytes()).unwrap();
+            file
+        };
+        let files = [root, others, leaf].map(file);
+        let [root, others, leaf] = [0, 1, 2].map(|at| files[at].path());
+        let mut verify = Command::new("openssl");
+        verify.args(["verify", "-x509_strict", "-purpose", "sslserver", "-CAfile"]).arg(root);
+        verify.arg("-untrusted").arg(others).arg(leaf).output().unwrap().status.success()
+    }
+
+    #[test]
+    fn who_trusts_the_old_authority_alone_trusts_a_leaf_of_the_new_one_by_the_cross_certificate() {
+        let now = Timestamp::now().as_second();
+        let ages = [(KeyAlgorithm::Rsa2048, KeyAlgorithm::EcdsaP256), (KeyAlgorithm::EcdsaP384, KeyAlgorithm::Rsa2048)];
+        for (before, after) in ages {
+            // One name, as kubeadm's authorities have it from one rotation to the next.
+            let old = mint_authority("kubernetes", before, at(now - 90), at(now + 1_000)).unwrap();
+            let new = mint_authority("kubernetes", after, at(now - 90), at(now + 9_000)).unwrap();
+            let cross = cross_sign(&new, &old, at(now - 60)).unwrap().unwrap();
+            let order = CertificateOrder {
+                subject: Subject::user("kube-apiserver"),
+                alternative_names: vec![AlternativeName::parse("api.example")],
+                extended_usages: vec![ExtendedUsage::ServerAuth],
+                not_before: at(now - 60),
+                not_after: at(now + 500),
+            };
+            let key = PrivateKey::generate(KeyAlgorithm::EcdsaP256).unwrap();
+            let leaf = issue(&order, &key, &new).unwrap();
+            assert!(openssl_verifies(old.certificate_pem(), &cross, &leaf), "{before:?} {after:?}");
+            assert!(openssl_verifies(new.certificate_pem(), &cross, &leaf), "{before:?} {after:?}");
+            assert!(!openssl_verifies(old.certificate_pem(), new.certificate_pem(), &leaf), "without it nobody does");
+            let facts = first_certificate("cross", &cross).unwrap();
+            assert_eq!(facts.not_after, at(now + 1_000), "it ends with the one that has signed it");
+            assert_eq!(facts.subject_public_key_info, new.facts().subject_public_key_info);
+        }
+    }
+
+    #[test]
+    fn an_authority_that_may_sign_none_or_has_ended_signs_no_other_one() {
+        let mint = || mint_authority("kubernetes", KeyAlgorithm::EcdsaP256, at(1_000), at(9_000)).unwrap();
+        let (mut old, new) = (mint(), mint());
+        assert!(cross_sign(&new, &old, at(2_000)).unwrap().is_some());
+        assert_eq!(cross_sign(&new, &old, at(9_000)).unwrap(), None);
+        old.facts.path_length = Some(0);
+        assert_eq!(cross_sign(&new, &old, at(2_000)).unwrap(), None);
+        old.facts.path_length = Some(1);
+        assert!(cross_sign(&new, &old, at(2_000)).unwrap().is_some());
+    }
+}

@@ -35,6 +35,7 @@ pub use departed::departed;
 pub use encryption::{encryption_use, encryption_work, next_encryption_change, rewriting};
 pub use initial_cluster::{INITIAL_CLUSTER_ANNOTATION, MEMBER_ANNOTATION};
 pub use observed::{EtcdFacts, Observed, TargetFacts};
+pub use rotation_status::is_stuck;
 pub use service_account::ServiceAccountKeys;
 
 use crate::cluster::{Cluster, LeafTerms, Node};

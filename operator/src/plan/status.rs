@@ -1,5 +1,7 @@
 //! What the status of a ClusterSpec says.
 
+use std::time::Duration;
+
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use k8s_openapi::jiff::Timestamp;
 use keyplane_crds::{
@@ -14,6 +16,9 @@ use crate::cluster::{Cluster, Version};
 use crate::pki::inventory::{LEAVES, Leaf, Place, USER_ISSUER, cluster_leaves, leaves_of, user_certificate};
 use crate::pki::{CertificateFacts, first_certificate, renewal};
 use crate::rollout::{Drift, KubeletVersions, Progress, Rollout, drift, kubelet_versions, rollout};
+
+/// How long before its end an authority is warned of: kubeadm's leaves live for a year.
+const AUTHORITY_WARNING: Duration = Duration::from_hours(24 * 365);
 
 /// What a condition says.
 pub(super) struct Outcome {
@@ -37,6 +42,16 @@ impl Outcome {
 
     fn is_good(&self) -> bool {
         self.status == ConditionStatus::True
+    }
+
+    #[cfg(test)]
+    pub(super) fn reason(&self) -> &str {
+        &self.reason
+    }
+
+    #[cfg(test)]
+    pub(super) fn message(&self) -> &str {
+        &self.message
     }
 }
 
@@ -209,6 +224,12 @@ fn valid(cluster: &Cluster, certificates: &[CertificateStatus], rendered: bool, 
     };
     let ended = list(&|certificate| certificate.not_after.0 <= now);
     let due = list(&|certificate| certificate.renewal_time.0 <= now);
+    // Those that live for a short time by the policy are warned of in the last three tenths of it.
+    let warned = AUTHORITY_WARNING.min(cluster.policy.authority_validity.mul_f64(0.3));
+    let ending = list(&|certificate| {
+        let left = Duration::try_from(certificate.not_after.0.duration_since(now)).unwrap_or_default();
+        certificate.name == certificate.issuer && left < warned
+    });
     if certificates.is_empty() || !rendered {
         Outcome::bad("NotRendered", "not all certificates are written")
     } else if !ended.is_empty() {
@@ -222,6 +243,11 @@ fn valid(cluster: &Cluster, certificates: &[CertificateStatus], rendered: bool, 
         )
     } else if !due.is_empty() {
         Outcome::bad("RenewalDue", format!("these certificates are past their renewal time: {due}"))
+    } else if !ending.is_empty() {
+        Outcome::good(
+            "AuthorityEndsSoon",
+            format!("these authorities end in less than a year: {ending}: rotate them (spec.rotate)"),
+        )
     } else {
         Outcome::good("Valid", "no certificate is past its renewal time")
     }

@@ -219,3 +219,6 @@ fn token_keys(stage: Stage, at: &Circumstances<'_>, facts: &RotationFacts, old: 
     };
     at.nodes.iter().filter_map(node).collect()
 }
+
+#[cfg(test)]
+mod tests;
