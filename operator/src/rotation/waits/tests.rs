@@ -131,8 +131,8 @@ fn trust_waits_for_each_one_that_does_not_take_the_new_authority_yet_by_its_name
     assert_eq!(kubelet(Some(lagging.clone())), "the kubelet of worker1 to take clients of the new authority");
     assert_eq!(kubelet(None), "the kubelet of worker1 to answer");
     let namespace =
-        |facts: &mut RotationFacts| _ = facts.root_authorities.as_mut().unwrap().insert("apps".to_owned(), old.clone());
-    let written = "kube-controller-manager to write the new authority into ConfigMap apps/kube-root-ca.crt";
+        |facts: &mut RotationFacts| _ = facts.root_authorities.as_mut().unwrap().insert("web".to_owned(), old.clone());
+    let written = "kube-controller-manager to write the new authority into ConfigMap web/kube-root-ca.crt";
     assert_eq!(of(CLUSTER, &namespace), written);
     let told = "ConfigMap kube-system/extension-apiserver-authentication";
     let clients = of(CLUSTER, &|facts| facts.client_authorities = Some(old.clone()));
