@@ -7,13 +7,15 @@ use prometheus::{IntGaugeVec, Opts, Registry};
 
 /// The labels of a series, without those of the cluster.
 type Labels = Vec<String>;
+/// Which there are, by namespace and name.
+type ByCluster = BTreeMap<(String, String), BTreeSet<Labels>>;
 
 /// A gauge with the labels `namespace` and `cluster`, and others. A series that a cluster no longer has is taken away, as
 /// a certificate that is gone would else seem to end one day.
 #[derive(Clone)]
 pub(super) struct Series {
     gauge: IntGaugeVec,
-    there: Arc<Mutex<BTreeMap<(String, String), BTreeSet<Labels>>>>,
+    there: Arc<Mutex<ByCluster>>,
 }
 
 impl Series {
