@@ -93,6 +93,7 @@ pub fn run(options: &Options, tell: &dyn Fn(&str)) -> Result<(Tally, Result<()>)
 
 fn something_goes_wrong(scene: &mut Scene, load: &Load, stage: &str, tell: &dyn Fn(&str)) -> Result<()> {
     scene.crash_the_operator()?;
+    scene.crash_the_agents()?;
     let last = |machines: &[SharedMachine]| machines.last().map(|machine| lock(machine).name().to_owned());
     let (name, waits) = match (stage, last(scene.control_plane()), last(scene.workers())) {
         (OFF_IN, Some(name), _) if scene.control_plane().len() > 2 => {

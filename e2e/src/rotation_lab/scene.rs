@@ -7,6 +7,7 @@ use anyhow::{Context, Result};
 use serde_json::{Value, json};
 
 use super::carrier::Carrier;
+use super::rotations::wait_until_carried;
 use crate::boot::owners_kubectl;
 use crate::installation::{FIRST_REPLICA, Installation, PATIENCE, bootable_cluster_spec};
 use crate::kubectl::{Kubectl, documents};
@@ -14,6 +15,7 @@ use crate::lab::Lab;
 use crate::load_balancer::{Backend, LoadBalancer};
 use crate::machine::{Machine, lab_kubelet_settings};
 use crate::operator::Operator;
+use crate::process::Process;
 use crate::wait::eventually;
 use crate::{carry, image, join};
 
@@ -67,6 +69,7 @@ impl Size {
 pub struct Scene {
     // First: a carrier must not look for a machine that is gone.
     carriers: BTreeMap<String, Carrier>,
+    agents: BTreeMap<String, Process>,
     target: Kubectl,
     /// Keyplane and its cluster.
     pub installation: Installation,
@@ -78,7 +81,7 @@ pub struct Scene {
 }
 
 impl Scene {
-    /// Brings everything up, and has a carrier for each machine.
+    /// Brings everything up, and has an agent on each machine.
     ///
     /// # Errors
     /// When something does not come up; what there is of it is then removed.
@@ -97,7 +100,10 @@ impl Scene {
         tell("the machines and a load balancer are there; starting a management cluster and Keyplane in it");
         let mut installation = Installation::start(&lab)?;
         let admin = installation.admin().clone();
-        admin.apply(&objects(size, &control_plane, &workers, &balancer.address()))?;
+        let mut size = size.clone();
+        let server = installation.management.server_for_machines();
+        merge(&mut size.patch, &json!({"nodeAgent": {"managementServer": server}}));
+        admin.apply(&objects(&size, &control_plane, &workers, &balancer.address()))?;
         installation.wait_for(CLUSTER, "Rendered")?;
         let target = owners_kubectl(&lab, &admin, CLUSTER)?;
         for machine in &mut control_plane {
@@ -129,6 +135,7 @@ impl Scene {
             |machines: Vec<Machine>| machines.into_iter().map(|machine| Arc::new(Mutex::new(machine))).collect();
         let mut scene = Self {
             carriers: BTreeMap::new(),
+            agents: BTreeMap::new(),
             target,
             installation,
             control_plane: shared(control_plane),
@@ -136,14 +143,40 @@ impl Scene {
             balancer,
             lab,
         };
-        scene.carry_to_all()?;
+        let names: Vec<_> = scene.machines().map(|machine| lock(machine).name().to_owned()).collect();
+        for name in names {
+            tell(&format!("starting the agent of {name}"));
+            scene.start_agent(&name)?;
+        }
+        wait_until_carried(&scene)?;
         tell("everything is up");
         Ok(scene)
     }
 
-    fn carry_to_all(&mut self) -> Result<()> {
-        let names: Vec<_> = self.machines().map(|machine| lock(machine).name().to_owned()).collect();
-        names.iter().try_for_each(|name| self.start_carrier(name))
+    /// Starts the agent of this machine with the credential that Keyplane made for it.
+    ///
+    /// # Errors
+    /// When there is no such machine, or the agent does not start.
+    pub fn start_agent(&mut self, name: &str) -> Result<()> {
+        let agent = lock(self.machine(name)?).start_agent(self.admin(), CLUSTER)?;
+        self.agents.insert(name.to_owned(), agent);
+        Ok(())
+    }
+
+    /// Every agent is killed as by a crash, and another one is started.
+    ///
+    /// # Errors
+    /// When one does not start.
+    pub fn crash_the_agents(&mut self) -> Result<()> {
+        let names: Vec<_> = self.agents.keys().cloned().collect();
+        for name in names {
+            if let Some(mut agent) = self.agents.remove(&name) {
+                agent.kill();
+            }
+            let agent = lock(self.machine(&name)?).restart_agent()?;
+            self.agents.insert(name, agent);
+        }
+        Ok(())
     }
 
     /// Has somebody carry to this machine, if nobody does.

@@ -85,7 +85,7 @@ fn as_kept(root: &Root, mut file: MachineFile) -> io::Result<MachineFile> {
 #[must_use]
 pub fn carry(root: &Root, objects: &Objects) -> Carried {
     let mut carried = Carried::default();
-    if let Err(error) = write(root, objects, &mut carried) {
+    if let Err(error) = write(root, objects, true, &mut carried) {
         carried.errors.push(error);
     }
     let problem = carried.read_back(root, objects);
@@ -95,7 +95,26 @@ pub fn carry(root: &Root, objects: &Objects) -> Carried {
     carried
 }
 
+/// Writes what differs, save static pods: the kubelet makes those anew as soon as it sees them, and one that is itself
+/// started anew at that moment may wait for an API server that waits for the pod.
+#[must_use]
+pub fn carry_before_static_pods(root: &Root, objects: &Objects) -> Carried {
+    let mut carried = Carried::default();
+    if let Err(error) = write(root, objects, false, &mut carried) {
+        carried.errors.push(error);
+    }
+    carried
+}
+
 impl Carried {
+    /// What was done before this.
+    #[must_use]
+    pub fn after(mut self, before: Self) -> Self {
+        self.changed = [before.changed, self.changed].concat();
+        self.replaced = [before.replaced, self.replaced].concat();
+        self
+    }
+
     /// Reads everything back; gives back which files are not as they should be.
     fn read_back(&mut self, root: &Root, objects: &Objects) -> Option<String> {
         let mut others = vec![];
@@ -126,8 +145,9 @@ fn holds(root: &Root, file: &MachineFile) -> io::Result<bool> {
     root.holds(&as_kept(root, file.clone())?)
 }
 
-fn write(root: &Root, objects: &Objects, carried: &mut Carried) -> Result<(), String> {
-    let files = objects.in_order(root).map_err(|error| format!("reading the kubelet's kubeconfig: {error}"))?;
+fn write(root: &Root, objects: &Objects, static_pods: bool, carried: &mut Carried) -> Result<(), String> {
+    let mut files = objects.in_order(root).map_err(|error| format!("reading the kubelet's kubeconfig: {error}"))?;
+    files.retain(|file| static_pods || !file.is_manifest());
     root.clean(files.iter().map(|file| file.path.as_str())).map_err(|error| format!("cleaning up: {error}"))?;
     // All of them are on the disk before the first takes its place: a certificate and its key then change within a
     // moment, and a full disk changes nothing.

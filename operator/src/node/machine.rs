@@ -1,10 +1,12 @@
 //! One pass: carry, restart, and say how it went.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use k8s_openapi::jiff::Timestamp;
+use tokio::time::sleep;
 
-use super::carry::{Carried, carry};
+use super::carry::{Carried, carry, carry_before_static_pods};
 use super::files::Root;
 use super::index::MachineFile;
 use super::leaves::{self, Kind};
@@ -20,6 +22,10 @@ const BUNDLES: [&str; 2] = ["/etc/kubernetes/pki/ca.crt", "/var/lib/kubelet/ca.c
 
 /// So long an error may be in a report, in characters: an annotation has room for all of them.
 const LONGEST_ERROR: usize = 300;
+
+/// A kubelet that was started anew has by then told the API server of its static pods. Until it has, it waits for the API
+/// server before it starts one, and so for etcd beside it if that is the one.
+const SETTLE: Duration = Duration::from_secs(10);
 
 /// The machine.
 pub struct Machine {
@@ -63,12 +69,17 @@ impl Machine {
             self.trouble.push(problem);
             return;
         }
-        self.carried = carry(&self.root, &self.fetched.objects);
-        let mut changed = self.carried.changed.clone();
+        let mut before = carry_before_static_pods(&self.root, &self.fetched.objects);
         match self.follow_bundle() {
-            Ok(path) => changed.extend(path),
+            Ok(path) => before.changed.extend(path),
             Err(problem) => self.trouble.push(problem),
         }
+        // What is half there is not started.
+        if before.errors.is_empty() && self.restart().await {
+            sleep(SETTLE).await;
+        }
+        self.carried = carry(&self.root, &self.fetched.objects).after(before);
+        let changed = self.carried.changed.clone();
         if !changed.is_empty() {
             self.changed = Timestamp::from_second(now.as_second()).ok();
             tracing::info!(files = changed.join(" "), "wrote");
@@ -78,10 +89,6 @@ impl Machine {
                 self.pending.insert(path.clone(), format!("{path} has changed: {cure}"));
             }
         }
-        // What is half there is not started.
-        if self.carried.errors.is_empty() {
-            self.restart().await;
-        }
     }
 
     fn note_what_runs(&mut self) -> Result<(), String> {
@@ -89,16 +96,21 @@ impl Machine {
         self.notes.begin(&states, &self.root)
     }
 
-    /// Restarts what was started with other files.
-    pub async fn restart(&mut self) {
+    /// Restarts what was started with other files, and says whether there was something.
+    pub async fn restart(&mut self) -> bool {
         let states = match self.fetched.objects.unit_states(&self.root) {
             Ok(states) => states,
-            Err(error) => return self.trouble.push(error.to_string()),
+            Err(error) => {
+                self.trouble.push(error.to_string());
+                return false;
+            }
         };
+        let is_due = !self.notes.due(&states).is_empty();
         if let Err(problem) = restart_due(&mut self.notes, &states, &self.commands, &self.root).await {
             tracing::warn!(problem, "a unit is not well");
             self.trouble.push(problem);
         }
+        is_due
     }
 
     /// Has the kubelet restarted next, also by an agent that takes this one's place.

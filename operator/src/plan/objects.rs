@@ -159,7 +159,17 @@ pub(super) fn node_config(cluster: &Cluster, node: &Node, rollout: &Rollout, obs
     data.extend(files.iter().map(|file| (file.key.to_string(), file.content.clone())));
     let joins = initial_cluster::of(cluster, node, observed);
     let mut config_map = config_map(cluster, name, Some(node), data);
-    let authority = Authorities::load(cluster, observed).and_then(|all| kubelet_authority(&all));
+    let authority = Authorities::load(cluster, observed).and_then(|all| {
+        let (_, new) = all.cluster().old_and_new()?;
+        // One machine after the other.
+        let mut earlier = cluster.nodes.iter().take_while(|other| other.name != node.name);
+        let kubelets = observed.target.rotation.kubelets.as_ref()?;
+        let is_done = |node: &Node| {
+            let kubelet = kubelets.get(&node.name).and_then(Option::as_ref);
+            !cluster.has_kubelet(node) || kubelet.is_some_and(|server| server.presents_one_of(new.facts()))
+        };
+        earlier.all(is_done).then(|| kubelet_authority(&all))?
+    });
     config_map
         .annotations_mut()
         .extend(authority.map(|authority| (KUBELET_AUTHORITY_ANNOTATION.to_owned(), authority)));

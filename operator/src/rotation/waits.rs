@@ -13,6 +13,10 @@ use crate::pki::inventory::AuthorityName;
 /// them: client-go's poll, and a little for clocks and for the poll itself.
 pub const HOLD: Duration = CLIENT_POLL.saturating_add(Duration::from_secs(30));
 
+/// An API server adds what it trusts to `extension-apiserver-authentication`, to what it last saw there: one that has just
+/// taken up other files may still write what it saw before. It looks each minute.
+const STAYS_CLEAN: Duration = Duration::from_mins(2);
+
 /// All that a stage may wait for, beside the probes.
 #[derive(Debug)]
 pub struct Circumstances<'a> {
@@ -76,10 +80,21 @@ fn authority(
 ) -> Vec<String> {
     match stage {
         Stage::Trust => everywhere(name, at, facts, &new.fingerprint(), true),
-        Stage::Clients if name != AuthorityName::Etcd => polled(at),
+        Stage::Clients if name != AuthorityName::Etcd => {
+            let what = "the API servers to look at their client certificates and bundles again, which they do every five \
+                        minutes";
+            for_a_while(at, HOLD, what)
+        }
         Stage::Kubelets if name == AuthorityName::Cluster => kubelets_present(at, facts, new),
         Stage::Servers => servers_present(name, at, facts, new),
-        Stage::Drop => everywhere(name, at, facts, &old.fingerprint(), false),
+        Stage::Drop => {
+            let mut waits = everywhere(name, at, facts, &old.fingerprint(), false);
+            if name != AuthorityName::Etcd {
+                let what = "API servers not to write the old authority into extension-apiserver-authentication again";
+                waits.extend(for_a_while(at, STAYS_CLEAN, what));
+            }
+            waits
+        }
         Stage::Clients | Stage::Signing | Stage::Kubelets | Stage::Gate => vec![],
     }
 }
@@ -155,16 +170,13 @@ fn everywhere(
     }
 }
 
-/// What only a poll inside a process takes up.
-fn polled(at: &Circumstances<'_>) -> Vec<String> {
-    let until = at.held_since.and_then(|since| since.checked_add(HOLD).ok());
+/// What only time shows: since every machine holds what the stage has written.
+fn for_a_while(at: &Circumstances<'_>, time: Duration, what: &str) -> Vec<String> {
+    let until = at.held_since.and_then(|since| since.checked_add(time).ok());
     match until {
-        None => vec!["the API servers to look at their client certificates and bundles again".to_owned()],
+        None => vec![what.to_owned()],
         Some(until) if until <= at.now => vec![],
-        Some(until) => vec![format!(
-            "the API servers to look at their client certificates and bundles again, which they do every five minutes: \
-             until {until}"
-        )],
+        Some(until) => vec![format!("{what}: until {until}")],
     }
 }
 
