@@ -149,14 +149,15 @@ fn trust_waits_for_each_one_that_does_not_take_the_new_authority_yet_by_its_name
 fn the_old_one_is_gone_only_once_everybody_refuses_it_and_silence_is_no_refusal() {
     let pki = Pki::new();
     let good = pki.facts(false, true, &[&pki.leaf_of_new]);
+    let at = Circumstances { held_since: Some(noon() - SignedDuration::from_mins(2)), ..pki.at() };
     for subject in Subject::ALL {
-        assert!(waits(subject, Stage::Drop, &pki.at(), &good).is_empty(), "{subject:?}");
+        assert!(waits(subject, Stage::Drop, &at, &good).is_empty(), "{subject:?}");
     }
     let mut silent = good.clone();
     silent.etcd.insert("cp2".to_owned(), Server::default());
     silent.api_servers.remove("cp1");
     silent.kubelets.as_mut().unwrap().insert("worker1".to_owned(), None);
-    let of = |subject, facts: &RotationFacts| waits(subject, Stage::Drop, &pki.at(), facts);
+    let of = |subject, facts: &RotationFacts| waits(subject, Stage::Drop, &at, facts);
     assert_eq!(of(ETCD, &silent), ["etcd on cp2 to answer"]);
     assert_eq!(of(CLUSTER, &silent), ["kube-apiserver on cp1 to answer", "the kubelet of worker1 to answer"]);
     assert_eq!(of(FRONT_PROXY, &silent), ["kube-apiserver on cp1 to answer"]);
@@ -184,6 +185,22 @@ fn new_client_certificates_wait_for_a_poll_since_all_machines_hold_them() {
     }
     // etcd's clients read theirs for the next connection.
     assert!(of(ETCD, None).is_empty());
+}
+
+#[test]
+fn the_old_one_has_to_stay_away_where_an_api_server_may_publish_it_again() {
+    let pki = Pki::new();
+    let facts = pki.facts(false, true, &[&pki.leaf_of_new]);
+    let of = |subject, seconds| {
+        let at = Circumstances { held_since: Some(noon() - SignedDuration::from_secs(seconds)), ..pki.at() };
+        waits(subject, Stage::Drop, &at, &facts)
+    };
+    for subject in [CLUSTER, FRONT_PROXY] {
+        let early = of(subject, 119);
+        assert!(early[0].ends_with("until 2026-11-23T12:00:01Z"), "{early:?}");
+        assert!(of(subject, 120).is_empty());
+    }
+    assert!(of(ETCD, 0).is_empty() && of(Subject::ServiceAccountKey, 0).is_empty());
 }
 
 #[test]
