@@ -233,6 +233,7 @@ async fn write_files(pool: &NodePool, basis: Basis, state: &State) -> Result<Opt
             (&known.pool, &known.ranges) == (&basis.pool, &basis.ranges)
                 && known.brief.cluster == basis.brief.cluster
                 && known.brief.trust == basis.brief.trust
+                && known.brief.kubelet_authorities == basis.brief.kubelet_authorities
         })
     };
     if known(&state.written.lock().unwrap_or_else(PoisonError::into_inner)) {

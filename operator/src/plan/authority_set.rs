@@ -41,6 +41,10 @@ impl AuthoritySet {
         if other.is_none() && state.as_ref().is_some_and(|state| state.stage.is_some()) {
             return Err(format!("it is being rotated, and lacks {} or {}", OTHER.0, OTHER.1));
         }
+        // Without its stage nobody knows which of the two is trusted where.
+        if other.is_some() && state.as_ref().is_none_or(|state| state.stage.is_none()) {
+            return Err(format!("it has {}, and its annotation {STATE_ANNOTATION} names no stage", OTHER.0));
+        }
         let cross = objects::text(secret, CROSS).map(str::to_owned);
         Ok(Self { signing, other, cross, state })
     }

@@ -34,6 +34,9 @@ impl ServiceAccountKeys {
         if other.is_none() && state.as_ref().is_some_and(|state| state.stage.is_some()) {
             return Err(format!("it is being rotated, and lacks {}", OTHER.1));
         }
+        if other.is_some() && state.as_ref().is_none_or(|state| state.stage.is_none()) {
+            return Err(format!("it has {}, and its annotation {STATE_ANNOTATION} names no stage", OTHER.1));
+        }
         Ok(Self { signing, public: public.to_owned(), other, state })
     }
 
