@@ -257,8 +257,10 @@ impl Site {
     fn a_heartbeat_writes_nothing(&mut self) -> Result<()> {
         let renewed =
             |site: &Self| Ok::<_, anyhow::Error>(site.admin.json(&["get", "lease", "kept-cp1"])?["spec"].clone());
-        // What the tests before have begun comes to its end.
-        sleep(Duration::from_secs(5));
+        // What the tests before have begun comes to its end: for its new kubeconfigs two static pods are made anew.
+        self.installation.wait_for(CLUSTER, "RolledOut")?;
+        self.installation.wait_for(CLUSTER, "Ready")?;
+        sleep(Duration::from_secs(10));
         let (before, writes) = (renewed(self)?, self.writes()?);
         let requests = self.installation.management.requests()?.len();
         eventually("heartbeat", PATIENCE, || {
