@@ -111,10 +111,8 @@ impl Light<'_> {
         let table = self.admin().run(&["get", "kcs"])?;
         let mut lines = table.lines();
         let columns: Vec<_> = lines.next().unwrap_or_default().split_whitespace().collect();
-        ensure!(
-            columns == ["NAME", "VERSION", "ENDPOINT", "READY", "REASON", "NODES", "CERTS-EXPIRE", "AGE"],
-            "{table}"
-        );
+        let wanted = ["NAME", "VERSION", "ENDPOINT", "READY", "REASON", "NODES", "CERTS-EXPIRE", "ROTATION", "AGE"];
+        ensure!(columns == wanted, "{table}");
         let row: Vec<_> = lines.next().unwrap_or_default().split_whitespace().collect();
         let endpoint = format!("{}:6443", self.machine.address());
         ensure!(row[..6] == [CLUSTER, "v1.37.2", &endpoint, "True", "Ready", "1/1"], "{table}");
