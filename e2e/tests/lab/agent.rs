@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::fs;
+use std::slice;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
@@ -10,8 +11,7 @@ use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use keyplane_e2e::boot::boot;
 use keyplane_e2e::carry::{CarriedFile, files};
-use keyplane_e2e::installation::{Installation, PATIENCE, USER};
-use keyplane_e2e::machine::lab_kubelet_settings;
+use keyplane_e2e::installation::{Installation, PATIENCE, USER, bootable_cluster_spec};
 use keyplane_e2e::process::Process;
 use keyplane_e2e::{Kubectl, Lab, Machine, Management, eventually, image};
 use serde_json::{Value, json};
@@ -22,20 +22,9 @@ const CONFIG: &str = "kept-cp1-config";
 const BOOTSTRAP: &str = "kept-cp1-agent-bootstrap";
 
 fn cluster(machine: &Machine, management: &Management) -> Value {
-    json!({
-        "apiVersion": "keyplane.io/v1alpha1", "kind": "ClusterSpec", "metadata": {"name": CLUSTER, "namespace": "default"},
-        "spec": {
-            "kubernetesVersion": "v1.37.2",
-            "controlPlaneEndpoint": {"host": machine.address()},
-            "controlPlane": {
-                "nodes": [{"name": "cp1", "addresses": [machine.address()]}],
-                "kubelet": lab_kubelet_settings(machine),
-            },
-            "network": {"podCIDRs": ["10.244.0.0/16"]},
-            "addons": {"coreDNS": {"enabled": false}, "kubeProxy": {"enabled": false}},
-            "nodeAgent": {"managementServer": management.server_for_machines()},
-        },
-    })
+    let mut cluster = bootable_cluster_spec(CLUSTER, &machine.address(), slice::from_ref(machine));
+    cluster["spec"]["nodeAgent"] = json!({"managementServer": management.server_for_machines()});
+    cluster
 }
 
 struct Site {

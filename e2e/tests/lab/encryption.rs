@@ -2,6 +2,7 @@
 //! killed in the middle of it; etcd is asked itself.
 
 use std::collections::BTreeMap;
+use std::slice;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread::{self, sleep};
 use std::time::{Duration, Instant};
@@ -12,9 +13,8 @@ use base64::prelude::BASE64_STANDARD;
 use keyplane_e2e::boot::boot;
 use keyplane_e2e::carry::files;
 use keyplane_e2e::etcdctl::etcdctl;
-use keyplane_e2e::installation::{FIRST_REPLICA, Installation, PATIENCE};
+use keyplane_e2e::installation::{FIRST_REPLICA, Installation, PATIENCE, bootable_cluster_spec};
 use keyplane_e2e::kubectl::documents;
-use keyplane_e2e::machine::lab_kubelet_settings;
 use keyplane_e2e::operator::Operator;
 use keyplane_e2e::{Kubectl, Lab, Machine, eventually, image};
 use serde_json::{Value, json};
@@ -28,22 +28,10 @@ const CHANGE: Duration = Duration::from_mins(8);
 /// An API server that forgets soon what was there before.
 fn object(machine: &Machine) -> Value {
     let argument = |name: &str, value: &str| json!({"name": name, "value": value});
-    json!({
-        "apiVersion": "keyplane.io/v1alpha1", "kind": "ClusterSpec", "metadata": {"name": CLUSTER},
-        "spec": {
-            "kubernetesVersion": "v1.37.2",
-            "controlPlaneEndpoint": {"host": machine.address()},
-            "controlPlane": {
-                "nodes": [{"name": "cp1", "addresses": [machine.address()]}],
-                "kubelet": lab_kubelet_settings(machine),
-                "apiServer": {"extraArgs": [
-                    argument("etcd-compaction-interval", "10s"), argument("request-timeout", "15s"),
-                ]},
-            },
-            "network": {"podCIDRs": ["10.244.0.0/16"]},
-            "addons": {"coreDNS": {"enabled": false}, "kubeProxy": {"enabled": false}},
-        },
-    })
+    let mut cluster = bootable_cluster_spec(CLUSTER, &machine.address(), slice::from_ref(machine));
+    let arguments = [argument("etcd-compaction-interval", "10s"), argument("request-timeout", "15s")];
+    cluster["spec"]["controlPlane"]["apiServer"] = json!({"extraArgs": arguments});
+    cluster
 }
 
 #[test]
