@@ -1,4 +1,4 @@
-//! SHA-256 of texts with names.
+//! SHA-256, and bytes as hexadecimal text.
 
 use aws_lc_rs::digest;
 
@@ -12,5 +12,11 @@ pub fn checksum<'a>(entries: impl Iterator<Item = (&'a str, &'a [u8])>) -> Strin
             context.update(part);
         }
     }
-    context.finish().as_ref().iter().map(|byte| format!("{byte:02x}")).collect::<Vec<_>>().concat()
+    hexadecimal(context.finish().as_ref())
+}
+
+/// Bytes in lower-case hexadecimal.
+#[must_use]
+pub fn hexadecimal(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect::<Vec<_>>().concat()
 }

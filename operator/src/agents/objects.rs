@@ -15,8 +15,7 @@ use crate::join::objects::TOKEN_EXPIRES_ANNOTATION;
 use crate::manifests::File;
 use crate::node::settings::{DEFAULT_FILE, FileSettings};
 use crate::plan::objects::{
-    INDEX_KEY, IndexEntry, MANAGED_BY, MANAGED_BY_LABEL, has_metadata, index, node_config_map, node_secret, onto,
-    secret, text,
+    INDEX_KEY, IndexEntry, MANAGED_BY, MANAGED_BY_LABEL, index, is_ours, node_config_map, node_secret, secret, text,
 };
 use crate::yaml;
 
@@ -127,22 +126,7 @@ fn metadata(cluster: &Cluster, node: &str, name: String) -> ObjectMeta {
 /// Whether the object is that of this machine's agent.
 #[must_use]
 pub fn is_of_agent(found: &ObjectMeta, cluster: &str, node: &str) -> bool {
-    let is = |label: &str, value: &str| {
-        found.labels.as_ref().and_then(|labels| labels.get(label)).is_some_and(|found| found == value)
-    };
-    is(MANAGED_BY_LABEL, MANAGED_BY) && is(CLUSTER_LABEL, cluster) && is(NODE_LABEL, node)
-}
-
-/// The write that makes what was found what is wanted; nothing if it is. `same` compares what is not metadata.
-#[must_use]
-pub fn to_write<K: kube::Resource + Clone>(found: Option<&K>, wanted: K, same: impl Fn(&K, &K) -> bool) -> Option<K> {
-    let Some(found) = found else { return Some(wanted) };
-    if same(found, &wanted) && has_metadata(found.meta(), wanted.meta()) {
-        return None;
-    }
-    let mut wanted = wanted;
-    *wanted.meta_mut() = onto(Some(found.meta()), wanted.meta().clone());
-    Some(wanted)
+    is_ours(found, cluster, (NODE_LABEL, node))
 }
 
 /// The Secret with which an agent begins, before its token is in it: the token is bound to this very object.
@@ -204,6 +188,7 @@ pub fn agent_files(object: &Secret) -> Option<Vec<File>> {
 mod tests {
     use super::*;
     use crate::cluster::Policy;
+    use crate::plan::objects::to_write;
 
     fn cluster() -> Cluster {
         let spec = serde_saphyr::from_str(

@@ -20,12 +20,12 @@ use tokio_stream::wrappers::UnboundedReceiverStream;
 
 use super::target::Brief;
 use super::{Context, Error, RESYNC, config, drive, pool_deletion, watch_config};
-use crate::join::objects::{config_map_to_write, is_of_pool, worker_config, worker_config_map};
+use crate::join::objects::{is_of_pool, worker_config, worker_config_map};
 use crate::join::{Pool, state};
 use crate::kube::apply::update_status;
 use crate::kube::write::{Written, write};
 use crate::manifests::systemd::PodRanges;
-use crate::plan::objects::{KUBELET_AUTHORITY_ANNOTATION, MANAGED_BY, MANAGED_BY_LABEL};
+use crate::plan::objects::{KUBELET_AUTHORITY_ANNOTATION, MANAGED_BY, MANAGED_BY_LABEL, config_map_to_write};
 
 type Guarded = DeserializeGuard<NodePool>;
 type Clusters = mpsc::UnboundedReceiver<ObjectRef<DeserializeGuard<ClusterSpec>>>;

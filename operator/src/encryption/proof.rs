@@ -6,6 +6,7 @@ use aws_lc_rs::digest;
 use k8s_openapi::jiff::Timestamp;
 
 use super::Progress;
+use crate::checksum::hexadecimal;
 
 /// The metric by which an API server shows which file it has loaded, at its start and whenever it has read it again. The
 /// same in Kubernetes 1.36 and 1.37 (`encryptionconfig/metrics` of k8s.io/apiserver).
@@ -35,8 +36,7 @@ pub struct Rewriting {
 #[must_use]
 pub fn configuration_hash(file: &str) -> String {
     let hash = digest::digest(&digest::SHA256, file.as_bytes());
-    let hash: Vec<_> = hash.as_ref().iter().map(|byte| format!("{byte:02x}")).collect();
-    format!("sha256:{}", hash.concat())
+    format!("sha256:{}", hexadecimal(hash.as_ref()))
 }
 
 /// The hash in a line of an API server's metrics, if it is the line that has it.

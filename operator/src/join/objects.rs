@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use k8s_openapi::api::core::v1::{ConfigMap, Secret};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use k8s_openapi::jiff::Timestamp;
-use keyplane_crds::{CLUSTER_LABEL, NODE_LABEL, NODE_POOL_LABEL};
+use keyplane_crds::{NODE_LABEL, NODE_POOL_LABEL};
 
 use super::files::worker_files;
 use super::pool::{Machine, Pool};
@@ -14,9 +14,7 @@ use super::{AgentFiles, bootstrap_data};
 use crate::agents::machines::{TRUST_CHECKSUM_ANNOTATION, trust_checksum};
 use crate::cluster::Cluster;
 use crate::manifests::systemd::{self, PodRanges};
-use crate::plan::objects::{
-    INDEX_KEY, IndexEntry, MANAGED_BY, MANAGED_BY_LABEL, config_map, has_metadata, index, node_config_map, onto, secret,
-};
+use crate::plan::objects::{INDEX_KEY, IndexEntry, config_map, index, is_ours, node_config_map, secret, to_write};
 
 /// The type of a Secret with join data, as Cluster API has it.
 const BOOTSTRAP_SECRET_TYPE: &str = "cluster.x-k8s.io/secret";
@@ -87,35 +85,15 @@ pub fn bootstrap(
 /// Whether an object is Keyplane's, for this pool of this cluster.
 #[must_use]
 pub fn is_of_pool(metadata: &ObjectMeta, cluster: &str, pool: &str) -> bool {
-    let is = |label: &str, value: &str| {
-        metadata.labels.as_ref().and_then(|labels| labels.get(label)).is_some_and(|found| found == value)
-    };
-    is(MANAGED_BY_LABEL, MANAGED_BY) && is(CLUSTER_LABEL, cluster) && is(NODE_POOL_LABEL, pool)
-}
-
-/// The ConfigMap to write over what was found; nothing if that is as it should be.
-#[must_use]
-pub fn config_map_to_write(found: Option<&ConfigMap>, mut wanted: ConfigMap) -> Option<ConfigMap> {
-    if let Some(found) = found {
-        let same = found.data == wanted.data && found.binary_data.as_ref().is_none_or(BTreeMap::is_empty);
-        if same && has_metadata(&found.metadata, &wanted.metadata) {
-            return None;
-        }
-        wanted.metadata = onto(Some(&found.metadata), wanted.metadata);
-    }
-    Some(wanted)
+    is_ours(metadata, cluster, (NODE_POOL_LABEL, pool))
 }
 
 /// The Secret to write over what was found; nothing if that is as it should be.
 #[must_use]
 pub fn secret_to_write(found: Option<&Secret>, mut wanted: Secret) -> Option<Secret> {
     if let Some(found) = found {
-        if found.data == wanted.data && has_metadata(&found.metadata, &wanted.metadata) {
-            return None;
-        }
-        wanted.metadata = onto(Some(&found.metadata), wanted.metadata);
         // A Secret's type can't be changed.
         wanted.type_.clone_from(&found.type_);
     }
-    Some(wanted)
+    to_write(found, wanted, |found, wanted| found.data == wanted.data)
 }

@@ -1,16 +1,11 @@
 //! Which certificates a kubelet needs from another authority, and whether what came is what was asked for.
 
-use aws_lc_rs::digest;
 use k8s_openapi::jiff::Timestamp;
 
 use crate::agents::LeafReport;
 use crate::pki::{
     AlternativeName, CertificateFacts, PrivateKey, Subject, authority_key_id, certificates_in, first_certificate,
 };
-
-/// Annotation on a machine's ConfigMap: the SHA-256, in lower-case hexadecimal, of the authority's certificate (DER) that
-/// the kubelet's certificates are to come from.
-pub const KUBELET_AUTHORITY_ANNOTATION: &str = "keyplane.io/kubelet-authority";
 
 /// Where the kubelet keeps its pairs.
 const DIRECTORY: &str = "/var/lib/kubelet/pki";
@@ -74,13 +69,9 @@ impl Kind {
 /// # Errors
 /// If the bundle has none such.
 pub fn authority(bundle: &str, sha256: &str) -> Result<CertificateFacts, String> {
-    let hex = |facts: &CertificateFacts| {
-        let sum = digest::digest(&digest::SHA256, &facts.der);
-        sum.as_ref().iter().map(|byte| format!("{byte:02x}")).collect::<Vec<_>>().concat()
-    };
     let all = certificates_in("the machine's ca.crt", bundle).map_err(|error| error.to_string())?;
     let told = || "the authority for the kubelet's certificates is not in the machine's ca.crt yet".to_owned();
-    all.into_iter().find(|facts| hex(facts) == sha256.to_lowercase()).ok_or_else(told)
+    all.into_iter().find(|facts| facts.fingerprint() == sha256.to_lowercase()).ok_or_else(told)
 }
 
 /// What is to be asked for.
@@ -192,8 +183,7 @@ mod tests {
     }
 
     fn sha256(authority: &Authority) -> String {
-        let sum = digest::digest(&digest::SHA256, &authority.facts().der);
-        sum.as_ref().iter().map(|byte| format!("{byte:02x}")).collect::<Vec<_>>().concat()
+        authority.facts().fingerprint()
     }
 
     #[test]

@@ -15,11 +15,10 @@ use kube::{Api, Client, ResourceExt};
 
 use super::carry::Objects;
 use super::index::{Wanted, read};
-use super::leaves::KUBELET_AUTHORITY_ANNOTATION;
 use super::settings::Settings;
 use crate::agents::{NodeReport, REPORT_ANNOTATION, names};
 use crate::kube::causes;
-use crate::plan::objects::{node_config_map, node_secret};
+use crate::plan::objects::{KUBELET_AUTHORITY_ANNOTATION, node_config_map, node_secret};
 
 /// Why something could not be had from the management cluster.
 #[derive(Debug)]

@@ -1,6 +1,7 @@
 //! What an agent's own token says of itself. The API server alone judges it; here it is only asked how old it is.
 
-use k8s_openapi::ByteString;
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use serde_json::Value;
 
@@ -24,7 +25,7 @@ impl Claims {
     #[must_use]
     pub fn of(token: &str) -> Option<Self> {
         let payload = token.trim().split('.').nth(1)?;
-        let claims: Value = serde_json::from_slice(&decode(payload)?).ok()?;
+        let claims: Value = serde_json::from_slice(&URL_SAFE_NO_PAD.decode(payload).ok()?).ok()?;
         let time = |key: &str| Timestamp::from_second(claims.get(key)?.as_i64()?).ok();
         let is_bound = claims.pointer("/kubernetes.io/secret").is_some();
         let kind = if is_bound { CredentialKind::Bootstrap } else { CredentialKind::Renewed };
@@ -39,15 +40,6 @@ impl Claims {
             CredentialKind::Renewed => self.issued + self.expires.duration_since(self.issued) / 3,
         }
     }
-}
-
-/// Base64 as tokens have it: for URLs, without padding.
-fn decode(text: &str) -> Option<Vec<u8>> {
-    let mut standard = text.replace('-', "+").replace('_', "/");
-    while !standard.len().is_multiple_of(4) {
-        standard.push('=');
-    }
-    serde_json::from_value::<ByteString>(standard.into()).ok().map(|bytes| bytes.0)
 }
 
 #[cfg(test)]

@@ -10,6 +10,7 @@ use x509_parser::pem::Pem;
 use x509_parser::prelude::FromDer;
 
 use super::{AlternativeName, ExtendedUsage, PkiError, Subject};
+use crate::checksum::hexadecimal;
 
 /// What Keyplane wants to know of a certificate.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -127,10 +128,6 @@ pub fn first_certificate(what: &str, pem: &str) -> Result<CertificateFacts, PkiE
 pub fn first_block(pem: &str) -> &str {
     const END: &str = "-----END CERTIFICATE-----\n";
     pem.find(END).map_or(pem, |at| &pem[..at + END.len()])
-}
-
-fn hexadecimal(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect::<Vec<_>>().concat()
 }
 
 fn subject_key_id(certificate: &X509Certificate<'_>) -> Option<String> {

@@ -11,7 +11,7 @@ use super::given::GivenFile;
 use super::node::PRIVATE;
 use super::observed::Slot;
 use super::status::Outcome;
-use super::{Blocker, Content, Draft, Observed, Plan, Secret, Step, objects};
+use super::{Blocker, Content, Draft, Observed, Plan, Secret, Step, objects, rotation_status};
 use crate::cluster::{Cluster, EncryptionUse};
 use crate::encryption::{self, Delays, Stage, State, Surroundings, Wanted};
 use crate::manifests::encryption_configuration;
@@ -27,9 +27,6 @@ const RETIRED: &str = "retired-";
 const WITHOUT_KEYS: [&str; 3] = [NOT_RENDERED, NOT_ENCRYPTED, "ForeignObject"];
 const NOT_RENDERED: &str = "NotRendered";
 const NOT_ENCRYPTED: &str = "NotEncrypted";
-/// How long a stage may take before somebody should look at it: an API server reads its file every minute, and files are
-/// carried by agents. Objects may be many.
-const STUCK: SignedDuration = SignedDuration::from_mins(30);
 /// An API server's `--request-timeout`.
 const REQUEST_TIMEOUT: SignedDuration = SignedDuration::from_mins(1);
 /// An API server's `--etcd-compaction-interval`.
@@ -332,7 +329,8 @@ pub(super) fn outcome(cluster: &Cluster, observed: &Observed, now: Timestamp) ->
         Some(change) => {
             let waits = waits(cluster, observed, &kept, now);
             let message = format!("{words}; waits for {}", waits.join("; "));
-            let is_late = change.stage != Stage::Rewrite && now.duration_since(change.since) > STUCK;
+            // Objects may be many.
+            let is_late = change.stage != Stage::Rewrite && rotation_status::is_late(change.since, now);
             Some(Outcome::bad(if is_late { "EncryptionStuck" } else { change.stage.name() }, message))
         }
     }

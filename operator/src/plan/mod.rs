@@ -319,7 +319,11 @@ pub fn plan(cluster: &Cluster, observed: &Observed, now: Timestamp) -> Plan {
             }
             // Those of workers are the NodePools' controller's.
             for node in &cluster.nodes {
-                objects::plan_config_map(objects::node_config(cluster, node, &rollout, observed), observed, &mut plan);
+                objects::plan_config_map(
+                    objects::node_config(cluster, node, &authorities, &rollout, observed),
+                    observed,
+                    &mut plan,
+                );
             }
         }
     }

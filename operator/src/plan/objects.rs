@@ -10,13 +10,12 @@ use kube::ResourceExt;
 use serde::{Deserialize, Serialize};
 
 use super::observed::Slot;
-use super::{Authorities, Observed, Plan, Step, initial_cluster};
+use super::{Authorities, Observed, Plan, Step, initial_cluster, rotation};
 pub(crate) use crate::checksum::checksum;
 use crate::cluster::{Cluster, Node};
 use crate::manifests::{self, systemd};
 use crate::pki::inventory::AuthorityName;
 use crate::rollout::Rollout;
-use crate::rotation::Stage;
 
 /// Tells who keeps an object.
 pub const MANAGED_BY_LABEL: &str = "app.kubernetes.io/managed-by";
@@ -144,7 +143,13 @@ pub(super) fn trust_bundle(cluster: &Cluster, authorities: &Authorities) -> Conf
 }
 
 /// All that isn't secret on a control-plane machine, as far as it is rolled out.
-pub(super) fn node_config(cluster: &Cluster, node: &Node, rollout: &Rollout, observed: &Observed) -> ConfigMap {
+pub(super) fn node_config(
+    cluster: &Cluster,
+    node: &Node,
+    authorities: &Authorities,
+    rollout: &Rollout,
+    observed: &Observed,
+) -> ConfigMap {
     let name = node_config_map(&cluster.name, &node.name);
     let before = match observed.config_map(&cluster.name, &name) {
         Slot::Ours(found) => found.data.as_ref(),
@@ -159,17 +164,7 @@ pub(super) fn node_config(cluster: &Cluster, node: &Node, rollout: &Rollout, obs
     data.extend(files.iter().map(|file| (file.key.to_string(), file.content.clone())));
     let joins = initial_cluster::of(cluster, node, observed);
     let mut config_map = config_map(cluster, name, Some(node), data);
-    let authority = Authorities::load(cluster, observed).and_then(|all| {
-        let (_, new) = all.cluster().old_and_new()?;
-        // One machine after the other.
-        let mut earlier = cluster.nodes.iter().take_while(|other| other.name != node.name);
-        let kubelets = observed.target.rotation.kubelets.as_ref()?;
-        let is_done = |node: &Node| {
-            let kubelet = kubelets.get(&node.name).and_then(Option::as_ref);
-            !cluster.has_kubelet(node) || kubelet.is_some_and(|server| server.presents_one_of(new.facts()))
-        };
-        earlier.all(is_done).then(|| kubelet_authority(&all))?
-    });
+    let authority = rotation::kubelet_authority_of(cluster, node, authorities, observed);
     config_map
         .annotations_mut()
         .extend(authority.map(|authority| (KUBELET_AUTHORITY_ANNOTATION.to_owned(), authority)));
@@ -185,13 +180,6 @@ pub(super) fn node_config(cluster: &Cluster, node: &Node, rollout: &Rollout, obs
 /// Annotation on the ConfigMap of a machine with a kubelet: the fingerprint of the authority that the kubelet's certificates
 /// are to come from. It is there once the cluster's authority is rotated: otherwise the kubelet's own renewal is enough.
 pub const KUBELET_AUTHORITY_ANNOTATION: &str = "keyplane.io/kubelet-authority";
-
-/// The value of [`KUBELET_AUTHORITY_ANNOTATION`]; nothing while the kubelets' certificates are good as they are.
-pub(crate) fn kubelet_authority(authorities: &Authorities) -> Option<String> {
-    let stage = authorities.cluster().stage()?;
-    let (_, new) = authorities.cluster().old_and_new()?;
-    (stage >= Stage::Kubelets).then(|| new.facts().fingerprint())
-}
 
 /// A ConfigMap's object from its content.
 pub(crate) fn config_map(
@@ -280,19 +268,43 @@ pub(crate) fn onto(found: Option<&ObjectMeta>, wanted: ObjectMeta) -> ObjectMeta
     }
 }
 
+/// Whether an object is Keyplane's, for this cluster and with this label besides.
+#[must_use]
+pub(crate) fn is_ours(found: &ObjectMeta, cluster: &str, (label, value): (&str, &str)) -> bool {
+    let labels = [(MANAGED_BY_LABEL, MANAGED_BY), (CLUSTER_LABEL, cluster), (label, value)];
+    let found = |label: &str| found.labels.as_ref().and_then(|labels| labels.get(label));
+    labels.into_iter().all(|(label, value)| found(label).is_some_and(|found| found == value))
+}
+
+/// The write that makes what was found what is wanted; nothing if it is. `same` compares what is not metadata.
+#[must_use]
+pub fn to_write<K: kube::Resource>(found: Option<&K>, mut wanted: K, same: impl Fn(&K, &K) -> bool) -> Option<K> {
+    let Some(found) = found else { return Some(wanted) };
+    if same(found, &wanted) && has_metadata(found.meta(), wanted.meta()) {
+        return None;
+    }
+    let metadata = std::mem::take(wanted.meta_mut());
+    *wanted.meta_mut() = onto(Some(found.meta()), metadata);
+    Some(wanted)
+}
+
+/// The ConfigMap to write over what was found; nothing if that is as it should be.
+#[must_use]
+pub fn config_map_to_write(found: Option<&ConfigMap>, wanted: ConfigMap) -> Option<ConfigMap> {
+    to_write(found, wanted, |found, wanted| {
+        found.data == wanted.data && found.binary_data.as_ref().is_none_or(BTreeMap::is_empty)
+    })
+}
+
 /// Plans a ConfigMap that is derived from the spec.
-pub(super) fn plan_config_map(mut wanted: ConfigMap, observed: &Observed, plan: &mut Plan) {
+pub(super) fn plan_config_map(wanted: ConfigMap, observed: &Observed, plan: &mut Plan) {
     let name = wanted.metadata.name.as_deref().unwrap_or_default();
     let cluster = wanted.metadata.labels.as_ref().and_then(|labels| labels.get(CLUSTER_LABEL));
     match observed.config_map(cluster.map_or("", String::as_str), name) {
         Slot::Foreign(blocker) => plan.blockers.push(blocker),
-        Slot::Ours(found)
-            if found.data == wanted.data
-                && found.binary_data.as_ref().is_none_or(BTreeMap::is_empty)
-                && has_metadata(&found.metadata, &wanted.metadata) => {}
         Slot::Ours(found) => {
-            wanted.metadata = onto(Some(&found.metadata), wanted.metadata);
-            plan.steps.push(Step::ConfigMap(Box::new(wanted)));
+            let write = config_map_to_write(Some(found), wanted);
+            plan.steps.extend(write.map(|wanted| Step::ConfigMap(Box::new(wanted))));
         }
         Slot::Free => plan.steps.push(Step::ConfigMap(Box::new(wanted))),
     }

@@ -9,7 +9,7 @@ use kube::ResourceExt;
 
 use super::{Authorities, Content, Draft, Observed, Plan, Step, objects};
 use crate::agents::{self, AgentFacts};
-use crate::cluster::Cluster;
+use crate::cluster::{Cluster, Node};
 use crate::pki::CertificateFacts;
 use crate::pki::inventory::AuthorityName;
 use crate::pki::valid_for;
@@ -104,7 +104,8 @@ pub fn progress(
     now: Timestamp,
 ) -> Vec<Progress> {
     let trust = authorities.trust();
-    let machines = not_current(cluster, observed, now);
+    // Nobody asks while nothing is rotated.
+    let machines = if authorities.is_rotating() { not_current(cluster, observed, now) } else { vec![] };
     let of = |subject: Subject| {
         let state = state_of(authorities, subject)?.clone();
         let Some(stage) = state.stage else {
@@ -167,21 +168,41 @@ fn kubelet_clients_not_of(observed: &Observed, authority: &CertificateFacts) -> 
     observed.agents.iter().filter_map(differs).collect()
 }
 
+/// The authority from which kubelets are to get certificates; nothing while theirs are good as they are.
+fn kubelets_authority(authorities: &Authorities) -> Option<&CertificateFacts> {
+    let set = authorities.cluster();
+    let (_, new) = set.old_and_new().filter(|_| set.stage() >= Some(Stage::Kubelets))?;
+    Some(new.facts())
+}
+
+/// The fingerprint of that authority, if it is the turn of this control-plane machine: one after the other.
+pub(super) fn kubelet_authority_of(
+    cluster: &Cluster,
+    node: &Node,
+    authorities: &Authorities,
+    observed: &Observed,
+) -> Option<String> {
+    let new = kubelets_authority(authorities)?;
+    let kubelets = observed.target.rotation.kubelets.as_ref()?;
+    let is_done = |node: &Node| {
+        let kubelet = kubelets.get(&node.name).and_then(Option::as_ref);
+        !cluster.has_kubelet(node) || kubelet.is_some_and(|server| server.presents_one_of(new))
+    };
+    let mut earlier = cluster.nodes.iter().take_while(|other| other.name != node.name);
+    earlier.all(is_done).then(|| new.fingerprint())
+}
+
 /// The fingerprint of the authority from which kubelets are to get certificates, for each pool whose turn has come: one
 /// pool after the other, by their names, and the control plane before all of them.
 #[must_use]
 pub fn kubelet_authorities(authorities: &Authorities, observed: &Observed) -> BTreeMap<String, String> {
     let mut turns = BTreeMap::new();
-    let (Some(authority), Some((_, new))) =
-        (objects::kubelet_authority(authorities), authorities.cluster().old_and_new())
-    else {
-        return turns;
-    };
+    let Some(new) = kubelets_authority(authorities) else { return turns };
     let mut waits = BTreeMap::<Option<&String>, bool>::new();
     for (node, server) in observed.target.rotation.kubelets.iter().flatten() {
         let labels = observed.workers.get(node).and_then(|metadata| metadata.labels.as_ref());
         let pool = labels.and_then(|labels| labels.get(NODE_POOL_LABEL));
-        let presents = server.as_ref().is_some_and(|server| server.presents_one_of(new.facts()));
+        let presents = server.as_ref().is_some_and(|server| server.presents_one_of(new));
         *waits.entry(pool).or_default() |= !presents;
     }
     for metadata in observed.workers.values() {
@@ -193,7 +214,7 @@ pub fn kubelet_authorities(authorities: &Authorities, observed: &Observed) -> BT
         return turns;
     }
     for (pool, waits) in waits {
-        turns.extend(pool.map(|pool| (pool.clone(), authority.clone())));
+        turns.extend(pool.map(|pool| (pool.clone(), new.fingerprint())));
         if waits {
             break;
         }

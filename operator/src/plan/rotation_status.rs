@@ -75,7 +75,8 @@ pub fn is_stuck(rotation: &RotationStatus, now: Timestamp) -> bool {
     rotation.stage.as_deref().is_some_and(|stage| !patient.contains(&stage)) && is_late(rotation.since.0, now)
 }
 
-fn is_late(since: Timestamp, now: Timestamp) -> bool {
+/// Whether a stage that began then has taken too long.
+pub(super) fn is_late(since: Timestamp, now: Timestamp) -> bool {
     Duration::try_from(now.duration_since(since)).is_ok_and(|taken| taken > STUCK)
 }
 

@@ -21,13 +21,9 @@ pub(super) fn fulfil(
     name: &str,
     found: &Secret,
 ) -> Result<Secret, PkiError> {
-    let mut data: BTreeMap<String, String> = found.data.iter().flatten().map(|(key, value)| (key, &value.0)).fold(
-        BTreeMap::new(),
-        |mut data, (key, value)| {
-            data.insert(key.clone(), String::from_utf8_lossy(value).into_owned());
-            data
-        },
-    );
+    let found_data = found.data.iter().flatten();
+    let mut data: BTreeMap<String, String> =
+        found_data.map(|(key, value)| (key.clone(), String::from_utf8_lossy(&value.0).into_owned())).collect();
     let mut marks = vec![];
     let state = match step {
         Move::Begin { algorithm, not_before, not_after, state } => {

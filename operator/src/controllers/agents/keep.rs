@@ -17,12 +17,13 @@ use serde::de::DeserializeOwned;
 
 use super::watched::{Agents, of_cluster};
 use crate::agents::bootstrap::{Bootstrap, decide};
-use crate::agents::objects::{AgentObjects, agent_objects, bootstrap, is_of_agent, to_write, with_token};
+use crate::agents::objects::{AgentObjects, agent_objects, bootstrap, is_of_agent, with_token};
 use crate::agents::{AgentFacts, CredentialKind, names};
 use crate::cluster::Cluster;
 use crate::controllers::{Context, Error, RESYNC};
 use crate::join::Pool;
 use crate::kube::write::{Written, delete, write};
+use crate::plan::objects::to_write;
 
 /// What is in the way is looked at again after this time.
 const BLOCKED_PERIOD: Duration = Duration::from_mins(1);

@@ -32,20 +32,26 @@ pub(super) async fn own(management: &Client, brief: &Brief) -> Result<Clients, U
         let name = objects::authority_secret(&brief.cluster.name, AuthorityName::Cluster);
         return Err(Unavailable::new("NoClient", format!("Secret {name}: its certificate has changed")));
     }
-    let mut of_each = BTreeMap::new();
-    if !brief.cluster.spec.control_plane.register_nodes {
-        for node in &brief.cluster.nodes {
-            let client = connect(brief, &node.local_endpoint(), &certificate, &key).await?;
-            of_each.insert(node.name.clone(), client);
-        }
-    }
+    let of_each = if brief.cluster.spec.control_plane.register_nodes {
+        BTreeMap::new()
+    } else {
+        connect_to_each(brief, &certificate, &key).await?
+    };
     Ok(Clients { shared: connect(brief, &brief.cluster.endpoint, &certificate, &key).await?, of_each })
 }
 
-/// Keyplane's client of one API server, at its own address.
-pub(super) async fn own_at(management: &Client, brief: &Brief, server: &Endpoint) -> Result<Client, Unavailable> {
+/// Keyplane's clients of the API servers at their own addresses, by node, all with one certificate.
+pub(super) async fn own_at_each(management: &Client, brief: &Brief) -> Result<BTreeMap<String, Client>, Unavailable> {
     let (_, certificate, key) = issue(management, brief, AuthorityName::Cluster).await?;
-    connect(brief, server, &certificate, &key).await
+    connect_to_each(brief, &certificate, &key).await
+}
+
+async fn connect_to_each(brief: &Brief, certificate: &str, key: &str) -> Result<BTreeMap<String, Client>, Unavailable> {
+    let mut clients = BTreeMap::new();
+    for node in &brief.cluster.nodes {
+        clients.insert(node.name.clone(), connect(brief, &node.local_endpoint(), certificate, key).await?);
+    }
+    Ok(clients)
 }
 
 /// A client of the target's etcd. etcd asks for no more than a certificate of its authority.

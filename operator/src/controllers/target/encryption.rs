@@ -1,7 +1,6 @@
 //! Encryption at rest, while it changes: asks each API server which configuration it has loaded, and has objects written
 //! anew.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,7 +13,7 @@ use tokio::time::{Instant, sleep, timeout};
 
 use super::credentials;
 use super::rewriting::Rewriter;
-use super::{Brief, Findings};
+use super::{Brief, Briefed, Findings};
 use crate::encryption::{Progress, Rewriting, Work, loaded_configuration};
 use crate::kube::causes;
 use crate::kube::target_client::CLIENT_VALIDITY;
@@ -34,20 +33,12 @@ pub(super) struct AtRest {
     pub(super) management: Client,
 }
 
-impl AtRest {
-    /// Runs until it is cancelled.
-    pub(super) async fn run(mut self) {
-        loop {
-            let brief = Arc::clone(&self.briefs.borrow_and_update());
-            let mut briefs = self.briefs.clone();
-            tokio::select! {
-                changed = briefs.changed() => if changed.is_err() { return },
-                () = self.work(&brief) => {}
-            }
-        }
+impl Briefed for AtRest {
+    fn briefs(&self) -> watch::Receiver<Arc<Brief>> {
+        self.briefs.clone()
     }
 
-    async fn work(&self, brief: &Brief) {
+    async fn work(&mut self, brief: &Brief) {
         match &brief.encryption {
             None => {
                 self.findings.learn(|facts| facts.encryption = None);
@@ -57,27 +48,24 @@ impl AtRest {
             Some(work) => self.rewrite(brief, work).await,
         }
     }
+}
 
+impl AtRest {
     /// Asks until the client certificate is to be renewed.
     async fn ask(&self, brief: &Brief) {
         let renewal = Instant::now() + CLIENT_VALIDITY / 2;
-        let mut clients: BTreeMap<&str, Client> = BTreeMap::new();
-        while Instant::now() < renewal {
-            for node in &brief.cluster.nodes {
-                if !clients.contains_key(node.name.as_str()) {
-                    match credentials::own_at(&self.management, brief, &node.local_endpoint()).await {
-                        Ok(client) => _ = clients.insert(&node.name, client),
-                        Err(unavailable) => {
-                            let message = unavailable.message;
-                            tracing::info!(cluster = %self.findings.object, node = node.name, message, "not asked");
-                        }
-                    }
-                }
+        let clients = match credentials::own_at_each(&self.management, brief).await {
+            Ok(clients) => clients,
+            Err(unavailable) => {
+                tracing::info!(cluster = %self.findings.object, message = unavailable.message, "not asked");
+                return sleep(PERIOD).await;
             }
+        };
+        while Instant::now() < renewal {
             let answers = clients.iter().map(async |(node, client)| {
                 let answer = timeout(PATIENCE, loaded(client)).await;
                 let silent = || Err(format!("its API server did not answer within {} s", PATIENCE.as_secs()));
-                ((*node).to_owned(), answer.unwrap_or_else(|_| silent()))
+                (node.clone(), answer.unwrap_or_else(|_| silent()))
             });
             let configurations = join_all(answers).await.into_iter().collect();
             self.findings.learn(|facts| facts.encryption.get_or_insert_default().configurations = configurations);

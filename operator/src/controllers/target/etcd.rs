@@ -15,7 +15,7 @@ use kube::Client;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep};
 
-use super::{Brief, Findings, credentials};
+use super::{Brief, Briefed, Findings, credentials};
 use crate::etcd::{Action, Answer, Declared, Member, View, Wait, merge, next_action, peer_url};
 use crate::etcd_client::{Credentials, EtcdClient, EtcdError, gives_a_sign_of_life};
 use crate::kube::events::Events;
@@ -56,17 +56,9 @@ impl Dialled {
     }
 }
 
-impl Membership {
-    /// Runs until it is cancelled.
-    pub(super) async fn run(mut self) {
-        loop {
-            let brief = Arc::clone(&self.briefs.borrow_and_update());
-            let mut briefs = self.briefs.clone();
-            tokio::select! {
-                changed = briefs.changed() => if changed.is_err() { return },
-                () = self.work(&brief) => {}
-            }
-        }
+impl Briefed for Membership {
+    fn briefs(&self) -> watch::Receiver<Arc<Brief>> {
+        self.briefs.clone()
     }
 
     /// Works until the client certificate is to be renewed, or there is none.
@@ -108,7 +100,9 @@ impl Membership {
             sleep(pause).await;
         }
     }
+}
 
+impl Membership {
     /// Makes the next change, and says how long to wait then.
     async fn go_on(
         &mut self,

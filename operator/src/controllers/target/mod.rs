@@ -244,14 +244,36 @@ impl Targets {
         tokio::spawn(async move {
             let all = futures::future::join5(
                 Box::pin(session.run()),
-                Box::pin(membership.run()),
-                Box::pin(probes.run()),
-                Box::pin(at_rest.run()),
+                Box::pin(on_each_brief(membership)),
+                Box::pin(on_each_brief(probes)),
+                Box::pin(on_each_brief(at_rest)),
                 Box::pin(given_secrets),
             );
             token.run_until_cancelled(all).await;
         });
         Handle { briefs, facts, join, wake, _stop: stop.drop_guard() }
+    }
+}
+
+/// A task beside the session that goes by the brief.
+trait Briefed: Send {
+    /// Where briefs come from.
+    fn briefs(&self) -> watch::Receiver<Arc<Brief>>;
+
+    /// Works on one, until it is to begin anew.
+    fn work(&mut self, brief: &Brief) -> impl Future<Output = ()> + Send;
+}
+
+/// Has the task work on the brief of the moment, again and again. Another brief breaks off what is under way; without a
+/// sender there is nobody any more to work for.
+async fn on_each_brief(mut task: impl Briefed) {
+    let mut briefs = task.briefs();
+    loop {
+        let brief = Arc::clone(&briefs.borrow_and_update());
+        tokio::select! {
+            changed = briefs.changed() => if changed.is_err() { return },
+            () = task.work(&brief) => {}
+        }
     }
 }
 

@@ -13,15 +13,15 @@ use kube::api::{ListParams, Patch, PatchParams};
 use kube::{Api, Client, ResourceExt};
 use serde_json::{Value, json};
 use tokio::sync::watch;
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
 
 use super::credentials;
 use super::dial::{self, Identity, Question};
 use super::preparation::Unavailable;
-use super::{Brief, Findings};
+use super::{Brief, Briefed, Findings};
 use crate::cluster::API_SERVER_PORT;
 use crate::etcd::CLIENT_PORT;
-use crate::kube::target_client::issue_client;
+use crate::kube::target_client::{CLIENT_VALIDITY, issue_client};
 use crate::pki::inventory::AuthorityName;
 use crate::pki::{Authority, Subject, certificates_in};
 use crate::plan::{AuthoritySet, objects};
@@ -68,37 +68,48 @@ struct Credentials {
     dropped: BTreeSet<String>,
 }
 
-impl Probes {
-    /// Runs until it is cancelled.
-    pub(super) async fn run(mut self) {
-        loop {
-            let brief = Arc::clone(&self.briefs.borrow_and_update());
-            let mut briefs = self.briefs.clone();
-            tokio::select! {
-                changed = briefs.changed() => if changed.is_err() { return },
-                () = self.probe(&brief) => {}
-            }
-        }
+/// With what it is asked.
+struct Means {
+    credentials: Credentials,
+    /// Keyplane's own client.
+    shared: Client,
+    /// The same at each API server's own address, by node.
+    of_each: BTreeMap<String, Client>,
+}
+
+impl Briefed for Probes {
+    fn briefs(&self) -> watch::Receiver<Arc<Brief>> {
+        self.briefs.clone()
     }
 
-    async fn probe(&self, brief: &Brief) {
+    async fn work(&mut self, brief: &Brief) {
         if !brief.is_rotating {
             self.learn(RotationFacts::default());
             return std::future::pending().await;
         }
-        let made = self.credentials(brief).await;
-        let client = credentials::own(&self.management, brief).await;
-        let (credentials, client) = match (made, client) {
-            (Ok(made), Ok(clients)) => (made, clients.shared),
-            (Err(unavailable), _) | (_, Err(unavailable)) => {
+        // None of these credentials outlives that.
+        let renewal = Instant::now() + CLIENT_VALIDITY / 2;
+        let means = match self.means(brief).await {
+            Ok(means) => means,
+            Err(unavailable) => {
                 tracing::info!(cluster = %self.findings.object, message = unavailable.message, "no probes");
                 return sleep(PERIOD).await;
             }
         };
-        loop {
-            self.learn(gather(brief, &credentials, &client, &self.management).await);
+        while Instant::now() < renewal {
+            self.learn(gather(brief, &means).await);
             sleep(PERIOD).await;
         }
+    }
+}
+
+impl Probes {
+    async fn means(&self, brief: &Brief) -> Result<Means, Unavailable> {
+        Ok(Means {
+            credentials: self.credentials(brief).await?,
+            shared: credentials::own(&self.management, brief).await?.shared,
+            of_each: credentials::own_at_each(&self.management, brief).await?,
+        })
     }
 
     /// Keeps what the probes say; what the session says of it stays.
@@ -139,7 +150,7 @@ fn identities(name: AuthorityName, secret: &Secret) -> Result<(Identities, Optio
     Ok((vec![identity(old)?, identity(new)?], dropped))
 }
 
-async fn gather(brief: &Brief, credentials: &Credentials, client: &Client, management: &Client) -> RotationFacts {
+async fn gather(brief: &Brief, Means { credentials, shared: client, of_each }: &Means) -> RotationFacts {
     let nodes = &brief.cluster.nodes;
     let of = |name: AuthorityName| credentials.of.get(&name).map_or(&[][..], Vec::as_slice);
     let api_servers = nodes.iter().map(async |node| {
@@ -150,7 +161,9 @@ async fn gather(brief: &Brief, credentials: &Credentials, client: &Client, manag
         if server.presents.is_empty() {
             server.presents = proxied.presents;
         }
-        server.token_keys = token_keys(brief, node, management).await;
+        if let Some(client) = of_each.get(&node.name) {
+            server.token_keys = token_keys(client).await;
+        }
         (node.name.clone(), server)
     });
     let etcd = nodes.iter().map(async |node| {
@@ -185,10 +198,7 @@ async fn server(address: SocketAddr, identities: &[(String, Identity)], question
 }
 
 /// The keys with which an API server verifies service-account tokens, as it publishes them.
-async fn token_keys(brief: &Brief, node: &crate::cluster::Node, management: &Client) -> BTreeSet<String> {
-    let Ok(client) = credentials::own_at(management, brief, &node.local_endpoint()).await else {
-        return BTreeSet::new();
-    };
+async fn token_keys(client: &Client) -> BTreeSet<String> {
     let Ok(request) = http::Request::get("/openid/v1/jwks").body(vec![]) else { return BTreeSet::new() };
     let answer: Result<Value, _> = client.request(request).await;
     let keys = answer.ok().and_then(|answer| answer["keys"].as_array().cloned()).unwrap_or_default();
