@@ -11,8 +11,10 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use common::{THREE, carry_out, cluster_with_policy, settle_at, text};
 use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use keyplane::agents::machines::CARRIED_ANNOTATION;
+use keyplane::agents::{AgentFacts, NodeReport};
 use keyplane::cluster::Cluster;
 use keyplane::etcd::Member;
 use keyplane::kubeconfig::embedded_credential;
@@ -22,6 +24,7 @@ use keyplane::pki::{
 use keyplane::plan::objects::{CONTENT_CHECKSUM_ANNOTATION, KUBELET_AUTHORITY_ANNOTATION};
 use keyplane::plan::{AuthoritySet, EtcdFacts, Observed, plan, status};
 use keyplane::rollout::StaticPod;
+use keyplane::rotation::reload::ETCD_MARK;
 use keyplane::rotation::{RotationFacts, Server};
 use keyplane_crds::{KeyAlgorithm, RotationPhase, RotationStatus, condition_of};
 use kube::ResourceExt;
@@ -37,6 +40,8 @@ type Files = BTreeMap<String, String>;
 #[derive(Default)]
 struct Machine {
     disk: Files,
+    /// For what its agent has started etcd anew.
+    etcd_restart: Option<String>,
     /// What was there when the component started.
     started: BTreeMap<&'static str, Files>,
     /// What client-go in the API server has seen, and when it looks again.
@@ -60,6 +65,8 @@ struct World {
     outside: (String, String, String),
     stages: Vec<String>,
     restarts: BTreeMap<String, usize>,
+    /// Whether the machines have agents. Without them a person acknowledges what was carried there.
+    has_agents: bool,
 }
 
 thread_local! {
@@ -97,7 +104,7 @@ fn client_in(kubeconfig: &str) -> String {
 }
 
 impl World {
-    fn up(policy: &str, seed: u64) -> Self {
+    fn up(policy: &str, seed: u64, has_agents: bool) -> Self {
         let cluster = cluster_with_policy(THREE, policy);
         let mut world = Self {
             cluster,
@@ -110,6 +117,7 @@ impl World {
             outside: Default::default(),
             stages: vec![],
             restarts: BTreeMap::new(),
+            has_agents,
         };
         settle_at(world.now, &world.cluster, &mut world.observed);
         for node in NODES {
@@ -167,12 +175,39 @@ impl World {
         }
         // The agent starts the kubelet anew when the authority in its kubeconfig is another one.
         machine.kubelet_trust = trust_in(&machine.disk["kubelet.conf"]);
+        if self.has_agents {
+            return self.act_as_agent(node);
+        }
         let secret = self.observed.secrets.get_mut(&secret).unwrap();
         let checksum = secret.annotations()[CONTENT_CHECKSUM_ANNOTATION].clone();
         secret.annotations_mut().insert(CARRIED_ANNOTATION.to_owned(), checksum);
         let config = self.observed.config_maps.get_mut(&config).unwrap();
         let checksum = config.annotations()[CONTENT_CHECKSUM_ANNOTATION].clone();
         config.annotations_mut().insert(CARRIED_ANNOTATION.to_owned(), checksum);
+    }
+
+    /// The agent starts etcd anew if it is told to, and reports.
+    fn act_as_agent(&mut self, node: &'static str) {
+        let machine = self.machines.get_mut(node).unwrap();
+        let config = &self.observed.config_maps[&format!("demo-{node}-config")];
+        if let Some(mark) = config.annotations().get(ETCD_MARK)
+            && machine.etcd_restart.as_ref() != Some(mark)
+        {
+            machine.etcd_restart = Some(mark.clone());
+            for component in ["etcd", "kube-apiserver"] {
+                machine.started.insert(component, machine.disk.clone());
+            }
+            *self.restarts.entry("etcd in its place".to_owned()).or_default() += 1;
+        }
+        let held = |metadata: &ObjectMeta| metadata.annotations.as_ref()?.get(CONTENT_CHECKSUM_ANNOTATION).cloned();
+        let report = NodeReport {
+            secret: held(&self.observed.secrets[&format!("demo-{node}-pki")].metadata),
+            config: held(&config.metadata),
+            etcd_restart: machine.etcd_restart.clone(),
+            ..NodeReport::default()
+        };
+        let heard = Some(self.now);
+        self.observed.agents.insert(node.to_owned(), AgentFacts { report: Some(report), reported: heard, heard });
     }
 
     /// The agent gets certificates for the kubelet, if it is told to and the controller-manager signs with that authority.
@@ -307,6 +342,9 @@ impl World {
             }
         }
         let now = self.now;
+        for agent in self.observed.agents.values_mut() {
+            (agent.reported, agent.heard) = (Some(now), Some(now));
+        }
         for machine in self.machines.values_mut() {
             if machine.next_poll.is_none_or(|next| next <= now) {
                 machine.polled = machine.disk.clone();
@@ -329,6 +367,10 @@ impl World {
             }
         }
         panic!("{name} never {phase:?}: {:#?}", self.observed.status.rotations);
+    }
+
+    fn manifests_of_etcd(&self) -> Vec<String> {
+        self.machines.values().map(|machine| machine.disk["etcd.yaml"].clone()).collect()
     }
 
     fn is_dropping(&self, name: &str) -> bool {
@@ -408,8 +450,9 @@ impl World {
 
 #[test]
 fn everything_is_rotated_at_once_and_nobody_is_refused_on_the_way() {
-    let mut world = World::up(POLICY, 2026);
+    let mut world = World::up(POLICY, 2026, true);
     let before = text(&world.observed, "demo-ca", "tls.crt");
+    let pods_of_etcd = world.manifests_of_etcd();
     world.ask("rotate-certificate-authorities", "2026");
     world.ask("rotate-service-account-key", "2026");
     for name in ["ca", "etcd-ca", "front-proxy-ca", "service-account-key"] {
@@ -437,6 +480,9 @@ fn everything_is_rotated_at_once_and_nobody_is_refused_on_the_way() {
         assert_eq!(certificates_in("chain", &disk["apiserver.crt"]).unwrap().len(), 1, "{node}");
         assert!(!disk["ca.crt"].contains(&before) && !disk["sa.pub"].contains(&world.outside.2));
     }
+    // Once for the new authority, once without the old one, on each machine, and its pod stays what it is.
+    assert_eq!(world.restarts["etcd in its place"], 6, "{:?}", world.restarts);
+    assert_eq!(world.manifests_of_etcd(), pods_of_etcd);
     for secret in ["demo-ca", "demo-etcd", "demo-proxy", "demo-sa"] {
         let keys: Vec<_> = world.observed.secrets[secret].data.as_ref().unwrap().keys().collect();
         assert_eq!(keys, ["tls.crt", "tls.key"], "{secret}");
@@ -452,7 +498,7 @@ fn everything_is_rotated_at_once_and_nobody_is_refused_on_the_way() {
 
 #[test]
 fn a_rotation_is_taken_back_before_it_is_completed_and_nobody_is_refused_on_the_way_back() {
-    let mut world = World::up(POLICY, 7);
+    let mut world = World::up(POLICY, 7, false);
     let secrets = ["demo-ca", "demo-sa"];
     let before = secrets.map(|secret| text(&world.observed, secret, "tls.key"));
     world.ask("rotate-certificate-authorities", "2026");

@@ -34,6 +34,9 @@ pub struct NodeReport {
     /// What a person has to do on the machine so that a file takes effect.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub pending: Vec<String>,
+    /// For what etcd there was started anew last: the machine's ConfigMap said so in [`crate::rotation::reload::ETCD_MARK`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub etcd_restart: Option<String>,
     /// The kubelet that runs there.
     #[serde(default)]
     pub kubelet: KubeletReport,

@@ -7,6 +7,7 @@ use k8s_openapi::jiff::Timestamp;
 use tokio::time::sleep;
 
 use super::carry::{Carried, carry, carry_before_static_pods};
+use super::etcd;
 use super::files::Root;
 use super::index::MachineFile;
 use super::leaves::{self, Kind};
@@ -84,11 +85,21 @@ impl Machine {
             self.changed = Timestamp::from_second(now.as_second()).ok();
             tracing::info!(files = changed.join(" "), "wrote");
         }
+        if self.is_well() && self.fetched.refused.is_empty() {
+            self.follow_etcd().await;
+        }
         for path in &self.carried.replaced {
             if let Some(cure) = units::by_hand(path) {
                 self.pending.insert(path.clone(), format!("{path} has changed: {cure}"));
             }
         }
+    }
+
+    /// Starts etcd anew, if it is this machine's turn. What is half there is not read.
+    async fn follow_etcd(&mut self) {
+        let Some(mark) = self.fetched.etcd_restart.clone() else { return };
+        let restarted = etcd::restart(&mut self.notes, &mark, self.commands.none, &self.root).await;
+        self.trouble.extend(restarted.err());
     }
 
     fn note_what_runs(&mut self) -> Result<(), String> {
@@ -170,6 +181,9 @@ impl Machine {
     pub fn report(&mut self, credential: CredentialKind, more: Vec<String>, waits: Option<String>) -> NodeReport {
         let errors = self.fetched.refused.iter().chain(&self.carried.errors).chain(&self.trouble).cloned().chain(more);
         let errors = errors.map(|error| error.chars().take(LONGEST_ERROR).collect()).collect();
+        let etcd_restart = self.notes.etcd.as_ref().and_then(etcd::EtcdTurn::done).map(str::to_owned);
+        let by_hand = self.commands.none && etcd_restart != self.fetched.etcd_restart;
+        let by_hand = by_hand.then(|| etcd::BY_HAND.to_owned());
         NodeReport {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             credential,
@@ -178,7 +192,8 @@ impl Machine {
             changed: self.changed,
             errors,
             waits: waits.into_iter().collect(),
-            pending: self.pending.values().cloned().collect(),
+            pending: self.pending.values().cloned().chain(by_hand).collect(),
+            etcd_restart,
             kubelet: self.kubelet(),
         }
     }

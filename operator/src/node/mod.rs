@@ -8,6 +8,7 @@
 mod agent;
 mod carry;
 mod credential;
+mod etcd;
 mod files;
 pub mod index;
 mod kubelet;

@@ -9,6 +9,7 @@ use tokio::net::TcpStream;
 use tokio::process::Command;
 use tokio::time::{Instant, sleep, timeout};
 
+use super::etcd::EtcdTurn;
 use super::files::Root;
 use super::index::MachineFile;
 use super::process;
@@ -25,7 +26,7 @@ const HEALTH_PATIENCE: Duration = Duration::from_mins(2);
 const COMMAND_PATIENCE: Duration = Duration::from_mins(5);
 
 /// How often health is asked for.
-const PAUSE: Duration = Duration::from_secs(1);
+pub(super) const PAUSE: Duration = Duration::from_secs(1);
 
 /// In the notes: the unit is to be restarted whatever its files are.
 const WANTED: &str = "restart";
@@ -48,6 +49,9 @@ pub struct Commands {
 #[serde(default)]
 pub struct Notes {
     units: BTreeMap<String, String>,
+    /// The last time that etcd was to be started anew.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) etcd: Option<EtcdTurn>,
 }
 
 impl Notes {
@@ -86,7 +90,11 @@ impl Notes {
         UNITS.iter().map(|unit| unit.name).filter(differs).collect()
     }
 
-    fn save(&self, root: &Root) -> Result<(), String> {
+    /// Writes them.
+    ///
+    /// # Errors
+    /// If that is not possible.
+    pub(super) fn save(&self, root: &Root) -> Result<(), String> {
         let content = serde_json::to_vec(self).unwrap_or_default();
         let (user, group) = ("root".to_owned(), "root".to_owned());
         let file = MachineFile { path: NOTES.to_owned(), mode: 0o600, user, group, content };
@@ -129,7 +137,8 @@ async fn restart_kubelet(commands: &Commands) -> Result<(), String> {
     let begun = Instant::now();
     loop {
         let is_new = process::kubelet().is_some_and(|now| Some(now) != before);
-        let health = if is_new { health(&commands.kubelet_health).await } else { Err("it does not run".to_owned()) };
+        let health =
+            if is_new { ask(&commands.kubelet_health, "/healthz").await } else { Err("it does not run".to_owned()) };
         match health {
             Ok(()) => return Ok(()),
             Err(problem) if begun.elapsed() > HEALTH_PATIENCE => {
@@ -151,11 +160,11 @@ async fn run(command: &str) -> Result<(), String> {
     Err(format!("{command:?} ended with {}: {}", output.status, words.lines().last().unwrap_or_default()))
 }
 
-/// The kubelet answers plain HTTP at its own address.
-async fn health(address: &str) -> Result<(), String> {
+/// Asks a component how it is, where it answers plain HTTP.
+pub(super) async fn ask(address: &str, path: &str) -> Result<(), String> {
     let ask = async {
         let mut stream = TcpStream::connect(address).await?;
-        stream.write_all(b"GET /healthz HTTP/1.0\r\n\r\n").await?;
+        stream.write_all(format!("GET {path} HTTP/1.0\r\n\r\n").as_bytes()).await?;
         let mut answer = vec![];
         stream.read_to_end(&mut answer).await?;
         Ok::<_, std::io::Error>(String::from_utf8_lossy(&answer).into_owned())
@@ -238,9 +247,9 @@ mod tests {
                 stream.write_all(answer.as_bytes()).await.unwrap();
             }
         });
-        assert!(health(&address).await.unwrap_err().contains("500"));
-        assert_eq!(health(&address).await, Ok(()));
+        assert!(ask(&address, "/healthz").await.unwrap_err().contains("500"));
+        assert_eq!(ask(&address, "/healthz").await, Ok(()));
         server.await.unwrap();
-        assert!(health(&address).await.is_err());
+        assert!(ask(&address, "/healthz").await.is_err());
     }
 }

@@ -357,11 +357,8 @@ fn waits_to_begin(cluster: &Cluster, observed: &Observed, rollout: Option<&str>,
     let not_ready = cluster.nodes.iter().filter(|node| ready.and_then(|ready| ready.get(&node.name)) != Some(&true));
     waits.extend(not_ready.map(|node| format!("{} to be Ready", node.name)));
     if cluster.external_etcd().is_none() {
-        let members = observed.target.confirmed_members().unwrap_or_default();
-        let is_healthy =
-            |name: &str| members.iter().any(|member| member.label() == name && member.up && !member.learner);
-        let ailing = cluster.nodes.iter().filter(|node| !is_healthy(&node.name));
-        waits.extend(ailing.map(|node| format!("etcd on {} to be a healthy voter", node.name)));
+        let ailing = observed.target.ailing_members(cluster);
+        waits.extend(ailing.map(|node| format!("etcd on {node} to be a healthy voter")));
     }
     waits.extend(rollout.map(str::to_owned));
     waits.extend(not_current(cluster, observed, now));

@@ -49,6 +49,27 @@ pub(super) fn wait(cluster: &Cluster, before: &[Step], step: &Step, observed: &O
     None
 }
 
+/// What a restart of etcd in its place waits for: what a change of its manifest does, and that all other members are well.
+pub(super) fn wait_for_restart(cluster: &Cluster, before: &[Step], step: &Step, observed: &Observed) -> Option<Wait> {
+    if observed.at_once {
+        return None;
+    }
+    if step.is_under_way() {
+        return not_running(cluster, step).map(|message| Wait::new("WaitsForMachine", message));
+    }
+    wait(cluster, before, step, observed).or_else(|| {
+        let counts = |name: &&str| *name != step.node && !never_up(name, observed);
+        let ailing = observed.target.ailing_members(cluster).find(counts)?;
+        Some(Wait::new("WaitsForMachine", format!("etcd on {ailing} to be a healthy voter")))
+    })
+}
+
+/// A restart of etcd is under way.
+pub(super) fn restarting(node: &str) -> Wait {
+    let message = format!("the agent of {node} to start etcd anew, which then is a healthy voter again");
+    Wait::new("WaitsForMachine", message)
+}
+
 /// Whether the machine runs the wanted version already.
 fn is_adopted(step: &Step) -> bool {
     let running = step.running_image.as_deref().and_then(version_of);
@@ -72,8 +93,8 @@ fn not_running(cluster: &Cluster, step: &Step) -> Option<String> {
 /// The progress while a step is held back.
 pub(super) fn held(steps: &[Step], wait: &Wait) -> Progress {
     let next = steps.iter().find(|step| step.is_pending());
-    let next = next.map(|step| format!("next is {}", describe(step, &step.text))).unwrap_or_default();
-    let message = format!("{} of {} steps are done, {next}; waits for {}", done(steps), steps.len(), wait.message);
+    let next = next.map(|step| format!(", next is {}", describe(step, &step.text))).unwrap_or_default();
+    let message = format!("{} of {} steps are done{next}; waits for {}", done(steps), steps.len(), wait.message);
     Progress::UnderWay { reason: wait.reason, message }
 }
 

@@ -59,6 +59,7 @@ pub struct Rollout {
     pub nodes: Vec<NodeStatus>,
     files: BTreeMap<String, Vec<File>>,
     steps: Vec<Step>,
+    etcd_restarts: BTreeMap<String, String>,
 }
 
 /// How far a rollout is.
@@ -130,6 +131,12 @@ impl Rollout {
     pub fn files(&self, node: &Node) -> &[File] {
         self.files.get(&node.name).map_or(&[], Vec::as_slice)
     }
+
+    /// For what the machine's agent is to start etcd anew, if it is that machine's turn.
+    #[must_use]
+    pub fn etcd_restart(&self, node: &Node) -> Option<&str> {
+        self.etcd_restarts.get(&node.name).map(String::as_str)
+    }
 }
 
 /// Decides what to write now.
@@ -139,6 +146,7 @@ pub fn rollout(cluster: &Cluster, observed: &Observed) -> Rollout {
         cluster.nodes.iter().map(|node| (node.name.clone(), wanted_files(cluster, node, observed))).collect();
     let mut steps: Vec<Step> = vec![];
     let mut held = None;
+    let mut etcd_restarts = BTreeMap::new();
     for node in &cluster.nodes {
         for file in files.get_mut(&node.name).into_iter().flatten() {
             let Some(component) = component_of(file).map(str::to_owned) else { continue };
@@ -155,6 +163,17 @@ pub fn rollout(cluster: &Cluster, observed: &Observed) -> Rollout {
             if file.content != step.text {
                 step.text.clone_from(&file.content);
                 step.running = running(&step, observed);
+            }
+            if held.is_none()
+                && component == restart::ETCD
+                && let Some(restart) = restart::of_etcd(cluster, node, observed)
+            {
+                let may_wait = !restart.is_under_way;
+                let wait = may_wait.then(|| gate::wait_for_restart(cluster, &steps, &step, observed)).flatten();
+                if wait.is_none() {
+                    etcd_restarts.insert(node.name.clone(), restart.mark);
+                }
+                held = Some(wait.unwrap_or_else(|| gate::restarting(&node.name)));
             }
             steps.push(step);
         }
@@ -182,13 +201,14 @@ pub fn rollout(cluster: &Cluster, observed: &Observed) -> Rollout {
         nodes: nodes(cluster, &steps),
         files,
         steps,
+        etcd_restarts,
     }
 }
 
 /// The files as the spec has them; etcd's first flags are its own affair, and don't wait for other machines.
 fn wanted_files(cluster: &Cluster, node: &Node, observed: &Observed) -> Vec<File> {
     let mut files = manifests::files(cluster, node, &initial_cluster::of(cluster, node, observed).flags);
-    restart::mark(&mut files, observed.secrets.get(&objects::node_secret(&cluster.name, &node.name)));
+    restart::mark(&mut files, cluster, node, observed);
     files
 }
 

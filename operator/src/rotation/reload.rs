@@ -77,6 +77,10 @@ pub const TABLE: &[Row] = &[
 /// What an annotation that has a component started anew begins with; its name follows.
 const MARK_PREFIX: &str = "keyplane.io/restart.";
 
+/// The mark of etcd. On a machine with an agent it is not in the manifest: the agent starts etcd anew in its place, once the
+/// annotation of the machine's ConfigMap says that it is its turn.
+pub const ETCD_MARK: &str = "keyplane.io/restart.etcd";
+
 /// The annotation of a machine's Secret and of a manifest that has the component started anew.
 #[must_use]
 pub fn mark_of(component: &str) -> String {
@@ -126,6 +130,11 @@ mod tests {
 
     fn data<'a>(files: &[(&str, &'a str)]) -> BTreeMap<String, &'a [u8]> {
         files.iter().map(|(key, text)| ((*key).to_owned(), text.as_bytes())).collect()
+    }
+
+    #[test]
+    fn etcds_mark_is_that_of_its_component() {
+        assert_eq!(mark_of("etcd"), ETCD_MARK);
     }
 
     #[test]
