@@ -2,6 +2,7 @@
 //! somebody who carries what Keyplane writes to each machine.
 
 mod carrier;
+mod doors;
 mod endurance;
 pub mod faults;
 mod rotations;
@@ -12,6 +13,7 @@ use std::time::Duration;
 use anyhow::{Result, ensure};
 
 pub use carrier::Carrier;
+pub use doors::Doors;
 pub use endurance::{Report, endure};
 pub use rotations::{AtEachStage, Rotation, pass, rotate, rotate_leaves, wait_until_carried};
 pub use scene::{CLUSTER, POOL, Scene, SharedMachine, Size, lock};

@@ -7,6 +7,7 @@ use anyhow::{Context, Result, bail, ensure};
 use jiff::Timestamp;
 use serde_json::Value;
 
+use super::doors::Doors;
 use super::scene::{CLUSTER, Scene, lock};
 use crate::installation::PATIENCE;
 use crate::interrupt;
@@ -92,6 +93,7 @@ pub fn rotate(
         admin.run(&["annotate", "clusterspec", CLUSTER, "--overwrite", &line])
     };
     load.phase(&format!("{}: asked for", rotation.name()));
+    let doors = if rotation == Rotation::Authorities { Some(Doors::before(scene)?) } else { None };
     annotate(rotation.annotation())?;
     let mut last = String::new();
     let mut since = Instant::now();
@@ -104,6 +106,10 @@ pub fn rotate(
             let phase = format!("{}: {stage}", rotation.name());
             load.phase(&phase);
             tell(&format!("{phase} ({} so far)", load.tally().summary()));
+            if let Some(doors) = &doors {
+                let answers = doors.check(scene, &entries)?;
+                tell(&format!("{stage}: {answers} answers of servers to the old and the new authority are as it says"));
+            }
             at_each_stage(scene, load, &stage)?;
             // What went wrong there may have been a phase of its own.
             load.phase(&phase);
