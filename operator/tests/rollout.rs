@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 
 use common::{carry_out, cluster, noon, settle};
 use k8s_openapi::api::core::v1::Pod;
-use keyplane::agents::{AgentFacts, NodeReport};
+use keyplane::agents::{AgentFacts, NodeReport, RESTART_TURN_ANNOTATION, WantedRestart};
 use keyplane::cluster::Cluster;
 use keyplane::etcd::Member;
 use keyplane::pki::first_certificate;
@@ -475,4 +475,59 @@ fn without_an_agent_etcd_gets_another_manifest_which_stays_when_an_agent_comes()
     assert!(world.apply(THREE).is_empty());
     assert_eq!(told(&world), [""; 0]);
     assert_eq!(rollout(&world.cluster, &world.observed).progress, Progress::Done);
+}
+
+/// The machine's agent would restart this.
+fn wants_restart(world: &mut World, node: &str, mark: Option<&str>) {
+    let restart = mark.map(|mark| WantedRestart { units: vec!["kubelet".to_owned()], mark: mark.to_owned() });
+    let report = NodeReport { restart, ..NodeReport::default() };
+    let facts = AgentFacts { report: Some(report), reported: Some(noon()), heard: Some(noon()) };
+    world.observed.agents.insert(node.to_owned(), facts);
+}
+
+fn turns(world: &World) -> Vec<&str> {
+    let turn = |node: &str| {
+        world.observed.config_maps[&format!("demo-{node}-config")].annotations()[RESTART_TURN_ANNOTATION].as_str()
+    };
+    NODES.map(turn).to_vec()
+}
+
+#[test]
+fn agents_restart_kubelets_one_machine_after_the_other_and_nothing_else_changes_meanwhile() {
+    let spec = format!("{THREE}nodeAgent: {{managementServer: 'https://management.example:6443'}}\n");
+    let mut world = World::up(&spec);
+    assert_eq!(turns(&world), ["", "", ""], "an agent restarts nothing unless it is told to");
+    for node in NODES {
+        wants_restart(&mut world, node, Some("a"));
+    }
+    world.apply(&spec);
+    assert_eq!(turns(&world), ["a", "", ""]);
+    let flag = spec.replace("controlPlane:", "apiServer: {extraArgs: [{name: v, value: '4'}]}\ncontrolPlane:");
+    assert!(world.apply(&flag).is_empty());
+    let Progress::UnderWay { message, .. } = rollout(&world.cluster, &world.observed).progress else { panic!() };
+    assert!(message.contains("the agent of cp1 to restart kubelet"), "{message}");
+    world.apply(&spec);
+    // Done; but a neighbour is not well.
+    wants_restart(&mut world, "cp1", None);
+    world.target().nodes.as_mut().unwrap().insert("cp3".to_owned(), false);
+    world.apply(&spec);
+    assert_eq!(turns(&world), ["a", "", "a"], "what is down anyway needs no turn");
+    let Progress::UnderWay { message, .. } = rollout(&world.cluster, &world.observed).progress else { panic!() };
+    assert!(message.contains("cp3 to be Ready"), "{message}");
+    world.target().nodes.as_mut().unwrap().insert("cp3".to_owned(), true);
+    set_up(&mut world, "cp3", false);
+    world.apply(&spec);
+    assert_eq!(turns(&world), ["a", "", "a"]);
+    set_up(&mut world, "cp3", true);
+    wants_restart(&mut world, "cp3", None);
+    world.apply(&spec);
+    assert_eq!(turns(&world), ["a", "a", "a"]);
+    wants_restart(&mut world, "cp2", None);
+    assert!(world.apply(&spec).is_empty());
+    assert_eq!(rollout(&world.cluster, &world.observed).progress, Progress::Done);
+    // The next one is another one.
+    wants_restart(&mut world, "cp1", Some("b"));
+    wants_restart(&mut world, "cp2", Some("b"));
+    world.apply(&spec);
+    assert_eq!(turns(&world), ["b", "a", "a"]);
 }

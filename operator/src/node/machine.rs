@@ -14,9 +14,9 @@ use super::leaves::{self, Kind};
 use super::management::Fetched;
 use super::own_kubeconfig::{KUBELET_KUBECONFIGS, with_authorities};
 use super::process::{self, Process};
-use super::restart::{Commands, Notes, restart_due};
+use super::restart::{Commands, Notes, restart};
 use super::units;
-use crate::agents::{CredentialKind, KubeletReport, NodeReport};
+use crate::agents::{CredentialKind, KubeletReport, NodeReport, WantedRestart};
 
 /// The bundles that a kubelet verifies its clients with, in both layouts: the machine's `ca.crt`.
 const BUNDLES: [&str; 2] = ["/etc/kubernetes/pki/ca.crt", "/var/lib/kubelet/ca.crt"];
@@ -39,6 +39,10 @@ pub struct Machine {
     carried: Carried,
     trouble: Vec<String>,
     changed: Option<Timestamp>,
+    /// Whether it waits for its turn with restarts. A person who runs the agent once is not kept waiting.
+    pub takes_turns: bool,
+    /// The restart that waits for its turn.
+    waiting: Option<WantedRestart>,
     /// What a person has to do, by path.
     pending: BTreeMap<String, String>,
     kubelet: Option<(Process, Option<Timestamp>)>,
@@ -57,6 +61,8 @@ impl Machine {
             carried: Carried::default(),
             trouble: vec![],
             changed: None,
+            takes_turns: false,
+            waiting: None,
             pending: BTreeMap::new(),
             kubelet: None,
         }
@@ -76,7 +82,7 @@ impl Machine {
             Err(problem) => self.trouble.push(problem),
         }
         // What is half there is not started.
-        if before.errors.is_empty() && self.restart().await {
+        if before.errors.is_empty() && self.restart().await && !self.commands.none {
             sleep(SETTLE).await;
         }
         self.carried = carry(&self.root, &self.fetched.objects).after(before);
@@ -107,7 +113,8 @@ impl Machine {
         self.notes.begin(&states, &self.root)
     }
 
-    /// Restarts what was started with other files, and says whether there was something.
+    /// Restarts what was started with other files, if it is the machine's turn, and says whether it did. What starts for
+    /// the first time does so at once.
     pub async fn restart(&mut self) -> bool {
         let states = match self.fetched.objects.unit_states(&self.root) {
             Ok(states) => states,
@@ -116,12 +123,17 @@ impl Machine {
                 return false;
             }
         };
-        let is_due = !self.notes.due(&states).is_empty();
-        if let Err(problem) = restart_due(&mut self.notes, &states, &self.commands, &self.root).await {
+        let turn = self.fetched.restart_turn.as_ref().filter(|_| self.takes_turns);
+        let wanted = self.notes.wanted(&states);
+        let is_its_turn = turn.is_none() || turn == wanted.as_ref().map(|wanted| &wanted.mark);
+        let units = if is_its_turn { self.notes.due(&states) } else { self.notes.first_starts(&states) };
+        let restarts = !units.is_empty();
+        if let Err(problem) = restart(&mut self.notes, units, &states, &self.commands, &self.root).await {
             tracing::warn!(problem, "a unit is not well");
             self.trouble.push(problem);
         }
-        is_due
+        self.waiting = self.notes.wanted(&states).filter(|_| turn.is_some());
+        restarts
     }
 
     /// Has the kubelet restarted next, also by an agent that takes this one's place.
@@ -194,6 +206,7 @@ impl Machine {
             waits: waits.into_iter().collect(),
             pending: self.pending.values().cloned().chain(by_hand).collect(),
             etcd_restart,
+            restart: self.waiting.clone(),
             kubelet: self.kubelet(),
         }
     }
@@ -213,5 +226,57 @@ impl Machine {
             client: leaf(Kind::Client),
             server: leaf(Kind::Server),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::os::unix::fs::MetadataExt;
+
+    use super::*;
+    use crate::node::carry::Objects;
+    use crate::node::index::Wanted;
+
+    /// The kubelet's configuration, and for which restart it is the machine's turn.
+    fn fetched(content: &str, turn: Option<&str>) -> Fetched {
+        let (user, group) = ("root".to_owned(), "root".to_owned());
+        let path = "/var/lib/kubelet/config.yaml".to_owned();
+        let file = MachineFile { path, mode: 0o600, user, group, content: content.as_bytes().to_vec() };
+        let config = Some(Wanted { checksum: content.to_owned(), files: vec![file] });
+        let objects = Objects { secret: None, config };
+        Fetched { objects, restart_turn: turn.map(str::to_owned), ..Fetched::default() }
+    }
+
+    #[tokio::test]
+    async fn files_come_at_once_and_a_restart_waits_for_its_turn() {
+        let folder = tempfile::tempdir().unwrap();
+        let metadata = fs::metadata(folder.path()).unwrap();
+        fs::create_dir(folder.path().join("etc")).unwrap();
+        fs::write(folder.path().join("etc/passwd"), format!("root:x:{}:", metadata.uid())).unwrap();
+        fs::write(folder.path().join("etc/group"), format!("root:x:{}:", metadata.gid())).unwrap();
+        let commands =
+            Commands { kubelet: String::new(), unit: String::new(), kubelet_health: String::new(), none: true };
+        let mut machine = Machine::new(Root(folder.path().to_owned()), commands);
+        machine.takes_turns = true;
+        let now = Timestamp::UNIX_EPOCH;
+        machine.bring(fetched("a", Some("")), now).await;
+        let report = |machine: &mut Machine| machine.report(CredentialKind::Renewed, vec![], None);
+        assert_eq!(report(&mut machine).restart, None, "what runs was started with it");
+        machine.bring(fetched("b", Some("")), now).await;
+        let told = report(&mut machine);
+        assert_eq!((told.config.as_deref(), told.errors.as_slice()), (Some("b"), [].as_slice()));
+        let wanted = told.restart.unwrap();
+        assert_eq!(wanted.units, ["kubelet"]);
+        machine.bring(fetched("b", Some("of before")), now).await;
+        assert_eq!(report(&mut machine).restart.as_ref(), Some(&wanted));
+        machine.bring(fetched("b", Some(&wanted.mark)), now).await;
+        assert_eq!(report(&mut machine).restart, None);
+        // A worker, of which nobody says whose turn it is, and a person wait for nobody.
+        machine.bring(fetched("c", None), now).await;
+        assert_eq!(report(&mut machine).restart, None);
+        machine.takes_turns = false;
+        machine.bring(fetched("d", Some("")), now).await;
+        assert_eq!(report(&mut machine).restart, None);
     }
 }

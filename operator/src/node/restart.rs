@@ -14,6 +14,8 @@ use super::files::Root;
 use super::index::MachineFile;
 use super::process;
 use super::units::{KUBELET, UNITS};
+use crate::agents::WantedRestart;
+use crate::checksum::checksum;
 
 /// Where the agent notes for which files each unit was started last. A crash between a change and the restart then loses
 /// no restart.
@@ -90,6 +92,26 @@ impl Notes {
         UNITS.iter().map(|unit| unit.name).filter(differs).collect()
     }
 
+    /// The units that are due and were never started with files of Keyplane: to start them is not to restart them.
+    #[must_use]
+    pub fn first_starts(&self, states: &BTreeMap<String, String>) -> Vec<&'static str> {
+        self.due(states).into_iter().filter(|unit| !self.units.contains_key(*unit)).collect()
+    }
+
+    /// The restart of what is due; nothing if nothing is. The same files after others, or again, are another restart.
+    #[must_use]
+    pub fn wanted(&self, states: &BTreeMap<String, String>) -> Option<WantedRestart> {
+        let due = self.due(states);
+        let changes = due.iter().filter_map(|unit| {
+            let (before, after) = (self.units.get(*unit)?, states.get(*unit)?);
+            Some((*unit, format!("{before} {after}")))
+        });
+        let changes: Vec<_> = changes.collect();
+        let mark = checksum(changes.iter().map(|(unit, change)| (*unit, change.as_bytes())));
+        let units: Vec<_> = changes.iter().map(|(unit, _)| (*unit).to_owned()).collect();
+        (!units.is_empty()).then_some(WantedRestart { units, mark })
+    }
+
     /// Writes them.
     ///
     /// # Errors
@@ -102,17 +124,18 @@ impl Notes {
     }
 }
 
-/// Restarts what is due. The first that is not well afterwards ends it: one mistake takes down one component.
+/// Restarts these units. The first that is not well afterwards ends it: one mistake takes down one component.
 ///
 /// # Errors
 /// Which one, and what became of it.
-pub async fn restart_due(
+pub async fn restart(
     notes: &mut Notes,
+    units: Vec<&'static str>,
     states: &BTreeMap<String, String>,
     commands: &Commands,
     root: &Root,
 ) -> Result<(), String> {
-    for unit in notes.due(states) {
+    for unit in units {
         if !commands.none {
             tracing::info!(unit, "restarting");
             if unit == KUBELET.name {
@@ -205,6 +228,15 @@ mod tests {
         }
     }
 
+    async fn restart_due(
+        notes: &mut Notes,
+        states: &BTreeMap<String, String>,
+        commands: &Commands,
+        root: &Root,
+    ) -> Result<(), String> {
+        restart(notes, notes.due(states), states, commands, root).await
+    }
+
     #[tokio::test]
     async fn restarts_what_has_other_files_in_order_and_stops_at_the_first_that_fails() {
         let (folder, root) = root();
@@ -231,8 +263,24 @@ mod tests {
         assert!(notes.due(&now).is_empty());
         notes.want_kubelet(&root).unwrap();
         assert_eq!(Notes::load(&root).due(&now), ["kubelet"]);
-        // A unit that is there for the first time is started.
-        assert_eq!(Notes::default().due(&now), ["kubelet"]);
+        // A unit that is there for the first time is started, whosever turn it is.
+        assert_eq!(Notes::default().first_starts(&now), ["kubelet"]);
+        assert_eq!((Notes::default().wanted(&now), Notes::load(&root).first_starts(&now)), (None, vec![]));
+    }
+
+    #[test]
+    fn each_restart_has_a_mark_of_its_own() {
+        let (_folder, root) = root();
+        let (a, b) = (states(&[("kubelet", "a"), ("etcd", "a")]), states(&[("kubelet", "b"), ("etcd", "a")]));
+        let mut notes = Notes::load(&root);
+        notes.begin(&a, &root).unwrap();
+        assert_eq!(notes.wanted(&a), None);
+        let there = notes.wanted(&b).unwrap();
+        assert_eq!(there.units, ["kubelet"]);
+        notes.units.extend(b.clone());
+        assert_ne!(notes.wanted(&a).unwrap().mark, there.mark, "back again");
+        notes.want_kubelet(&root).unwrap();
+        assert_ne!(notes.wanted(&b).unwrap().mark, there.mark, "the same files again");
     }
 
     #[tokio::test]

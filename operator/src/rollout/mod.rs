@@ -15,6 +15,7 @@ mod gate;
 mod kubelets;
 mod restart;
 mod static_pod;
+mod units;
 
 use std::collections::BTreeMap;
 
@@ -60,6 +61,7 @@ pub struct Rollout {
     files: BTreeMap<String, Vec<File>>,
     steps: Vec<Step>,
     etcd_restarts: BTreeMap<String, String>,
+    turns: BTreeMap<String, String>,
 }
 
 /// How far a rollout is.
@@ -132,6 +134,12 @@ impl Rollout {
         self.files.get(&node.name).map_or(&[], Vec::as_slice)
     }
 
+    /// For which restart of its units it is the machine's turn, or was last; empty before the first.
+    #[must_use]
+    pub fn turn(&self, node: &Node) -> &str {
+        self.turns.get(&node.name).map_or("", String::as_str)
+    }
+
     /// For what the machine's agent is to start etcd anew, if it is that machine's turn.
     #[must_use]
     pub fn etcd_restart(&self, node: &Node) -> Option<&str> {
@@ -146,8 +154,9 @@ pub fn rollout(cluster: &Cluster, observed: &Observed) -> Rollout {
         cluster.nodes.iter().map(|node| (node.name.clone(), wanted_files(cluster, node, observed))).collect();
     let mut steps: Vec<Step> = vec![];
     let mut held = None;
-    let mut etcd_restarts = BTreeMap::new();
+    let (mut etcd_restarts, mut turns) = (BTreeMap::new(), BTreeMap::new());
     for node in &cluster.nodes {
+        turns.extend(units::turn(cluster, node, &steps, observed, &mut held).map(|turn| (node.name.clone(), turn)));
         for file in files.get_mut(&node.name).into_iter().flatten() {
             let Some(component) = component_of(file).map(str::to_owned) else { continue };
             let written = written(cluster, node, observed).and_then(|data| data.get(file.key.as_ref()));
@@ -164,16 +173,9 @@ pub fn rollout(cluster: &Cluster, observed: &Observed) -> Rollout {
                 step.text.clone_from(&file.content);
                 step.running = running(&step, observed);
             }
-            if held.is_none()
-                && component == restart::ETCD
-                && let Some(restart) = restart::of_etcd(cluster, node, observed)
-            {
-                let may_wait = !restart.is_under_way;
-                let wait = may_wait.then(|| gate::wait_for_restart(cluster, &steps, &step, observed)).flatten();
-                if wait.is_none() {
-                    etcd_restarts.insert(node.name.clone(), restart.mark);
-                }
-                held = Some(wait.unwrap_or_else(|| gate::restarting(&node.name)));
+            if component == restart::ETCD {
+                let turn = restart::etcds_turn(cluster, node, &step, &steps, observed, &mut held);
+                etcd_restarts.extend(turn.map(|turn| (node.name.clone(), turn)));
             }
             steps.push(step);
         }
@@ -202,6 +204,7 @@ pub fn rollout(cluster: &Cluster, observed: &Observed) -> Rollout {
         files,
         steps,
         etcd_restarts,
+        turns,
     }
 }
 

@@ -3,7 +3,8 @@
 use k8s_openapi::api::core::v1::Pod;
 use kube::ResourceExt;
 
-use super::{component_of, written};
+use super::gate::{self, Wait};
+use super::{Step, component_of, written};
 use crate::cluster::{Cluster, Node};
 use crate::manifests::File;
 use crate::plan::{Observed, objects};
@@ -37,34 +38,47 @@ pub(super) fn mark(files: &mut [File], cluster: &Cluster, node: &Node, observed:
     }
 }
 
-/// A restart of etcd that is still to be done.
-pub(super) struct Restart {
-    /// For what.
-    pub(super) mark: String,
-    /// Whether the agent was told already.
-    pub(super) is_under_way: bool,
+/// For what the machine's agent is to start etcd anew, if its turn has come: once it says that it has done so, and the member
+/// is well, everything else goes on. `step` is etcd's on this machine, and `before` are those before it.
+pub(super) fn etcds_turn(
+    cluster: &Cluster,
+    node: &Node,
+    step: &Step,
+    before: &[Step],
+    observed: &Observed,
+    held: &mut Option<Wait>,
+) -> Option<String> {
+    let mark = wanted(cluster, node, observed)?;
+    let config = observed.config_maps.get(&objects::node_config_map(&cluster.name, &node.name));
+    let told = config.and_then(|config| config.annotations().get(ETCD_MARK));
+    if told != Some(mark) && !observed.at_once {
+        if held.is_none() {
+            *held = gate::wait_for_restart(cluster, before, step, observed);
+        }
+        if held.is_some() {
+            return None;
+        }
+    }
+    held.get_or_insert_with(|| {
+        let node = &node.name;
+        let message = format!("the agent of {node} to start etcd anew, which then is a healthy voter again");
+        Wait::new("WaitsForMachine", message)
+    });
+    Some(mark.clone())
 }
 
-/// The restart of a machine's etcd, if there is one to be done by its agent. It is done once the agent says so and the
-/// member is well.
-pub(super) fn of_etcd(cluster: &Cluster, node: &Node, observed: &Observed) -> Option<Restart> {
+/// For what etcd is still to be started anew by the machine's agent, if it is.
+fn wanted<'a>(cluster: &Cluster, node: &Node, observed: &'a Observed) -> Option<&'a String> {
     let secret = observed.secrets.get(&objects::node_secret(&cluster.name, &node.name))?;
     let wanted = secret.annotations().get(ETCD_MARK)?;
-    if !has_agent(node, observed) {
-        return None;
-    }
+    let report = observed.agents.get(&node.name)?.report.as_ref()?;
     let manifest = written(cluster, node, observed).and_then(|data| data.get("etcd.yaml"));
     if manifest.and_then(|manifest| mark_in(manifest, ETCD_MARK)).as_ref() == Some(wanted) {
         return None;
     }
-    let report = observed.agents.get(&node.name)?.report.as_ref()?;
-    let is_restarted = report.etcd_restart.as_ref() == Some(wanted);
-    if is_restarted && !observed.target.ailing_members(cluster).any(|name| name == node.name) {
-        return None;
-    }
-    let config = observed.config_maps.get(&objects::node_config_map(&cluster.name, &node.name));
-    let told = config.and_then(|config| config.annotations().get(ETCD_MARK));
-    Some(Restart { mark: wanted.clone(), is_under_way: told == Some(wanted) })
+    let is_done = report.etcd_restart.as_ref() == Some(wanted)
+        && !observed.target.ailing_members(cluster).any(|name| name == node.name);
+    (!is_done).then_some(wanted)
 }
 
 fn has_agent(node: &Node, observed: &Observed) -> bool {
