@@ -9,6 +9,7 @@ use tokio::time::sleep;
 use super::carry::{Carried, carry, carry_before_static_pods};
 use super::files::Root;
 use super::index::MachineFile;
+use super::kubelet::prune;
 use super::leaves::{self, Kind};
 use super::management::Fetched;
 use super::own_kubeconfig::{KUBELET_KUBECONFIGS, with_authorities};
@@ -79,6 +80,7 @@ impl Machine {
             sleep(SETTLE).await;
         }
         self.carried = carry(&self.root, &self.fetched.objects).after(before);
+        self.trouble.extend(prune(&self.root).err());
         let changed = self.carried.changed.clone();
         if !changed.is_empty() {
             self.changed = Timestamp::from_second(now.as_second()).ok();
