@@ -114,6 +114,10 @@ pub const COMPLETE_ROTATION_ANNOTATION: &str = "keyplane.io/complete-rotation";
 /// Annotation on a `ClusterSpec`: what `spec.rotate.rollBack` is in the spec.
 pub const ROLL_BACK_ROTATION_ANNOTATION: &str = "keyplane.io/roll-back-rotation";
 
+/// Annotation on a `ClusterSpec`: with the value `true` no Secret is made that is missing, because a backup brings it; with
+/// `false` keys are made although machines seem to run a cluster already.
+pub const RESTORE_ANNOTATION: &str = "keyplane.io/restore";
+
 /// The value of [`ROLLOUT_ANNOTATION`].
 pub const AT_ONCE: &str = "AtOnce";
 

@@ -8,8 +8,8 @@ use keyplane_crds::Layout;
 
 use super::observed::Slot;
 use super::service_account::ServiceAccountKeys;
-use super::{AuthoritySet, Blocker, Content, Draft, Observed, Plan, Step, objects};
-use crate::cluster::Cluster;
+use super::{AuthoritySet, Blocker, Content, Draft, Observed, Plan, Step, objects, restore};
+use crate::cluster::{Cluster, Restore};
 use crate::pki::inventory::AuthorityName;
 use crate::pki::places::pki_file;
 use crate::pki::valid_for;
@@ -142,12 +142,19 @@ fn there_or_planned<T>(
 /// Makes a key, unless there are signs that it was there before: then a new one would cut every machine off, and only
 /// a person can know whether that is wanted.
 fn mint(cluster: &Cluster, observed: &Observed, secret: String, content: Content, plan: &mut Plan) {
+    if cluster.restore == Restore::Expected {
+        // What is planned is held: a trace is no reason for more words.
+        return plan.steps.push(Step::Secret(Box::new(Draft { name: secret, content })));
+    }
     let nodes = cluster.nodes.iter().map(|node| objects::node_secret(&cluster.name, &node.name));
     let traces = nodes.chain([objects::kubeconfig_secret(&cluster.name)]);
     let trace = traces.filter(|name| matches!(observed.secret(&cluster.name, name), Slot::Ours(_))).min();
     // The status lists certificates only once all authorities were there.
     let known = !observed.status.certificates.is_empty();
     if trace.is_none() && !known {
+        if let Some(blocker) = restore::is_elsewhere(cluster, observed, &secret) {
+            return plan.blockers.push(blocker);
+        }
         plan.steps.push(Step::Secret(Box::new(Draft { name: secret, content })));
         return;
     }

@@ -17,6 +17,7 @@ mod node;
 mod node_conditions;
 pub mod objects;
 mod observed;
+mod restore;
 pub mod rotation;
 mod rotation_status;
 mod service_account;
@@ -35,6 +36,7 @@ pub use departed::departed;
 pub use encryption::{encryption_use, encryption_work, next_encryption_change, rewriting};
 pub use initial_cluster::{INITIAL_CLUSTER_ANNOTATION, MEMBER_ANNOTATION};
 pub use observed::{EtcdFacts, Observed, TargetFacts};
+pub use restore::is_unknown;
 pub use rotation_status::is_stuck;
 pub use service_account::ServiceAccountKeys;
 
@@ -304,37 +306,42 @@ impl Draft {
 #[must_use]
 pub fn plan(cluster: &Cluster, observed: &Observed, now: Timestamp) -> Plan {
     let mut plan = Plan::default();
-    let Some(authorities) = authorities::plan(cluster, observed, now, &mut plan) else { return plan };
+    plan_all(cluster, observed, now, &mut plan);
+    restore::hold(cluster, observed, &mut plan);
+    plan
+}
+
+fn plan_all(cluster: &Cluster, observed: &Observed, now: Timestamp, plan: &mut Plan) {
+    let Some(authorities) = authorities::plan(cluster, observed, now, plan) else { return };
     plan.blockers.extend(external_etcd::ended(cluster, observed, now));
-    objects::plan_config_map(objects::trust_bundle(cluster, &authorities), observed, &mut plan);
+    objects::plan_config_map(objects::trust_bundle(cluster, &authorities), observed, plan);
     let rollout = rollout(cluster, observed);
     // A machine's files come after the keys that are in them.
-    let has_keys = encryption::plan(cluster, observed, now, &mut plan);
+    let has_keys = encryption::plan(cluster, observed, now, plan);
     match given::files(cluster, observed) {
         _ if !has_keys => {}
         Err(blocker) => plan.blockers.push(blocker),
         Ok(given) => {
             for node in cluster.machines() {
-                node::plan(cluster, node, &authorities, &given, observed, now, &mut plan);
+                node::plan(cluster, node, &authorities, &given, observed, now, plan);
             }
             // Those of workers are the NodePools' controller's.
             for node in &cluster.nodes {
                 objects::plan_config_map(
                     objects::node_config(cluster, node, &authorities, &rollout, observed),
                     observed,
-                    &mut plan,
+                    plan,
                 );
             }
         }
     }
-    user_kubeconfig::plan(cluster, &authorities, observed, now, &mut plan);
-    users::plan(cluster, &authorities, observed, now, &mut plan);
-    departed::plan(cluster, observed, &mut plan);
+    user_kubeconfig::plan(cluster, &authorities, observed, now, plan);
+    users::plan(cluster, &authorities, observed, now, plan);
+    departed::plan(cluster, observed, plan);
     // Only once all that follows from the stages as they are is written may one of them go on.
     if plan.steps.is_empty() && plan.blockers.is_empty() {
-        rotation::plan(cluster, &authorities, observed, rollout.progress.wait(), now, &mut plan);
+        rotation::plan(cluster, &authorities, observed, rollout.progress.wait(), now, plan);
     }
-    plan
 }
 
 /// The order for a certificate on a node, from now on.

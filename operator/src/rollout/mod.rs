@@ -25,7 +25,7 @@ pub use drift::{Drift, drift};
 pub use kubelets::{KubeletVersions, kubelet_versions};
 pub use static_pod::StaticPod;
 
-use crate::cluster::{Cluster, Node, Version};
+use crate::cluster::{Cluster, Node, Restore, Version};
 use crate::manifests::{self, File};
 use crate::plan::{Observed, initial_cluster, objects};
 use static_pod::{image_of, tag_of};
@@ -144,7 +144,7 @@ pub fn rollout(cluster: &Cluster, observed: &Observed) -> Rollout {
             let Some(component) = component_of(file).map(str::to_owned) else { continue };
             let written = written(cluster, node, observed).and_then(|data| data.get(file.key.as_ref()));
             let mut step = step(node, &component, file, written, observed);
-            if step.is_pending() && !is_free(&step, observed) {
+            if step.is_pending() && !is_free(cluster, &step, observed) {
                 if held.is_none() {
                     held = gate::wait(cluster, &steps, &step, observed);
                 }
@@ -161,7 +161,8 @@ pub fn rollout(cluster: &Cluster, observed: &Observed) -> Rollout {
     }
     let proven = |node: &Node| {
         let mut of_node = steps.iter().filter(|step| step.node == node.name);
-        of_node.all(|step| !step.is_pending() && step.is_proven()) || never_up(&node.name, observed)
+        of_node.all(|step| !step.is_pending() && step.is_proven())
+            || cluster.restore != Restore::Expected && never_up(&node.name, observed)
     };
     let all_proven = cluster.nodes.iter().all(proven);
     let first_proven = cluster.nodes.first().is_none_or(proven);
@@ -236,9 +237,9 @@ fn step(node: &Node, component: &str, wanted: &File, written: Option<&String>, o
     step
 }
 
-/// A change may be made at once where nothing that works can break.
-fn is_free(step: &Step, observed: &Observed) -> bool {
-    observed.at_once || !step.is_proven()
+/// A change may be made at once where nothing that works can break. What comes from a backup is believed to have run.
+fn is_free(cluster: &Cluster, step: &Step, observed: &Observed) -> bool {
+    observed.at_once || !step.is_proven() && cluster.restore != Restore::Expected
 }
 
 fn running(step: &Step, observed: &Observed) -> Running {

@@ -45,6 +45,7 @@ use crate::join::{Pool, state};
 use crate::kube::events::Events;
 use crate::metrics::Metrics;
 use crate::plan::TargetFacts;
+pub(super) use serving::presented_by_each;
 
 /// What a session has to know of its cluster. It holds no key: see `credentials.rs`.
 #[derive(Debug, Clone, PartialEq)]
