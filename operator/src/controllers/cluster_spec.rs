@@ -402,6 +402,7 @@ fn brief(cluster: &Cluster, observed: &Observed, reference: ObjectReference, con
         is_rotating: authorities.is_rotating(),
         kubelet_authorities: kubelet_authorities(&authorities, observed),
         trust: authorities.trust(),
+        revoked: authorities.revoked_annotation(),
         workers: workers.collect(),
         leaving,
         // The watch's own order changes: without one the brief would seem to change.

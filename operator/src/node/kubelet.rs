@@ -14,11 +14,13 @@ use kube::{Api, Client, Config, ResourceExt};
 use tokio::sync::watch;
 use tokio::time::timeout;
 
+use super::authorities::is_cut_off;
 use super::files::Root;
 use super::index::MachineFile;
-use super::leaves::{DIRECTORY, Kind, Order, authority, check, order};
+use super::leaves::{DIRECTORY, Kind, Order, authority, certificate_part, check, order};
 use super::own_kubeconfig::KUBELET_KUBECONFIGS;
 use crate::kube::causes;
+use crate::kubeconfig::embedded_credential;
 use crate::pki::{CertificateFacts, PrivateKey, request};
 
 /// A request that has no certificate after this time is made anew: the controller-manager deletes approved ones that are
@@ -93,6 +95,21 @@ impl Pair {
         tracing::info!(path, "the kubelet has a certificate of the other authority");
         Ok(())
     }
+}
+
+/// The client certificate that came with the machine's files, if the kubelet's own is of no use any more: a kubelet that is
+/// refused can't ask for another.
+///
+/// # Errors
+/// What the file system says.
+pub fn given(root: &Root, kubeconfig: &[u8], bundle: &str) -> Result<Option<Pair>, String> {
+    let link = Kind::Client.link();
+    let current = root.read(&link).map_err(|error| format!("{link}: {error}"))?.unwrap_or_default();
+    let current = certificate_part(&String::from_utf8_lossy(&current));
+    let credential = std::str::from_utf8(kubeconfig).ok().and_then(embedded_credential);
+    let given = credential.filter(|(certificate, _)| is_cut_off(&current, certificate, bundle));
+    Ok(given
+        .map(|(certificate, key)| Pair { kind: Kind::Client, content: format!("{}\n{key}", certificate.trim_end()) }))
 }
 
 /// Removes the kubelet's pairs from before the last one: neither the kubelet nor a move ever does. The one before stays, for

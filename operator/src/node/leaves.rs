@@ -157,7 +157,8 @@ pub fn check(order: &Order, issued: &str, key: &PrivateKey, authority: &Certific
 }
 
 /// The certificates of a file that holds a key too.
-fn certificate_part(pair: &str) -> String {
+#[must_use]
+pub fn certificate_part(pair: &str) -> String {
     let blocks = pem::parse_many(pair).unwrap_or_default();
     let certificates: Vec<_> = blocks.into_iter().filter(|block| block.tag() == "CERTIFICATE").collect();
     pem::encode_many_config(&certificates, pem::EncodeConfig::new().set_line_ending(pem::LineEnding::LF))

@@ -19,6 +19,7 @@ use super::settings::Settings;
 use crate::agents::{NodeReport, REPORT_ANNOTATION, names};
 use crate::kube::causes;
 use crate::plan::objects::{KUBELET_AUTHORITY_ANNOTATION, node_config_map, node_secret};
+use crate::rotation::revocation::{REVOKED_ANNOTATION, revoked};
 
 /// Why something could not be had from the management cluster.
 #[derive(Debug)]
@@ -54,6 +55,8 @@ pub struct Fetched {
     pub objects: Objects,
     /// From which authority the kubelet's certificates are to come.
     pub kubelet_authority: Option<String>,
+    /// The SHA-256 of the authorities that were revoked.
+    pub revoked: Vec<String>,
     /// Why an object was refused.
     pub refused: Vec<String>,
 }
@@ -154,6 +157,7 @@ impl Fetched {
         annotations: &BTreeMap<String, String>,
         data: &BTreeMap<String, Vec<u8>>,
     ) -> Option<Wanted> {
+        self.revoked.extend(annotations.get(REVOKED_ANNOTATION).map(|text| revoked(text)).unwrap_or_default());
         match read(what, annotations, data) {
             Ok(wanted) => Some(wanted),
             Err(refused) => {

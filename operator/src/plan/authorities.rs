@@ -13,6 +13,7 @@ use crate::cluster::{Cluster, Restore};
 use crate::pki::inventory::AuthorityName;
 use crate::pki::places::pki_file;
 use crate::pki::valid_for;
+use crate::rotation::revocation::REVOKED_ANNOTATION;
 
 /// The authorities and the service-account pair of a cluster, all of them.
 #[derive(Debug)]
@@ -80,6 +81,13 @@ impl Authorities {
     pub fn is_rotating(&self) -> bool {
         let of_key = self.service_account.state().and_then(|state| state.stage);
         of_key.is_some() || self.all().any(|(_, set)| set.stage().is_some())
+    }
+
+    /// The annotation of machines' objects that lists what was revoked; nothing where nothing was.
+    #[must_use]
+    pub fn revoked_annotation(&self) -> Option<(String, String)> {
+        let all: Vec<_> = self.all().flat_map(|(_, set)| set.revoked().iter().map(String::as_str)).collect();
+        (!all.is_empty()).then(|| (REVOKED_ANNOTATION.to_owned(), all.join(",")))
     }
 
     /// The keys of service-account tokens.

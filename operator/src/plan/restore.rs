@@ -4,7 +4,7 @@ use k8s_openapi::api::core::v1::Secret;
 use kube::ResourceExt;
 
 use super::observed::Slot;
-use super::{Blocker, Kind, Observed, Plan, Step, objects};
+use super::{Blocker, Content, Kind, Observed, Plan, Step, objects};
 use crate::cluster::{Cluster, Restore};
 use crate::pki::inventory::AuthorityName;
 
@@ -22,6 +22,8 @@ pub(super) fn hold(cluster: &Cluster, observed: &Observed, plan: &mut Plan) {
     let mut missing = vec![];
     plan.steps.retain(|step| {
         let (kind, name, is_there) = match step {
+            // What no backup has.
+            Step::Secret(draft) if matches!(draft.content, Content::WorkerCredential { .. }) => return true,
             Step::Secret(draft) => (Kind::Secret, draft.name.clone(), observed.secrets.contains_key(&draft.name)),
             Step::ConfigMap(wanted) => {
                 let name = wanted.name_any();

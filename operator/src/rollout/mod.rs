@@ -27,7 +27,7 @@ pub use static_pod::StaticPod;
 
 use crate::cluster::{Cluster, Node, Restore, Version};
 use crate::manifests::{self, File};
-use crate::plan::{Observed, initial_cluster, objects};
+use crate::plan::{Observed, initial_cluster, is_revoking_any, objects};
 use static_pod::{image_of, tag_of};
 
 /// Where the kubelet looks for static pods (kubeadm's `staticPodPath`).
@@ -139,17 +139,21 @@ pub fn rollout(cluster: &Cluster, observed: &Observed) -> Rollout {
         cluster.nodes.iter().map(|node| (node.name.clone(), wanted_files(cluster, node, observed))).collect();
     let mut steps: Vec<Step> = vec![];
     let mut held = None;
+    let revoking = is_revoking_any(cluster, observed);
     for node in &cluster.nodes {
+        let secret = observed.secrets.get(&objects::node_secret(&cluster.name, &node.name));
         for file in files.get_mut(&node.name).into_iter().flatten() {
             let Some(component) = component_of(file).map(str::to_owned) else { continue };
             let written = written(cluster, node, observed).and_then(|data| data.get(file.key.as_ref()));
             let mut step = step(node, &component, file, written, observed);
-            if step.is_pending() && !is_free(cluster, &step, observed) {
+            // What a revoked authority or key holds together can't be waited for; all other changes are.
+            let revoked = revoking.then(|| restart::marked(&component, &step.text, secret)).flatten();
+            if step.is_pending() && !is_free(cluster, &step, observed) && revoked.as_ref() != Some(&step.wanted) {
                 if held.is_none() {
                     held = gate::wait(cluster, &steps, &step, observed);
                 }
                 if held.is_some() {
-                    file.content.clone_from(&step.text);
+                    file.content.clone_from(revoked.as_ref().unwrap_or(&step.text));
                 }
             }
             if file.content != step.text {

@@ -63,6 +63,8 @@ pub struct Brief {
     /// The fingerprint of the authority that the kubelets of a pool are to have certificates from, by pool; while one is
     /// rotated, and for the pools whose turn has come.
     pub kubelet_authorities: BTreeMap<String, String>,
+    /// The annotation of machines' objects that lists revoked authorities; nothing where none was.
+    pub revoked: Option<(String, String)>,
     /// The pools of the cluster, by name.
     pub pools: BTreeMap<String, NodePoolSpec>,
     /// Those of them whose machines join with a token.
