@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt::Debug;
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures::StreamExt;
 use k8s_openapi::api::core::v1::{ConfigMap, ObjectReference, Secret};
@@ -35,6 +36,9 @@ use crate::plan::objects::{MANAGED_BY, MANAGED_BY_LABEL};
 use crate::plan::rotation::kubelet_authorities;
 use crate::plan::{Authorities, Blocker, Observed, Step, encryption_use, encryption_work, is_unknown, plan, status};
 use crate::rollout;
+
+/// A cluster that runs already answers at once; of one that is yet to be made nobody does.
+const FIRST_LOOK: Duration = Duration::from_secs(2);
 
 type Guarded = DeserializeGuard<ClusterSpec>;
 
@@ -188,7 +192,7 @@ async fn one_pass((namespace, name): &(String, String), context: &Context) -> Re
     observed.target = context.targets.facts(namespace, name);
     observed.at_once = found.annotations().get(ROLLOUT_ANNOTATION).is_some_and(|value| value == AT_ONCE);
     if is_unknown(&cluster, &observed) {
-        observed.target.serving = presented_by_each(&cluster).await;
+        observed.target.serving = presented_by_each(&cluster, FIRST_LOOK).await;
     }
     let reference = unversioned(&found);
     let blockers = act(&cluster, &mut observed, &reference, now, context).await?;

@@ -19,6 +19,8 @@ use super::session::Session;
 use super::static_pods::{self, StaticPods};
 use crate::kube::backoff;
 
+/// How long a server has to answer. One that is down says nothing.
+pub(super) const PATIENCE: Duration = Duration::from_secs(5);
 /// How often the certificates of the API servers are looked at, plus up to half a minute.
 const INSPECTION_PERIOD: Duration = Duration::from_mins(5);
 /// The sixth wait of the backoff is about half a minute, and never the same: not all targets are dialled at once.
@@ -56,7 +58,7 @@ impl Session {
     /// From time to time, and when a static pod has changed.
     async fn inspect_certificates(&self, brief: &Brief, changed: &Notify) -> Unavailable {
         loop {
-            let presented = presented_by_each(&brief.cluster).await;
+            let presented = presented_by_each(&brief.cluster, PATIENCE).await;
             self.findings.learn(|facts| facts.serving = presented);
             tokio::select! {
                 () = sleep(INSPECTION_PERIOD + backoff::delay(INSPECTION_JITTER)) => {}

@@ -19,18 +19,14 @@ use tokio_rustls::TlsConnector;
 use crate::cluster::{API_SERVER_PORT, Cluster};
 use crate::pki::CertificateFacts;
 
-/// How long a server has to answer. One that is down says nothing.
-const PATIENCE: Duration = Duration::from_secs(5);
-
-/// The certificate of the API server at this address; nothing if it does not answer. Nothing is sent but a handshake.
-async fn presented(address: IpAddr) -> Option<CertificateFacts> {
-    timeout(PATIENCE, handshake(address)).await.ok()?
-}
-
-/// The certificate of each API server of a cluster that answers at its own address, by node.
-pub(in crate::controllers) async fn presented_by_each(cluster: &Cluster) -> BTreeMap<String, CertificateFacts> {
+/// The certificate of each API server of a cluster that answers at its own address in this time, by node. Nothing is sent
+/// but a handshake.
+pub(in crate::controllers) async fn presented_by_each(
+    cluster: &Cluster,
+    patience: Duration,
+) -> BTreeMap<String, CertificateFacts> {
     let asked = cluster.nodes.iter().map(async |node| {
-        let certificate = presented(node.advertise_address).await?;
+        let certificate = timeout(patience, handshake(node.advertise_address)).await.ok()??;
         Some((node.name.clone(), certificate))
     });
     join_all(asked).await.into_iter().flatten().collect()

@@ -20,6 +20,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep, sleep_until, 
 
 use super::addons::Addons;
 use super::credentials::{self, Clients};
+use super::machines::PATIENCE;
 use super::nodes::Nodes;
 use super::preparation::{Unavailable, prepare};
 use super::serving::presented_by_each;
@@ -102,7 +103,7 @@ impl Session {
     /// Waits before the next try. Meanwhile the API servers' certificates may tell why there was no session.
     async fn look_from_outside(&self, brief: &Brief, failures: u32) {
         let presented = async {
-            let presented = presented_by_each(&brief.cluster).await;
+            let presented = presented_by_each(&brief.cluster, PATIENCE).await;
             self.findings.learn(|facts| facts.serving = presented);
         };
         join(sleep(backoff::delay(failures).min(LONGEST_WAIT)), presented).await;
