@@ -5,6 +5,8 @@
 #![allow(clippy::unwrap_used, clippy::panic)]
 
 mod common;
+#[path = "rotation/emergency.rs"]
+mod emergency;
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -18,6 +20,7 @@ use keyplane::agents::{AgentFacts, NodeReport};
 use keyplane::cluster::Cluster;
 use keyplane::etcd::Member;
 use keyplane::kubeconfig::embedded_credential;
+use keyplane::node::authorities::is_cut_off;
 use keyplane::pki::{
     CertificateFacts, CertificateOrder, ExtendedUsage, PrivateKey, Subject, certificates_in, first_certificate, issue,
 };
@@ -67,6 +70,8 @@ struct World {
     restarts: BTreeMap<String, usize>,
     /// Whether the machines have agents. Without them a person acknowledges what was carried there.
     has_agents: bool,
+    /// Whether somebody has confirmed that the cluster is interrupted: then not everybody reaches everybody.
+    interrupted: bool,
 }
 
 thread_local! {
@@ -118,6 +123,7 @@ impl World {
             stages: vec![],
             restarts: BTreeMap::new(),
             has_agents,
+            interrupted: false,
         };
         settle_at(world.now, &world.cluster, &mut world.observed);
         for node in NODES {
@@ -173,6 +179,13 @@ impl World {
         if machine.polled.is_empty() {
             machine.polled = machine.disk.clone();
         }
+        // A kubelet that is refused takes the certificate that came with the files.
+        if let Some((given, _)) = embedded_credential(&machine.disk["kubelet.conf"])
+            && !machine.kubelet_client.is_empty()
+            && is_cut_off(&machine.kubelet_client, &given, &machine.disk["ca.crt"])
+        {
+            machine.kubelet_client = given;
+        }
         // The agent starts the kubelet anew when the authority in its kubeconfig is another one.
         machine.kubelet_trust = trust_in(&machine.disk["kubelet.conf"]);
         if self.has_agents {
@@ -216,7 +229,9 @@ impl World {
         let config = &self.observed.config_maps[&format!("demo-{node}-config")];
         let wanted = config.annotations().get(KUBELET_AUTHORITY_ANNOTATION).cloned();
         let signing = first_certificate("signing", &self.machines["cp1"].disk["cluster-signing-ca.crt"]).unwrap();
-        if !first && wanted != Some(signing.fingerprint()) {
+        let client = &self.machines[node].kubelet_client;
+        let is_known = first || self.is_up() && chain_is_good(client, &self.machines["cp1"].disk["ca.crt"]);
+        if !first && wanted != Some(signing.fingerprint()) || !is_known {
             return;
         }
         let authority = [Some(set.signing()), set.other()].into_iter().flatten();
@@ -249,8 +264,33 @@ impl World {
         }
     }
 
+    /// Whether Keyplane reaches an API server, which reaches an etcd that has a majority.
+    fn is_up(&self) -> bool {
+        let trust = self.set("demo-ca").bundle();
+        let reaches = |from: &Machine, to: &Machine| {
+            chain_is_good(&from.disk["etcd-peer.crt"], &to.started["etcd"]["etcd-ca.crt"])
+                && chain_is_good(&to.disk["etcd-server.crt"], &from.started["etcd"]["etcd-ca.crt"])
+        };
+        let all: Vec<_> = self.machines.values().collect();
+        all.iter().any(|at| {
+            let members = all.iter().filter(|other| reaches(at, other) && reaches(other, at)).count();
+            let of_etcd = &at.started["kube-apiserver"]["etcd-ca.crt"];
+            members >= 2
+                && chain_is_good(&at.disk["etcd-server.crt"], of_etcd)
+                && chain_is_good(&at.disk["apiserver-etcd-client.crt"], &at.started["etcd"]["etcd-ca.crt"])
+                && chain_is_good(&at.disk["apiserver.crt"], &trust)
+        })
+    }
+
     /// Keyplane looks at the target.
     fn look(&mut self) {
+        if self.interrupted && !self.is_up() {
+            let target = &mut self.observed.target;
+            target.available = Some(Err(("Unreachable".to_owned(), "no answer".to_owned())));
+            (target.nodes, target.static_pods, target.etcd) = (None, None, None);
+            target.rotation = RotationFacts::default();
+            return;
+        }
         let mut facts = RotationFacts::default();
         let key_ids = |pem: &str| -> BTreeSet<String> {
             let secret = &self.observed.secrets["demo-sa"];
@@ -380,6 +420,9 @@ impl World {
 
     /// Everybody who has to reach somebody does.
     fn check(&self) {
+        if self.interrupted {
+            return;
+        }
         let (outside_trust, outside_client, outside_key) = &self.outside;
         let owners = text(&self.observed, "demo-kubeconfig", "value");
         let fail = |what: &str, from: &str, to: &str| panic!("{what}: {from} -> {to}, after {:?}", self.stages);

@@ -6,10 +6,12 @@ use std::time::Duration;
 use k8s_openapi::jiff::Timestamp;
 use tokio::time::sleep;
 
-use super::carry::{Carried, carry, carry_before_static_pods};
+use super::authorities::strange;
+use super::carry::{Carried, Objects, carry, carry_before_static_pods};
 use super::etcd;
 use super::files::Root;
 use super::index::MachineFile;
+use super::kubelet::{given as given_client, prune};
 use super::leaves::{self, Kind};
 use super::management::Fetched;
 use super::own_kubeconfig::{KUBELET_KUBECONFIGS, with_authorities};
@@ -72,6 +74,7 @@ impl Machine {
     pub async fn bring(&mut self, fetched: Fetched, now: Timestamp) {
         self.fetched = fetched;
         self.trouble.clear();
+        self.refuse_strangers();
         if let Err(problem) = self.note_what_runs() {
             self.trouble.push(problem);
             return;
@@ -81,11 +84,15 @@ impl Machine {
             Ok(path) => before.changed.extend(path),
             Err(problem) => self.trouble.push(problem),
         }
+        if let Err(problem) = self.take_client() {
+            self.trouble.push(problem);
+        }
         // What is half there is not started.
         if before.errors.is_empty() && self.restart().await && !self.commands.none {
             sleep(SETTLE).await;
         }
         self.carried = carry(&self.root, &self.fetched.objects).after(before);
+        self.trouble.extend(prune(&self.root).err());
         let changed = self.carried.changed.clone();
         if !changed.is_empty() {
             self.changed = Timestamp::from_second(now.as_second()).ok();
@@ -106,6 +113,34 @@ impl Machine {
         let Some(mark) = self.fetched.etcd_restart.clone() else { return };
         let restarted = etcd::restart(&mut self.notes, &mark, self.commands.none, &self.root).await;
         self.trouble.extend(restarted.err());
+    }
+
+    /// Carries nothing whose authorities can't be this machine's.
+    fn refuse_strangers(&mut self) {
+        let Fetched { objects, revoked, .. } = &self.fetched;
+        let wanted = objects.secret.iter().chain(&objects.config).flat_map(|wanted| &wanted.files);
+        let strange = strange(wanted, |path| self.root.read(path).ok().flatten(), revoked);
+        if let Some(problem) = strange {
+            self.fetched.objects = Objects::default();
+            self.fetched.kubelet_authority = None;
+            self.fetched.refused.push(problem);
+        }
+    }
+
+    /// Gives the kubelet the client certificate that came with the files, if its own is refused. The restart is noted first:
+    /// an agent that is killed before it leaves it to the next one.
+    fn take_client(&mut self) -> Result<(), String> {
+        let Some(bundle) = self.bundle() else { return Ok(()) };
+        let files = self.fetched.objects.secret.iter().flat_map(|wanted| &wanted.files);
+        let given = files.filter(|file| KUBELET_KUBECONFIGS.contains(&file.path.as_str()));
+        let given: Vec<_> =
+            given.filter_map(|file| given_client(&self.root, &file.content, &bundle).transpose()).collect();
+        for pair in given {
+            let pair = pair?;
+            self.want_kubelet()?;
+            pair.put(&self.root)?;
+        }
+        Ok(())
     }
 
     fn note_what_runs(&mut self) -> Result<(), String> {

@@ -20,6 +20,7 @@ use crate::agents::{NodeReport, REPORT_ANNOTATION, RESTART_TURN_ANNOTATION, name
 use crate::kube::causes;
 use crate::plan::objects::{KUBELET_AUTHORITY_ANNOTATION, node_config_map, node_secret};
 use crate::rotation::reload::ETCD_MARK;
+use crate::rotation::revocation::{REVOKED_ANNOTATION, revoked};
 
 /// Why something could not be had from the management cluster.
 #[derive(Debug)]
@@ -59,6 +60,8 @@ pub struct Fetched {
     pub restart_turn: Option<String>,
     /// For what etcd is to be started anew.
     pub etcd_restart: Option<String>,
+    /// The SHA-256 of the authorities that were revoked.
+    pub revoked: Vec<String>,
     /// Why an object was refused.
     pub refused: Vec<String>,
 }
@@ -161,6 +164,7 @@ impl Fetched {
         annotations: &BTreeMap<String, String>,
         data: &BTreeMap<String, Vec<u8>>,
     ) -> Option<Wanted> {
+        self.revoked.extend(annotations.get(REVOKED_ANNOTATION).map(|text| revoked(text)).unwrap_or_default());
         match read(what, annotations, data) {
             Ok(wanted) => Some(wanted),
             Err(refused) => {

@@ -6,6 +6,7 @@
 //! the rest reads and writes.
 
 mod agent;
+pub mod authorities;
 mod carry;
 mod credential;
 mod etcd;

@@ -36,6 +36,17 @@ pub enum Move {
         /// Whether the other one signs from then on.
         swap: bool,
     },
+    /// What is there is replaced at once, and good nowhere any more. It stays for as long as it takes to see that.
+    Revoke {
+        /// The new one's key.
+        algorithm: KeyAlgorithm,
+        /// From when on it is valid; for an authority.
+        not_before: Timestamp,
+        /// Until when; for an authority.
+        not_after: Timestamp,
+        /// The state from then on.
+        state: State,
+    },
     /// The old one is forgotten.
     Complete {
         /// The state from then on.
@@ -49,6 +60,7 @@ impl Move {
     pub fn reason(&self) -> &'static str {
         match self {
             Self::Begin { .. } => "RotationStarted",
+            Self::Revoke { .. } => "Revoked",
             Self::Enter { state, .. } if state.rolling_back => "RotationGoesBack",
             Self::Enter { .. } => "RotationAdvanced",
             Self::Complete { .. } => "RotationCompleted",
@@ -65,6 +77,10 @@ impl Move {
                 format!(
                     "rotation of {name}, asked for by {requested:?}: made a successor in Secret {secret}; stage Trust"
                 )
+            }
+            Self::Revoke { state, .. } => {
+                let requested = state.requested.as_deref().unwrap_or_default();
+                format!("revoked {name}, as asked for by {requested:?} and confirmed: a new one is in Secret {secret}")
             }
             Self::Enter { state, .. } => {
                 let stage = state.stage.map_or("none", Stage::name);
@@ -150,7 +166,7 @@ pub fn progress(
 }
 
 /// The machines that do not hold yet what is written for them, each with what is to be done.
-fn not_current(cluster: &Cluster, observed: &Observed, now: Timestamp) -> Vec<String> {
+pub(super) fn not_current(cluster: &Cluster, observed: &Observed, now: Timestamp) -> Vec<String> {
     let held = |node: &String| agents::holds_current(cluster, observed, node, now).err();
     agents::machines(cluster, observed).iter().filter_map(held).collect()
 }
@@ -183,6 +199,10 @@ pub(super) fn kubelet_authority_of(
     observed: &Observed,
 ) -> Option<String> {
     let new = kubelets_authority(authorities)?;
+    // Nothing is left that others would have to wait for.
+    if authorities.cluster().stage() == Some(Stage::Revoke) {
+        return Some(new.fingerprint());
+    }
     let kubelets = observed.target.rotation.kubelets.as_ref()?;
     let is_done = |node: &Node| {
         let kubelet = kubelets.get(&node.name).and_then(Option::as_ref);
@@ -208,6 +228,9 @@ pub fn kubelet_authorities(authorities: &Authorities, observed: &Observed) -> BT
     for metadata in observed.workers.values() {
         let pool = metadata.labels.as_ref().and_then(|labels| labels.get(NODE_POOL_LABEL));
         waits.entry(pool).or_default();
+    }
+    if authorities.cluster().stage() == Some(Stage::Revoke) {
+        return waits.into_keys().flatten().map(|pool| (pool.clone(), new.fingerprint())).collect();
     }
     // Without an answer of the kubelets it is nobody's turn.
     if observed.target.rotation.kubelets.is_none() {
@@ -365,7 +388,7 @@ fn waits_to_begin(cluster: &Cluster, observed: &Observed, rollout: Option<&str>,
     waits
 }
 
-fn secret_of<'a>(cluster: &Cluster, observed: &'a Observed, subject: Subject) -> Option<&'a Secret> {
+pub(super) fn secret_of<'a>(cluster: &Cluster, observed: &'a Observed, subject: Subject) -> Option<&'a Secret> {
     let name = match subject {
         Subject::Authority(AuthorityName::Etcd) if cluster.external_etcd().is_some() => return None,
         Subject::Authority(name) => objects::authority_secret(&cluster.name, name),

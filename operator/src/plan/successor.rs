@@ -11,6 +11,7 @@ use super::rotation::Move;
 use super::{AuthoritySet, ServiceAccountKeys, objects};
 use crate::cluster::Cluster;
 use crate::pki::{PkiError, PrivateKey, cross_sign, first_certificate, mint_authority};
+use crate::rotation::revocation::{REVOKED_ANNOTATION, remembered};
 use crate::rotation::{STATE_ANNOTATION, Stage, State, Subject};
 
 /// The Secret after the move.
@@ -47,6 +48,37 @@ pub(super) fn fulfil(
                 }
             }
             marks.extend(cluster.rotate.of(subject).marks());
+            state
+        }
+        Move::Revoke { algorithm, not_before, not_after, state } => {
+            for key in [OTHER.0, OTHER.1, CROSS] {
+                data.remove(key);
+            }
+            match subject {
+                Subject::Authority(authority) => {
+                    let unreadable = |what| PkiError::NoCertificate { what };
+                    let set = AuthoritySet::from_secret(name, found).map_err(unreadable)?;
+                    let made = mint_authority(authority.common_name(), algorithm, not_before, not_after)?;
+                    data.insert(OTHER.0.to_owned(), set.signing().certificate_pem().to_owned());
+                    data.insert(OTHER.1.to_owned(), set.signing().key().pem().to_owned());
+                    data.insert("tls.crt".to_owned(), made.certificate_pem().to_owned());
+                    data.insert("tls.key".to_owned(), made.key().pem().to_owned());
+                    let gone = std::iter::once(set.signing()).chain(set.other());
+                    let gone: Vec<_> = gone.map(|one| one.facts().fingerprint()).collect();
+                    marks.push((REVOKED_ANNOTATION.to_owned(), remembered(&gone, set.revoked())));
+                }
+                Subject::ServiceAccountKey => {
+                    let unreadable = |what| PkiError::NoPrivateKey { what };
+                    let keys = ServiceAccountKeys::from_secret(name, found).map_err(unreadable)?;
+                    let made = PrivateKey::generate(algorithm)?;
+                    data.insert(OTHER.1.to_owned(), keys.signing().pem().to_owned());
+                    data.insert("tls.crt".to_owned(), public_keys([&made]));
+                    data.insert("tls.key".to_owned(), made.pem().to_owned());
+                }
+            }
+            // What was asked for before is a new one, and this is one.
+            marks.extend(cluster.rotate.of(subject).marks());
+            marks.extend(cluster.rotate.revocation_of(subject).marks());
             state
         }
         Move::Enter { state, swap } => {

@@ -26,9 +26,9 @@ pub use drift::{Drift, drift};
 pub use kubelets::{KubeletVersions, kubelet_versions};
 pub use static_pod::StaticPod;
 
-use crate::cluster::{Cluster, Node, Version};
+use crate::cluster::{Cluster, Node, Restore, Version};
 use crate::manifests::{self, File};
-use crate::plan::{Observed, initial_cluster, objects};
+use crate::plan::{Observed, initial_cluster, is_revoking_any, objects};
 use static_pod::{image_of, tag_of};
 
 /// Where the kubelet looks for static pods (kubeadm's `staticPodPath`).
@@ -155,18 +155,24 @@ pub fn rollout(cluster: &Cluster, observed: &Observed) -> Rollout {
     let mut steps: Vec<Step> = vec![];
     let mut held = None;
     let (mut etcd_restarts, mut turns) = (BTreeMap::new(), BTreeMap::new());
+    let revoking = is_revoking_any(cluster, observed);
+    let at_once = observed.at_once || revoking;
     for node in &cluster.nodes {
-        turns.extend(units::turn(cluster, node, &steps, observed, &mut held).map(|turn| (node.name.clone(), turn)));
+        let turn = units::turn(cluster, node, &steps, observed, at_once, &mut held);
+        turns.extend(turn.map(|turn| (node.name.clone(), turn)));
+        let secret = observed.secrets.get(&objects::node_secret(&cluster.name, &node.name));
         for file in files.get_mut(&node.name).into_iter().flatten() {
             let Some(component) = component_of(file).map(str::to_owned) else { continue };
             let written = written(cluster, node, observed).and_then(|data| data.get(file.key.as_ref()));
             let mut step = step(node, &component, file, written, observed);
-            if step.is_pending() && !is_free(&step, observed) {
+            // What a revoked authority or key holds together can't be waited for; all other changes are.
+            let revoked = revoking.then(|| restart::marked(&component, &step.text, secret)).flatten();
+            if step.is_pending() && !is_free(cluster, &step, observed) && revoked.as_ref() != Some(&step.wanted) {
                 if held.is_none() {
                     held = gate::wait(cluster, &steps, &step, observed);
                 }
                 if held.is_some() {
-                    file.content.clone_from(&step.text);
+                    file.content.clone_from(revoked.as_ref().unwrap_or(&step.text));
                 }
             }
             if file.content != step.text {
@@ -174,7 +180,7 @@ pub fn rollout(cluster: &Cluster, observed: &Observed) -> Rollout {
                 step.running = running(&step, observed);
             }
             if component == restart::ETCD {
-                let turn = restart::etcds_turn(cluster, node, &step, &steps, observed, &mut held);
+                let turn = restart::etcds_turn(cluster, node, &step, &steps, observed, at_once, &mut held);
                 etcd_restarts.extend(turn.map(|turn| (node.name.clone(), turn)));
             }
             steps.push(step);
@@ -182,7 +188,8 @@ pub fn rollout(cluster: &Cluster, observed: &Observed) -> Rollout {
     }
     let proven = |node: &Node| {
         let mut of_node = steps.iter().filter(|step| step.node == node.name);
-        of_node.all(|step| !step.is_pending() && step.is_proven()) || never_up(&node.name, observed)
+        of_node.all(|step| !step.is_pending() && step.is_proven())
+            || cluster.restore != Restore::Expected && never_up(&node.name, observed)
     };
     let all_proven = cluster.nodes.iter().all(proven);
     let first_proven = cluster.nodes.first().is_none_or(proven);
@@ -259,9 +266,9 @@ fn step(node: &Node, component: &str, wanted: &File, written: Option<&String>, o
     step
 }
 
-/// A change may be made at once where nothing that works can break.
-fn is_free(step: &Step, observed: &Observed) -> bool {
-    observed.at_once || !step.is_proven()
+/// A change may be made at once where nothing that works can break. What comes from a backup is believed to have run.
+fn is_free(cluster: &Cluster, step: &Step, observed: &Observed) -> bool {
+    observed.at_once || !step.is_proven() && cluster.restore != Restore::Expected
 }
 
 fn running(step: &Step, observed: &Observed) -> Running {

@@ -1,6 +1,6 @@
 //! Has components started anew for files that they read only when they start.
 
-use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::core::v1::{Pod, Secret};
 use kube::ResourceExt;
 
 use super::gate::{self, Wait};
@@ -17,25 +17,34 @@ pub(super) const ETCD: &str = "etcd";
 
 /// Puts the marks of the machine's Secret onto the manifests: another text, and so another pod.
 pub(super) fn mark(files: &mut [File], cluster: &Cluster, node: &Node, observed: &Observed) {
-    let Some(secret) = observed.secrets.get(&objects::node_secret(&cluster.name, &node.name)) else { return };
+    let secret = observed.secrets.get(&objects::node_secret(&cluster.name, &node.name));
     let before = written(cluster, node, observed);
     for file in files {
-        let Some((component, mark)) = component_of(file).map(|component| (component, reload::mark_of(component)))
-        else {
-            continue;
-        };
-        let value = if component == ETCD && has_agent(node, observed) {
+        let Some(component) = component_of(file) else { continue };
+        let marked = if component == ETCD && has_agent(node, observed) {
             // The one that is there stays: without it the manifest would be another one.
-            before.and_then(|data| mark_in(data.get(file.key.as_ref())?, &mark))
+            let there = before.and_then(|data| mark_in(data.get(file.key.as_ref())?, ETCD_MARK));
+            there.and_then(|value| with_mark(&file.content, ETCD_MARK, &value))
         } else {
-            secret.annotations().get(&mark).cloned()
+            marked(component, &file.content, secret)
         };
-        let Some(value) = value else { continue };
-        // What Keyplane has written a moment ago can be read.
-        let Ok(mut pod) = serde_saphyr::from_str::<Pod>(&file.content) else { continue };
-        pod.annotations_mut().insert(mark, value);
-        file.content = yaml::write_object(&pod);
+        if let Some(marked) = marked {
+            file.content = marked;
+        }
     }
+}
+
+/// A manifest with the mark of the machine's Secret; nothing if it has none for the component.
+pub(super) fn marked(component: &str, manifest: &str, secret: Option<&Secret>) -> Option<String> {
+    let mark = reload::mark_of(component);
+    with_mark(manifest, &mark, secret?.annotations().get(&mark)?)
+}
+
+fn with_mark(manifest: &str, mark: &str, value: &str) -> Option<String> {
+    // What Keyplane has written a moment ago can be read.
+    let mut pod = serde_saphyr::from_str::<Pod>(manifest).ok()?;
+    pod.annotations_mut().insert(mark.to_owned(), value.to_owned());
+    Some(yaml::write_object(&pod))
 }
 
 /// For what the machine's agent is to start etcd anew, if its turn has come: once it says that it has done so, and the member
@@ -46,12 +55,13 @@ pub(super) fn etcds_turn(
     step: &Step,
     before: &[Step],
     observed: &Observed,
+    at_once: bool,
     held: &mut Option<Wait>,
 ) -> Option<String> {
     let mark = wanted(cluster, node, observed)?;
     let config = observed.config_maps.get(&objects::node_config_map(&cluster.name, &node.name));
     let told = config.and_then(|config| config.annotations().get(ETCD_MARK));
-    if told != Some(mark) && !observed.at_once {
+    if told != Some(mark) && !at_once {
         if held.is_none() {
             *held = gate::wait_for_restart(cluster, before, step, observed);
         }

@@ -9,12 +9,14 @@ use crate::cluster::{Cluster, Node};
 use crate::plan::{Observed, objects};
 
 /// For which restart it is this machine's turn, or was last: one machine after the other, and nothing else meanwhile.
-/// `before` are the steps of the machines before it, and `held` is what changes wait for.
+/// `before` are the steps of the machines before it, and `held` is what changes wait for. `at_once` is for a cluster that
+/// is down anyway.
 pub(super) fn turn(
     cluster: &Cluster,
     node: &Node,
     before: &[Step],
     observed: &Observed,
+    at_once: bool,
     held: &mut Option<Wait>,
 ) -> Option<String> {
     let config = observed.config_maps.get(&objects::node_config_map(&cluster.name, &node.name));
@@ -22,7 +24,7 @@ pub(super) fn turn(
     let wanted = observed.agents.get(&node.name).and_then(|agent| agent.report.as_ref()?.restart.as_ref());
     let Some(wanted) = wanted else { return last };
     let is_under_way = last.as_ref() == Some(&wanted.mark);
-    if !is_under_way && !is_free(cluster, node, observed) {
+    if !is_under_way && !at_once && !is_free(cluster, node, observed) {
         if held.is_none() {
             *held = wait(cluster, before, node, observed);
         }
@@ -37,11 +39,11 @@ pub(super) fn turn(
     Some(wanted.mark.clone())
 }
 
-/// Where nothing that works can break, nobody waits: where all is down anyway, with one machine, and on a machine that is
-/// not Ready, which the restart may be just what it lacks.
+/// Where nothing that works can break, nobody waits: with one machine, and on a machine that is not Ready, which the
+/// restart may be just what it lacks.
 fn is_free(cluster: &Cluster, node: &Node, observed: &Observed) -> bool {
     let is_ready = || observed.target.control_plane(cluster).and_then(|ready| ready.get(&node.name).copied());
-    observed.at_once || cluster.nodes.len() == 1 || is_ready() == Some(false)
+    cluster.nodes.len() == 1 || is_ready() == Some(false)
 }
 
 fn wait(cluster: &Cluster, before: &[Step], node: &Node, observed: &Observed) -> Option<Wait> {

@@ -64,8 +64,8 @@ type Identities = Vec<(String, Identity)>;
 #[derive(Default)]
 struct Credentials {
     of: BTreeMap<AuthorityName, Identities>,
-    /// The old authorities that are being taken away.
-    dropped: BTreeSet<String>,
+    /// The authorities that are being taken away, each with the one that is probed in its place.
+    dropped: BTreeMap<String, String>,
 }
 
 /// With what it is asked.
@@ -137,17 +137,22 @@ impl Probes {
 }
 
 /// An identity of each of the two authorities, and which one is being taken away; none where nothing is rotated.
-fn identities(name: AuthorityName, secret: &Secret) -> Result<(Identities, Option<String>), String> {
+fn identities(name: AuthorityName, secret: &Secret) -> Result<(Identities, BTreeMap<String, String>), String> {
     let set = AuthoritySet::from_secret(name.name(), secret)?;
-    let Some((old, new)) = set.old_and_new() else { return Ok((vec![], None)) };
+    let Some((old, new)) = set.old_and_new() else { return Ok((vec![], BTreeMap::new())) };
     let user = if name == AuthorityName::FrontProxy { FRONT_PROXY } else { PROBE };
     let identity = |authority: &Authority| {
         let issued =
             issue_client(Subject::user(user), authority, Timestamp::now()).map_err(|error| error.to_string())?;
         Ok::<_, String>((authority.facts().fingerprint(), Identity { certificate: issued.0, key: issued.1 }))
     };
-    let dropped = (set.stage() == Some(Stage::Drop)).then(|| old.facts().fingerprint());
-    Ok((vec![identity(old)?, identity(new)?], dropped))
+    let dropped = old.facts().fingerprint();
+    let is_dropped = set.stage() >= Some(Stage::Drop);
+    // What a revocation has taken away besides goes with it.
+    let going = is_dropped.then(|| set.revoked().iter().map(|one| (one.clone(), dropped.clone())).collect());
+    let mut going: BTreeMap<_, _> = going.unwrap_or_default();
+    going.extend(is_dropped.then(|| (dropped.clone(), dropped)));
+    Ok((vec![identity(old)?, identity(new)?], going))
 }
 
 async fn gather(brief: &Brief, Means { credentials, shared: client, of_each }: &Means) -> RotationFacts {
@@ -241,7 +246,7 @@ async fn root_authorities(client: &Client) -> Option<BTreeMap<String, BTreeSet<S
 /// of it here, once no API server takes it any more and would write it again.
 async fn authentication<'a>(
     client: &Client,
-    dropped: &BTreeSet<String>,
+    dropped: &BTreeMap<String, String>,
     servers: impl Iterator<Item = &'a Server>,
 ) -> (Option<BTreeSet<String>>, Option<BTreeSet<String>>) {
     let config_maps = Api::<ConfigMap>::namespaced(client.clone(), "kube-system");
@@ -257,7 +262,8 @@ async fn authentication<'a>(
         };
         !servers.is_empty() && servers.iter().all(refuses)
     };
-    let gone: BTreeSet<_> = dropped.iter().filter(|authority| is_refused(authority)).cloned().collect();
+    let gone = dropped.iter().filter(|(_, probed)| is_refused(probed)).map(|(authority, _)| authority.clone());
+    let gone: BTreeSet<_> = gone.collect();
     let is_there = [&held.0, &held.1].into_iter().flatten().any(|held| !held.is_disjoint(&gone));
     if !is_there {
         return held;
