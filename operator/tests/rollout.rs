@@ -395,3 +395,34 @@ fn nothing_new_is_no_write() {
     assert_eq!(world.report(), before);
     assert!(world.observed.config_maps.values().all(|config_map| config_map.name_any().starts_with("demo-")));
 }
+
+#[test]
+fn what_a_revocation_needs_is_written_at_once_and_an_upgrade_that_is_under_way_keeps_its_order() {
+    let mut world = World::up(THREE);
+    let mut annotations = BTreeMap::new();
+    let mut annotate = |world: &mut World, key: &str, value: &str| {
+        annotations.insert(format!("keyplane.io/{key}"), value.to_owned());
+        world.cluster = cluster(&upgraded(THREE)).with_annotations(&annotations);
+    };
+    annotate(&mut world, "revoke-certificate-authorities", "leak");
+    settle(&world.cluster, &mut world.observed);
+    let status = status::report(&world.cluster, &world.observed, &[], None, noon());
+    let images = |world: &World| NODES.map(|node| world.written(node, "kube-apiserver").contains("v1.37.2"));
+    let upgrading = images(&world);
+    assert_eq!(upgrading[1..], [false, false]);
+    annotate(&mut world, "confirm-revocation", &status.revocation.unwrap().confirm);
+    // From the first file on nobody answers.
+    world.observed.target.available = Some(Err(("Unreachable".to_owned(), "no answer".to_owned())));
+    world.observed.target.nodes = None;
+    world.observed.target.static_pods = None;
+    settle(&world.cluster, &mut world.observed);
+    for node in NODES {
+        for component in ["etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler"] {
+            let mark = format!("keyplane.io/restart.{component}");
+            let value = &world.observed.secrets[&format!("demo-{node}-pki")].annotations()[&mark];
+            assert!(world.written(node, component).contains(value.as_str()), "{component} on {node}");
+        }
+    }
+    assert_eq!(images(&world), upgrading);
+    assert!(matches!(rollout(&world.cluster, &world.observed).progress, Progress::UnderWay { .. }));
+}
