@@ -11,6 +11,7 @@ mod addons;
 mod audit;
 mod authentication;
 mod bootstrap;
+mod certificate_authorities;
 mod certificate_policy;
 mod cluster_spec;
 mod condition;
@@ -35,6 +36,7 @@ pub use addons::{Addons, CoreDns, Flannel, KubeProxy, Scale};
 pub use audit::{Audit, AuditLog, AuditWebhook};
 pub use authentication::{Anonymous, AnonymousCondition, Authentication};
 pub use bootstrap::{Bootstrap, BootstrapFormat, Download, Downloads, HostEntry};
+pub use certificate_authorities::{CertificateAuthorities, GivenAuthority};
 pub use certificate_policy::{
     AuthorityPolicy, CertificatePolicy, CertificatePolicySpec, CertificatePolicyStatus, KeyAlgorithm, LeafOverride,
     LeafPolicy, RotationCompletion,

@@ -101,7 +101,9 @@ pub fn secret_names(cluster: &Cluster) -> impl Iterator<Item = String> {
 pub fn referenced_secret_names(cluster: &Cluster) -> impl Iterator<Item = String> {
     let webhook = cluster.spec.audit.as_ref().and_then(|audit| audit.webhook.as_ref());
     let webhook = webhook.map(|webhook| webhook.secret_ref.name.clone());
-    webhook.into_iter().chain(cluster.external_etcd().map(|external| external.secret_ref.name.clone()))
+    let authorities = AuthorityName::of(cluster).filter_map(|name| cluster.given_authority(name).map(str::to_owned));
+    let external = cluster.external_etcd().map(|external| external.secret_ref.name.clone());
+    webhook.into_iter().chain(external).chain(authorities)
 }
 
 /// The name of every ConfigMap that belongs to the cluster.
