@@ -241,8 +241,8 @@ pub struct ClusterSpecStatus {
     pub rotations: Vec<RotationStatus>,
 
     /// Rendered, `ControlPlaneAvailable`, `ControlPlaneNodesReady`, `SpreadAcrossFailureDomains`, `CertificatesValid`,
-    /// `RolledOut`, `MachinesInSync`, `KubeletsCurrent`, `AddonsReady`, `RotationsSettled`, `EncryptedAtRest`, Ready,
-    /// Reconciling, Stalled.
+    /// `RolledOut`, `MachinesInSync`, `KubeletsCurrent`, `AddonsReady`, `RotationsSettled`,
+    /// `AuthoritiesAsGiven`, `EncryptedAtRest`, Ready, Reconciling, Stalled.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["type".into()]))]
     pub conditions: Vec<Condition>,

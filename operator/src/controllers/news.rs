@@ -9,11 +9,14 @@ use super::cluster_spec::unversioned;
 const WARNINGS: [ClusterCondition; 2] = [ClusterCondition::MachinesInSync, ClusterCondition::KubeletsCurrent];
 
 /// Reasons of other conditions that somebody should hear of.
-const REASONS: [(ClusterCondition, &str); 5] = [
+const REASONS: [(ClusterCondition, &str); 8] = [
     (ClusterCondition::CertificatesValid, "AuthorityEndsSoon"),
     (ClusterCondition::CertificatesValid, "RenewalDue"),
     (ClusterCondition::CertificatesValid, "Expired"),
     (ClusterCondition::RotationsSettled, "RotationStuck"),
+    (ClusterCondition::RotationsSettled, "RequestRefused"),
+    (ClusterCondition::AuthoritiesAsGiven, "SecretNotFound"),
+    (ClusterCondition::AuthoritiesAsGiven, "SecretUnusable"),
     (ClusterCondition::EncryptedAtRest, "EncryptionStuck"),
 ];
 
