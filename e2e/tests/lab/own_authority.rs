@@ -7,9 +7,9 @@ use std::slice;
 
 use anyhow::{Context, Result, ensure};
 use keyplane_e2e::boot::boot;
-use keyplane_e2e::installation::{Installation, PATIENCE, bootable_cluster_spec};
-use keyplane_e2e::kubectl::base64;
-use keyplane_e2e::{Kubectl, Lab, Machine, command, eventually, image};
+use keyplane_e2e::installation::{Installation, PATIENCE, bootable_cluster_spec, cluster_spec};
+use keyplane_e2e::kubectl::{base64, documents};
+use keyplane_e2e::{Kubectl, Lab, Machine, Parts, command, eventually, image, operator, preflight};
 use serde_json::{Value, json};
 
 const CLUSTER: &str = "below";
@@ -52,8 +52,8 @@ fn sign(folder: &Path, name: &str, authority: &str, extensions: &str) -> Result<
     Ok(())
 }
 
-fn objects(folder: &Path, machine: &Machine) -> Result<Vec<Value>> {
-    let mut cluster = bootable_cluster_spec(CLUSTER, &machine.address(), slice::from_ref(machine));
+/// The cluster with references to the Secrets, and these.
+fn objects(folder: &Path, mut cluster: Value) -> Result<Vec<Value>> {
     let reference = |name: &str| json!({"secretRef": {"name": name}});
     cluster["spec"]["certificateAuthorities"] =
         json!({"cluster": reference("cluster"), "etcd": reference("etcd"), "frontProxy": reference("proxy")});
@@ -69,6 +69,43 @@ fn objects(folder: &Path, machine: &Machine) -> Result<Vec<Value>> {
     Ok(objects)
 }
 
+/// kubeadm verifies each certificate that it finds with the authority that it finds, and makes none that is there.
+#[test]
+#[ignore = "needs root and the lab's parts: make test"]
+fn kubeadm_and_openssl_take_what_is_rendered_below_a_root_of_the_users() -> Result<()> {
+    preflight::check()?;
+    let parts = Parts::build()?;
+    let folder = tempfile::tempdir()?;
+    let folder = folder.path();
+    company(folder)?;
+    let input = folder.join("input.yaml");
+    fs::write(&input, documents(&objects(folder, cluster_spec(CLUSTER, "10.0.0.1"))?))?;
+    let output = folder.join("output");
+    command::run(Command::new(operator::binary()?).arg("render").arg("-f").arg(&input).arg("-o").arg(&output))?;
+    let pki = output.join("cp1/etc/kubernetes/pki");
+    let configuration = format!(
+        "apiVersion: kubeadm.k8s.io/v1beta4\nkind: InitConfiguration\nlocalAPIEndpoint: {{advertiseAddress: 10.0.0.1}}\n\
+         nodeRegistration: {{name: cp1, criSocket: 'unix:///var/run/containerd/containerd.sock'}}\n---\n\
+         apiVersion: kubeadm.k8s.io/v1beta4\nkind: ClusterConfiguration\nkubernetesVersion: v1.37.2\n\
+         controlPlaneEndpoint: 10.0.0.1:6443\ncertificatesDir: {}\n",
+        pki.display()
+    );
+    let file = folder.join("kubeadm.yaml");
+    fs::write(&file, configuration)?;
+    let mut kubeadm = parts.command("kubeadm");
+    let said = command::run(kubeadm.args(["init", "phase", "certs", "all", "--config"]).arg(&file))?;
+    ensure!(said.matches("Using existing").count() == 10 && !said.contains("Generating"), "{said}");
+    for server in ["apiserver", "etcd/server", "etcd/peer"] {
+        let presented = fs::read_to_string(pki.join(format!("{server}.crt")))?;
+        let (_, chain) = presented.split_once("-----END CERTIFICATE-----\n").context("no certificate")?;
+        fs::write(folder.join("chain.crt"), chain)?;
+        let line =
+            format!("verify -x509_strict -purpose sslserver -CAfile root.crt -untrusted chain.crt {}", pki.display());
+        openssl(folder, &format!("{line}/{server}.crt"))?;
+    }
+    Ok(())
+}
+
 #[test]
 #[ignore = "needs root and the lab's parts: make test"]
 fn a_cluster_boots_below_a_root_of_the_users_who_needs_nothing_but_the_root() -> Result<()> {
@@ -81,7 +118,8 @@ fn a_cluster_boots_below_a_root_of_the_users_who_needs_nothing_but_the_root() ->
     let folder = folder.path();
     company(folder)?;
     // The ClusterSpec comes first, as it may: it waits for the Secrets.
-    let objects = objects(folder, &machine)?;
+    let cluster = bootable_cluster_spec(CLUSTER, &machine.address(), slice::from_ref(&machine));
+    let objects = objects(folder, cluster)?;
     for (number, object) in objects.iter().enumerate() {
         admin.apply(&object.to_string())?;
         if number == 0 {
