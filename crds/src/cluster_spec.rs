@@ -6,8 +6,9 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    Access, Addons, Audit, Authentication, ControlPlane, ControlPlaneEndpoint, EncryptionAtRest, Etcd, Images, Network,
-    NodeAgent, NodeStatus, PodSecurity, RegistryMirror, RevocationStatus, Rotate, RotationStatus, Scale, User,
+    Access, Addons, Audit, Authentication, CertificateAuthorities, ControlPlane, ControlPlaneEndpoint,
+    EncryptionAtRest, Etcd, Images, Network, NodeAgent, NodeStatus, PodSecurity, RegistryMirror, RevocationStatus,
+    Rotate, RotationStatus, Scale, User,
 };
 
 /// One target cluster, whose keys and control-plane configuration Keyplane holds.
@@ -58,6 +59,8 @@ use crate::{
 #[x_kube(validation = Rule::new(
     "!(has(self.audit) || has(self.authentication) || has(self.podSecurity) || has(self.encryptionAtRest)) || !has(self.controlPlane.apiServer.extraVolumes) || self.controlPlane.apiServer.extraVolumes.all(v, !(v.name in ['audit-config', 'audit-log', 'authentication-config', 'admission-config', 'encryption-config']))"
 ).message("spec.controlPlane.apiServer.extraVolumes: audit-config, audit-log, authentication-config, admission-config and encryption-config are the volumes of spec.audit, spec.authentication, spec.podSecurity and spec.encryptionAtRest: choose another name"))]
+#[x_kube(validation = Rule::new("!has(self.certificateAuthorities) || !has(self.certificateAuthorities.etcd) || !has(self.etcd) || !has(self.etcd.external)")
+    .message("spec.certificateAuthorities.etcd is for an etcd on the nodes; an external one has its owner's authority: leave it out, and give its certificates in spec.etcd.external.secretRef"))]
 #[x_kube(validation = Rule::new(
     "!has(self.etcd) || !has(self.etcd.events) || !has(self.controlPlane.apiServer) || !has(self.controlPlane.apiServer.extraArgs) || self.controlPlane.apiServer.extraArgs.all(a, a.name != 'etcd-servers-overrides')"
 ).message("spec.etcd.events becomes the API server's flag etcd-servers-overrides: leave it out of spec.controlPlane.apiServer.extraArgs"))]
@@ -153,6 +156,10 @@ pub struct ClusterSpecSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub certificate_policy_ref: Option<LocalReference>,
 
+    /// Authorities of your own. Not set means that Keyplane makes them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub certificate_authorities: Option<CertificateAuthorities>,
+
     /// Agents on the machines, which carry the machines' files to them. Not set means that people carry them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub node_agent: Option<NodeAgent>,
@@ -238,8 +245,8 @@ pub struct ClusterSpecStatus {
     pub revocation: Option<RevocationStatus>,
 
     /// Rendered, `ControlPlaneAvailable`, `ControlPlaneNodesReady`, `SpreadAcrossFailureDomains`, `CertificatesValid`,
-    /// `RolledOut`, `MachinesInSync`, `KubeletsCurrent`, `AddonsReady`, `RotationsSettled`, `EncryptedAtRest`, Ready,
-    /// Reconciling, Stalled.
+    /// `RolledOut`, `MachinesInSync`, `KubeletsCurrent`, `AddonsReady`, `RotationsSettled`,
+    /// `AuthoritiesAsGiven`, `EncryptedAtRest`, Ready, Reconciling, Stalled.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["type".into()]))]
     pub conditions: Vec<Condition>,

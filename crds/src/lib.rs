@@ -11,6 +11,7 @@ mod addons;
 mod audit;
 mod authentication;
 mod bootstrap;
+mod certificate_authorities;
 mod certificate_policy;
 mod cluster_spec;
 mod condition;
@@ -37,6 +38,7 @@ pub use addons::{Addons, CoreDns, Flannel, KubeProxy, Scale};
 pub use audit::{Audit, AuditLog, AuditWebhook};
 pub use authentication::{Anonymous, AnonymousCondition, Authentication};
 pub use bootstrap::{Bootstrap, BootstrapFormat, Download, Downloads, HostEntry};
+pub use certificate_authorities::{CertificateAuthorities, GivenAuthority};
 pub use certificate_policy::{
     AuthorityPolicy, CertificatePolicy, CertificatePolicySpec, CertificatePolicyStatus, KeyAlgorithm, LeafOverride,
     LeafPolicy, RotationCompletion,
@@ -105,6 +107,9 @@ pub const ROTATE_CERTIFICATES_ANNOTATION: &str = "keyplane.io/rotate-certificate
 
 /// Annotation on a `ClusterSpec`: what `spec.rotate.certificateAuthorities` is in the spec.
 pub const ROTATE_AUTHORITIES_ANNOTATION: &str = "keyplane.io/rotate-certificate-authorities";
+
+/// Annotation on a `ClusterSpec`: what `spec.rotate.renewCertificateAuthorities` is in the spec.
+pub const RENEW_AUTHORITIES_ANNOTATION: &str = "keyplane.io/renew-certificate-authorities";
 
 /// Annotation on a `ClusterSpec`: what `spec.rotate.serviceAccountKey` is in the spec.
 pub const ROTATE_SERVICE_ACCOUNT_KEY_ANNOTATION: &str = "keyplane.io/rotate-service-account-key";

@@ -57,6 +57,9 @@ fn options() -> Value {
     object["spec"]["encryptionAtRest"] = json!({"provider": "aesgcm", "resources": ["secrets", "events", "widgets.stable.example.com"],
         "rotationPeriod": "168h", "keepRetiredKeys": "0s"});
     object["spec"]["users"] = json!([{"name": "jane", "groups": ["ops", "kubeadm:cluster-admins"], "validity": "24h"}]);
+    let given = |name: &str| json!({"secretRef": {"name": name}});
+    object["spec"]["certificateAuthorities"] =
+        json!({"cluster": given("corp-ca"), "etcd": given("corp-etcd-ca"), "frontProxy": given("corp-front-proxy-ca")});
     object["spec"]["access"] = json!({"proxyURL": "socks5://[fd00::1]:1080"});
     object
 }
@@ -265,6 +268,30 @@ fn clusters() -> Vec<Refusal> {
             "/spec/etcd/events",
             json!({"endpoints": ["https://events1.example:2379/events"]}),
             &["spec.etcd.events.endpoints", "https://events1.example:2379"],
+        ),
+        refusal(
+            "one authority for two",
+            "/spec/certificateAuthorities",
+            json!({"cluster": {"secretRef": {"name": "corp"}}, "frontProxy": {"secretRef": {"name": "corp"}}}),
+            &["spec.certificateAuthorities", "name three Secrets"],
+        ),
+        refusal(
+            "an authority without a Secret",
+            "/spec/certificateAuthorities",
+            json!({"cluster": {"secretRef": {"name": ""}}}),
+            &["certificateAuthorities.cluster.secretRef.name"],
+        ),
+        refusal(
+            "an authority for an external etcd",
+            "/spec",
+            json!({
+                "kubernetesVersion": "v1.37.2",
+                "controlPlaneEndpoint": {"host": "api.demo.example"},
+                "controlPlane": {"nodes": [node("cp1", "192.0.2.1")]},
+                "etcd": {"external": {"endpoints": ["https://etcd1.example:2379"], "secretRef": {"name": "corp-etcd"}}},
+                "certificateAuthorities": {"etcd": {"secretRef": {"name": "corp"}}},
+            }),
+            &["spec.certificateAuthorities.etcd", "spec.etcd.external.secretRef"],
         ),
         refusal(
             "a failure domain that is no label's value",

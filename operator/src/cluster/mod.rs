@@ -5,6 +5,7 @@
 //! `keyplane render` reads files that no API server has seen.
 
 mod addons;
+mod authorities;
 mod maintenance;
 mod node_agent;
 mod options;
@@ -25,6 +26,7 @@ use ipnet::IpNet;
 use keyplane_crds::{ClusterSpecSpec, ControlPlaneNode, ExternalEtcd, Layout, NodePoolSpec};
 
 use crate::encryption::Settings;
+pub use authorities::given_authority_field;
 pub use maintenance::Window;
 pub use policy::{LeafTerms, Policy};
 pub use restore::Restore;
@@ -172,6 +174,7 @@ impl Cluster {
         settings::refuse_settings(spec)?;
         let encryption = options::parse(spec)?;
         node_agent::refuse(spec)?;
+        authorities::refuse(name, spec)?;
         let users = users::parse_users(spec)?;
         let version = Version::parse(&spec.kubernetes_version)?;
         let endpoint = parse_endpoint(spec)?;

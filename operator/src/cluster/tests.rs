@@ -82,6 +82,21 @@ fn names_the_field_that_is_wrong() {
             "nodeAgent: {managementServer: 'https://m.example:6443', certificateAuthority: CA}\nnetwork:",
             "spec.nodeAgent.certificateAuthority",
         ),
+        (
+            "network:",
+            "certificateAuthorities: {etcd: {secretRef: {name: corp}}}\netcd: {external: {endpoints: ['https://e:2379'], secretRef: {name: etcd}}}\nnetwork:",
+            "spec.certificateAuthorities.etcd",
+        ),
+        (
+            "network:",
+            "certificateAuthorities: {cluster: {secretRef: {name: corp}}, frontProxy: {secretRef: {name: corp}}}\nnetwork:",
+            "spec.certificateAuthorities",
+        ),
+        (
+            "network:",
+            "certificateAuthorities: {frontProxy: {secretRef: {name: demo-ca}}}\nnetwork:",
+            "spec.certificateAuthorities.frontProxy.secretRef",
+        ),
         ("{nodes:", "{registerNodes: false, nodes:", "spec.controlPlane.registerNodes"),
         ("{nodes:", "{layout: Systemd, registerNodes: false, taints: [], nodes:", "spec.controlPlane"),
         ("{nodes:", "{layout: Systemd, scheduler: {resources: {}}, nodes:", "spec.controlPlane"),

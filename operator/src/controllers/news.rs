@@ -12,12 +12,15 @@ const WARNINGS: [ClusterCondition; 2] = [ClusterCondition::MachinesInSync, Clust
 const NOT_CONFIRMED: &str = "RevocationNotConfirmed";
 
 /// Reasons of other conditions that somebody should hear of.
-const REASONS: [(ClusterCondition, &str); 6] = [
+const REASONS: [(ClusterCondition, &str); 9] = [
     (ClusterCondition::CertificatesValid, "AuthorityEndsSoon"),
     (ClusterCondition::CertificatesValid, "RenewalDue"),
     (ClusterCondition::CertificatesValid, "Expired"),
     (ClusterCondition::RotationsSettled, "RotationStuck"),
     (ClusterCondition::RotationsSettled, NOT_CONFIRMED),
+    (ClusterCondition::RotationsSettled, "RequestRefused"),
+    (ClusterCondition::AuthoritiesAsGiven, "SecretNotFound"),
+    (ClusterCondition::AuthoritiesAsGiven, "SecretUnusable"),
     (ClusterCondition::EncryptedAtRest, "EncryptionStuck"),
 ];
 

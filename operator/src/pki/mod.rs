@@ -7,6 +7,8 @@
 
 mod authority;
 mod certificate;
+mod fields;
+mod given;
 mod inspect;
 pub mod inventory;
 mod key;
@@ -15,8 +17,9 @@ pub mod renewal;
 mod request;
 mod subject;
 
-pub use authority::{Authority, cross_sign, mint_authority};
+pub use authority::{Authority, cross_sign, mint_authority, renew_authority};
 pub use certificate::{AlternativeName, CertificateOrder, ExtendedUsage, issue, valid_for};
+pub use given::{Unfit, given_authority};
 pub use inspect::{CertificateFacts, authority_key_id, certificates_in, first_block, first_certificate};
 pub use key::{PrivateKey, encryption_key};
 pub use request::request;
@@ -44,7 +47,9 @@ pub enum PkiError {
         what: String,
     },
     /// A certificate that should be an authority's is not.
-    #[error("the certificate of {what} is not one of an authority: it lacks CA:TRUE or the key usage Certificate Sign")]
+    #[error(
+        "the certificate of {what} is not one of an authority: it lacks CA:TRUE, or has key usages without Certificate Sign"
+    )]
     NoAuthority {
         /// What was read.
         what: String,
@@ -52,6 +57,12 @@ pub enum PkiError {
     /// A certificate would have to outlive its issuer, or its issuer has ended.
     #[error("the authority {authority} has ended: nothing can be issued from it")]
     AuthorityEnded {
+        /// The authority.
+        authority: String,
+    },
+    /// An authority's certificate can be renewed only by who has signed it.
+    #[error("the certificate of the authority {authority} is signed by another one, which alone can renew it")]
+    NotSelfSigned {
         /// The authority.
         authority: String,
     },

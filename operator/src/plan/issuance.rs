@@ -45,17 +45,10 @@ pub fn fulfil(draft: Draft, cluster: &Cluster, observed: &Observed) -> Result<Se
     let mut secret = match draft.content {
         Content::Authority { name: authority, algorithm, not_before, not_after } => {
             let made = mint_authority(authority.common_name(), algorithm, not_before, not_after).map_err(pki)?;
-            let data = BTreeMap::from([
-                ("tls.crt".to_owned(), made.certificate_pem().to_owned()),
-                ("tls.key".to_owned(), made.key().pem().to_owned()),
-            ]);
-            let annotations = [(objects::NOT_AFTER_ANNOTATION, made.facts().not_after.to_string())];
-            let type_ = objects::CLUSTER_API_SECRET_TYPE;
-            let mut secret = objects::secret(cluster, name.clone(), None, type_, data, annotations);
-            // What was asked for before there was anything asks for nothing.
-            secret.annotations_mut().extend(cluster.rotate.of(Subject::Authority(authority)).marks());
-            secret.annotations_mut().extend(cluster.rotate.revocation_of(Subject::Authority(authority)).marks());
-            secret
+            successor::first(cluster, authority, &name, &made)
+        }
+        Content::GivenAuthority { name: authority, authority: given } => {
+            successor::first(cluster, authority, &name, &given)
         }
         Content::ServiceAccountKey { algorithm } => {
             let key = PrivateKey::generate(algorithm).map_err(pki)?;

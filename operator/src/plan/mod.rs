@@ -5,12 +5,14 @@
 //! writing are repeated until there is nothing left to do: the controller does it against the API server, and
 //! `keyplane render` in memory, with the same functions.
 
+mod asked;
 mod authorities;
 mod authority_set;
 mod departed;
 mod encryption;
 mod external_etcd;
 mod given;
+mod given_authorities;
 pub(crate) mod initial_cluster;
 pub mod issuance;
 mod node;
@@ -47,7 +49,7 @@ pub use service_account::ServiceAccountKeys;
 use crate::cluster::{Cluster, LeafTerms, Node};
 use crate::encryption::{State, describe};
 use crate::pki::inventory::{AuthorityName, Leaf, user_certificate};
-use crate::pki::{CertificateOrder, PrivateKey, renewal, valid_for};
+use crate::pki::{Authority, CertificateOrder, PrivateKey, renewal, valid_for};
 use crate::rollout::rollout;
 use crate::rotation::Subject;
 
@@ -146,6 +148,13 @@ pub enum Content {
         not_before: Timestamp,
         /// Until when.
         not_after: Timestamp,
+    },
+    /// An authority of the user's own.
+    GivenAuthority {
+        /// Which one.
+        name: AuthorityName,
+        /// What was given.
+        authority: Box<Authority>,
     },
     /// A new service-account pair.
     ServiceAccountKey {
@@ -265,7 +274,7 @@ impl Draft {
         let replaces =
             |source: &Source| matches!(source, Source::Issue { reason, .. } if *reason != renewal::Reason::Missing);
         let renewed = match &self.content {
-            Content::Authority { .. } | Content::ServiceAccountKey { .. } => false,
+            Content::Authority { .. } | Content::GivenAuthority { .. } | Content::ServiceAccountKey { .. } => false,
             Content::Rotation { step, .. } => return step.reason(),
             Content::Encryption { news, .. } => return news.unwrap_or("Continued"),
             Content::Node { leaves, .. } => leaves.iter().any(|planned| replaces(&planned.source)),
@@ -296,6 +305,10 @@ impl Draft {
         };
         match &self.content {
             Content::Authority { name, .. } => format!("made the authority {} in Secret {}", name.name(), self.name),
+            Content::GivenAuthority { name, authority } => {
+                let (name, given) = (name.name(), authority.name());
+                format!("took the authority {name} from Secret {given} over into Secret {}", self.name)
+            }
             Content::ServiceAccountKey { .. } => format!("made the service-account key in Secret {}", self.name),
             Content::Rotation { subject, step } => step.describe(*subject, &self.name),
             Content::Encryption { state, .. } => format!("encryption at rest: {}", describe(state)),

@@ -103,7 +103,9 @@ pub fn secret_names(cluster: &Cluster) -> impl Iterator<Item = String> {
 pub fn referenced_secret_names(cluster: &Cluster) -> impl Iterator<Item = String> {
     let webhook = cluster.spec.audit.as_ref().and_then(|audit| audit.webhook.as_ref());
     let webhook = webhook.map(|webhook| webhook.secret_ref.name.clone());
-    webhook.into_iter().chain(cluster.external_etcd().map(|external| external.secret_ref.name.clone()))
+    let authorities = AuthorityName::of(cluster).filter_map(|name| cluster.given_authority(name).map(str::to_owned));
+    let external = cluster.external_etcd().map(|external| external.secret_ref.name.clone());
+    webhook.into_iter().chain(external).chain(authorities)
 }
 
 /// The name of every ConfigMap that belongs to the cluster.
@@ -138,10 +140,12 @@ pub(crate) fn index(entries: &[IndexEntry]) -> String {
     format!("[\n  {}\n]\n", lines.join(",\n  "))
 }
 
-/// The trust bundle: the certificates that sign for the cluster's API.
+/// The trust bundle: the certificates that sign for the cluster's API. The roots above them are beside it and not in it:
+/// whoever has another authority below a root would be one of the cluster's.
 pub(super) fn trust_bundle(cluster: &Cluster, authorities: &Authorities) -> ConfigMap {
-    let certificate = authorities.trust();
-    config_map(cluster, trust_bundle_config_map(&cluster.name), None, [("ca.crt".to_owned(), certificate)].into())
+    let roots = authorities.cluster().roots().map(|roots| ("root.crt".to_owned(), roots));
+    let data = std::iter::once(("ca.crt".to_owned(), authorities.trust())).chain(roots).collect();
+    config_map(cluster, trust_bundle_config_map(&cluster.name), None, data)
 }
 
 /// All that isn't secret on a control-plane machine, as far as it is rolled out.

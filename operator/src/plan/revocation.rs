@@ -8,11 +8,13 @@ use k8s_openapi::jiff::Timestamp;
 use keyplane_crds::RevocationStatus;
 use kube::ResourceExt;
 
-use super::rotation::{Move, secret_of};
+use super::given_authorities::{self, Difference, Given, difference};
+use super::rotation::{Move, Successor, secret_of};
 use super::status::Outcome;
 use super::{Authorities, Content, Draft, Observed, Plan, Step, revocation_notice};
-use crate::cluster::Cluster;
-use crate::pki::valid_for;
+use crate::cluster::{Cluster, given_authority_field};
+use crate::pki::inventory::AuthorityName;
+use crate::pki::{Authority, valid_for};
 use crate::rotation::revocation::confirmation;
 use crate::rotation::{STATE_ANNOTATION, Stage, State, Subject};
 
@@ -22,23 +24,48 @@ pub(super) struct Asked {
     pub(super) subject: Subject,
     requested: String,
     word: String,
+    /// The one that the user gives in its place; why there is none where the user gives the authority.
+    given: Option<Result<Box<Authority>, String>>,
 }
 
 impl Asked {
     fn is_confirmed(&self, cluster: &Cluster) -> bool {
-        cluster.rotate.confirms_revocation(&self.word)
+        cluster.rotate.confirms_revocation(&self.word) && !matches!(self.given, Some(Err(_)))
     }
 }
 
 /// What was asked for.
-fn asked(cluster: &Cluster, authorities: &Authorities, observed: &Observed) -> Vec<Asked> {
+fn asked(cluster: &Cluster, authorities: &Authorities, observed: &Observed, now: Timestamp) -> Vec<Asked> {
+    let mut given = given_authorities::given(cluster, observed, now);
     let of = |subject: Subject| {
         let secret = secret_of(cluster, observed, subject)?;
         let requested = cluster.rotate.revocation_of(subject).open(secret.annotations())?;
         let word = confirmation(subject, &requested, &going(authorities, subject)?);
-        Some(Asked { subject, requested, word })
+        let given = match subject {
+            Subject::Authority(name) => successor(cluster, authorities, name, &mut given),
+            Subject::ServiceAccountKey => None,
+        };
+        Some(Asked { subject, requested, word, given })
     };
     Subject::ALL.into_iter().filter_map(of).collect()
+}
+
+/// The successor of an authority that the user gives. The one that is to be revoked may still be in the Secret: nothing is
+/// made in its place, as what is in the Secret would come back after it.
+fn successor(
+    cluster: &Cluster,
+    authorities: &Authorities,
+    name: AuthorityName,
+    given: &mut Given,
+) -> Option<Result<Box<Authority>, String>> {
+    let secret = cluster.given_authority(name)?;
+    let field = given_authority_field(name);
+    let next = format!("put the next one with its key into Secret {secret}, or take the reference {field} away");
+    Some(match (given.remove(&name)?, authorities.get(name)) {
+        (Ok(authority), Some(set)) if matches!(difference(set, &authority), Difference::Key) => Ok(Box::new(authority)),
+        (Ok(_), _) => Err(format!("Secret {secret} still has the one that is to be revoked: {next}")),
+        (Err(blocker), _) => Err(format!("{}; {next}", blocker.message)),
+    })
 }
 
 /// What would not be good any more.
@@ -63,15 +90,20 @@ pub(super) fn plan(
     now: Timestamp,
     plan: &mut Plan,
 ) -> bool {
-    let confirmed = asked(cluster, authorities, observed).into_iter().filter(|asked| asked.is_confirmed(cluster));
-    let steps = confirmed.filter_map(|Asked { subject, requested, .. }| {
+    let asked = asked(cluster, authorities, observed, now);
+    let confirmed = asked.into_iter().filter(|asked| asked.is_confirmed(cluster));
+    let steps = confirmed.filter_map(|Asked { subject, requested, given, .. }| {
         let name = secret_of(cluster, observed, subject)?.name_any();
         let (not_before, not_after) = valid_for(now, cluster.policy.authority_validity);
         let algorithm = match subject {
             Subject::Authority(_) => cluster.policy.authority_key_algorithm,
             Subject::ServiceAccountKey => cluster.policy.default_leaf().key_algorithm,
         };
-        let step = Move::Revoke { algorithm, not_before, not_after, state: State::revoke(Some(requested), now) };
+        let successor = match given {
+            Some(given) => Successor::Given(given.ok()?),
+            None => Successor::Made { algorithm, not_after },
+        };
+        let step = Move::Revoke { successor, not_before, state: State::revoke(Some(requested), now) };
         Some(Step::Secret(Box::new(Draft { name, content: Content::Rotation { subject, step } })))
     });
     let before = plan.steps.len();
@@ -98,8 +130,9 @@ pub(super) fn report(
     cluster: &Cluster,
     authorities: &Authorities,
     observed: &Observed,
+    now: Timestamp,
 ) -> Option<(RevocationStatus, Outcome)> {
-    let mut asked = asked(cluster, authorities, observed);
+    let mut asked = asked(cluster, authorities, observed, now);
     asked.retain(|asked| !asked.is_confirmed(cluster));
     if asked.is_empty() {
         return None;
@@ -113,6 +146,8 @@ pub(super) fn report(
         names.join(", "),
         keyplane_crds::CONFIRM_REVOCATION_ANNOTATION,
     );
-    let steps = revocation_notice::steps(cluster, observed, &subjects);
+    let missing = asked.iter().filter_map(|asked| asked.given.as_ref()?.as_ref().err());
+    let missing = missing.map(|why| format!("before it can be done: {why}"));
+    let steps = missing.chain(revocation_notice::steps(cluster, observed, &subjects)).collect();
     Some((RevocationStatus { names, confirm, steps }, Outcome::bad("RevocationNotConfirmed", message)))
 }

@@ -7,27 +7,30 @@ use k8s_openapi::jiff::Timestamp;
 use keyplane_crds::{KeyAlgorithm, NODE_POOL_LABEL};
 use kube::ResourceExt;
 
-use super::{Authorities, Content, Draft, Observed, Plan, Step, objects};
+use super::asked::{Asked, asked};
+use super::{Authorities, Content, Draft, Observed, Plan, Step, given_authorities, objects};
 use crate::agents::{self, AgentFacts};
 use crate::cluster::{Cluster, Node};
-use crate::pki::CertificateFacts;
 use crate::pki::inventory::AuthorityName;
-use crate::pki::valid_for;
+use crate::pki::{Authority, CertificateFacts, valid_for};
 use crate::rotation::{Circumstances, Stage, State, Subject, waits};
 
 /// What is done to the Secret of an authority or key.
 #[derive(Debug)]
 pub enum Move {
-    /// A successor is made, which nothing depends on yet.
+    /// There is a successor, which nothing depends on yet.
     Begin {
-        /// The successor's key.
-        algorithm: KeyAlgorithm,
-        /// From when on it is valid; for an authority.
+        /// The successor.
+        successor: Successor,
+        /// From when on what is made for it is valid; for an authority.
         not_before: Timestamp,
-        /// Until when; for an authority.
-        not_after: Timestamp,
         /// The state from then on.
         state: State,
+    },
+    /// An authority that is not being rotated gets another certificate of its key.
+    Renew {
+        /// The certificate.
+        renewal: Renewal,
     },
     /// The rotation goes on to another stage, or back.
     Enter {
@@ -38,12 +41,10 @@ pub enum Move {
     },
     /// What is there is replaced at once, and good nowhere any more. It stays for as long as it takes to see that.
     Revoke {
-        /// The new one's key.
-        algorithm: KeyAlgorithm,
-        /// From when on it is valid; for an authority.
+        /// The successor.
+        successor: Successor,
+        /// From when on what is made for it is valid; for an authority.
         not_before: Timestamp,
-        /// Until when; for an authority.
-        not_after: Timestamp,
         /// The state from then on.
         state: State,
     },
@@ -54,6 +55,34 @@ pub enum Move {
     },
 }
 
+/// What takes the place of an authority or key.
+#[derive(Debug)]
+pub enum Successor {
+    /// It is made.
+    Made {
+        /// Its key.
+        algorithm: KeyAlgorithm,
+        /// Until when it is valid; for an authority.
+        not_after: Timestamp,
+    },
+    /// The user gives it.
+    Given(Box<Authority>),
+}
+
+/// Another certificate for an authority.
+#[derive(Debug)]
+pub enum Renewal {
+    /// It is made.
+    Made {
+        /// From when on it is valid.
+        not_before: Timestamp,
+        /// Until when.
+        not_after: Timestamp,
+    },
+    /// The user gives it.
+    Given(Box<Authority>),
+}
+
 impl Move {
     /// The reason of the Event about it.
     #[must_use]
@@ -61,6 +90,7 @@ impl Move {
         match self {
             Self::Begin { .. } => "RotationStarted",
             Self::Revoke { .. } => "Revoked",
+            Self::Renew { .. } => "AuthorityRenewed",
             Self::Enter { state, .. } if state.rolling_back => "RotationGoesBack",
             Self::Enter { .. } => "RotationAdvanced",
             Self::Complete { .. } => "RotationCompleted",
@@ -72,15 +102,26 @@ impl Move {
     pub fn describe(&self, subject: Subject, secret: &str) -> String {
         let name = subject.name();
         match self {
-            Self::Begin { state, .. } => {
+            Self::Begin { successor, state, .. } => {
                 let requested = state.requested.as_deref().unwrap_or_default();
+                let (done, from) = match successor {
+                    Successor::Made { .. } => ("made", String::new()),
+                    Successor::Given(given) => ("took", format!(" from Secret {}", given.name())),
+                };
                 format!(
-                    "rotation of {name}, asked for by {requested:?}: made a successor in Secret {secret}; stage Trust"
+                    "rotation of {name}, asked for by {requested:?}: {done} a successor{from}, in Secret {secret}; stage Trust"
                 )
             }
             Self::Revoke { state, .. } => {
                 let requested = state.requested.as_deref().unwrap_or_default();
                 format!("revoked {name}, as asked for by {requested:?} and confirmed: a new one is in Secret {secret}")
+            }
+            Self::Renew { renewal } => {
+                let (end, from) = match renewal {
+                    Renewal::Made { not_after, .. } => (*not_after, String::new()),
+                    Renewal::Given(given) => (given.facts().not_after, format!(", from Secret {}", given.name())),
+                };
+                format!("{name} in Secret {secret} has another certificate of the same key{from}, until {end}")
             }
             Self::Enter { state, .. } => {
                 let stage = state.stage.map_or("none", Stage::name);
@@ -245,7 +286,7 @@ pub fn kubelet_authorities(authorities: &Authorities, observed: &Observed) -> BT
     turns
 }
 
-fn state_of(authorities: &Authorities, subject: Subject) -> Option<&State> {
+pub(super) fn state_of(authorities: &Authorities, subject: Subject) -> Option<&State> {
     match subject {
         Subject::Authority(name) => authorities.get(name)?.state(),
         Subject::ServiceAccountKey => authorities.service_account().state(),
@@ -297,13 +338,16 @@ pub(super) fn plan(
     plan: &mut Plan,
 ) {
     let mut under_way = progress(cluster, authorities, observed, rollout, now);
+    let mut given = given_authorities::given(cluster, observed, now);
     for subject in Subject::ALL {
         let Some(secret) = secret_of(cluster, observed, subject) else { continue };
         let last =
             under_way.iter().position(|progress| progress.subject == subject).map(|at| under_way.swap_remove(at));
-        let step = match last.filter(|progress| progress.state.stage.is_some()) {
-            Some(progress) => next(cluster, &progress, now),
-            None => begin(cluster, observed, subject, secret, rollout, now),
+        let step = if let Some(progress) = last.filter(|progress| progress.state.stage.is_some()) {
+            next(cluster, &progress, now)
+        } else {
+            let asked = asked(cluster, authorities, subject, secret, &mut given);
+            begin(cluster, authorities, observed, subject, asked, rollout, now)
         };
         let content = step.map(|step| Content::Rotation { subject, step });
         plan.steps.extend(content.map(|content| Step::Secret(Box::new(Draft { name: secret.name_any(), content }))));
@@ -332,14 +376,14 @@ fn next(cluster: &Cluster, progress: &Progress, now: Timestamp) -> Option<Move> 
 /// A rotation begins only from a state in which all is well: what is broken before would be blamed on it.
 fn begin(
     cluster: &Cluster,
+    authorities: &Authorities,
     observed: &Observed,
     subject: Subject,
-    secret: &Secret,
+    asked: Asked,
     rollout: Option<&str>,
     now: Timestamp,
 ) -> Option<Move> {
-    let requested = asked(cluster, subject, secret)?;
-    if !waits_to_begin(cluster, observed, rollout, now).is_empty() {
+    if !asked.waits(cluster, authorities, observed, subject, rollout, now).is_empty() {
         return None;
     }
     let (not_before, not_after) = valid_for(now, cluster.policy.authority_validity);
@@ -347,31 +391,26 @@ fn begin(
         Subject::Authority(_) => cluster.policy.authority_key_algorithm,
         Subject::ServiceAccountKey => cluster.policy.default_leaf().key_algorithm,
     };
-    Some(Move::Begin { algorithm, not_before, not_after, state: State::begin(Some(requested), now) })
+    match asked {
+        Asked::Nothing | Asked::Refused(_) => None,
+        Asked::Renewal(given) => {
+            let renewal = given.map_or(Renewal::Made { not_before, not_after }, Renewal::Given);
+            Some(Move::Renew { renewal })
+        }
+        Asked::Rotation { requested, given } => {
+            let successor = given.map_or(Successor::Made { algorithm, not_after }, Successor::Given);
+            Some(Move::Begin { successor, not_before, state: State::begin(Some(requested), now) })
+        }
+    }
 }
 
-/// The value by which a rotation is asked for that was not begun yet.
-fn asked(cluster: &Cluster, subject: Subject, secret: &Secret) -> Option<String> {
-    let requested = cluster.rotate.of(subject).open(secret.annotations())?;
-    (!cluster.rotate.rolls_back(&requested)).then_some(requested)
-}
-
-/// What rotations that were asked for wait for before they begin: the names of what is to be rotated, and why not yet.
-#[must_use]
-pub fn not_begun(
+/// What has to be well before anything is replaced.
+pub(super) fn waits_to_begin(
     cluster: &Cluster,
     observed: &Observed,
     rollout: Option<&str>,
     now: Timestamp,
-) -> Option<(Vec<&'static str>, Vec<String>)> {
-    let is_asked = |subject: &Subject| {
-        secret_of(cluster, observed, *subject).is_some_and(|secret| asked(cluster, *subject, secret).is_some())
-    };
-    let names: Vec<_> = Subject::ALL.into_iter().filter(is_asked).map(Subject::name).collect();
-    (!names.is_empty()).then(|| (names, waits_to_begin(cluster, observed, rollout, now)))
-}
-
-fn waits_to_begin(cluster: &Cluster, observed: &Observed, rollout: Option<&str>, now: Timestamp) -> Vec<String> {
+) -> Vec<String> {
     let mut waits = vec![];
     if !matches!(observed.target.available, Some(Ok(()))) {
         waits.push(format!("the API server at {} to answer", cluster.endpoint));

@@ -10,7 +10,10 @@ use keyplane_crds::{
 
 use super::node_conditions::{nodes_ready, spread_across_failure_domains};
 use super::observed::Slot;
-use super::{Authorities, Blocker, Observed, departed, encryption, node, objects, rotation_status, user_kubeconfig};
+use super::{
+    Authorities, Blocker, Observed, departed, encryption, given_authorities, node, objects, rotation_status,
+    user_kubeconfig,
+};
 use crate::addons;
 use crate::cluster::{Cluster, Version};
 use crate::pki::inventory::{LEAVES, Leaf, Place, USER_ISSUER, cluster_leaves, leaves_of, user_certificate};
@@ -125,7 +128,9 @@ pub fn report(
     set(&mut status.conditions, ClusterCondition::ControlPlaneNodesReady, &nodes, generation, now);
     let spread = (ClusterCondition::SpreadAcrossFailureDomains, spread_across_failure_domains(cluster));
     let encrypted = (ClusterCondition::EncryptedAtRest, encryption::outcome(cluster, observed, now));
-    for (condition, outcome) in [spread, (ClusterCondition::RotationsSettled, rotated), encrypted] {
+    let given = given_authorities::outcome(cluster, observed, authorities.as_ref(), now);
+    let given = (ClusterCondition::AuthoritiesAsGiven, given);
+    for (condition, outcome) in [spread, (ClusterCondition::RotationsSettled, rotated), given, encrypted] {
         if let Some(outcome) = outcome {
             set(&mut status.conditions, condition, &outcome, generation, now);
         } else {
@@ -247,7 +252,9 @@ fn valid(cluster: &Cluster, certificates: &[CertificateStatus], rendered: bool, 
     } else if !ending.is_empty() {
         Outcome::good(
             "AuthorityEndsSoon",
-            format!("these authorities end in less than a year: {ending}: rotate them (spec.rotate)"),
+            format!(
+                "these authorities end in less than a year: {ending}: rotate or renew them (spec.rotate); those that                  spec.certificateAuthorities gives, by new ones in their Secrets"
+            ),
         )
     } else {
         Outcome::good("Valid", "no certificate is past its renewal time")

@@ -86,12 +86,12 @@ fn authority(
             for_a_while(at, HOLD, what)
         }
         Stage::Kubelets if name == AuthorityName::Cluster => kubelets_present(at, facts, new),
-        Stage::Servers => servers_present(name, at, facts, new),
+        Stage::Servers => servers_present(name, at, facts, old, new),
         Stage::Drop | Stage::Revoke => {
             let mut waits = everywhere(name, at, facts, &old.fingerprint(), false);
             // Nothing has led up to it.
             if stage == Stage::Revoke {
-                let mut more = servers_present(name, at, facts, new);
+                let mut more = servers_present(name, at, facts, old, new);
                 more.extend(
                     (name == AuthorityName::Cluster).then(|| kubelets_present(at, facts, new)).into_iter().flatten(),
                 );
@@ -203,8 +203,11 @@ fn servers_present(
     name: AuthorityName,
     at: &Circumstances<'_>,
     facts: &RotationFacts,
+    old: &CertificateFacts,
     new: &CertificateFacts,
 ) -> Vec<String> {
+    let brings_along =
+        |server: &super::Server| server.presents.iter().skip(1).any(|certificate| certificate.is_signed_by(old));
     let (component, servers) = match name {
         AuthorityName::Cluster => ("kube-apiserver", &facts.api_servers),
         AuthorityName::Etcd => ("etcd", &facts.etcd),
@@ -216,7 +219,7 @@ fn servers_present(
         Some(server) if !server.presents_one_of(new) => {
             Some(format!("{component} on {node} to present a certificate of the new authority"))
         }
-        Some(server) if at.is_cross_signed && server.presents.len() < 2 => {
+        Some(server) if at.is_cross_signed && !brings_along(server) => {
             Some(format!("{component} on {node} to bring along the new authority as the old one has signed it"))
         }
         Some(_) => None,

@@ -277,3 +277,33 @@ impl World {
         self.run(10);
     }
 }
+
+#[test]
+fn an_authority_that_the_user_gives_is_revoked_for_the_next_one_that_the_user_gives_and_never_comes_back() {
+    let mut observed = Observed::default();
+    give_all(&mut observed, common::noon());
+    let mut world = World::up_with(&format!("{THREE}{GIVEN}"), observed, POLICY, 4, true);
+    let stolen = world.observed.secrets["corp-ca"].clone();
+    let before = text(&world.observed, "demo-ca", "tls.crt");
+    world.ask("revoke-certificate-authorities", "leak");
+    world.run(1);
+    let notice = notice(&world);
+    assert!(notice.steps[0].contains("Secret corp-ca still has the one that is to be revoked"), "{:?}", notice.steps);
+    world.ask("confirm-revocation", &notice.confirm);
+    world.run(3);
+    assert_eq!(text(&world.observed, "demo-ca", "tls.crt"), before, "there is nothing to put in its place");
+    world.interrupted = true;
+    give_all(&mut world.observed, world.now);
+    let next = text(&world.observed, "corp-ca", "tls.crt");
+    world.run_until("ca", RotationPhase::Completed);
+    assert!(next.contains(text(&world.observed, "demo-ca", "tls.crt").trim()));
+    assert_eq!(world.condition("AuthoritiesAsGiven").0, "AsGiven");
+    // A pipeline that puts the old one there again changes nothing.
+    let now = text(&world.observed, "demo-ca", "tls.crt");
+    world.observed.secrets.insert("corp-ca".to_owned(), stolen);
+    world.run(10);
+    let (reason, message) = world.condition("AuthoritiesAsGiven");
+    assert_eq!(reason, "SecretUnusable");
+    assert!(message.contains("was revoked"), "{message}");
+    assert_eq!(text(&world.observed, "demo-ca", "tls.crt"), now);
+}

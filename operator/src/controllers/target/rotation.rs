@@ -23,7 +23,7 @@ use crate::cluster::API_SERVER_PORT;
 use crate::etcd::CLIENT_PORT;
 use crate::kube::target_client::{CLIENT_VALIDITY, issue_client};
 use crate::pki::inventory::AuthorityName;
-use crate::pki::{Authority, Subject, certificates_in};
+use crate::pki::{Authority, CertificateFacts, Subject, certificates_in};
 use crate::plan::{AuthoritySet, objects};
 use crate::rotation::{RotationFacts, Server, Stage};
 
@@ -64,8 +64,26 @@ type Identities = Vec<(String, Identity)>;
 #[derive(Default)]
 struct Credentials {
     of: BTreeMap<AuthorityName, Identities>,
-    /// The authorities that are being taken away, each with the one that is probed in its place.
-    dropped: BTreeMap<String, String>,
+    /// The authorities that are being taken away.
+    dropped: Vec<Dropped>,
+}
+
+/// An authority that is being taken away.
+struct Dropped {
+    authority: CertificateFacts,
+    /// The fingerprints of those that were revoked. They go with it: nobody is probed with them.
+    revoked: Vec<String>,
+}
+
+impl Dropped {
+    fn fingerprint(&self) -> String {
+        self.authority.fingerprint()
+    }
+
+    /// Whether it is this one. It may be there with an earlier certificate of its key, from before it was renewed.
+    fn is(&self, found: &CertificateFacts) -> bool {
+        found.is_renewal_of(&self.authority) || self.revoked.contains(&found.fingerprint())
+    }
 }
 
 /// With what it is asked.
@@ -137,22 +155,18 @@ impl Probes {
 }
 
 /// An identity of each of the two authorities, and which one is being taken away; none where nothing is rotated.
-fn identities(name: AuthorityName, secret: &Secret) -> Result<(Identities, BTreeMap<String, String>), String> {
+fn identities(name: AuthorityName, secret: &Secret) -> Result<(Identities, Option<Dropped>), String> {
     let set = AuthoritySet::from_secret(name.name(), secret)?;
-    let Some((old, new)) = set.old_and_new() else { return Ok((vec![], BTreeMap::new())) };
+    let Some((old, new)) = set.old_and_new() else { return Ok((vec![], None)) };
     let user = if name == AuthorityName::FrontProxy { FRONT_PROXY } else { PROBE };
     let identity = |authority: &Authority| {
         let issued =
             issue_client(Subject::user(user), authority, Timestamp::now()).map_err(|error| error.to_string())?;
         Ok::<_, String>((authority.facts().fingerprint(), Identity { certificate: issued.0, key: issued.1 }))
     };
-    let dropped = old.facts().fingerprint();
-    let is_dropped = set.stage() >= Some(Stage::Drop);
-    // What a revocation has taken away besides goes with it.
-    let going = is_dropped.then(|| set.revoked().iter().map(|one| (one.clone(), dropped.clone())).collect());
-    let mut going: BTreeMap<_, _> = going.unwrap_or_default();
-    going.extend(is_dropped.then(|| (dropped.clone(), dropped)));
-    Ok((vec![identity(old)?, identity(new)?], going))
+    let dropped = (set.stage() >= Some(Stage::Drop))
+        .then(|| Dropped { authority: old.facts().clone(), revoked: set.revoked().to_vec() });
+    Ok((vec![identity(old)?, identity(new)?], dropped))
 }
 
 async fn gather(brief: &Brief, Means { credentials, shared: client, of_each }: &Means) -> RotationFacts {
@@ -246,14 +260,15 @@ async fn root_authorities(client: &Client) -> Option<BTreeMap<String, BTreeSet<S
 /// of it here, once no API server takes it any more and would write it again.
 async fn authentication<'a>(
     client: &Client,
-    dropped: &BTreeMap<String, String>,
+    dropped: &[Dropped],
     servers: impl Iterator<Item = &'a Server>,
 ) -> (Option<BTreeSet<String>>, Option<BTreeSet<String>>) {
     let config_maps = Api::<ConfigMap>::namespaced(client.clone(), "kube-system");
     let Ok(found) = config_maps.get(AUTHENTICATION).await else { return (None, None) };
     let text = |key: &str| found.data.as_ref().and_then(|data| data.get(key)).cloned().unwrap_or_default();
     let (clients, proxies) = (text(CLIENT_AUTHORITIES), text(FRONT_PROXY_AUTHORITIES));
-    let held = (Some(fingerprints(&clients)), Some(fingerprints(&proxies)));
+    let names = |pem: &str| authorities_in(pem, dropped);
+    let held = (Some(names(&clients)), Some(names(&proxies)));
     let servers: Vec<_> = servers.collect();
     let is_refused = |authority: &String| {
         let refuses = |server: &&Server| {
@@ -262,15 +277,14 @@ async fn authentication<'a>(
         };
         !servers.is_empty() && servers.iter().all(refuses)
     };
-    let gone = dropped.iter().filter(|(_, probed)| is_refused(probed)).map(|(authority, _)| authority.clone());
-    let gone: BTreeSet<_> = gone.collect();
+    let gone: BTreeSet<_> = dropped.iter().map(Dropped::fingerprint).filter(is_refused).collect();
     let is_there = [&held.0, &held.1].into_iter().flatten().any(|held| !held.is_disjoint(&gone));
     if !is_there {
         return held;
     }
     let patch = json!({
         "metadata": {"resourceVersion": found.resource_version(), "uid": found.uid()},
-        "data": {CLIENT_AUTHORITIES: without(&clients, &gone), FRONT_PROXY_AUTHORITIES: without(&proxies, &gone)},
+        "data": {CLIENT_AUTHORITIES: without(&clients, &gone, dropped), FRONT_PROXY_AUTHORITIES: without(&proxies, &gone, dropped)},
     });
     if let Err(error) = config_maps.patch(AUTHENTICATION, &PatchParams::default(), &Patch::Merge(&patch)).await {
         tracing::info!(%error, "{AUTHENTICATION} not changed");
@@ -280,13 +294,22 @@ async fn authentication<'a>(
 
 fn fingerprints(pem: &str) -> BTreeSet<String> {
     let certificates = certificates_in("a bundle", pem).unwrap_or_default();
-    certificates.iter().map(crate::pki::CertificateFacts::fingerprint).collect()
+    certificates.iter().map(CertificateFacts::fingerprint).collect()
 }
 
-/// The bundle without these certificates.
-fn without(pem: &str, gone: &BTreeSet<String>) -> String {
+/// The authorities in a bundle, by their fingerprints; those that go with another one by that one's.
+fn authorities_in(pem: &str, dropped: &[Dropped]) -> BTreeSet<String> {
+    let certificates = certificates_in("a bundle", pem).unwrap_or_default();
+    let name = |found: &CertificateFacts| {
+        dropped.iter().find(|one| one.is(found)).map_or_else(|| found.fingerprint(), Dropped::fingerprint)
+    };
+    certificates.iter().map(name).collect()
+}
+
+/// The bundle without these authorities.
+fn without(pem: &str, gone: &BTreeSet<String>, dropped: &[Dropped]) -> String {
     let blocks = pem.split_inclusive("-----END CERTIFICATE-----\n").filter(|block| {
-        let held = fingerprints(block);
+        let held = authorities_in(block, dropped);
         held.is_empty() || held.is_disjoint(gone)
     });
     blocks.collect()
@@ -295,7 +318,7 @@ fn without(pem: &str, gone: &BTreeSet<String>) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::pki::{mint_authority, valid_for};
+    use crate::pki::{mint_authority, renew_authority, valid_for};
 
     #[test]
     fn only_the_old_certificate_is_taken_out_of_a_bundle() {
@@ -303,10 +326,15 @@ mod tests {
             let (not_before, not_after) = valid_for(Timestamp::now(), Duration::from_hours(1));
             mint_authority("kubernetes", keyplane_crds::KeyAlgorithm::EcdsaP256, not_before, not_after).unwrap()
         };
-        let (old, new) = (mint(), mint());
-        let bundle = format!("{}{}", old.certificate_pem(), new.certificate_pem());
-        assert_eq!(fingerprints(&bundle).len(), 2);
-        assert_eq!(without(&bundle, &[old.facts().fingerprint()].into()), new.certificate_pem());
-        assert_eq!(without(&bundle, &BTreeSet::new()), bundle);
+        let (first, new) = (mint(), mint());
+        let (not_before, not_after) = valid_for(Timestamp::now(), Duration::from_hours(9));
+        let old = renew_authority(&first, not_before, not_after).unwrap();
+        let bundle = [&first, &old, &new].map(Authority::certificate_pem).concat();
+        assert_eq!(fingerprints(&bundle).len(), 3);
+        let dropped = [Dropped { authority: old.facts().clone(), revoked: vec![] }];
+        assert!(authorities_in(first.certificate_pem(), &dropped).contains(&old.facts().fingerprint()));
+        // Also the certificate that it had before it was renewed: the key is the same.
+        assert_eq!(without(&bundle, &[old.facts().fingerprint()].into(), &dropped), new.certificate_pem());
+        assert_eq!(without(&bundle, &BTreeSet::new(), &dropped), bundle);
     }
 }
