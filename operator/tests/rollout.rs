@@ -531,3 +531,59 @@ fn agents_restart_kubelets_one_machine_after_the_other_and_nothing_else_changes_
     world.apply(&spec);
     assert_eq!(turns(&world), ["b", "a", "a"]);
 }
+
+#[test]
+fn what_a_revocation_needs_is_written_at_once_and_an_upgrade_that_is_under_way_keeps_its_order() {
+    let mut world = World::up(THREE);
+    let mut annotations = BTreeMap::new();
+    let mut annotate = |world: &mut World, key: &str, value: &str| {
+        annotations.insert(format!("keyplane.io/{key}"), value.to_owned());
+        world.cluster = cluster(&upgraded(THREE)).with_annotations(&annotations);
+    };
+    annotate(&mut world, "revoke-certificate-authorities", "leak");
+    settle(&world.cluster, &mut world.observed);
+    let status = status::report(&world.cluster, &world.observed, &[], None, noon());
+    let images = |world: &World| NODES.map(|node| world.written(node, "kube-apiserver").contains("v1.37.2"));
+    let upgrading = images(&world);
+    assert_eq!(upgrading[1..], [false, false]);
+    annotate(&mut world, "confirm-revocation", &status.revocation.unwrap().confirm);
+    // From the first file on nobody answers.
+    world.observed.target.available = Some(Err(("Unreachable".to_owned(), "no answer".to_owned())));
+    world.observed.target.nodes = None;
+    world.observed.target.static_pods = None;
+    settle(&world.cluster, &mut world.observed);
+    for node in NODES {
+        for component in ["etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler"] {
+            let mark = format!("keyplane.io/restart.{component}");
+            let value = &world.observed.secrets[&format!("demo-{node}-pki")].annotations()[&mark];
+            assert!(world.written(node, component).contains(value.as_str()), "{component} on {node}");
+        }
+    }
+    assert_eq!(images(&world), upgrading);
+    assert!(matches!(rollout(&world.cluster, &world.observed).progress, Progress::UnderWay { .. }));
+}
+
+#[test]
+fn agents_wait_for_nobody_while_something_is_revoked() {
+    let spec = format!("{THREE}nodeAgent: {{managementServer: 'https://management.example:6443'}}\n");
+    let mut world = World::up(&spec);
+    for node in NODES {
+        wants_restart(&mut world, node, Some("a"));
+    }
+    let mut annotations =
+        BTreeMap::from([("keyplane.io/revoke-certificate-authorities".to_owned(), "leak".to_owned())]);
+    world.cluster = cluster(&spec).with_annotations(&annotations);
+    let status = status::report(&world.cluster, &world.observed, &[], None, noon());
+    annotations.insert("keyplane.io/confirm-revocation".to_owned(), status.revocation.unwrap().confirm);
+    world.cluster = cluster(&spec).with_annotations(&annotations);
+    world.observed.target.available = Some(Err(("Unreachable".to_owned(), "no answer".to_owned())));
+    world.observed.target.nodes = None;
+    world.observed.target.static_pods = None;
+    settle(&world.cluster, &mut world.observed);
+    assert_eq!(turns(&world), ["a", "a", "a"]);
+    for node in NODES {
+        let config = &world.observed.config_maps[&format!("demo-{node}-config")];
+        let mark = &world.observed.secrets[&format!("demo-{node}-pki")].annotations()[ETCD_MARK];
+        assert_eq!(config.annotations().get(ETCD_MARK), Some(mark), "etcd on {node}");
+    }
+}

@@ -118,8 +118,8 @@ impl Machine {
     /// Carries nothing whose authorities can't be this machine's.
     fn refuse_strangers(&mut self) {
         let Fetched { objects, revoked, .. } = &self.fetched;
-        let wanted = objects.secret.iter().chain(&objects.config).flat_map(|wanted| &wanted.files);
-        let strange = strange(wanted, |path| self.root.read(path).ok().flatten(), revoked);
+        let wanted: Vec<_> = objects.secret.iter().chain(&objects.config).flat_map(|wanted| &wanted.files).collect();
+        let strange = strange(&wanted, |path| self.root.read(path).ok().flatten(), revoked);
         if let Some(problem) = strange {
             self.fetched.objects = Objects::default();
             self.fetched.kubelet_authority = None;

@@ -167,7 +167,10 @@ pub fn rollout(cluster: &Cluster, observed: &Observed) -> Rollout {
             let mut step = step(node, &component, file, written, observed);
             // What a revoked authority or key holds together can't be waited for; all other changes are.
             let revoked = revoking.then(|| restart::marked(&component, &step.text, secret)).flatten();
-            if step.is_pending() && !is_free(cluster, &step, observed) && revoked.as_ref() != Some(&step.wanted) {
+            if step.is_pending()
+                && !is_free(cluster, &step, observed, revoking)
+                && revoked.as_ref() != Some(&step.wanted)
+            {
                 if held.is_none() {
                     held = gate::wait(cluster, &steps, &step, observed);
                 }
@@ -266,9 +269,10 @@ fn step(node: &Node, component: &str, wanted: &File, written: Option<&String>, o
     step
 }
 
-/// A change may be made at once where nothing that works can break. What comes from a backup is believed to have run.
-fn is_free(cluster: &Cluster, step: &Step, observed: &Observed) -> bool {
-    observed.at_once || !step.is_proven() && cluster.restore != Restore::Expected
+/// A change may be made at once where nothing that works can break. What comes from a backup, and what a revocation has just
+/// written, is believed to run.
+fn is_free(cluster: &Cluster, step: &Step, observed: &Observed, revoking: bool) -> bool {
+    observed.at_once || !step.is_proven() && !revoking && cluster.restore != Restore::Expected
 }
 
 fn running(step: &Step, observed: &Observed) -> Running {

@@ -91,10 +91,12 @@ fn authority(
             let mut waits = everywhere(name, at, facts, &old.fingerprint(), false);
             // Nothing has led up to it.
             if stage == Stage::Revoke {
-                waits.extend(servers_present(name, at, facts, new));
-            }
-            if stage == Stage::Revoke && name == AuthorityName::Cluster {
-                waits.extend(kubelets_present(at, facts, new));
+                let mut more = servers_present(name, at, facts, new);
+                more.extend(
+                    (name == AuthorityName::Cluster).then(|| kubelets_present(at, facts, new)).into_iter().flatten(),
+                );
+                more.retain(|wait| !waits.contains(wait));
+                waits.extend(more);
             }
             if name != AuthorityName::Etcd {
                 let what = "API servers not to write the old authority into extension-apiserver-authentication again";

@@ -171,6 +171,29 @@ fn the_old_one_is_gone_only_once_everybody_refuses_it_and_silence_is_no_refusal(
 }
 
 #[test]
+fn a_revocation_ends_only_once_everybody_has_moved_too_as_nothing_has_led_up_to_it() {
+    let pki = Pki::new();
+    let at =
+        Circumstances { held_since: Some(noon() - SignedDuration::from_mins(2)), is_cross_signed: false, ..pki.at() };
+    let of = |subject, facts: &RotationFacts| waits(subject, Stage::Revoke, &at, facts);
+    let good = pki.facts(false, true, &[&pki.leaf_of_new]);
+    for subject in Subject::ALL {
+        assert!(of(subject, &good).is_empty(), "{subject:?}: {:?}", of(subject, &good));
+    }
+    let mut silent = good.clone();
+    silent.api_servers.remove("cp1");
+    silent.kubelets.as_mut().unwrap().insert("worker1".to_owned(), None);
+    assert_eq!(of(CLUSTER, &silent), ["kube-apiserver on cp1 to answer", "the kubelet of worker1 to answer"]);
+    let late = pki.facts(false, true, &[&pki.leaf_of_old]);
+    assert!(of(CLUSTER, &late).iter().any(|wait| wait.starts_with("the kubelet of") && wait.contains("to present")));
+    assert!(of(CLUSTER, &late).iter().any(|wait| wait.starts_with("kube-apiserver on") && wait.contains("to present")));
+    assert!(of(ETCD, &late).iter().all(|wait| wait.starts_with("etcd on") && wait.contains("to present")));
+    let told = "the kubelet of worker1 to get a client certificate of the new authority".to_owned();
+    let at = Circumstances { kubelet_clients: vec![told.clone()], ..at };
+    assert_eq!(waits(CLUSTER, Stage::Revoke, &at, &good), [told]);
+}
+
+#[test]
 fn new_client_certificates_wait_for_a_poll_since_all_machines_hold_them() {
     let (pki, facts) = (Pki::new(), RotationFacts::default());
     let of = |subject, held_since| {
