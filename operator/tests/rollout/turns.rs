@@ -1,11 +1,14 @@
 //! Whose turn it is to start something anew that is no new manifest: etcd in its place, kubelets and units.
 
+use std::collections::BTreeMap;
+
 use keyplane::agents::{AgentFacts, NodeReport, RESTART_TURN_ANNOTATION, WantedRestart};
+use keyplane::plan::status;
 use keyplane::rollout::{Progress, rollout};
 use keyplane::rotation::reload::ETCD_MARK;
 use kube::ResourceExt;
 
-use super::common::noon;
+use super::common::{cluster, noon, settle};
 use super::{NODES, THREE, World};
 
 /// The machine's agent reports, and has started etcd anew for this.
@@ -140,4 +143,29 @@ fn agents_restart_kubelets_one_machine_after_the_other_and_nothing_else_changes_
     wants_restart(&mut world, "cp2", Some("b"));
     world.apply(&spec);
     assert_eq!(turns(&world), ["b", "a", "a"]);
+}
+
+#[test]
+fn agents_wait_for_nobody_while_something_is_revoked() {
+    let spec = format!("{THREE}nodeAgent: {{managementServer: 'https://management.example:6443'}}\n");
+    let mut world = World::up(&spec);
+    for node in NODES {
+        wants_restart(&mut world, node, Some("a"));
+    }
+    let mut annotations =
+        BTreeMap::from([("keyplane.io/revoke-certificate-authorities".to_owned(), "leak".to_owned())]);
+    world.cluster = cluster(&spec).with_annotations(&annotations);
+    let status = status::report(&world.cluster, &world.observed, &[], None, noon());
+    annotations.insert("keyplane.io/confirm-revocation".to_owned(), status.revocation.unwrap().confirm);
+    world.cluster = cluster(&spec).with_annotations(&annotations);
+    world.observed.target.available = Some(Err(("Unreachable".to_owned(), "no answer".to_owned())));
+    world.observed.target.nodes = None;
+    world.observed.target.static_pods = None;
+    settle(&world.cluster, &mut world.observed);
+    assert_eq!(turns(&world), ["a", "a", "a"]);
+    for node in NODES {
+        let config = &world.observed.config_maps[&format!("demo-{node}-config")];
+        let mark = &world.observed.secrets[&format!("demo-{node}-pki")].annotations()[ETCD_MARK];
+        assert_eq!(config.annotations().get(ETCD_MARK), Some(mark), "etcd on {node}");
+    }
 }
