@@ -7,8 +7,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     Access, Addons, Audit, Authentication, CertificateAuthorities, ControlPlane, ControlPlaneEndpoint,
-    EncryptionAtRest, Etcd, Images, Network, NodeAgent, NodeStatus, PodSecurity, RegistryMirror, Rotate,
-    RotationStatus, Scale, User,
+    EncryptionAtRest, Etcd, Images, Network, NodeAgent, NodeStatus, PodSecurity, RegistryMirror, RevocationStatus,
+    Rotate, RotationStatus, Scale, User,
 };
 
 /// One target cluster, whose keys and control-plane configuration Keyplane holds.
@@ -239,6 +239,10 @@ pub struct ClusterSpecStatus {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["name".into()]))]
     pub rotations: Vec<RotationStatus>,
+
+    /// The revocation that was asked for and waits for its confirmation.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub revocation: Option<RevocationStatus>,
 
     /// Rendered, `ControlPlaneAvailable`, `ControlPlaneNodesReady`, `SpreadAcrossFailureDomains`, `CertificatesValid`,
     /// `RolledOut`, `MachinesInSync`, `KubeletsCurrent`, `AddonsReady`, `RotationsSettled`,

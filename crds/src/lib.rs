@@ -27,6 +27,8 @@ mod node_pool;
 mod node_status;
 mod pod_security;
 mod registry_mirror;
+mod revocation_status;
+mod revoke;
 mod rotate;
 mod rotation_status;
 mod users;
@@ -65,6 +67,8 @@ pub use node_pool::{
 pub use node_status::{ComponentStatus, NodeStatus};
 pub use pod_security::{PodSecurity, PodSecurityExemptions, PodSecurityLevel};
 pub use registry_mirror::RegistryMirror;
+pub use revocation_status::RevocationStatus;
+pub use revoke::Revoke;
 pub use rotate::Rotate;
 pub use rotation_status::{RotationPhase, RotationStatus};
 pub use users::User;
@@ -118,6 +122,19 @@ pub const COMPLETE_ROTATION_ANNOTATION: &str = "keyplane.io/complete-rotation";
 
 /// Annotation on a `ClusterSpec`: what `spec.rotate.rollBack` is in the spec.
 pub const ROLL_BACK_ROTATION_ANNOTATION: &str = "keyplane.io/roll-back-rotation";
+
+/// Annotation on a `ClusterSpec`: what `spec.rotate.revoke.certificateAuthorities` is in the spec.
+pub const REVOKE_AUTHORITIES_ANNOTATION: &str = "keyplane.io/revoke-certificate-authorities";
+
+/// Annotation on a `ClusterSpec`: what `spec.rotate.revoke.serviceAccountKey` is in the spec.
+pub const REVOKE_SERVICE_ACCOUNT_KEY_ANNOTATION: &str = "keyplane.io/revoke-service-account-key";
+
+/// Annotation on a `ClusterSpec`: what `spec.rotate.revoke.confirm` is in the spec.
+pub const CONFIRM_REVOCATION_ANNOTATION: &str = "keyplane.io/confirm-revocation";
+
+/// Annotation on a `ClusterSpec`: with the value `true` no Secret is made that is missing, because a backup brings it; with
+/// `false` keys are made although machines seem to run a cluster already.
+pub const RESTORE_ANNOTATION: &str = "keyplane.io/restore";
 
 /// The value of [`ROLLOUT_ANNOTATION`].
 pub const AT_ONCE: &str = "AtOnce";

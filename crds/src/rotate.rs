@@ -3,6 +3,8 @@
 use kube::KubeSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::revoke::Revoke;
+
 /// Requests for new keys. Each is a text of your own choice, for example a date or a ticket: a value that is new asks for
 /// one rotation, the same value again for none, so that it can stay in Git.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
@@ -66,4 +68,8 @@ pub struct Rotate {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 64))]
     pub roll_back: Option<String>,
+
+    /// What is in wrong hands and loses its power at once.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub revoke: Option<Revoke>,
 }

@@ -17,6 +17,7 @@ const PURE: &[&str] = &[
     "join",
     "kubeconfig.rs",
     "manifests",
+    "node/authorities.rs",
     "node/index.rs",
     "node/leaves.rs",
     "node/own_kubeconfig.rs",

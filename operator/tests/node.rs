@@ -13,14 +13,17 @@ use std::process::{Command, Stdio};
 use std::thread::sleep;
 use std::time::Duration;
 
-use common::{HARD_WAY, WORKERS, cluster, cluster_with_pool, settle};
+use common::{HARD_WAY, SMALL, WORKERS, cluster, cluster_with_pool, noon, settle, text};
 use k8s_openapi::api::core::v1::{ConfigMap, Secret};
 use keyplane::checksum::checksum;
 use keyplane::join::Pool;
 use keyplane::join::objects::worker_config;
+use keyplane::kubeconfig::embedded_credential;
 use keyplane::node::index::read;
-use keyplane::plan::Observed;
+use keyplane::pki::{CertificateOrder, ExtendedUsage, PrivateKey, Subject, certificates_in, issue};
 use keyplane::plan::objects::CONTENT_CHECKSUM_ANNOTATION;
+use keyplane::plan::{AuthoritySet, Observed, status};
+use keyplane_crds::KeyAlgorithm;
 use kube::ResourceExt;
 use serde_json::json;
 
@@ -208,4 +211,74 @@ fn an_agent_takes_everything_that_keyplane_writes_for_a_machine() {
         let worker = worker_config(&cluster, &pool, &pool.machines[0], "CA", None, None);
         assert!(is_taken("worker", None, Some(&worker)) > 5);
     }
+}
+
+/// Both objects of cp1, as `kubectl get -o yaml` has them.
+fn of_cp1(observed: &Observed) -> [(&'static str, String); 2] {
+    let with_kind = |kind: &str, object: serde_json::Value| {
+        let mut object = object;
+        object["kind"] = json!(kind);
+        object["apiVersion"] = json!("v1");
+        object.to_string()
+    };
+    let secret = serde_json::to_value(&observed.secrets["demo-cp1-pki"]).unwrap();
+    let config_map = serde_json::to_value(&observed.config_maps["demo-cp1-config"]).unwrap();
+    [("secret", with_kind("Secret", secret)), ("config", with_kind("ConfigMap", config_map))]
+}
+
+#[test]
+fn a_revocation_reaches_the_kubelet_and_an_old_backup_does_not_reach_the_machine() {
+    let cluster = cluster(SMALL);
+    let mut observed = Observed::default();
+    observed.target.nodes = Some([("cp1".to_owned(), true)].into());
+    settle(&cluster, &mut observed);
+    let before = of_cp1(&observed);
+    let site = Site::new();
+    assert!(site.agent(&before).status().unwrap().success());
+    // The kubelet has a certificate of its own from the cluster.
+    let set = AuthoritySet::from_secret("demo-ca", &observed.secrets["demo-ca"]).unwrap();
+    let key = PrivateKey::generate(KeyAlgorithm::EcdsaP256).unwrap();
+    let order = CertificateOrder {
+        subject: Subject { common_name: "system:node:cp1".to_owned(), organizations: vec!["system:nodes".to_owned()] },
+        alternative_names: vec![],
+        extended_usages: vec![ExtendedUsage::ClientAuth],
+        not_before: set.signing().facts().not_before,
+        not_after: set.signing().facts().not_after,
+    };
+    let own = format!("{}{}", issue(&order, &key, set.signing()).unwrap(), key.pem());
+    let pki = site.root().join("var/lib/kubelet/pki");
+    let link = pki.join("kubelet-client-current.pem");
+    fs::create_dir_all(&pki).unwrap();
+    fs::write(pki.join("kubelet-client-2026-11-23-12-00-00.pem"), &own).unwrap();
+    std::os::unix::fs::symlink("kubelet-client-2026-11-23-12-00-00.pem", &link).unwrap();
+    assert!(site.agent(&before).status().unwrap().success());
+    assert_eq!(fs::read_to_string(&link).unwrap(), own, "it is good, and stays");
+
+    let asked = [("keyplane.io/revoke-certificate-authorities".to_owned(), "leak".to_owned())];
+    let mut annotations = BTreeMap::from(asked);
+    let asking = cluster.clone().with_annotations(&annotations);
+    let told = status::report(&asking, &observed, &[], None, noon()).revocation.unwrap();
+    annotations.insert("keyplane.io/confirm-revocation".to_owned(), told.confirm);
+    settle(&cluster.with_annotations(&annotations), &mut observed);
+    let wanted = of_cp1(&observed);
+    let (given, given_key) = embedded_credential(&text(&observed, "demo-cp1-pki", "kubelet.conf")).unwrap();
+    for _ in 0..2 {
+        assert!(site.agent(&wanted).status().unwrap().success());
+        // The link is good on the machine, whose root is elsewhere.
+        let target = fs::read_link(&link).unwrap();
+        let pair = fs::read_to_string(pki.join(target.file_name().unwrap())).unwrap();
+        assert_eq!(pair, format!("{}\n{given_key}", given.trim_end()));
+    }
+    let authority = fs::read_to_string(site.root().join("etc/kubernetes/pki/ca.crt")).unwrap();
+    let (authority, given) = (certificates_in("", &authority).unwrap(), certificates_in("", &given).unwrap());
+    assert!(authority.len() == 1 && given[0].is_signed_by(&authority[0]));
+    let kubeconfig = fs::read_to_string(site.root().join("etc/kubernetes/kubelet.conf")).unwrap();
+    assert!(kubeconfig.contains("kubelet-client-current.pem"), "{kubeconfig}");
+
+    // Somebody restores what was before.
+    let output = site.agent(&before).output().unwrap();
+    let words = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(!output.status.success() && words.contains("another authority"), "{words}");
+    let held = fs::read_to_string(site.root().join("etc/kubernetes/pki/ca.crt")).unwrap();
+    assert_eq!(certificates_in("", &held).unwrap(), authority);
 }

@@ -5,23 +5,29 @@
 #![allow(clippy::unwrap_used, clippy::panic)]
 
 mod common;
+#[path = "rotation/emergency.rs"]
+mod emergency;
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use common::{THREE, carry_out, cluster_with_policy, give, intermediate, mint, settle_at, text};
 use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use keyplane::agents::machines::CARRIED_ANNOTATION;
+use keyplane::agents::{AgentFacts, NodeReport};
 use keyplane::cluster::Cluster;
 use keyplane::etcd::Member;
 use keyplane::kubeconfig::embedded_credential;
+use keyplane::node::authorities::is_cut_off;
 use keyplane::pki::{
     CertificateFacts, CertificateOrder, ExtendedUsage, PrivateKey, Subject, certificates_in, first_certificate, issue,
 };
 use keyplane::plan::objects::{CONTENT_CHECKSUM_ANNOTATION, KUBELET_AUTHORITY_ANNOTATION};
 use keyplane::plan::{AuthoritySet, EtcdFacts, Observed, plan, status};
 use keyplane::rollout::StaticPod;
+use keyplane::rotation::reload::ETCD_MARK;
 use keyplane::rotation::{RotationFacts, Server};
 use keyplane_crds::{KeyAlgorithm, RotationPhase, RotationStatus, condition_of};
 use kube::ResourceExt;
@@ -37,6 +43,8 @@ type Files = BTreeMap<String, String>;
 #[derive(Default)]
 struct Machine {
     disk: Files,
+    /// For what its agent has started etcd anew.
+    etcd_restart: Option<String>,
     /// What was there when the component started.
     started: BTreeMap<&'static str, Files>,
     /// What client-go in the API server has seen, and when it looks again.
@@ -61,6 +69,10 @@ struct World {
     outside: (String, String, String),
     stages: Vec<String>,
     restarts: BTreeMap<String, usize>,
+    /// Whether the machines have agents. Without them a person acknowledges what was carried there.
+    has_agents: bool,
+    /// Whether somebody has confirmed that the cluster is interrupted: then not everybody reaches everybody.
+    interrupted: bool,
 }
 
 thread_local! {
@@ -106,11 +118,11 @@ fn client_in(kubeconfig: &str) -> String {
 }
 
 impl World {
-    fn up(policy: &str, seed: u64) -> Self {
-        Self::up_with(THREE, Observed::default(), policy, seed)
+    fn up(policy: &str, seed: u64, has_agents: bool) -> Self {
+        Self::up_with(THREE, Observed::default(), policy, seed, has_agents)
     }
 
-    fn up_with(spec: &str, observed: Observed, policy: &str, seed: u64) -> Self {
+    fn up_with(spec: &str, observed: Observed, policy: &str, seed: u64, has_agents: bool) -> Self {
         let cluster = cluster_with_policy(spec, policy);
         let mut world = Self {
             cluster,
@@ -124,6 +136,8 @@ impl World {
             outside: Default::default(),
             stages: vec![],
             restarts: BTreeMap::new(),
+            has_agents,
+            interrupted: false,
         };
         settle_at(world.now, &world.cluster, &mut world.observed);
         for node in NODES {
@@ -183,8 +197,18 @@ impl World {
         if machine.polled.is_empty() {
             machine.polled = machine.disk.clone();
         }
+        // A kubelet that is refused takes the certificate that came with the files.
+        if let Some((given, _)) = embedded_credential(&machine.disk["kubelet.conf"])
+            && !machine.kubelet_client.is_empty()
+            && is_cut_off(&machine.kubelet_client, &given, &machine.disk["ca.crt"])
+        {
+            machine.kubelet_client = given;
+        }
         // The agent starts the kubelet anew when the authority in its kubeconfig is another one.
         machine.kubelet_trust = trust_in(&machine.disk["kubelet.conf"]);
+        if self.has_agents {
+            return self.act_as_agent(node);
+        }
         let secret = self.observed.secrets.get_mut(&secret).unwrap();
         let checksum = secret.annotations()[CONTENT_CHECKSUM_ANNOTATION].clone();
         secret.annotations_mut().insert(CARRIED_ANNOTATION.to_owned(), checksum);
@@ -193,13 +217,39 @@ impl World {
         config.annotations_mut().insert(CARRIED_ANNOTATION.to_owned(), checksum);
     }
 
+    /// The agent starts etcd anew if it is told to, and reports.
+    fn act_as_agent(&mut self, node: &'static str) {
+        let machine = self.machines.get_mut(node).unwrap();
+        let config = &self.observed.config_maps[&format!("demo-{node}-config")];
+        if let Some(mark) = config.annotations().get(ETCD_MARK)
+            && machine.etcd_restart.as_ref() != Some(mark)
+        {
+            machine.etcd_restart = Some(mark.clone());
+            for component in ["etcd", "kube-apiserver"] {
+                machine.started.insert(component, machine.disk.clone());
+            }
+            *self.restarts.entry("etcd in its place".to_owned()).or_default() += 1;
+        }
+        let held = |metadata: &ObjectMeta| metadata.annotations.as_ref()?.get(CONTENT_CHECKSUM_ANNOTATION).cloned();
+        let report = NodeReport {
+            secret: held(&self.observed.secrets[&format!("demo-{node}-pki")].metadata),
+            config: held(&config.metadata),
+            etcd_restart: machine.etcd_restart.clone(),
+            ..NodeReport::default()
+        };
+        let heard = Some(self.now);
+        self.observed.agents.insert(node.to_owned(), AgentFacts { report: Some(report), reported: heard, heard });
+    }
+
     /// The agent gets certificates for the kubelet, if it is told to and the controller-manager signs with that authority.
     fn kubelet(&mut self, node: &'static str, first: bool) {
         let set = self.set("demo-ca");
         let config = &self.observed.config_maps[&format!("demo-{node}-config")];
         let wanted = config.annotations().get(KUBELET_AUTHORITY_ANNOTATION).cloned();
         let signing = first_certificate("signing", &self.machines["cp1"].disk["cluster-signing-ca.crt"]).unwrap();
-        if !first && wanted != Some(signing.fingerprint()) {
+        let client = &self.machines[node].kubelet_client;
+        let is_known = first || self.is_up() && chain_is_good(client, &self.machines["cp1"].disk["ca.crt"]);
+        if !first && wanted != Some(signing.fingerprint()) || !is_known {
             return;
         }
         let authority = [Some(set.signing()), set.other()].into_iter().flatten();
@@ -232,8 +282,33 @@ impl World {
         }
     }
 
+    /// Whether Keyplane reaches an API server, which reaches an etcd that has a majority.
+    fn is_up(&self) -> bool {
+        let trust = self.set("demo-ca").bundle();
+        let reaches = |from: &Machine, to: &Machine| {
+            chain_is_good(&from.disk["etcd-peer.crt"], &to.started["etcd"]["etcd-ca.crt"])
+                && chain_is_good(&to.disk["etcd-server.crt"], &from.started["etcd"]["etcd-ca.crt"])
+        };
+        let all: Vec<_> = self.machines.values().collect();
+        all.iter().any(|at| {
+            let members = all.iter().filter(|other| reaches(at, other) && reaches(other, at)).count();
+            let of_etcd = &at.started["kube-apiserver"]["etcd-ca.crt"];
+            members >= 2
+                && chain_is_good(&at.disk["etcd-server.crt"], of_etcd)
+                && chain_is_good(&at.disk["apiserver-etcd-client.crt"], &at.started["etcd"]["etcd-ca.crt"])
+                && chain_is_good(&at.disk["apiserver.crt"], &trust)
+        })
+    }
+
     /// Keyplane looks at the target.
     fn look(&mut self) {
+        if self.interrupted && !self.is_up() {
+            let target = &mut self.observed.target;
+            target.available = Some(Err(("Unreachable".to_owned(), "no answer".to_owned())));
+            (target.nodes, target.static_pods, target.etcd) = (None, None, None);
+            target.rotation = RotationFacts::default();
+            return;
+        }
         let mut facts = RotationFacts::default();
         let key_ids = |pem: &str| -> BTreeSet<String> {
             let secret = &self.observed.secrets["demo-sa"];
@@ -325,6 +400,9 @@ impl World {
             }
         }
         let now = self.now;
+        for agent in self.observed.agents.values_mut() {
+            (agent.reported, agent.heard) = (Some(now), Some(now));
+        }
         for machine in self.machines.values_mut() {
             if machine.next_poll.is_none_or(|next| next <= now) {
                 machine.polled = machine.disk.clone();
@@ -349,6 +427,10 @@ impl World {
         panic!("{name} never {phase:?}: {:#?}", self.observed.status.rotations);
     }
 
+    fn manifests_of_etcd(&self) -> Vec<String> {
+        self.machines.values().map(|machine| machine.disk["etcd.yaml"].clone()).collect()
+    }
+
     fn is_dropping(&self, name: &str) -> bool {
         let set = self.set(name);
         set.stage().is_none() && set.state().is_some() || set.stage() == Some(keyplane::rotation::Stage::Drop)
@@ -356,6 +438,9 @@ impl World {
 
     /// Everybody who has to reach somebody does.
     fn check(&self) {
+        if self.interrupted {
+            return;
+        }
         let (outside_trust, outside_client, outside_key) = &self.outside;
         let owners = text(&self.observed, "demo-kubeconfig", "value");
         let fail = |what: &str, from: &str, to: &str| panic!("{what}: {from} -> {to}, after {:?}", self.stages);
@@ -426,8 +511,9 @@ impl World {
 
 #[test]
 fn everything_is_rotated_at_once_and_nobody_is_refused_on_the_way() {
-    let mut world = World::up(POLICY, 2026);
+    let mut world = World::up(POLICY, 2026, true);
     let before = text(&world.observed, "demo-ca", "tls.crt");
+    let pods_of_etcd = world.manifests_of_etcd();
     world.ask("rotate-certificate-authorities", "2026");
     world.ask("rotate-service-account-key", "2026");
     for name in ["ca", "etcd-ca", "front-proxy-ca", "service-account-key"] {
@@ -455,6 +541,9 @@ fn everything_is_rotated_at_once_and_nobody_is_refused_on_the_way() {
         assert_eq!(certificates_in("chain", &disk["apiserver.crt"]).unwrap().len(), 1, "{node}");
         assert!(!disk["ca.crt"].contains(&before) && !disk["sa.pub"].contains(&world.outside.2));
     }
+    // Once for the new authority, once without the old one, on each machine, and its pod stays what it is.
+    assert_eq!(world.restarts["etcd in its place"], 6, "{:?}", world.restarts);
+    assert_eq!(world.manifests_of_etcd(), pods_of_etcd);
     for secret in ["demo-ca", "demo-etcd", "demo-proxy", "demo-sa"] {
         let keys: Vec<_> = world.observed.secrets[secret].data.as_ref().unwrap().keys().collect();
         assert_eq!(keys, ["tls.crt", "tls.key"], "{secret}");
@@ -470,7 +559,7 @@ fn everything_is_rotated_at_once_and_nobody_is_refused_on_the_way() {
 
 #[test]
 fn a_rotation_is_taken_back_before_it_is_completed_and_nobody_is_refused_on_the_way_back() {
-    let mut world = World::up(POLICY, 7);
+    let mut world = World::up(POLICY, 7, false);
     let secrets = ["demo-ca", "demo-sa"];
     let before = secrets.map(|secret| text(&world.observed, secret, "tls.key"));
     world.ask("rotate-certificate-authorities", "2026");
@@ -553,7 +642,7 @@ impl World {
 
 #[test]
 fn authorities_of_the_users_own_come_by_a_rotation_and_go_by_one_and_nobody_is_refused() {
-    let mut world = World::up(POLICY, 11);
+    let mut world = World::up(POLICY, 11, false);
     let first = give_all(&mut world.observed, world.now);
     world.spec = format!("{THREE}{GIVEN}");
     world.parse();
@@ -603,7 +692,7 @@ fn authorities_of_the_users_own_come_by_a_rotation_and_go_by_one_and_nobody_is_r
 fn a_given_authority_that_is_taken_back_is_not_taken_up_again() {
     let mut observed = Observed::default();
     let root = give_all(&mut observed, common::noon());
-    let mut world = World::up_with(&format!("{THREE}{GIVEN}"), observed, POLICY, 5);
+    let mut world = World::up_with(&format!("{THREE}{GIVEN}"), observed, POLICY, 5, false);
     check_given(&world, &root);
     let (certificate, key, above) = intermediate("corp-ca", &mint("Other Root", world.now), world.now);
     give(&mut world.observed, "corp-ca", &[("tls.crt", &certificate), ("tls.key", &key), ("ca.crt", &above)]);
@@ -624,7 +713,7 @@ fn a_given_authority_that_is_taken_back_is_not_taken_up_again() {
 
 #[test]
 fn an_authority_is_renewed_with_its_key_and_everything_that_it_has_signed_stays() {
-    let mut world = World::up(POLICY, 3);
+    let mut world = World::up(POLICY, 3, false);
     let files = ["ca.crt", "etcd-ca.crt", "front-proxy-ca.crt"];
     let before: Vec<_> = NODES.map(|node| world.machines[node].disk.clone()).into();
     world.restarts.clear();

@@ -2,8 +2,9 @@
 //!
 //! When the API server sees its new client certificate towards kubelets it closes all its connections to them, also one
 //! on which a stream is (client-go, `transport/cert_rotation.go`), and a stream ends with the API server that it goes
-//! through. So a stream that is cut and can be opened again at once is no failure, it counts as `AGAIN`; nor is a first
-//! attempt to open one, which may have met the same moment. Two attempts in a row that fail are one.
+//! through. A kubelet that is restarted for its new certificates listens to nobody for a second or two. So a stream that is
+//! cut and can be opened again is no failure, it counts as `AGAIN`; nor is an attempt to open one that meets such a moment.
+//! Attempts that fail one second after the other, for longer than a kubelet takes to start, are one.
 
 use std::thread::sleep;
 use std::time::{Duration, Instant};
@@ -21,6 +22,13 @@ const KEPT: Duration = Duration::from_secs(4);
 
 /// The pause where a stream is not tried.
 const PAUSE: Duration = Duration::from_millis(500);
+
+/// So many attempts may fail in a row, with a second between them: a kubelet that starts listens within two or three, on a
+/// busy machine.
+const ATTEMPTS: u32 = 5;
+
+/// The pause between them.
+const REOPEN: Duration = Duration::from_secs(1);
 
 /// How long it may be silent.
 const SILENCE: Duration = Duration::from_secs(15);
@@ -61,7 +69,7 @@ enum Outcome {
 
 /// Opens streams until it is told to stop.
 pub(super) fn run(kind: Kind, subject: &Subject, pods: &[Witness]) {
-    let mut refused: Option<String> = None;
+    let mut refused = 0;
     for Witness { pod, node } in pods.iter().cycle() {
         loop {
             if subject.is_over() {
@@ -74,22 +82,23 @@ pub(super) fn run(kind: Kind, subject: &Subject, pods: &[Witness]) {
             }
             match attempt(kind, subject, pod) {
                 Outcome::Kept => {
-                    refused = None;
+                    refused = 0;
                     subject.tally.answered(kind.client());
                     break;
                 }
                 Outcome::Cut => {
-                    refused = None;
+                    refused = 0;
                     subject.tally.again(kind.client());
                 }
                 Outcome::NotOpened(words) => {
-                    if refused.is_some() && !subject.spared.has(node) {
-                        subject.tally.failed(kind.client(), &format!("{pod}, twice in a row: {words}"));
-                        refused = None;
+                    refused += 1;
+                    if refused == ATTEMPTS && !subject.spared.has(node) {
+                        subject.tally.failed(kind.client(), &format!("{pod}, {ATTEMPTS} times in a row: {words}"));
+                        refused = 0;
                         break;
                     }
                     subject.tally.again(kind.client());
-                    refused = Some(words);
+                    sleep(REOPEN);
                 }
             }
         }

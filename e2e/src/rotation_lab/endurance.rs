@@ -85,11 +85,11 @@ pub fn endure(time: Duration, tell: &dyn Fn(&str)) -> Result<Report> {
     let mut rounds = vec![];
     while began.elapsed() < time && rounds.iter().all(|round: &Round| round.error.is_none()) {
         let asked = Instant::now();
-        for rotation in Rotation::ALL {
-            let name = format!("{} {}", rotation.name(), rounds.len() / 4 + 1);
-            rounds.push(round(&name, &load, tell, || {
-                rotate(&mut scene, &load, rotation, rotation.gate(), &mut |_, _, _| Ok(()), tell)
-            }));
+        for together in Rotation::ALL {
+            // Each time around, and the rest after it.
+            let times = rounds.len() / (Rotation::ALL.len() + 1) + 1;
+            let name = format!("{} {times}", Rotation::names(together));
+            rounds.push(round(&name, &load, tell, || rotate(&mut scene, &load, together, &mut |_, _, _| Ok(()), tell)));
             if rounds.last().is_some_and(|round| round.error.is_some()) {
                 break;
             }

@@ -14,12 +14,13 @@ use crate::wait::eventually;
 ///
 /// # Errors
 /// When it does not come back.
-pub fn is_off(scene: &Scene, load: &Load, name: &str, time: Duration) -> Result<Vec<String>> {
+pub fn is_off(scene: &mut Scene, load: &Load, name: &str, time: Duration) -> Result<Vec<String>> {
     load.spare(name);
     lock(scene.machine(name)?).power_off()?;
     pass(time)?;
     let waits = waits_for(scene, name)?;
     lock(scene.machine(name)?).power_on()?;
+    scene.restart_agent(name)?;
     comes_back(scene, load, name)?;
     Ok(waits)
 }

@@ -2,6 +2,7 @@
 //! somebody who carries what Keyplane writes to each machine.
 
 mod carrier;
+mod doors;
 mod endurance;
 pub mod faults;
 mod rotations;
@@ -9,9 +10,10 @@ mod scene;
 
 use std::time::Duration;
 
-use anyhow::{Result, ensure};
+use anyhow::{Result, bail, ensure};
 
 pub use carrier::Carrier;
+pub use doors::Doors;
 pub use endurance::{Report, endure};
 pub use rotations::{AtEachStage, Rotation, pass, rotate, rotate_leaves, wait_until_carried};
 pub use scene::{CLUSTER, POOL, Scene, SharedMachine, Size, lock};
@@ -42,30 +44,37 @@ pub const CUT_OFF_IN: &str = "Preparing Kubelets";
 const FAULT: Duration = Duration::from_secs(90);
 
 /// Certificates, or what is rotated in stages.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum What {
     /// Every certificate, with a new key.
     Leaves,
-    /// An authority or key.
-    Staged(Rotation),
+    /// Authorities or keys, at the same time.
+    Staged(Vec<Rotation>),
 }
 
 impl What {
-    /// All of it.
-    pub const ALL: [Self; 4] = [
-        Self::Leaves,
-        Self::Staged(Rotation::ServiceAccountKey),
-        Self::Staged(Rotation::EncryptionKey),
-        Self::Staged(Rotation::Authorities),
-    ];
-
-    /// Its name on a command line.
+    /// All of it, in the order in which the lab tries it.
     #[must_use]
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Leaves => "leaves",
-            Self::Staged(rotation) => rotation.name(),
+    pub fn all() -> Vec<Self> {
+        let staged = Rotation::ALL.iter().map(|together| Self::Staged(together.to_vec()));
+        std::iter::once(Self::Leaves).chain(staged).collect()
+    }
+
+    /// What these names of a command line mean: `leaves`, or names of [`Rotation`]. All that is rotated in stages is asked
+    /// for at the same time.
+    ///
+    /// # Errors
+    /// When there is no such thing.
+    pub fn named(names: &[String]) -> Result<Vec<Self>> {
+        let staged = Rotation::ALL.concat();
+        let known = || std::iter::once("leaves").chain(staged.iter().map(|rotation| rotation.name()));
+        if let Some(unknown) = names.iter().find(|name| !known().any(|one| one == *name)) {
+            bail!("there is no {unknown} to rotate; there is {}", known().collect::<Vec<_>>().join(", "));
         }
+        let is_named = |name: &str| names.iter().any(|one| one == name);
+        let together: Vec<_> = staged.iter().copied().filter(|rotation| is_named(rotation.name())).collect();
+        let leaves = is_named("leaves").then_some(Self::Leaves);
+        Ok(leaves.into_iter().chain((!together.is_empty()).then_some(Self::Staged(together))).collect())
     }
 }
 
@@ -76,39 +85,65 @@ impl What {
 /// When the cluster or the load does not come up.
 pub fn run(options: &Options, tell: &dyn Fn(&str)) -> Result<(Tally, Result<()>)> {
     let Options { size, what, settle, faults } = options.clone();
-    let size =
-        if what.contains(&What::Staged(Rotation::EncryptionKey)) { size.with_encryption_at_rest() } else { size };
+    let encrypts = |what: &What| matches!(what, What::Staged(together) if together.contains(&Rotation::EncryptionKey));
+    let size = if what.iter().any(encrypts) { size.with_encryption_at_rest() } else { size };
     let mut scene = Scene::set_up(&size, tell)?;
     let load = Load::start(&scene, "before")?;
     tell("the load runs");
+    let mut gone_wrong = vec![];
     let mut at_each_stage = |scene: &mut Scene, load: &Load, stage: &str| {
-        if faults { something_goes_wrong(scene, load, stage, tell) } else { Ok(()) }
+        if faults { something_goes_wrong(scene, load, stage, &mut gone_wrong, tell) } else { Ok(()) }
     };
     let outcome = what.into_iter().try_for_each(|what| match what {
         What::Leaves => rotate_leaves(&scene, &load, settle, tell),
-        What::Staged(rotation) => rotate(&mut scene, &load, rotation, rotation.gate(), &mut at_each_stage, tell),
+        What::Staged(together) => rotate(&mut scene, &load, &together, &mut at_each_stage, tell),
     });
     Ok((load.stop(), outcome))
 }
 
-fn something_goes_wrong(scene: &mut Scene, load: &Load, stage: &str, tell: &dyn Fn(&str)) -> Result<()> {
+/// `stage` may name several, of rotations that are not in the same one; `gone_wrong` has the stages in which something
+/// beside the kills went wrong already.
+fn something_goes_wrong(
+    scene: &mut Scene,
+    load: &Load,
+    stage: &str,
+    gone_wrong: &mut Vec<&'static str>,
+    tell: &dyn Fn(&str),
+) -> Result<()> {
     scene.crash_the_operator()?;
     scene.crash_the_agents()?;
     let last = |machines: &[SharedMachine]| machines.last().map(|machine| lock(machine).name().to_owned());
-    let (name, waits) = match (stage, last(scene.control_plane()), last(scene.workers())) {
-        (OFF_IN, Some(name), _) if scene.control_plane().len() > 2 => {
-            load.phase(&format!("{name} is off"));
-            let waits = faults::is_off(scene, load, &name, FAULT)?;
-            (name, waits)
-        }
-        (CUT_OFF_IN, _, Some(name)) => {
-            load.phase(&format!("{name} is cut off"));
-            let waits = faults::is_cut_off(scene, load, &name, FAULT)?;
-            (name, waits)
-        }
-        _ => return Ok(()),
+    let is_time = |of: &'static str| stage.contains(of) && !gone_wrong.contains(&of);
+    let (name, waits) = if is_time(OFF_IN) && scene.control_plane().len() > 2 {
+        gone_wrong.push(OFF_IN);
+        let name = last(scene.control_plane()).unwrap_or_default();
+        load.phase(&format!("{name} is off"));
+        (name.clone(), faults::is_off(scene, load, &name, FAULT)?)
+    } else if is_time(CUT_OFF_IN)
+        && let Some(name) = last(scene.workers())
+    {
+        gone_wrong.push(CUT_OFF_IN);
+        load.phase(&format!("{name} is cut off"));
+        (name.clone(), faults::is_cut_off(scene, load, &name, FAULT)?)
+    } else {
+        return Ok(());
     };
     tell(&format!("{name} is back; the status said: {}", waits.join("; ")));
     ensure!(!waits.is_empty(), "{stage}: the status did not say that it waits for {name}");
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_named_together_goes_on_at_the_same_time() {
+        let named = |names: &[&str]| What::named(&names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>());
+        let together = What::Staged(vec![Rotation::ServiceAccountKey, Rotation::Authorities]);
+        assert_eq!(named(&["authorities", "service-account-key"]).unwrap(), std::slice::from_ref(&together));
+        assert_eq!(named(&["leaves"]).unwrap(), [What::Leaves]);
+        assert_eq!(What::all(), [What::Leaves, What::Staged(vec![Rotation::EncryptionKey]), together]);
+        assert!(named(&["cas"]).unwrap_err().to_string().contains("leaves, encryption-key, service-account-key"));
+    }
 }

@@ -7,6 +7,7 @@ use anyhow::{Context, Result, bail, ensure};
 use jiff::Timestamp;
 use serde_json::Value;
 
+use super::doors::Doors;
 use super::scene::{CLUSTER, Scene, lock};
 use crate::installation::PATIENCE;
 use crate::interrupt;
@@ -25,8 +26,9 @@ pub enum Rotation {
 }
 
 impl Rotation {
-    /// All of them, in the order in which the lab tries them.
-    pub const ALL: [Self; 3] = [Self::ServiceAccountKey, Self::EncryptionKey, Self::Authorities];
+    /// All of them, each with those that go on at the same time: most of an hour is the wait for pods' tokens, in which
+    /// the authorities are rotated too.
+    pub const ALL: [&[Self]; 2] = [&[Self::EncryptionKey], &[Self::ServiceAccountKey, Self::Authorities]];
 
     /// The annotation that asks for it.
     #[must_use]
@@ -36,6 +38,21 @@ impl Rotation {
             Self::ServiceAccountKey => "keyplane.io/rotate-service-account-key",
             Self::EncryptionKey => "keyplane.io/rotate-encryption-key",
         }
+    }
+
+    /// Whose entry in the status this is.
+    fn of_entry(name: &str) -> Self {
+        match name {
+            "service-account-key" => Self::ServiceAccountKey,
+            "encryption-key" => Self::EncryptionKey,
+            _ => Self::Authorities,
+        }
+    }
+
+    /// The names of those that go on at the same time.
+    #[must_use]
+    pub fn names(together: &[Self]) -> String {
+        together.iter().map(|rotation| rotation.name()).collect::<Vec<_>>().join(" and ")
     }
 
     /// How long its owner waits at the gate for what nobody can see. Pods have tokens for an hour and seven seconds, which
@@ -72,16 +89,15 @@ const STUCK: Duration = Duration::from_mins(20);
 /// What a test does whenever a rotation has come to another stage: `Preparing Trust`, `Prepared Gate` and so on.
 pub type AtEachStage<'a> = &'a mut dyn FnMut(&mut Scene, &Load, &str) -> Result<()>;
 
-/// Asks for a rotation and follows it to its end: each of its stages is a phase of the load, and where it waits for its
-/// owner he lets it complete, after `gate` (see [`Rotation::gate`]).
+/// Asks for rotations at the same time and follows them to their end: each of their stages is a phase of the load, and
+/// where they wait for their owner he lets them complete, each once it has waited for so long ([`Rotation::gate`]).
 ///
 /// # Errors
 /// When it does not get on.
 pub fn rotate(
     scene: &mut Scene,
     load: &Load,
-    rotation: Rotation,
-    gate: Duration,
+    together: &[Rotation],
     at_each_stage: AtEachStage<'_>,
     tell: &dyn Fn(&str),
 ) -> Result<()> {
@@ -91,8 +107,12 @@ pub fn rotate(
         let line = format!("{annotation}={value}");
         admin.run(&["annotate", "clusterspec", CLUSTER, "--overwrite", &line])
     };
-    load.phase(&format!("{}: asked for", rotation.name()));
-    annotate(rotation.annotation())?;
+    let name = Rotation::names(together);
+    load.phase(&format!("{name}: asked for"));
+    let doors = if together.contains(&Rotation::Authorities) { Some(Doors::before(scene)?) } else { None };
+    for rotation in together {
+        annotate(rotation.annotation())?;
+    }
     let mut last = String::new();
     let mut since = Instant::now();
     let mut let_go = false;
@@ -101,9 +121,13 @@ pub fn rotate(
         let entries = entries(&status, &value);
         let stage = stage(&entries);
         if stage != last && !stage.is_empty() {
-            let phase = format!("{}: {stage}", rotation.name());
+            let phase = format!("{name}: {stage}");
             load.phase(&phase);
             tell(&format!("{phase} ({} so far)", load.tally().summary()));
+            if let Some(doors) = &doors {
+                let answers = doors.check(scene, &entries)?;
+                tell(&format!("{stage}: {answers} answers of servers to the old and the new authority are as it says"));
+            }
             at_each_stage(scene, load, &stage)?;
             // What went wrong there may have been a phase of its own.
             load.phase(&phase);
@@ -115,17 +139,27 @@ pub fn rotate(
             return pass(SHORT);
         }
         if all("Prepared") && !let_go {
-            pass(gate)?;
+            for entry in &entries {
+                wait_at_the_gate(entry)?;
+            }
             annotate(COMPLETE)?;
             let_go = true;
         }
         if since.elapsed() > STUCK {
             let waits = entries.iter().map(|entry| format!("{}: {}", entry["name"], entry["waitingFor"]));
             let waits = waits.collect::<Vec<_>>().join("; ");
-            bail!("{} has not got on for {} min: {last}; {waits}", rotation.name(), STUCK.as_secs() / 60);
+            bail!("{name} has not got on for {} min: {last}; {waits}", STUCK.as_secs() / 60);
         }
         pass(Duration::from_secs(1))?;
     }
+}
+
+fn wait_at_the_gate(entry: &Value) -> Result<()> {
+    let name = entry["name"].as_str().unwrap_or_default();
+    let since: Timestamp =
+        entry["since"].as_str().unwrap_or_default().parse().context("since when it is at the gate")?;
+    let waited = Duration::try_from(Timestamp::now().duration_since(since)).unwrap_or_default();
+    pass(Rotation::of_entry(name).gate().saturating_sub(waited))
 }
 
 /// What the status says of the rotations that this value has asked for.

@@ -169,13 +169,19 @@ impl Scene {
     /// When one does not start.
     pub fn crash_the_agents(&mut self) -> Result<()> {
         let names: Vec<_> = self.agents.keys().cloned().collect();
-        for name in names {
-            if let Some(mut agent) = self.agents.remove(&name) {
-                agent.kill();
-            }
-            let agent = lock(self.machine(&name)?).restart_agent()?;
-            self.agents.insert(name, agent);
+        names.iter().try_for_each(|name| self.restart_agent(name))
+    }
+
+    /// The agent of this machine is killed, if it runs, and another one is started, as at the machine's boot.
+    ///
+    /// # Errors
+    /// When it does not start.
+    pub fn restart_agent(&mut self, name: &str) -> Result<()> {
+        if let Some(mut agent) = self.agents.remove(name) {
+            agent.kill();
         }
+        let agent = lock(self.machine(name)?).restart_agent()?;
+        self.agents.insert(name.to_owned(), agent);
         Ok(())
     }
 

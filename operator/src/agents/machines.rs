@@ -163,6 +163,9 @@ fn objects(cluster: &Cluster, observed: &Observed, node: &str) -> Result<Vec<Obj
     if cluster.machines().any(|machine| machine.name == node) {
         let found = observed.secrets.get(&secret).ok_or_else(|| missing("Secret", &secret))?;
         objects.push(Object::new("Secret", secret, &found.metadata));
+    } else if let Some(found) = observed.secrets.get(&secret).filter(|_| observed.workers.contains_key(node)) {
+        // A worker has one only while its kubelet has no certificate that is good.
+        objects.push(Object::new("Secret", secret, &found.metadata));
     }
     let metadata = if let Some(found) = observed.config_maps.get(&config) {
         &found.metadata

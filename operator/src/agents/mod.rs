@@ -10,4 +10,6 @@ mod report;
 
 pub use facts::AgentFacts;
 pub use machines::{holds_current, machines};
-pub use report::{CredentialKind, KubeletReport, LeafReport, NodeReport, REPORT_ANNOTATION};
+pub use report::{
+    CredentialKind, KubeletReport, LeafReport, NodeReport, REPORT_ANNOTATION, RESTART_TURN_ANNOTATION, WantedRestart,
+};

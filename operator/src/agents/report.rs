@@ -6,6 +6,10 @@ use serde::{Deserialize, Serialize};
 /// Annotation on an agent's Lease: its report.
 pub const REPORT_ANNOTATION: &str = "keyplane.io/node-report";
 
+/// Annotation on the ConfigMap of a control-plane machine: the [`WantedRestart::mark`] whose turn it is, or was last. While
+/// it is there, an agent restarts nothing without it.
+pub const RESTART_TURN_ANNOTATION: &str = "keyplane.io/restart-turn";
+
 /// What an agent reports. When it did, by its own clock, is the Lease's `renewTime`: so a report that says nothing new is
 /// the same text.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -34,9 +38,26 @@ pub struct NodeReport {
     /// What a person has to do on the machine so that a file takes effect.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub pending: Vec<String>,
+    /// For what etcd there was started anew last: the machine's ConfigMap said so in [`crate::rotation::reload::ETCD_MARK`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub etcd_restart: Option<String>,
+    /// What it would restart, and waits for its turn.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub restart: Option<WantedRestart>,
     /// The kubelet that runs there.
     #[serde(default)]
     pub kubelet: KubeletReport,
+}
+
+/// Units of a control-plane machine that are to be started anew.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct WantedRestart {
+    /// Their names, in the order in which they are restarted.
+    pub units: Vec<String>,
+    /// The checksum of what they were started with and what they are to be started with:
+    /// [`RESTART_TURN_ANNOTATION`] with this value says that it is the machine's turn.
+    pub mark: String,
 }
 
 /// With which credential an agent reports.

@@ -10,6 +10,7 @@ mod maintenance;
 mod node_agent;
 mod options;
 mod policy;
+mod restore;
 mod rotate;
 mod settings;
 mod sizing;
@@ -28,7 +29,8 @@ use crate::encryption::Settings;
 pub use authorities::given_authority_field;
 pub use maintenance::Window;
 pub use policy::{LeafTerms, Policy};
-pub use rotate::RotateRequests;
+pub use restore::Restore;
+pub use rotate::{Requests, RotateRequests};
 pub(crate) use settings::refuse_kubelet_settings;
 pub use sizing::Sizing;
 pub use users::User;
@@ -151,6 +153,8 @@ pub struct Cluster {
     pub policy: Policy,
     /// Who asks for new certificates.
     pub rotate: RotateRequests,
+    /// Whether a backup brings what is missing.
+    pub restore: Restore,
     /// What is to be stored encrypted.
     pub encryption: Option<Settings>,
     /// Whether the API servers have an encryption configuration, and which objects Keyplane writes anew: more than the spec
@@ -209,6 +213,7 @@ impl Cluster {
             users,
             policy,
             rotate: RotateRequests::of_spec(spec),
+            restore: Restore::default(),
             encryption_use: EncryptionUse { configured: encryption.is_some(), ..EncryptionUse::default() },
             encryption,
             spec: spec.clone(),
@@ -219,6 +224,7 @@ impl Cluster {
     #[must_use]
     pub fn with_annotations(mut self, annotations: &BTreeMap<String, String>) -> Self {
         self.rotate = self.rotate.and_annotations(annotations);
+        self.restore = Restore::of(annotations);
         self
     }
 

@@ -3,13 +3,15 @@
 use std::collections::BTreeMap;
 
 use keyplane_crds::{
-    COMPLETE_ROTATION_ANNOTATION, ClusterSpecSpec, GROUP, RENEW_AUTHORITIES_ANNOTATION, ROLL_BACK_ROTATION_ANNOTATION,
+    COMPLETE_ROTATION_ANNOTATION, CONFIRM_REVOCATION_ANNOTATION, ClusterSpecSpec, GROUP, RENEW_AUTHORITIES_ANNOTATION,
+    REVOKE_AUTHORITIES_ANNOTATION, REVOKE_SERVICE_ACCOUNT_KEY_ANNOTATION, ROLL_BACK_ROTATION_ANNOTATION,
     ROTATE_AUTHORITIES_ANNOTATION, ROTATE_CERTIFICATES_ANNOTATION, ROTATE_ENCRYPTION_KEY_ANNOTATION,
-    ROTATE_SERVICE_ACCOUNT_KEY_ANNOTATION, Rotate,
+    ROTATE_SERVICE_ACCOUNT_KEY_ANNOTATION, Revoke, Rotate,
 };
 
 use crate::pki::inventory::AuthorityName;
 use crate::rotation::Subject;
+use crate::rotation::revocation::confirms;
 
 /// What was asked for, by where: in the spec, there for this one alone, and by annotation. They are kept apart: one that
 /// goes away asks for nothing.
@@ -48,7 +50,7 @@ pub struct RotateRequests {
 
 impl RotateRequests {
     /// The annotations that ask for something.
-    const ANNOTATIONS: [&'static str; 7] = [
+    const ANNOTATIONS: [&'static str; 10] = [
         ROTATE_CERTIFICATES_ANNOTATION,
         ROTATE_AUTHORITIES_ANNOTATION,
         RENEW_AUTHORITIES_ANNOTATION,
@@ -56,6 +58,9 @@ impl RotateRequests {
         ROTATE_ENCRYPTION_KEY_ANNOTATION,
         COMPLETE_ROTATION_ANNOTATION,
         ROLL_BACK_ROTATION_ANNOTATION,
+        REVOKE_AUTHORITIES_ANNOTATION,
+        REVOKE_SERVICE_ACCOUNT_KEY_ANNOTATION,
+        CONFIRM_REVOCATION_ANNOTATION,
     ];
 
     pub(super) fn of_spec(spec: &ClusterSpecSpec) -> Self {
@@ -108,6 +113,36 @@ impl RotateRequests {
             ("spec-of-one", own.as_ref()),
             ("annotation", self.annotations.get(ROTATE_AUTHORITIES_ANNOTATION)),
         ])
+    }
+
+    /// For another authority or key at once, with nothing left of this one.
+    #[must_use]
+    pub fn revocation_of(&self, subject: Subject) -> Requests {
+        let spec = self.spec.revoke.as_ref();
+        let in_spec = |of: fn(&Revoke) -> &Option<String>| spec.and_then(|revoke| of(revoke).as_ref());
+        let own = in_spec(match subject {
+            Subject::Authority(AuthorityName::Cluster) => |revoke| &revoke.cluster_authority,
+            Subject::Authority(AuthorityName::Etcd) => |revoke| &revoke.etcd_authority,
+            Subject::Authority(AuthorityName::FrontProxy) => |revoke| &revoke.front_proxy_authority,
+            Subject::ServiceAccountKey => |revoke| &revoke.service_account_key,
+        });
+        let (all, annotation) = match subject {
+            Subject::Authority(_) => (in_spec(|revoke| &revoke.certificate_authorities), REVOKE_AUTHORITIES_ANNOTATION),
+            Subject::ServiceAccountKey => (None, REVOKE_SERVICE_ACCOUNT_KEY_ANNOTATION),
+        };
+        Requests::of([
+            ("revocation-in-spec", all),
+            ("revocation-in-spec-of-one", own),
+            ("revocation-in-annotation", self.annotations.get(annotation)),
+        ])
+    }
+
+    /// Whether the revocation with this word is confirmed.
+    #[must_use]
+    pub fn confirms_revocation(&self, word: &str) -> bool {
+        let in_spec = self.spec.revoke.as_ref().and_then(|revoke| revoke.confirm.as_ref());
+        let texts = [in_spec, self.annotations.get(CONFIRM_REVOCATION_ANNOTATION)];
+        texts.into_iter().flatten().any(|text| confirms(text, word))
     }
 
     /// Whether the rotation that was asked for with this value may take the old one away.

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt::Debug;
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures::StreamExt;
 use k8s_openapi::api::core::v1::{ConfigMap, ObjectReference, Secret};
@@ -22,7 +23,7 @@ use tokio::sync::mpsc;
 use tokio_stream::wrappers::UnboundedReceiverStream;
 
 use super::due::{next_check, wait_until};
-use super::target::Brief;
+use super::target::{Brief, presented_by_each};
 use super::{Context, Error, RECONCILE_TIMEOUT, RESYNC, config, deletion, news, node_pool, observe, watch_config};
 use crate::cluster::{Cluster, Policy};
 use crate::join::Pool;
@@ -33,8 +34,11 @@ use crate::kube::{backoff, causes};
 use crate::plan::issuance::fulfil;
 use crate::plan::objects::{MANAGED_BY, MANAGED_BY_LABEL};
 use crate::plan::rotation::kubelet_authorities;
-use crate::plan::{Authorities, Blocker, Observed, Step, encryption_use, encryption_work, plan, status};
+use crate::plan::{Authorities, Blocker, Observed, Step, encryption_use, encryption_work, is_unknown, plan, status};
 use crate::rollout;
+
+/// A cluster that runs already answers at once; of one that is yet to be made nobody does.
+const FIRST_LOOK: Duration = Duration::from_secs(2);
 
 type Guarded = DeserializeGuard<ClusterSpec>;
 
@@ -187,6 +191,9 @@ async fn one_pass((namespace, name): &(String, String), context: &Context) -> Re
     let cluster = cluster.with_encryption(encryption);
     observed.target = context.targets.facts(namespace, name);
     observed.at_once = found.annotations().get(ROLLOUT_ANNOTATION).is_some_and(|value| value == AT_ONCE);
+    if is_unknown(&cluster, &observed) {
+        observed.target.serving = presented_by_each(&cluster, FIRST_LOOK).await;
+    }
     let reference = unversioned(&found);
     let blockers = act(&cluster, &mut observed, &reference, now, context).await?;
     let agents = context.agents.keep(&cluster, &pools(&cluster, context), &reference, now, context).await;
@@ -399,6 +406,7 @@ fn brief(cluster: &Cluster, observed: &Observed, reference: ObjectReference, con
         is_rotating: authorities.is_rotating(),
         kubelet_authorities: kubelet_authorities(&authorities, observed),
         trust: authorities.trust(),
+        revoked: authorities.revoked_annotation(),
         workers: workers.collect(),
         leaving,
         // The watch's own order changes: without one the brief would seem to change.

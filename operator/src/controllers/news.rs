@@ -8,8 +8,11 @@ use super::cluster_spec::unversioned;
 /// Conditions that do not stop anything, and that somebody should hear of whatever their reason is.
 const WARNINGS: [ClusterCondition; 2] = [ClusterCondition::MachinesInSync, ClusterCondition::KubeletsCurrent];
 
+/// A revocation waits for a person.
+const NOT_CONFIRMED: &str = "RevocationNotConfirmed";
+
 /// Reasons of other conditions that somebody should hear of.
-const REASONS: [(ClusterCondition, &str); 8] = [
+const REASONS: [(ClusterCondition, &str); 9] = [
     (ClusterCondition::CertificatesValid, "AuthorityEndsSoon"),
     (ClusterCondition::CertificatesValid, "RenewalDue"),
     (ClusterCondition::CertificatesValid, "Expired"),
@@ -17,6 +20,7 @@ const REASONS: [(ClusterCondition, &str); 8] = [
     (ClusterCondition::RotationsSettled, "RequestRefused"),
     (ClusterCondition::AuthoritiesAsGiven, "SecretNotFound"),
     (ClusterCondition::AuthoritiesAsGiven, "SecretUnusable"),
+    (ClusterCondition::RotationsSettled, NOT_CONFIRMED),
     (ClusterCondition::EncryptedAtRest, "EncryptionStuck"),
 ];
 
@@ -48,7 +52,9 @@ fn warnings<'a>(before: &[Condition], now: &'a [Condition]) -> Vec<&'a Condition
     });
     let reasons = REASONS.into_iter().filter_map(|(condition, reason)| {
         let found = condition_of(now, condition.name()).filter(|found| found.reason == reason)?;
-        let told = condition_of(before, condition.name()).is_some_and(|old| old.reason == reason);
+        // What confirms a revocation has to be heard of each time that it is another.
+        let is_same = |old: &&Condition| reason != NOT_CONFIRMED || old.message == found.message;
+        let told = condition_of(before, condition.name()).filter(is_same).is_some_and(|old| old.reason == reason);
         (!told).then_some(found)
     });
     differing.chain(reasons).collect()

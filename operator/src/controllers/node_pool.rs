@@ -234,6 +234,7 @@ async fn write_files(pool: &NodePool, basis: Basis, state: &State) -> Result<Opt
                 && known.brief.cluster == basis.brief.cluster
                 && known.brief.trust == basis.brief.trust
                 && known.brief.kubelet_authorities == basis.brief.kubelet_authorities
+                && known.brief.revoked == basis.brief.revoked
         })
     };
     if known(&state.written.lock().unwrap_or_else(PoisonError::into_inner)) {
@@ -280,6 +281,7 @@ async fn write_each(
         if let Some(authority) = brief.kubelet_authorities.get(&parsed.name) {
             wanted.annotations_mut().insert(KUBELET_AUTHORITY_ANNOTATION.to_owned(), authority.clone());
         }
+        wanted.annotations_mut().extend(brief.revoked.clone());
         let Some(wanted) = config_map_to_write(found.as_ref(), wanted) else { continue };
         match write(&config_maps, &wanted).await.map_err(Error::api(format!("writing ConfigMap {name}")))? {
             Written::Done(_) => state.context.metrics.writes.with_label_values(&["ConfigMap"]).inc(),

@@ -9,7 +9,9 @@ use kube::Api;
 
 use super::{Context, Error};
 use crate::cluster::Cluster;
-use crate::plan::{Observed, departed, objects};
+use crate::pki::inventory::AuthorityName;
+use crate::plan::{Observed, departed, is_revoking, objects};
+use crate::rotation::Subject;
 
 /// Gathers the cluster's Secrets and ConfigMaps, what is left of nodes that have gone, and the Secrets of others that it
 /// refers to.
@@ -24,13 +26,6 @@ pub(super) async fn gather(context: &Context, cluster: &Cluster, status: Cluster
         .chain(issued.of(cluster))
         .chain(departed.iter().map(|node| objects::node_secret(&cluster.name, node)))
         .collect();
-    let secrets = try_join_all(names.into_iter().map(|name| {
-        let secrets = secrets.clone();
-        async move {
-            let found = secrets.get_opt(&name).await.map_err(Error::api(format!("reading Secret {name}")))?;
-            Ok::<_, Error>(found.map(|secret| (name, secret)))
-        }
-    }));
     let config_maps = try_join_all(objects::config_map_names(cluster).chain(departed_config_maps).map(|name| {
         let config_maps = config_maps.clone();
         async move {
@@ -38,15 +33,30 @@ pub(super) async fn gather(context: &Context, cluster: &Cluster, status: Cluster
             Ok::<_, Error>(found.map(|config_map| (name, config_map)))
         }
     }));
-    let (secrets, config_maps) = futures::future::try_join(secrets, config_maps).await?;
+    let (found, config_maps) = futures::future::try_join(read(&secrets, names), config_maps).await?;
     // Agents that are not known yet would seem to be none.
     context.agents.known(cluster).await;
-    Ok(Observed {
+    let mut observed = Observed {
         agents: context.agents.facts(cluster),
         workers: context.agents.workers(cluster),
-        secrets: secrets.into_iter().flatten().collect(),
+        secrets: found.into_iter().collect(),
         config_maps: config_maps.into_iter().flatten().collect(),
         status,
         ..Observed::default()
-    })
+    };
+    // Workers have one only then.
+    if is_revoking(cluster, &observed, Subject::Authority(AuthorityName::Cluster)) {
+        let names = observed.workers.keys().map(|node| objects::node_secret(&cluster.name, node));
+        let missing: BTreeSet<_> = names.filter(|name| !observed.secrets.contains_key(name)).collect();
+        observed.secrets.extend(read(&secrets, missing).await?);
+    }
+    Ok(observed)
+}
+
+async fn read(secrets: &Api<Secret>, names: BTreeSet<String>) -> Result<Vec<(String, Secret)>, Error> {
+    let read = try_join_all(names.into_iter().map(async |name| {
+        let found = secrets.get_opt(&name).await.map_err(Error::api(format!("reading Secret {name}")))?;
+        Ok::<_, Error>(found.map(|secret| (name, secret)))
+    }));
+    Ok(read.await?.into_iter().flatten().collect())
 }

@@ -48,6 +48,7 @@ pub async fn run(arguments: NodeArguments) -> Result<(), String> {
     if arguments.once {
         return agent.once().await;
     }
+    agent.machine.takes_turns = true;
     let mut terminated = signal(SignalKind::terminate()).map_err(|error| error.to_string())?;
     let mut interrupted = signal(SignalKind::interrupt()).map_err(|error| error.to_string())?;
     tokio::select! {

@@ -117,6 +117,40 @@ impl Root {
         Staged { new, place }.take_its_place()
     }
 
+    /// The name of what a link points to; nothing if it is no link.
+    #[must_use]
+    pub fn link_target(&self, link: &str) -> Option<String> {
+        Some(fs::read_link(self.at(link)).ok()?.file_name()?.to_str()?.to_owned())
+    }
+
+    /// The names of the files in a directory, without links and directories; none if there is no such directory.
+    ///
+    /// # Errors
+    /// What the file system says.
+    pub fn files_in(&self, directory: &str) -> io::Result<Vec<String>> {
+        let entries = match fs::read_dir(self.at(directory)) {
+            Ok(entries) => entries,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(vec![]),
+            Err(error) => return Err(error),
+        };
+        let mut names = vec![];
+        for entry in entries {
+            let entry = entry?;
+            if entry.file_type()?.is_file() {
+                names.extend(entry.file_name().to_str().map(str::to_owned));
+            }
+        }
+        Ok(names)
+    }
+
+    /// Removes a file; one that is not there is as good.
+    ///
+    /// # Errors
+    /// What the file system says.
+    pub fn remove(&self, path: &str) -> io::Result<()> {
+        remove(&self.at(path))
+    }
+
     /// Removes what a crash has left beside the places of these files.
     ///
     /// # Errors

@@ -14,11 +14,13 @@ use kube::{Api, Client, Config, ResourceExt};
 use tokio::sync::watch;
 use tokio::time::timeout;
 
+use super::authorities::is_cut_off;
 use super::files::Root;
 use super::index::MachineFile;
-use super::leaves::{Kind, Order, authority, check, order};
+use super::leaves::{DIRECTORY, Kind, Order, authority, certificate_part, check, order};
 use super::own_kubeconfig::KUBELET_KUBECONFIGS;
 use crate::kube::causes;
+use crate::kubeconfig::embedded_credential;
 use crate::pki::{CertificateFacts, PrivateKey, request};
 
 /// A request that has no certificate after this time is made anew: the controller-manager deletes approved ones that are
@@ -95,6 +97,40 @@ impl Pair {
     }
 }
 
+/// The client certificate that came with the machine's files, if the kubelet's own is of no use any more: a kubelet that is
+/// refused can't ask for another.
+///
+/// # Errors
+/// What the file system says.
+pub fn given(root: &Root, kubeconfig: &[u8], bundle: &str) -> Result<Option<Pair>, String> {
+    let link = Kind::Client.link();
+    let current = root.read(&link).map_err(|error| format!("{link}: {error}"))?.unwrap_or_default();
+    let current = certificate_part(&String::from_utf8_lossy(&current));
+    let credential = std::str::from_utf8(kubeconfig).ok().and_then(embedded_credential);
+    let given = credential.filter(|(certificate, _)| is_cut_off(&current, certificate, bundle));
+    Ok(given
+        .map(|(certificate, key)| Pair { kind: Kind::Client, content: format!("{}\n{key}", certificate.trim_end()) }))
+}
+
+/// Removes the kubelet's pairs from before the last one: neither the kubelet nor a move ever does. The one before stays, for
+/// who has to go back by hand.
+///
+/// # Errors
+/// What the file system says.
+pub fn prune(root: &Root) -> Result<(), String> {
+    let told = |error: std::io::Error| format!("{DIRECTORY}: {error}");
+    let files = root.files_in(DIRECTORY).map_err(told)?;
+    let names: Vec<_> = files.iter().map(String::as_str).collect();
+    for kind in Kind::ALL {
+        let Some(target) = root.link_target(&kind.link()) else { continue };
+        for name in kind.outdated(&names, &target) {
+            root.remove(&format!("{DIRECTORY}/{name}")).map_err(told)?;
+            tracing::info!(name, "removed a former pair of the kubelet");
+        }
+    }
+    Ok(())
+}
+
 /// One new pair, as the kubelet's store has it: the certificate, then the key.
 async fn obtain(
     order: &Order,
@@ -154,4 +190,41 @@ async fn kubelets_client(root: &Root) -> Result<Client, String> {
     let kubeconfig = Kubeconfig::read_from(root.at(path)).map_err(|error| told(&error))?;
     let config = Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await;
     Client::try_from(config.map_err(|error| told(&error))?).map_err(|error| told(&error))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::os::unix::fs::symlink;
+
+    use super::*;
+
+    #[test]
+    fn the_pair_in_use_and_the_one_before_stay_and_older_ones_go() {
+        let folder = tempfile::tempdir().unwrap();
+        let root = Root(folder.path().to_owned());
+        assert_eq!(prune(&root), Ok(()), "a machine without a kubelet");
+        let directory = root.at(DIRECTORY);
+        fs::create_dir_all(&directory).unwrap();
+        for day in 19..=23 {
+            for kind in Kind::ALL {
+                fs::write(directory.join(format!("{}-2026-11-{day}-12-00-00.pem", kind.name())), "pair").unwrap();
+            }
+        }
+        fs::write(directory.join("kubelet.key"), "of somebody").unwrap();
+        // The client's was not linked yet when the agent was killed; the server's link is gone.
+        symlink(directory.join("kubelet-client-2026-11-22-12-00-00.pem"), root.at(&Kind::Client.link())).unwrap();
+        prune(&root).unwrap();
+        let left = |prefix: &str| {
+            let mut left = root.files_in(DIRECTORY).unwrap();
+            left.retain(|name| name.starts_with(prefix));
+            left.sort();
+            left
+        };
+        let days = ["21", "22", "23"].map(|day| format!("kubelet-client-2026-11-{day}-12-00-00.pem"));
+        assert_eq!(left("kubelet-client"), days);
+        assert_eq!(left("kubelet-server").len(), 5);
+        assert_eq!(left("kubelet.key").len(), 1);
+        assert!(fs::read(root.at(&Kind::Client.link())).is_ok());
+    }
 }

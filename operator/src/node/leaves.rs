@@ -8,7 +8,7 @@ use crate::pki::{
 };
 
 /// Where the kubelet keeps its pairs.
-const DIRECTORY: &str = "/var/lib/kubelet/pki";
+pub const DIRECTORY: &str = "/var/lib/kubelet/pki";
 
 /// One of the kubelet's two certificates.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -42,6 +42,31 @@ impl Kind {
     #[must_use]
     pub fn file(self, now: Timestamp) -> String {
         format!("{DIRECTORY}/{}-{}.pem", self.name(), now.strftime("%Y-%m-%d-%H-%M-%S"))
+    }
+
+    /// Which of the files beside the link are of no use any more: those of this kind that are older than the one before the
+    /// link's target. What is newer than that one is somebody's work that is not done yet.
+    #[must_use]
+    pub fn outdated<'a>(self, names: &[&'a str], target: &str) -> Vec<&'a str> {
+        if !self.is_stored(target) {
+            return vec![];
+        }
+        // The names tell when each was stored, and so do they in order.
+        let mut former: Vec<_> = names.iter().copied().filter(|name| self.is_stored(name) && *name < target).collect();
+        former.sort_unstable();
+        former.pop();
+        former
+    }
+
+    /// Whether a file has a name that the kubelet's certificate store gives.
+    fn is_stored(self, name: &str) -> bool {
+        const TIME: &str = "dddd-dd-dd-dd-dd-dd";
+        let time = name.strip_prefix(self.name()).and_then(|rest| rest.strip_prefix('-')?.strip_suffix(".pem"));
+        time.is_some_and(|time| {
+            let fits =
+                |(found, wanted): (char, char)| if wanted == 'd' { found.is_ascii_digit() } else { found == wanted };
+            time.len() == TIME.len() && time.chars().zip(TIME.chars()).all(fits)
+        })
     }
 
     /// Who signs it.
@@ -132,7 +157,8 @@ pub fn check(order: &Order, issued: &str, key: &PrivateKey, authority: &Certific
 }
 
 /// The certificates of a file that holds a key too.
-fn certificate_part(pair: &str) -> String {
+#[must_use]
+pub fn certificate_part(pair: &str) -> String {
     let blocks = pem::parse_many(pair).unwrap_or_default();
     let certificates: Vec<_> = blocks.into_iter().filter(|block| block.tag() == "CERTIFICATE").collect();
     pem::encode_many_config(&certificates, pem::EncodeConfig::new().set_line_ending(pem::LineEnding::LF))
@@ -237,6 +263,27 @@ mod tests {
         assert_eq!(report.authority_key_id.as_deref().map(str::len), Some(40));
         assert!(!serde_json::to_string(&report).unwrap().contains("PRIVATE"));
         assert_eq!(self::report("nothing"), None);
+    }
+
+    #[test]
+    fn a_pair_is_outdated_once_two_newer_ones_were_in_use() {
+        let all = [
+            "kubelet-client-2026-11-20-12-00-00.pem",
+            "kubelet-client-2026-11-23-12-00-00.pem",
+            "kubelet-client-2026-11-21-12-00-00.pem",
+            "kubelet-client-2026-11-22-12-00-00.pem",
+            "kubelet-client-current.pem",
+            "kubelet-client-2026-11-19.pem",
+            "kubelet-client-2026-11-19-12-00-00.pem.bak",
+            "kubelet-server-2026-11-19-12-00-00.pem",
+            "kubelet.crt",
+        ];
+        assert_eq!(Kind::Client.outdated(&all, all[3]), [all[0]], "the newest one may be on its way into its place");
+        assert_eq!(Kind::Client.outdated(&all, all[1]), [all[0], all[2]]);
+        assert!(Kind::Client.outdated(&all, all[2]).is_empty() && Kind::Client.outdated(&all, all[0]).is_empty());
+        assert!(Kind::Server.outdated(&all, all[7]).is_empty());
+        // A link to something else: nobody knows what is old.
+        assert!(Kind::Client.outdated(&all, "mine.pem").is_empty());
     }
 
     #[test]

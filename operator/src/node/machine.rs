@@ -6,16 +6,19 @@ use std::time::Duration;
 use k8s_openapi::jiff::Timestamp;
 use tokio::time::sleep;
 
-use super::carry::{Carried, carry, carry_before_static_pods};
+use super::authorities::strange;
+use super::carry::{Carried, Objects, carry, carry_before_static_pods};
+use super::etcd;
 use super::files::Root;
 use super::index::MachineFile;
+use super::kubelet::{given as given_client, prune};
 use super::leaves::{self, Kind};
 use super::management::Fetched;
 use super::own_kubeconfig::{KUBELET_KUBECONFIGS, with_authorities};
 use super::process::{self, Process};
-use super::restart::{Commands, Notes, restart_due};
+use super::restart::{Commands, Notes, restart};
 use super::units;
-use crate::agents::{CredentialKind, KubeletReport, NodeReport};
+use crate::agents::{CredentialKind, KubeletReport, NodeReport, WantedRestart};
 
 /// The bundles that a kubelet verifies its clients with, in both layouts: the machine's `ca.crt`.
 const BUNDLES: [&str; 2] = ["/etc/kubernetes/pki/ca.crt", "/var/lib/kubelet/ca.crt"];
@@ -38,6 +41,10 @@ pub struct Machine {
     carried: Carried,
     trouble: Vec<String>,
     changed: Option<Timestamp>,
+    /// Whether it waits for its turn with restarts. A person who runs the agent once is not kept waiting.
+    pub takes_turns: bool,
+    /// The restart that waits for its turn.
+    waiting: Option<WantedRestart>,
     /// What a person has to do, by path.
     pending: BTreeMap<String, String>,
     kubelet: Option<(Process, Option<Timestamp>)>,
@@ -56,6 +63,8 @@ impl Machine {
             carried: Carried::default(),
             trouble: vec![],
             changed: None,
+            takes_turns: false,
+            waiting: None,
             pending: BTreeMap::new(),
             kubelet: None,
         }
@@ -65,6 +74,7 @@ impl Machine {
     pub async fn bring(&mut self, fetched: Fetched, now: Timestamp) {
         self.fetched = fetched;
         self.trouble.clear();
+        self.refuse_strangers();
         if let Err(problem) = self.note_what_runs() {
             self.trouble.push(problem);
             return;
@@ -74,15 +84,22 @@ impl Machine {
             Ok(path) => before.changed.extend(path),
             Err(problem) => self.trouble.push(problem),
         }
+        if let Err(problem) = self.take_client() {
+            self.trouble.push(problem);
+        }
         // What is half there is not started.
-        if before.errors.is_empty() && self.restart().await {
+        if before.errors.is_empty() && self.restart().await && !self.commands.none {
             sleep(SETTLE).await;
         }
         self.carried = carry(&self.root, &self.fetched.objects).after(before);
+        self.trouble.extend(prune(&self.root).err());
         let changed = self.carried.changed.clone();
         if !changed.is_empty() {
             self.changed = Timestamp::from_second(now.as_second()).ok();
             tracing::info!(files = changed.join(" "), "wrote");
+        }
+        if self.is_well() && self.fetched.refused.is_empty() {
+            self.follow_etcd().await;
         }
         for path in &self.carried.replaced {
             if let Some(cure) = units::by_hand(path) {
@@ -91,12 +108,48 @@ impl Machine {
         }
     }
 
+    /// Starts etcd anew, if it is this machine's turn. What is half there is not read.
+    async fn follow_etcd(&mut self) {
+        let Some(mark) = self.fetched.etcd_restart.clone() else { return };
+        let restarted = etcd::restart(&mut self.notes, &mark, self.commands.none, &self.root).await;
+        self.trouble.extend(restarted.err());
+    }
+
+    /// Carries nothing whose authorities can't be this machine's.
+    fn refuse_strangers(&mut self) {
+        let Fetched { objects, revoked, .. } = &self.fetched;
+        let wanted = objects.secret.iter().chain(&objects.config).flat_map(|wanted| &wanted.files);
+        let strange = strange(wanted, |path| self.root.read(path).ok().flatten(), revoked);
+        if let Some(problem) = strange {
+            self.fetched.objects = Objects::default();
+            self.fetched.kubelet_authority = None;
+            self.fetched.refused.push(problem);
+        }
+    }
+
+    /// Gives the kubelet the client certificate that came with the files, if its own is refused. The restart is noted first:
+    /// an agent that is killed before it leaves it to the next one.
+    fn take_client(&mut self) -> Result<(), String> {
+        let Some(bundle) = self.bundle() else { return Ok(()) };
+        let files = self.fetched.objects.secret.iter().flat_map(|wanted| &wanted.files);
+        let given = files.filter(|file| KUBELET_KUBECONFIGS.contains(&file.path.as_str()));
+        let given: Vec<_> =
+            given.filter_map(|file| given_client(&self.root, &file.content, &bundle).transpose()).collect();
+        for pair in given {
+            let pair = pair?;
+            self.want_kubelet()?;
+            pair.put(&self.root)?;
+        }
+        Ok(())
+    }
+
     fn note_what_runs(&mut self) -> Result<(), String> {
         let states = self.fetched.objects.unit_states(&self.root).map_err(|error| error.to_string())?;
         self.notes.begin(&states, &self.root)
     }
 
-    /// Restarts what was started with other files, and says whether there was something.
+    /// Restarts what was started with other files, if it is the machine's turn, and says whether it did. What starts for
+    /// the first time does so at once.
     pub async fn restart(&mut self) -> bool {
         let states = match self.fetched.objects.unit_states(&self.root) {
             Ok(states) => states,
@@ -105,12 +158,17 @@ impl Machine {
                 return false;
             }
         };
-        let is_due = !self.notes.due(&states).is_empty();
-        if let Err(problem) = restart_due(&mut self.notes, &states, &self.commands, &self.root).await {
+        let turn = self.fetched.restart_turn.as_ref().filter(|_| self.takes_turns);
+        let wanted = self.notes.wanted(&states);
+        let is_its_turn = turn.is_none() || turn == wanted.as_ref().map(|wanted| &wanted.mark);
+        let units = if is_its_turn { self.notes.due(&states) } else { self.notes.first_starts(&states) };
+        let restarts = !units.is_empty();
+        if let Err(problem) = restart(&mut self.notes, units, &states, &self.commands, &self.root).await {
             tracing::warn!(problem, "a unit is not well");
             self.trouble.push(problem);
         }
-        is_due
+        self.waiting = self.notes.wanted(&states).filter(|_| turn.is_some());
+        restarts
     }
 
     /// Has the kubelet restarted next, also by an agent that takes this one's place.
@@ -170,6 +228,9 @@ impl Machine {
     pub fn report(&mut self, credential: CredentialKind, more: Vec<String>, waits: Option<String>) -> NodeReport {
         let errors = self.fetched.refused.iter().chain(&self.carried.errors).chain(&self.trouble).cloned().chain(more);
         let errors = errors.map(|error| error.chars().take(LONGEST_ERROR).collect()).collect();
+        let etcd_restart = self.notes.etcd.as_ref().and_then(etcd::EtcdTurn::done).map(str::to_owned);
+        let by_hand = self.commands.none && etcd_restart != self.fetched.etcd_restart;
+        let by_hand = by_hand.then(|| etcd::BY_HAND.to_owned());
         NodeReport {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             credential,
@@ -178,7 +239,9 @@ impl Machine {
             changed: self.changed,
             errors,
             waits: waits.into_iter().collect(),
-            pending: self.pending.values().cloned().collect(),
+            pending: self.pending.values().cloned().chain(by_hand).collect(),
+            etcd_restart,
+            restart: self.waiting.clone(),
             kubelet: self.kubelet(),
         }
     }
@@ -198,5 +261,57 @@ impl Machine {
             client: leaf(Kind::Client),
             server: leaf(Kind::Server),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::os::unix::fs::MetadataExt;
+
+    use super::*;
+    use crate::node::carry::Objects;
+    use crate::node::index::Wanted;
+
+    /// The kubelet's configuration, and for which restart it is the machine's turn.
+    fn fetched(content: &str, turn: Option<&str>) -> Fetched {
+        let (user, group) = ("root".to_owned(), "root".to_owned());
+        let path = "/var/lib/kubelet/config.yaml".to_owned();
+        let file = MachineFile { path, mode: 0o600, user, group, content: content.as_bytes().to_vec() };
+        let config = Some(Wanted { checksum: content.to_owned(), files: vec![file] });
+        let objects = Objects { secret: None, config };
+        Fetched { objects, restart_turn: turn.map(str::to_owned), ..Fetched::default() }
+    }
+
+    #[tokio::test]
+    async fn files_come_at_once_and_a_restart_waits_for_its_turn() {
+        let folder = tempfile::tempdir().unwrap();
+        let metadata = fs::metadata(folder.path()).unwrap();
+        fs::create_dir(folder.path().join("etc")).unwrap();
+        fs::write(folder.path().join("etc/passwd"), format!("root:x:{}:", metadata.uid())).unwrap();
+        fs::write(folder.path().join("etc/group"), format!("root:x:{}:", metadata.gid())).unwrap();
+        let commands =
+            Commands { kubelet: String::new(), unit: String::new(), kubelet_health: String::new(), none: true };
+        let mut machine = Machine::new(Root(folder.path().to_owned()), commands);
+        machine.takes_turns = true;
+        let now = Timestamp::UNIX_EPOCH;
+        machine.bring(fetched("a", Some("")), now).await;
+        let report = |machine: &mut Machine| machine.report(CredentialKind::Renewed, vec![], None);
+        assert_eq!(report(&mut machine).restart, None, "what runs was started with it");
+        machine.bring(fetched("b", Some("")), now).await;
+        let told = report(&mut machine);
+        assert_eq!((told.config.as_deref(), told.errors.as_slice()), (Some("b"), [].as_slice()));
+        let wanted = told.restart.unwrap();
+        assert_eq!(wanted.units, ["kubelet"]);
+        machine.bring(fetched("b", Some("of before")), now).await;
+        assert_eq!(report(&mut machine).restart.as_ref(), Some(&wanted));
+        machine.bring(fetched("b", Some(&wanted.mark)), now).await;
+        assert_eq!(report(&mut machine).restart, None);
+        // A worker, of which nobody says whose turn it is, and a person wait for nobody.
+        machine.bring(fetched("c", None), now).await;
+        assert_eq!(report(&mut machine).restart, None);
+        machine.takes_turns = false;
+        machine.bring(fetched("d", Some("")), now).await;
+        assert_eq!(report(&mut machine).restart, None);
     }
 }

@@ -16,9 +16,11 @@ use kube::{Api, Client, ResourceExt};
 use super::carry::Objects;
 use super::index::{Wanted, read};
 use super::settings::Settings;
-use crate::agents::{NodeReport, REPORT_ANNOTATION, names};
+use crate::agents::{NodeReport, REPORT_ANNOTATION, RESTART_TURN_ANNOTATION, names};
 use crate::kube::causes;
 use crate::plan::objects::{KUBELET_AUTHORITY_ANNOTATION, node_config_map, node_secret};
+use crate::rotation::reload::ETCD_MARK;
+use crate::rotation::revocation::{REVOKED_ANNOTATION, revoked};
 
 /// Why something could not be had from the management cluster.
 #[derive(Debug)]
@@ -54,6 +56,12 @@ pub struct Fetched {
     pub objects: Objects,
     /// From which authority the kubelet's certificates are to come.
     pub kubelet_authority: Option<String>,
+    /// For which restart it is the machine's turn. Nothing where nobody has to wait for one.
+    pub restart_turn: Option<String>,
+    /// For what etcd is to be started anew.
+    pub etcd_restart: Option<String>,
+    /// The SHA-256 of the authorities that were revoked.
+    pub revoked: Vec<String>,
     /// Why an object was refused.
     pub refused: Vec<String>,
 }
@@ -136,6 +144,8 @@ impl Fetched {
             let texts = config_map.data.clone().unwrap_or_default();
             let data = texts.into_iter().map(|(key, text)| (key, text.into_bytes())).collect();
             fetched.kubelet_authority = annotations.get(KUBELET_AUTHORITY_ANNOTATION).cloned();
+            fetched.restart_turn = annotations.get(RESTART_TURN_ANNOTATION).cloned();
+            fetched.etcd_restart = annotations.get(ETCD_MARK).cloned();
             let what = format!("ConfigMap {}", config_map.name_any());
             fetched.objects.config = fetched.take(&what, &annotations, &data);
         }
@@ -154,6 +164,7 @@ impl Fetched {
         annotations: &BTreeMap<String, String>,
         data: &BTreeMap<String, Vec<u8>>,
     ) -> Option<Wanted> {
+        self.revoked.extend(annotations.get(REVOKED_ANNOTATION).map(|text| revoked(text)).unwrap_or_default());
         match read(what, annotations, data) {
             Ok(wanted) => Some(wanted),
             Err(refused) => {

@@ -6,8 +6,10 @@
 //! the rest reads and writes.
 
 mod agent;
+pub mod authorities;
 mod carry;
 mod credential;
+mod etcd;
 mod files;
 pub mod index;
 mod kubelet;

@@ -1,14 +1,16 @@
-//! The kubelet's process, as `/proc` shows it.
+//! Processes of Kubernetes on this machine, as `/proc` shows them.
 
 use std::fs;
 
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
+use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
+use serde::{Deserialize, Serialize};
 
 /// The unit of times in `/proc`: every Linux shows hundredths of a second.
 const TICKS: i64 = 100;
 
 /// A process. Its number may be given again, so its start is a part of it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Process {
     number: u32,
     ticks: i64,
@@ -17,15 +19,72 @@ pub struct Process {
 /// The kubelet that runs here, if one does.
 #[must_use]
 pub fn kubelet() -> Option<Process> {
-    let entries = fs::read_dir("/proc").ok()?;
-    entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok()).find_map(|number: u32| {
-        let name = fs::read_to_string(format!("/proc/{number}/comm")).ok()?;
-        let stat = fs::read_to_string(format!("/proc/{number}/stat")).ok()?;
-        (name.trim() == "kubelet").then_some(Process { number, ticks: start(&stat)? })
-    })
+    processes().find(|process| process.is_called("kubelet"))
+}
+
+/// The process of a static pod that runs here: it has this machine's network, and this argument. Pods may run programs of
+/// the same name.
+#[must_use]
+pub fn of_static_pod(name: &str, argument: &str) -> Option<Process> {
+    let network = fs::read_link("/proc/self/ns/net").ok()?;
+    let is_it = |process: &Process| {
+        process.is_called(name)
+            && process.arguments().iter().any(|one| one == argument)
+            && fs::read_link(format!("/proc/{}/ns/net", process.number)).is_ok_and(|found| found == network)
+    };
+    processes().find(is_it)
+}
+
+fn processes() -> impl Iterator<Item = Process> {
+    let entries = fs::read_dir("/proc").into_iter().flatten();
+    let numbers = entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());
+    numbers.filter_map(Process::of)
 }
 
 impl Process {
+    fn of(number: u32) -> Option<Self> {
+        let stat = fs::read_to_string(format!("/proc/{number}/stat")).ok()?;
+        Some(Self { number, ticks: start(&stat)? })
+    }
+
+    fn is_called(&self, name: &str) -> bool {
+        fs::read_to_string(format!("/proc/{}/comm", self.number)).is_ok_and(|found| found.trim() == name)
+    }
+
+    /// What it was started with.
+    #[must_use]
+    pub fn arguments(&self) -> Vec<String> {
+        let text = fs::read(format!("/proc/{}/cmdline", self.number)).unwrap_or_default();
+        text.split(|byte| *byte == 0).map(|one| String::from_utf8_lossy(one).into_owned()).collect()
+    }
+
+    /// Whether it still runs.
+    #[must_use]
+    pub fn runs(&self) -> bool {
+        Self::of(self.number).as_ref() == Some(self)
+    }
+
+    /// Asks it to end.
+    ///
+    /// # Errors
+    /// If it can't be asked. One that has ended already is none.
+    pub fn terminate(&self) -> Result<(), String> {
+        let told = |error: rustix::io::Errno| format!("ending process {}: {error}", self.number);
+        let Some(number) = i32::try_from(self.number).ok().and_then(Pid::from_raw) else { return Ok(()) };
+        let held = match pidfd_open(number, PidfdFlags::empty()) {
+            Err(rustix::io::Errno::SRCH) => return Ok(()),
+            held => held.map_err(told)?,
+        };
+        // Who has the number now is not another one: it is held.
+        if !self.runs() {
+            return Ok(());
+        }
+        match pidfd_send_signal(held, Signal::TERM) {
+            Err(rustix::io::Errno::SRCH) => Ok(()),
+            sent => sent.map_err(told),
+        }
+    }
+
     /// When it started. The time of the boot moves a little with the clock, so whoever compares asks once.
     #[must_use]
     pub fn started(self) -> Option<Timestamp> {
@@ -47,6 +106,22 @@ fn boot(stat: &str) -> Option<i64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn ends_the_process_that_it_found_and_no_other() {
+        let mut child = std::process::Command::new("sleep").arg("1000").spawn().unwrap();
+        let process = Process::of(child.id()).unwrap();
+        assert!(process.runs() && process.is_called("sleep"));
+        let other = Process { ticks: process.ticks + 1, ..process };
+        assert!(!other.runs());
+        assert_eq!(other.terminate(), Ok(()));
+        assert_eq!(child.try_wait().unwrap(), None);
+        assert_eq!(of_static_pod("sleep", "1000"), Some(process));
+        assert_eq!(of_static_pod("sleep", "100"), None);
+        assert_eq!(process.terminate(), Ok(()));
+        assert!(!child.wait().unwrap().success());
+        assert_eq!(process.terminate(), Ok(()));
+    }
 
     #[test]
     fn the_start_of_a_process_is_found_behind_any_name() {

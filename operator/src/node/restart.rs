@@ -9,10 +9,13 @@ use tokio::net::TcpStream;
 use tokio::process::Command;
 use tokio::time::{Instant, sleep, timeout};
 
+use super::etcd::EtcdTurn;
 use super::files::Root;
 use super::index::MachineFile;
 use super::process;
 use super::units::{KUBELET, UNITS};
+use crate::agents::WantedRestart;
+use crate::checksum::checksum;
 
 /// Where the agent notes for which files each unit was started last. A crash between a change and the restart then loses
 /// no restart.
@@ -25,7 +28,7 @@ const HEALTH_PATIENCE: Duration = Duration::from_mins(2);
 const COMMAND_PATIENCE: Duration = Duration::from_mins(5);
 
 /// How often health is asked for.
-const PAUSE: Duration = Duration::from_secs(1);
+pub(super) const PAUSE: Duration = Duration::from_secs(1);
 
 /// In the notes: the unit is to be restarted whatever its files are.
 const WANTED: &str = "restart";
@@ -48,6 +51,9 @@ pub struct Commands {
 #[serde(default)]
 pub struct Notes {
     units: BTreeMap<String, String>,
+    /// The last time that etcd was to be started anew.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) etcd: Option<EtcdTurn>,
 }
 
 impl Notes {
@@ -86,7 +92,31 @@ impl Notes {
         UNITS.iter().map(|unit| unit.name).filter(differs).collect()
     }
 
-    fn save(&self, root: &Root) -> Result<(), String> {
+    /// The units that are due and were never started with files of Keyplane: to start them is not to restart them.
+    #[must_use]
+    pub fn first_starts(&self, states: &BTreeMap<String, String>) -> Vec<&'static str> {
+        self.due(states).into_iter().filter(|unit| !self.units.contains_key(*unit)).collect()
+    }
+
+    /// The restart of what is due; nothing if nothing is. The same files after others, or again, are another restart.
+    #[must_use]
+    pub fn wanted(&self, states: &BTreeMap<String, String>) -> Option<WantedRestart> {
+        let due = self.due(states);
+        let changes = due.iter().filter_map(|unit| {
+            let (before, after) = (self.units.get(*unit)?, states.get(*unit)?);
+            Some((*unit, format!("{before} {after}")))
+        });
+        let changes: Vec<_> = changes.collect();
+        let mark = checksum(changes.iter().map(|(unit, change)| (*unit, change.as_bytes())));
+        let units: Vec<_> = changes.iter().map(|(unit, _)| (*unit).to_owned()).collect();
+        (!units.is_empty()).then_some(WantedRestart { units, mark })
+    }
+
+    /// Writes them.
+    ///
+    /// # Errors
+    /// If that is not possible.
+    pub(super) fn save(&self, root: &Root) -> Result<(), String> {
         let content = serde_json::to_vec(self).unwrap_or_default();
         let (user, group) = ("root".to_owned(), "root".to_owned());
         let file = MachineFile { path: NOTES.to_owned(), mode: 0o600, user, group, content };
@@ -94,17 +124,18 @@ impl Notes {
     }
 }
 
-/// Restarts what is due. The first that is not well afterwards ends it: one mistake takes down one component.
+/// Restarts these units. The first that is not well afterwards ends it: one mistake takes down one component.
 ///
 /// # Errors
 /// Which one, and what became of it.
-pub async fn restart_due(
+pub async fn restart(
     notes: &mut Notes,
+    units: Vec<&'static str>,
     states: &BTreeMap<String, String>,
     commands: &Commands,
     root: &Root,
 ) -> Result<(), String> {
-    for unit in notes.due(states) {
+    for unit in units {
         if !commands.none {
             tracing::info!(unit, "restarting");
             if unit == KUBELET.name {
@@ -129,7 +160,8 @@ async fn restart_kubelet(commands: &Commands) -> Result<(), String> {
     let begun = Instant::now();
     loop {
         let is_new = process::kubelet().is_some_and(|now| Some(now) != before);
-        let health = if is_new { health(&commands.kubelet_health).await } else { Err("it does not run".to_owned()) };
+        let health =
+            if is_new { ask(&commands.kubelet_health, "/healthz").await } else { Err("it does not run".to_owned()) };
         match health {
             Ok(()) => return Ok(()),
             Err(problem) if begun.elapsed() > HEALTH_PATIENCE => {
@@ -151,11 +183,11 @@ async fn run(command: &str) -> Result<(), String> {
     Err(format!("{command:?} ended with {}: {}", output.status, words.lines().last().unwrap_or_default()))
 }
 
-/// The kubelet answers plain HTTP at its own address.
-async fn health(address: &str) -> Result<(), String> {
+/// Asks a component how it is, where it answers plain HTTP.
+pub(super) async fn ask(address: &str, path: &str) -> Result<(), String> {
     let ask = async {
         let mut stream = TcpStream::connect(address).await?;
-        stream.write_all(b"GET /healthz HTTP/1.0\r\n\r\n").await?;
+        stream.write_all(format!("GET {path} HTTP/1.0\r\n\r\n").as_bytes()).await?;
         let mut answer = vec![];
         stream.read_to_end(&mut answer).await?;
         Ok::<_, std::io::Error>(String::from_utf8_lossy(&answer).into_owned())
@@ -196,6 +228,15 @@ mod tests {
         }
     }
 
+    async fn restart_due(
+        notes: &mut Notes,
+        states: &BTreeMap<String, String>,
+        commands: &Commands,
+        root: &Root,
+    ) -> Result<(), String> {
+        restart(notes, notes.due(states), states, commands, root).await
+    }
+
     #[tokio::test]
     async fn restarts_what_has_other_files_in_order_and_stops_at_the_first_that_fails() {
         let (folder, root) = root();
@@ -222,8 +263,24 @@ mod tests {
         assert!(notes.due(&now).is_empty());
         notes.want_kubelet(&root).unwrap();
         assert_eq!(Notes::load(&root).due(&now), ["kubelet"]);
-        // A unit that is there for the first time is started.
-        assert_eq!(Notes::default().due(&now), ["kubelet"]);
+        // A unit that is there for the first time is started, whosever turn it is.
+        assert_eq!(Notes::default().first_starts(&now), ["kubelet"]);
+        assert_eq!((Notes::default().wanted(&now), Notes::load(&root).first_starts(&now)), (None, vec![]));
+    }
+
+    #[test]
+    fn each_restart_has_a_mark_of_its_own() {
+        let (_folder, root) = root();
+        let (a, b) = (states(&[("kubelet", "a"), ("etcd", "a")]), states(&[("kubelet", "b"), ("etcd", "a")]));
+        let mut notes = Notes::load(&root);
+        notes.begin(&a, &root).unwrap();
+        assert_eq!(notes.wanted(&a), None);
+        let there = notes.wanted(&b).unwrap();
+        assert_eq!(there.units, ["kubelet"]);
+        notes.units.extend(b.clone());
+        assert_ne!(notes.wanted(&a).unwrap().mark, there.mark, "back again");
+        notes.want_kubelet(&root).unwrap();
+        assert_ne!(notes.wanted(&b).unwrap().mark, there.mark, "the same files again");
     }
 
     #[tokio::test]
@@ -238,9 +295,9 @@ mod tests {
                 stream.write_all(answer.as_bytes()).await.unwrap();
             }
         });
-        assert!(health(&address).await.unwrap_err().contains("500"));
-        assert_eq!(health(&address).await, Ok(()));
+        assert!(ask(&address, "/healthz").await.unwrap_err().contains("500"));
+        assert_eq!(ask(&address, "/healthz").await, Ok(()));
         server.await.unwrap();
-        assert!(health(&address).await.is_err());
+        assert!(ask(&address, "/healthz").await.is_err());
     }
 }

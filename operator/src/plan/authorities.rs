@@ -8,11 +8,12 @@ use keyplane_crds::Layout;
 
 use super::observed::Slot;
 use super::service_account::ServiceAccountKeys;
-use super::{AuthoritySet, Blocker, Content, Draft, Observed, Plan, Step, given_authorities, objects};
-use crate::cluster::Cluster;
+use super::{AuthoritySet, Blocker, Content, Draft, Observed, Plan, Step, given_authorities, objects, restore};
+use crate::cluster::{Cluster, Restore};
 use crate::pki::inventory::AuthorityName;
 use crate::pki::places::pki_file;
 use crate::pki::{first_certificate, valid_for};
+use crate::rotation::revocation::REVOKED_ANNOTATION;
 
 /// The authorities and the service-account pair of a cluster, all of them.
 #[derive(Debug)]
@@ -82,6 +83,13 @@ impl Authorities {
         of_key.is_some() || self.all().any(|(_, set)| set.stage().is_some())
     }
 
+    /// The annotation of machines' objects that lists what was revoked; nothing where nothing was.
+    #[must_use]
+    pub fn revoked_annotation(&self) -> Option<(String, String)> {
+        let all: Vec<_> = self.all().flat_map(|(_, set)| set.revoked().iter().map(String::as_str)).collect();
+        (!all.is_empty()).then(|| (REVOKED_ANNOTATION.to_owned(), all.join(",")))
+    }
+
     /// The keys of service-account tokens.
     #[must_use]
     pub fn service_account(&self) -> &ServiceAccountKeys {
@@ -146,6 +154,10 @@ fn there_or_planned<T>(
 /// Makes a key, unless there are signs that it was there before: then a new one would cut every machine off, and only
 /// a person can know whether that is wanted.
 fn mint(cluster: &Cluster, observed: &Observed, secret: String, content: Content, plan: &mut Plan) {
+    if cluster.restore == Restore::Expected {
+        // What is planned is held: a trace is no reason for more words.
+        return plan.steps.push(Step::Secret(Box::new(Draft { name: secret, content })));
+    }
     let nodes = cluster.nodes.iter().map(|node| objects::node_secret(&cluster.name, &node.name));
     let traces = nodes.chain([objects::kubeconfig_secret(&cluster.name)]);
     let trace = traces.filter(|name| matches!(observed.secret(&cluster.name, name), Slot::Ours(_))).min();
@@ -153,6 +165,9 @@ fn mint(cluster: &Cluster, observed: &Observed, secret: String, content: Content
     let known = !observed.status.certificates.is_empty();
     let is_back = trace.as_ref().is_some_and(|trace| is_a_copy(observed, trace, &content));
     if trace.is_none() && !known || is_back {
+        if let Some(blocker) = restore::is_elsewhere(cluster, observed, &secret).filter(|_| !is_back) {
+            return plan.blockers.push(blocker);
+        }
         plan.steps.push(Step::Secret(Box::new(Draft { name: secret, content })));
         return;
     }

@@ -6,6 +6,7 @@ use kube::ResourceExt;
 use super::objects;
 use crate::pki::inventory::Leaf;
 use crate::pki::{Authority, CertificateFacts, ExtendedUsage, first_certificate};
+use crate::rotation::revocation::{REVOKED_ANNOTATION, revoked};
 use crate::rotation::{STATE_ANNOTATION, Stage, State};
 
 /// The keys of the Secret for the other authority of a rotation: the one to come, or the one before.
@@ -24,6 +25,7 @@ pub struct AuthoritySet {
     other: Option<Authority>,
     cross: Option<String>,
     state: Option<State>,
+    revoked: Vec<String>,
 }
 
 impl AuthoritySet {
@@ -56,7 +58,8 @@ impl AuthoritySet {
             return Err(format!("it has {}, and its annotation {STATE_ANNOTATION} names no stage", OTHER.0));
         }
         let cross = objects::text(secret, CROSS).map(str::to_owned);
-        Ok(Self { signing, other, cross, state })
+        let revoked = secret.annotations().get(REVOKED_ANNOTATION).map(|text| revoked(text)).unwrap_or_default();
+        Ok(Self { signing, other, cross, state, revoked })
     }
 
     /// The one that the controller-manager signs with.
@@ -75,6 +78,12 @@ impl AuthoritySet {
     #[must_use]
     pub fn state(&self) -> Option<&State> {
         self.state.as_ref()
+    }
+
+    /// The SHA-256 of those that were revoked, the last first.
+    #[must_use]
+    pub fn revoked(&self) -> &[String] {
+        &self.revoked
     }
 
     /// The stage of the rotation that is under way.
@@ -170,10 +179,13 @@ impl AuthoritySet {
         all.any(|authority| certificate.is_signed_by(authority.facts()))
     }
 
-    /// Whether a certificate is one of them.
+    /// Whether a certificate is one of them, or was before it was revoked.
     #[must_use]
     pub fn is_one_of(&self, pem: &str) -> bool {
         let Ok(found) = first_certificate("an authority", pem) else { return false };
+        if self.revoked.contains(&found.fingerprint()) {
+            return true;
+        }
         // The same key is the same authority, with another end.
         let all = std::iter::once(&self.signing).chain(&self.other);
         all.into_iter().any(|authority| found.is_for_key_of(authority.facts()))

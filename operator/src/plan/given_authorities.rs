@@ -13,6 +13,7 @@ use super::{Authorities, AuthoritySet, Blocker, Observed, objects};
 use crate::cluster::{Cluster, given_authority_field};
 use crate::pki::inventory::{AuthorityName, LEAVES};
 use crate::pki::{Authority, CertificateFacts, ExtendedUsage, certificates_in, given_authority};
+use crate::rotation::Stage;
 
 /// The authorities that are given, or why one can't be taken.
 pub(super) type Given = BTreeMap<AuthorityName, Result<Authority, Blocker>>;
@@ -61,6 +62,9 @@ fn read(
     let taken = given_authority(secret_name, (certificates, key, text("ca.crt")), &usages(name), now)
         .map_err(|unfit| unusable(format!("can't be used: {unfit}")))?;
     let loaded = own(cluster, observed, name);
+    if loaded.as_ref().is_some_and(|set| is_revoked(&taken, set)) {
+        return Err(unusable("holds an authority that was revoked: give another one, with another key".to_owned()));
+    }
     if loaded.is_some_and(|set| is_renamed(&taken, set.signing())) {
         let problem = "has the key of the authority in use under another name or key identifier, which certificates \
                        below it would not fit: give it with the same ones, or another key";
@@ -76,6 +80,13 @@ fn unusable(name: AuthorityName, secret: &str, problem: &str) -> Blocker {
 /// What the certificates below an authority are for. The controller-manager signs for kubelets and users, too.
 fn usages(name: AuthorityName) -> Vec<ExtendedUsage> {
     LEAVES.iter().filter(|leaf| leaf.issuer == name).flat_map(|leaf| leaf.usages.iter().copied()).collect()
+}
+
+fn is_revoked(given: &Authority, set: &AuthoritySet) -> bool {
+    let is_going = set.stage() == Some(Stage::Revoke);
+    let going = set.other().filter(|_| is_going);
+    let has_key = |one: &Authority| one.facts().subject_public_key_info == given.facts().subject_public_key_info;
+    set.revoked().contains(&given.facts().fingerprint()) || going.is_some_and(has_key)
 }
 
 fn is_renamed(given: &Authority, used: &Authority) -> bool {

@@ -8,7 +8,7 @@ use kube::ResourceExt;
 
 use super::{
     Authorities, Content, Draft, KeySource, Observed, Pair, PlannedLeaf, Secret, Source, encryption, given, node,
-    objects, successor, user_kubeconfig, users,
+    objects, successor, user_kubeconfig, users, worker_credential,
 };
 use crate::cluster::Cluster;
 use crate::pki::inventory::{USER_ISSUER, user_certificate};
@@ -59,6 +59,7 @@ pub fn fulfil(draft: Draft, cluster: &Cluster, observed: &Observed) -> Result<Se
             let type_ = objects::CLUSTER_API_SECRET_TYPE;
             let mut secret = objects::secret(cluster, name.clone(), None, type_, data, []);
             secret.annotations_mut().extend(cluster.rotate.of(Subject::ServiceAccountKey).marks());
+            secret.annotations_mut().extend(cluster.rotate.revocation_of(Subject::ServiceAccountKey).marks());
             secret
         }
         Content::Rotation { subject, step } => {
@@ -87,6 +88,11 @@ pub fn fulfil(draft: Draft, cluster: &Cluster, observed: &Observed) -> Result<Se
                 secret.annotations_mut().extend(marks);
             }
             secret
+        }
+        Content::WorkerCredential { node, source } => {
+            let authorities = Authorities::load(cluster, observed).ok_or_else(outdated)?;
+            let issued = issued("kubelet.conf", source, authorities.cluster().issuer(false)).map_err(pki)?;
+            worker_credential::compose(cluster, &node, &authorities, observed, &issued.ok_or_else(outdated)?)
         }
         Content::Kubeconfig { leaf: planned } => {
             let authorities = Authorities::load(cluster, observed).ok_or_else(outdated)?;

@@ -19,6 +19,9 @@ mod node;
 mod node_conditions;
 pub mod objects;
 mod observed;
+mod restore;
+mod revocation;
+mod revocation_notice;
 pub mod rotation;
 mod rotation_status;
 mod service_account;
@@ -26,6 +29,7 @@ pub mod status;
 mod successor;
 mod user_kubeconfig;
 mod users;
+mod worker_credential;
 
 use k8s_openapi::api::core::v1::{ConfigMap, ObjectReference};
 use k8s_openapi::jiff::Timestamp;
@@ -37,13 +41,15 @@ pub use departed::departed;
 pub use encryption::{encryption_use, encryption_work, next_encryption_change, rewriting};
 pub use initial_cluster::{INITIAL_CLUSTER_ANNOTATION, MEMBER_ANNOTATION};
 pub use observed::{EtcdFacts, Observed, TargetFacts};
+pub use restore::is_unknown;
+pub use revocation::{is_revoking, is_revoking_any};
 pub use rotation_status::is_stuck;
 pub use service_account::ServiceAccountKeys;
 
 use crate::cluster::{Cluster, LeafTerms, Node};
 use crate::encryption::{State, describe};
 use crate::pki::inventory::{AuthorityName, Leaf, user_certificate};
-use crate::pki::{Authority, CertificateOrder, renewal, valid_for};
+use crate::pki::{Authority, CertificateOrder, PrivateKey, renewal, valid_for};
 use crate::rollout::rollout;
 use crate::rotation::Subject;
 
@@ -176,6 +182,13 @@ pub enum Content {
         /// Its certificates: those that stay, and those that are issued.
         leaves: Vec<PlannedLeaf>,
     },
+    /// A client certificate for the kubelet of a worker, for as long as it has none that is good.
+    WorkerCredential {
+        /// The worker's name.
+        node: String,
+        /// Where the certificate comes from.
+        source: Source,
+    },
     /// The cluster's own kubeconfig.
     Kubeconfig {
         /// Its certificate.
@@ -266,7 +279,7 @@ impl Draft {
             Content::Encryption { news, .. } => return news.unwrap_or("Continued"),
             Content::Node { leaves, .. } => leaves.iter().any(|planned| replaces(&planned.source)),
             Content::Kubeconfig { leaf } => replaces(&leaf.source),
-            Content::User { source, .. } => replaces(source),
+            Content::User { source, .. } | Content::WorkerCredential { source, .. } => replaces(source),
         };
         if renewed { "Renewed" } else { "Issued" }
     }
@@ -303,6 +316,9 @@ impl Draft {
                 let sources: Vec<_> = leaves.iter().map(|planned| (planned.leaf.name, &planned.source)).collect();
                 format!("wrote Secret {} for node {node}: {}", self.name, issued(&sources))
             }
+            Content::WorkerCredential { node, source } => {
+                format!("wrote Secret {} for the kubelet of {node}: {}", self.name, issued(&[("kubelet.conf", source)]))
+            }
             Content::Kubeconfig { leaf } => {
                 format!("wrote Secret {}: {}", self.name, issued(&[(leaf.leaf.name, &leaf.source)]))
             }
@@ -317,37 +333,47 @@ impl Draft {
 #[must_use]
 pub fn plan(cluster: &Cluster, observed: &Observed, now: Timestamp) -> Plan {
     let mut plan = Plan::default();
-    let Some(authorities) = authorities::plan(cluster, observed, now, &mut plan) else { return plan };
+    plan_all(cluster, observed, now, &mut plan);
+    restore::hold(cluster, observed, &mut plan);
+    plan
+}
+
+fn plan_all(cluster: &Cluster, observed: &Observed, now: Timestamp, plan: &mut Plan) {
+    let Some(authorities) = authorities::plan(cluster, observed, now, plan) else { return };
+    // It waits for nobody, and everything else follows from it.
+    if revocation::plan(cluster, &authorities, observed, now, plan) {
+        return;
+    }
     plan.blockers.extend(external_etcd::ended(cluster, observed, now));
-    objects::plan_config_map(objects::trust_bundle(cluster, &authorities), observed, &mut plan);
+    objects::plan_config_map(objects::trust_bundle(cluster, &authorities), observed, plan);
     let rollout = rollout(cluster, observed);
     // A machine's files come after the keys that are in them.
-    let has_keys = encryption::plan(cluster, observed, now, &mut plan);
+    let has_keys = encryption::plan(cluster, observed, now, plan);
     match given::files(cluster, observed) {
         _ if !has_keys => {}
         Err(blocker) => plan.blockers.push(blocker),
         Ok(given) => {
             for node in cluster.machines() {
-                node::plan(cluster, node, &authorities, &given, observed, now, &mut plan);
+                node::plan(cluster, node, &authorities, &given, observed, now, plan);
             }
             // Those of workers are the NodePools' controller's.
             for node in &cluster.nodes {
                 objects::plan_config_map(
                     objects::node_config(cluster, node, &authorities, &rollout, observed),
                     observed,
-                    &mut plan,
+                    plan,
                 );
             }
         }
     }
-    user_kubeconfig::plan(cluster, &authorities, observed, now, &mut plan);
-    users::plan(cluster, &authorities, observed, now, &mut plan);
-    departed::plan(cluster, observed, &mut plan);
+    worker_credential::plan(cluster, &authorities, observed, now, plan);
+    user_kubeconfig::plan(cluster, &authorities, observed, now, plan);
+    users::plan(cluster, &authorities, observed, now, plan);
+    departed::plan(cluster, observed, plan);
     // Only once all that follows from the stages as they are is written may one of them go on.
     if plan.steps.is_empty() && plan.blockers.is_empty() {
-        rotation::plan(cluster, &authorities, observed, rollout.progress.wait(), now, &mut plan);
+        rotation::plan(cluster, &authorities, observed, rollout.progress.wait(), now, plan);
     }
-    plan
 }
 
 /// The order for a certificate on a node, from now on.

@@ -18,6 +18,7 @@ use crate::kubeconfig::{self, Credential, KUBELET_CLIENT_CURRENT};
 use crate::pki::inventory::{Form, Leaf, leaves_of};
 use crate::pki::places::{self, HARD_WAY_KUBELET_AUTHORITY, SIGNING_CERTIFICATE, pki_file};
 use crate::pki::{Authority, CertificateFacts, CertificateOrder, PrivateKey, first_block, first_certificate, renewal};
+use crate::rotation::Stage;
 
 /// Mode of what everybody on the machine may read (kubeadm, `certutil.WriteCert`).
 pub(super) const PUBLIC: u32 = 0o644;
@@ -44,7 +45,9 @@ pub(super) fn plan(
         return plan.blockers.push(blocker);
     }
     let asked = Asked::of(cluster, found, now);
-    let kubelets_own = kubelet_keeps_its_own(node, found, observed);
+    // One of a revoked authority is of no use to its kubelet.
+    let is_cut_off = authorities.cluster().stage() == Some(Stage::Revoke);
+    let kubelets_own = !is_cut_off && kubelet_keeps_its_own(node, found, observed);
     let leaves: Vec<_> = leaves_of(cluster, node)
         .filter_map(|leaf| {
             let issuer = authorities.get(leaf.issuer)?.issuer_of(leaf);
@@ -267,6 +270,7 @@ pub(super) fn compose(
     let name = objects::node_secret(&cluster.name, &node.name);
     let mut secret = objects::secret(cluster, name, Some(node), "Opaque", data, annotations);
     secret.annotations_mut().extend(cluster.rotate.certificates().marks());
+    secret.annotations_mut().extend(authorities.revoked_annotation());
     let pool = cluster.pool_of(node).map(|pool| (NODE_POOL_LABEL.to_owned(), pool.to_owned()));
     secret.metadata.labels.get_or_insert_default().extend(pool);
     secret

@@ -11,11 +11,13 @@ use serde::{Deserialize, Serialize};
 
 use super::observed::Slot;
 use super::{Authorities, Observed, Plan, Step, initial_cluster, rotation};
+use crate::agents::RESTART_TURN_ANNOTATION;
 pub(crate) use crate::checksum::checksum;
 use crate::cluster::{Cluster, Node};
 use crate::manifests::{self, systemd};
 use crate::pki::inventory::AuthorityName;
 use crate::rollout::Rollout;
+use crate::rotation::reload::ETCD_MARK;
 
 /// Tells who keeps an object.
 pub const MANAGED_BY_LABEL: &str = "app.kubernetes.io/managed-by";
@@ -172,6 +174,11 @@ pub(super) fn node_config(
     config_map
         .annotations_mut()
         .extend(authority.map(|authority| (KUBELET_AUTHORITY_ANNOTATION.to_owned(), authority)));
+    let restart = rollout.etcd_restart(node).map(|mark| (ETCD_MARK.to_owned(), mark.to_owned()));
+    config_map.annotations_mut().extend(restart);
+    if cluster.spec.node_agent.is_some() {
+        config_map.annotations_mut().insert(RESTART_TURN_ANNOTATION.to_owned(), rollout.turn(node).to_owned());
+    }
     if cluster.external_etcd().is_none() {
         config_map.metadata.annotations.get_or_insert_default().extend([
             (initial_cluster::INITIAL_CLUSTER_ANNOTATION.to_owned(), joins.flags.to_text()),

@@ -94,6 +94,14 @@ impl TargetFacts {
         let facts = self.etcd.as_ref()?.as_ref().ok()?;
         facts.confirmed.then_some(facts.members.as_slice())
     }
+
+    /// The nodes whose member of etcd is not known to be a healthy voter.
+    pub fn ailing_members<'a>(&'a self, cluster: &'a Cluster) -> impl Iterator<Item = &'a str> {
+        let members = self.confirmed_members().unwrap_or_default();
+        let is_healthy =
+            |name: &str| members.iter().any(|member| member.label() == name && member.up && !member.learner);
+        cluster.nodes.iter().map(|node| node.name.as_str()).filter(move |name| !is_healthy(name))
+    }
 }
 
 /// An object under a name that Keyplane would write.

@@ -39,6 +39,17 @@ pub enum Move {
         /// Whether the other one signs from then on.
         swap: bool,
     },
+    /// What is there is replaced at once, and good nowhere any more. It stays for as long as it takes to see that.
+    Revoke {
+        /// The new one's key.
+        algorithm: KeyAlgorithm,
+        /// From when on it is valid; for an authority.
+        not_before: Timestamp,
+        /// Until when; for an authority.
+        not_after: Timestamp,
+        /// The state from then on.
+        state: State,
+    },
     /// The old one is forgotten.
     Complete {
         /// The state from then on.
@@ -81,6 +92,7 @@ impl Move {
         match self {
             Self::Begin { .. } => "RotationStarted",
             Self::Renew { .. } => "AuthorityRenewed",
+            Self::Revoke { .. } => "Revoked",
             Self::Enter { state, .. } if state.rolling_back => "RotationGoesBack",
             Self::Enter { .. } => "RotationAdvanced",
             Self::Complete { .. } => "RotationCompleted",
@@ -108,6 +120,10 @@ impl Move {
                     Renewal::Given(given) => (given.facts().not_after, format!(", from Secret {}", given.name())),
                 };
                 format!("{name} in Secret {secret} has another certificate of the same key{from}, until {end}")
+            }
+            Self::Revoke { state, .. } => {
+                let requested = state.requested.as_deref().unwrap_or_default();
+                format!("revoked {name}, as asked for by {requested:?} and confirmed: a new one is in Secret {secret}")
             }
             Self::Enter { state, .. } => {
                 let stage = state.stage.map_or("none", Stage::name);
@@ -193,7 +209,7 @@ pub fn progress(
 }
 
 /// The machines that do not hold yet what is written for them, each with what is to be done.
-fn not_current(cluster: &Cluster, observed: &Observed, now: Timestamp) -> Vec<String> {
+pub(super) fn not_current(cluster: &Cluster, observed: &Observed, now: Timestamp) -> Vec<String> {
     let held = |node: &String| agents::holds_current(cluster, observed, node, now).err();
     agents::machines(cluster, observed).iter().filter_map(held).collect()
 }
@@ -226,6 +242,10 @@ pub(super) fn kubelet_authority_of(
     observed: &Observed,
 ) -> Option<String> {
     let new = kubelets_authority(authorities)?;
+    // Nothing is left that others would have to wait for.
+    if authorities.cluster().stage() == Some(Stage::Revoke) {
+        return Some(new.fingerprint());
+    }
     let kubelets = observed.target.rotation.kubelets.as_ref()?;
     let is_done = |node: &Node| {
         let kubelet = kubelets.get(&node.name).and_then(Option::as_ref);
@@ -251,6 +271,9 @@ pub fn kubelet_authorities(authorities: &Authorities, observed: &Observed) -> BT
     for metadata in observed.workers.values() {
         let pool = metadata.labels.as_ref().and_then(|labels| labels.get(NODE_POOL_LABEL));
         waits.entry(pool).or_default();
+    }
+    if authorities.cluster().stage() == Some(Stage::Revoke) {
+        return waits.into_keys().flatten().map(|pool| (pool.clone(), new.fingerprint())).collect();
     }
     // Without an answer of the kubelets it is nobody's turn.
     if observed.target.rotation.kubelets.is_none() {
@@ -398,11 +421,8 @@ pub(super) fn waits_to_begin(
     let not_ready = cluster.nodes.iter().filter(|node| ready.and_then(|ready| ready.get(&node.name)) != Some(&true));
     waits.extend(not_ready.map(|node| format!("{} to be Ready", node.name)));
     if cluster.external_etcd().is_none() {
-        let members = observed.target.confirmed_members().unwrap_or_default();
-        let is_healthy =
-            |name: &str| members.iter().any(|member| member.label() == name && member.up && !member.learner);
-        let ailing = cluster.nodes.iter().filter(|node| !is_healthy(&node.name));
-        waits.extend(ailing.map(|node| format!("etcd on {} to be a healthy voter", node.name)));
+        let ailing = observed.target.ailing_members(cluster);
+        waits.extend(ailing.map(|node| format!("etcd on {node} to be a healthy voter")));
     }
     waits.extend(rollout.map(str::to_owned));
     waits.extend(not_current(cluster, observed, now));

@@ -4,12 +4,12 @@ use std::time::Duration;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use k8s_openapi::jiff::Timestamp;
-use keyplane_crds::{RotationPhase, RotationStatus};
+use keyplane_crds::{RevocationStatus, RotationPhase, RotationStatus};
 
 use super::asked::{NotBegun, not_begun};
 use super::rotation::{self, Progress};
 use super::status::Outcome;
-use super::{Authorities, Observed};
+use super::{Authorities, Observed, revocation};
 use crate::cluster::Cluster;
 use crate::encryption;
 use crate::rotation::Stage;
@@ -24,6 +24,7 @@ const LISTED: usize = 8;
 pub(super) struct Report {
     pub(super) rotations: Vec<RotationStatus>,
     pub(super) outcome: Option<Outcome>,
+    pub(super) revocation: Option<RevocationStatus>,
 }
 
 /// What to say. `rollout` is what the rollout of static pods waits for.
@@ -37,7 +38,12 @@ pub(super) fn report(
     let progress = rotation::progress(cluster, authorities, observed, rollout, now);
     let not_begun = not_begun(cluster, authorities, observed, rollout, now);
     let outcome = outcome(&progress, &not_begun, now);
-    Report { rotations: progress.into_iter().map(|progress| row(progress, observed, now)).collect(), outcome }
+    let rotations = progress.into_iter().map(|progress| row(progress, observed, now)).collect();
+    // Somebody has asked for it in an emergency: that comes before all else.
+    match revocation::report(cluster, authorities, observed) {
+        Some((revocation, outcome)) => Report { rotations, outcome: Some(outcome), revocation: Some(revocation) },
+        None => Report { rotations, outcome, revocation: None },
+    }
 }
 
 fn row(progress: Progress, observed: &Observed, now: Timestamp) -> RotationStatus {

@@ -79,12 +79,12 @@ pub fn report(
     let rollout = rollout(cluster, observed);
     let rotation =
         authorities.as_ref().map(|all| rotation_status::report(cluster, observed, all, rollout.progress.wait(), now));
-    let (rotations, rotated) = match rotation {
+    let (rotations, rotated, revocation) = match rotation {
         Some(mut report) => {
             report.rotations.extend(encryption::rotation(cluster, observed, now));
-            (report.rotations, report.outcome)
+            (report.rotations, report.outcome, report.revocation)
         }
-        None => (observed.status.rotations.clone(), None),
+        None => (observed.status.rotations.clone(), None, None),
     };
     let mut status = ClusterSpecStatus {
         observed_generation: generation,
@@ -98,6 +98,7 @@ pub fn report(
             .min_by_key(|time| time.0),
         rotation: rotation_status::summary(&rotations),
         rotations,
+        revocation,
         conditions: observed.status.conditions.clone(),
         certificates,
     };

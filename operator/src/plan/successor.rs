@@ -9,9 +9,10 @@ use kube::ResourceExt;
 use super::authority_set::{ABOVE, CROSS, OTHER, OTHER_ABOVE};
 use super::rotation::{Move, Renewal, Successor};
 use super::{AuthoritySet, ServiceAccountKeys, objects};
-use crate::cluster::Cluster;
+use crate::cluster::{Cluster, Requests};
 use crate::pki::inventory::AuthorityName;
 use crate::pki::{Authority, PkiError, PrivateKey, cross_sign, first_certificate, mint_authority, renew_authority};
+use crate::rotation::revocation::{REVOKED_ANNOTATION, remembered};
 use crate::rotation::{STATE_ANNOTATION, Stage, State, Subject};
 
 /// The keys of the Secret for the authority that signs.
@@ -22,7 +23,9 @@ pub(super) fn first(cluster: &Cluster, authority: AuthorityName, name: &str, mad
     let (mut data, subject) = (BTreeMap::new(), Subject::Authority(authority));
     put(&mut data, OWN, ABOVE, made);
     // What was asked for before there was anything asks for nothing.
-    let marks = cluster.rotate.of(subject).marks().chain(cluster.rotate.renewal().marks()).collect();
+    let rotate = &cluster.rotate;
+    let asked = [rotate.of(subject), rotate.renewal(), rotate.revocation_of(subject)];
+    let marks = asked.iter().flat_map(Requests::marks).collect();
     written(cluster, subject, name, data, None, marks)
 }
 
@@ -81,6 +84,35 @@ pub(super) fn fulfil(
             marks.extend(cluster.rotate.renewal().marks());
             // The last rotation stays the last one.
             None
+        }
+        Move::Revoke { algorithm, not_before, not_after, state } => {
+            for key in [OTHER.0, OTHER.1, CROSS] {
+                data.remove(key);
+            }
+            match subject {
+                Subject::Authority(authority) => {
+                    let set = AuthoritySet::from_secret(name, found).map_err(unreadable)?;
+                    let made = mint_authority(authority.common_name(), algorithm, not_before, not_after)?;
+                    put(&mut data, OTHER, OTHER_ABOVE, set.signing());
+                    put(&mut data, OWN, ABOVE, &made);
+                    let gone = std::iter::once(set.signing()).chain(set.other());
+                    let gone: Vec<_> = gone.map(|one| one.facts().fingerprint()).collect();
+                    marks.push((REVOKED_ANNOTATION.to_owned(), remembered(&gone, set.revoked())));
+                }
+                Subject::ServiceAccountKey => {
+                    let unreadable = |what| PkiError::NoPrivateKey { what };
+                    let keys = ServiceAccountKeys::from_secret(name, found).map_err(unreadable)?;
+                    let made = PrivateKey::generate(algorithm)?;
+                    data.insert(OTHER.1.to_owned(), keys.signing().pem().to_owned());
+                    data.insert("tls.crt".to_owned(), public_keys([&made]));
+                    data.insert("tls.key".to_owned(), made.pem().to_owned());
+                }
+            }
+            // What was asked for before is a new one, and this is one.
+            marks.extend(cluster.rotate.of(subject).marks());
+            marks.extend(cluster.rotate.revocation_of(subject).marks());
+            marks.extend(cluster.rotate.renewal().marks());
+            Some(state)
         }
         Move::Enter { state, swap } => {
             if swap {

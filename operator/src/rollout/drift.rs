@@ -8,7 +8,8 @@ use super::static_pod::version_of;
 use super::{Rollout, Running, Step};
 use crate::agents::machines;
 use crate::cluster::{Cluster, Version};
-use crate::pki::{CertificateFacts, first_certificate};
+use crate::pki::inventory::AuthorityName;
+use crate::pki::{CertificateFacts, authority_key_id, first_certificate};
 use crate::plan::{Authorities, Observed, objects};
 
 /// Whether the machines hold what Keyplane wrote.
@@ -44,7 +45,11 @@ pub fn drift(
     let machines_reason = machines.first().map(|(reason, _)| *reason);
     let machines: Vec<_> = machines.into_iter().map(|(_, message)| message).collect();
     if !matches!(target.available, Some(Ok(()))) || target.static_pods.is_none() {
+        let strangers = strangers(cluster, observed, authorities);
         return match machines_reason {
+            _ if !strangers.is_empty() => {
+                Drift::Differs { reason: "AuthorityDiffers", message: [strangers, machines].concat().join("; ") }
+            }
             Some(reason) => Drift::Differs { reason, message: machines.join("; ") },
             None => Drift::Unknown,
         };
@@ -131,6 +136,30 @@ fn certificates(cluster: &Cluster, observed: &Observed, authorities: Option<&Aut
         })
     });
     differing.collect()
+}
+
+/// API servers that present certificates of an authority that is not known here, which is why there is no talking to them.
+fn strangers(cluster: &Cluster, observed: &Observed, authorities: Option<&Authorities>) -> Vec<String> {
+    let Some(authority) = authorities.map(Authorities::cluster) else { return vec![] };
+    let strange = observed.target.serving.iter().filter(|(_, presented)| !authority.has_signed(presented));
+    strange
+        .map(|(node, presented)| {
+            let secret = objects::authority_secret(&cluster.name, AuthorityName::Cluster);
+            let CertificateFacts { serial, issuer, not_before, .. } = presented;
+            let key = authority_key_id(presented).unwrap_or_default();
+            let since = authority.signing().facts().not_before;
+            let cure = if *not_before < since {
+                format!("carry Secret {} to the machine", objects::node_secret(&cluster.name, node))
+            } else {
+                format!(
+                    "Secret {secret} is from a backup that is older than what the machine has: restore the newest backup; if                      there is none, the machine has the authority's certificate and key in its directory pki"
+                )
+            };
+            format!(
+                "{node}: its API server presents a certificate (serial {serial}, of {not_before}) of an authority {issuer}                  with the key {key}, which is not the one in Secret {secret}: {cure}"
+            )
+        })
+        .collect()
 }
 
 fn certificate(presented: &CertificateFacts, held: &CertificateFacts, ours: bool, secret: &str) -> String {

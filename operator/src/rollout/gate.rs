@@ -12,7 +12,7 @@ pub(super) struct Wait {
 }
 
 impl Wait {
-    fn new(reason: &'static str, message: String) -> Self {
+    pub(super) fn new(reason: &'static str, message: String) -> Self {
         Self { reason, message }
     }
 }
@@ -21,8 +21,7 @@ impl Wait {
 pub(super) fn wait(cluster: &Cluster, before: &[Step], step: &Step, observed: &Observed) -> Option<Wait> {
     let target = &observed.target;
     let (Some(Ok(())), Some(nodes), Some(_)) = (&target.available, &target.nodes, &target.static_pods) else {
-        let message = format!("the API server at {} to answer", cluster.endpoint);
-        return Some(Wait::new("WaitsForTarget", message));
+        return Some(wait_for_target(cluster));
     };
     // kubeadm upgraded it on the machine, and now the spec says the same: the whole node is taken over at once, as its
     // machine would go back to the old version if only a part of it were carried there.
@@ -49,6 +48,28 @@ pub(super) fn wait(cluster: &Cluster, before: &[Step], step: &Step, observed: &O
     None
 }
 
+pub(super) fn wait_for_target(cluster: &Cluster) -> Wait {
+    Wait::new("WaitsForTarget", format!("the API server at {} to answer", cluster.endpoint))
+}
+
+/// A change of a static pod that is not seen to run yet.
+pub(super) fn wait_for_changes(cluster: &Cluster, before: &[Step]) -> Option<Wait> {
+    let message = before.iter().filter(|step| step.is_under_way()).find_map(|step| not_running(cluster, step))?;
+    Some(Wait::new("WaitsForMachine", message))
+}
+
+/// What a restart of etcd in its place waits for: what a change of its manifest does, and that all other members are well.
+pub(super) fn wait_for_restart(cluster: &Cluster, before: &[Step], step: &Step, observed: &Observed) -> Option<Wait> {
+    if step.is_under_way() {
+        return not_running(cluster, step).map(|message| Wait::new("WaitsForMachine", message));
+    }
+    wait(cluster, before, step, observed).or_else(|| {
+        let counts = |name: &&str| *name != step.node && !never_up(name, observed);
+        let ailing = observed.target.ailing_members(cluster).find(counts)?;
+        Some(Wait::new("WaitsForMachine", format!("etcd on {ailing} to be a healthy voter")))
+    })
+}
+
 /// Whether the machine runs the wanted version already.
 fn is_adopted(step: &Step) -> bool {
     let running = step.running_image.as_deref().and_then(version_of);
@@ -72,8 +93,8 @@ fn not_running(cluster: &Cluster, step: &Step) -> Option<String> {
 /// The progress while a step is held back.
 pub(super) fn held(steps: &[Step], wait: &Wait) -> Progress {
     let next = steps.iter().find(|step| step.is_pending());
-    let next = next.map(|step| format!("next is {}", describe(step, &step.text))).unwrap_or_default();
-    let message = format!("{} of {} steps are done, {next}; waits for {}", done(steps), steps.len(), wait.message);
+    let next = next.map(|step| format!(", next is {}", describe(step, &step.text))).unwrap_or_default();
+    let message = format!("{} of {} steps are done{next}; waits for {}", done(steps), steps.len(), wait.message);
     Progress::UnderWay { reason: wait.reason, message }
 }
 

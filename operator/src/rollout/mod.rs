@@ -15,6 +15,7 @@ mod gate;
 mod kubelets;
 mod restart;
 mod static_pod;
+mod units;
 
 use std::collections::BTreeMap;
 
@@ -25,9 +26,9 @@ pub use drift::{Drift, drift};
 pub use kubelets::{KubeletVersions, kubelet_versions};
 pub use static_pod::StaticPod;
 
-use crate::cluster::{Cluster, Node, Version};
+use crate::cluster::{Cluster, Node, Restore, Version};
 use crate::manifests::{self, File};
-use crate::plan::{Observed, initial_cluster, objects};
+use crate::plan::{Observed, initial_cluster, is_revoking_any, objects};
 use static_pod::{image_of, tag_of};
 
 /// Where the kubelet looks for static pods (kubeadm's `staticPodPath`).
@@ -59,6 +60,8 @@ pub struct Rollout {
     pub nodes: Vec<NodeStatus>,
     files: BTreeMap<String, Vec<File>>,
     steps: Vec<Step>,
+    etcd_restarts: BTreeMap<String, String>,
+    turns: BTreeMap<String, String>,
 }
 
 /// How far a rollout is.
@@ -130,6 +133,18 @@ impl Rollout {
     pub fn files(&self, node: &Node) -> &[File] {
         self.files.get(&node.name).map_or(&[], Vec::as_slice)
     }
+
+    /// For which restart of its units it is the machine's turn, or was last; empty before the first.
+    #[must_use]
+    pub fn turn(&self, node: &Node) -> &str {
+        self.turns.get(&node.name).map_or("", String::as_str)
+    }
+
+    /// For what the machine's agent is to start etcd anew, if it is that machine's turn.
+    #[must_use]
+    pub fn etcd_restart(&self, node: &Node) -> Option<&str> {
+        self.etcd_restarts.get(&node.name).map(String::as_str)
+    }
 }
 
 /// Decides what to write now.
@@ -139,29 +154,42 @@ pub fn rollout(cluster: &Cluster, observed: &Observed) -> Rollout {
         cluster.nodes.iter().map(|node| (node.name.clone(), wanted_files(cluster, node, observed))).collect();
     let mut steps: Vec<Step> = vec![];
     let mut held = None;
+    let (mut etcd_restarts, mut turns) = (BTreeMap::new(), BTreeMap::new());
+    let revoking = is_revoking_any(cluster, observed);
+    let at_once = observed.at_once || revoking;
     for node in &cluster.nodes {
+        let turn = units::turn(cluster, node, &steps, observed, at_once, &mut held);
+        turns.extend(turn.map(|turn| (node.name.clone(), turn)));
+        let secret = observed.secrets.get(&objects::node_secret(&cluster.name, &node.name));
         for file in files.get_mut(&node.name).into_iter().flatten() {
             let Some(component) = component_of(file).map(str::to_owned) else { continue };
             let written = written(cluster, node, observed).and_then(|data| data.get(file.key.as_ref()));
             let mut step = step(node, &component, file, written, observed);
-            if step.is_pending() && !is_free(&step, observed) {
+            // What a revoked authority or key holds together can't be waited for; all other changes are.
+            let revoked = revoking.then(|| restart::marked(&component, &step.text, secret)).flatten();
+            if step.is_pending() && !is_free(cluster, &step, observed) && revoked.as_ref() != Some(&step.wanted) {
                 if held.is_none() {
                     held = gate::wait(cluster, &steps, &step, observed);
                 }
                 if held.is_some() {
-                    file.content.clone_from(&step.text);
+                    file.content.clone_from(revoked.as_ref().unwrap_or(&step.text));
                 }
             }
             if file.content != step.text {
                 step.text.clone_from(&file.content);
                 step.running = running(&step, observed);
             }
+            if component == restart::ETCD {
+                let turn = restart::etcds_turn(cluster, node, &step, &steps, observed, at_once, &mut held);
+                etcd_restarts.extend(turn.map(|turn| (node.name.clone(), turn)));
+            }
             steps.push(step);
         }
     }
     let proven = |node: &Node| {
         let mut of_node = steps.iter().filter(|step| step.node == node.name);
-        of_node.all(|step| !step.is_pending() && step.is_proven()) || never_up(&node.name, observed)
+        of_node.all(|step| !step.is_pending() && step.is_proven())
+            || cluster.restore != Restore::Expected && never_up(&node.name, observed)
     };
     let all_proven = cluster.nodes.iter().all(proven);
     let first_proven = cluster.nodes.first().is_none_or(proven);
@@ -182,13 +210,15 @@ pub fn rollout(cluster: &Cluster, observed: &Observed) -> Rollout {
         nodes: nodes(cluster, &steps),
         files,
         steps,
+        etcd_restarts,
+        turns,
     }
 }
 
 /// The files as the spec has them; etcd's first flags are its own affair, and don't wait for other machines.
 fn wanted_files(cluster: &Cluster, node: &Node, observed: &Observed) -> Vec<File> {
     let mut files = manifests::files(cluster, node, &initial_cluster::of(cluster, node, observed).flags);
-    restart::mark(&mut files, observed.secrets.get(&objects::node_secret(&cluster.name, &node.name)));
+    restart::mark(&mut files, cluster, node, observed);
     files
 }
 
@@ -236,9 +266,9 @@ fn step(node: &Node, component: &str, wanted: &File, written: Option<&String>, o
     step
 }
 
-/// A change may be made at once where nothing that works can break.
-fn is_free(step: &Step, observed: &Observed) -> bool {
-    observed.at_once || !step.is_proven()
+/// A change may be made at once where nothing that works can break. What comes from a backup is believed to have run.
+fn is_free(cluster: &Cluster, step: &Step, observed: &Observed) -> bool {
+    observed.at_once || !step.is_proven() && cluster.restore != Restore::Expected
 }
 
 fn running(step: &Step, observed: &Observed) -> Running {

@@ -9,6 +9,7 @@
 
 mod facts;
 pub mod reload;
+pub mod revocation;
 mod stage;
 mod waits;
 

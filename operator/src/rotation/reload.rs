@@ -74,8 +74,16 @@ pub const TABLE: &[Row] = &[
     row("kube-scheduler", "scheduler.conf", Uptake::Restart),
 ];
 
+const API_SERVER: &str = "kube-apiserver";
+/// Whom the API server believes.
+const AUTHORITIES: [&str; 2] = ["ca.crt", "front-proxy-ca.crt"];
+
 /// What an annotation that has a component started anew begins with; its name follows.
 const MARK_PREFIX: &str = "keyplane.io/restart.";
+
+/// The mark of etcd. On a machine with an agent it is not in the manifest: the agent starts etcd anew in its place, once the
+/// annotation of the machine's ConfigMap says that it is its turn.
+pub const ETCD_MARK: &str = "keyplane.io/restart.etcd";
 
 /// The annotation of a machine's Secret and of a manifest that has the component started anew.
 #[must_use]
@@ -91,6 +99,15 @@ pub fn marks(before: &BTreeMap<String, &[u8]>, after: &BTreeMap<String, &[u8]>) 
     for row in TABLE.iter().filter(|row| row.uptake == Uptake::Restart) {
         files.entry(row.component).or_default().push(row.file.replace('/', "-"));
     }
+    // A connection that somebody has opened with a certificate of a revoked authority is not asked for it again: a watch
+    // or an exec session would go on for hours.
+    let cut = AUTHORITIES.iter().filter(|file| {
+        before.get(**file).zip(after.get(**file)).is_some_and(|(before, after)| {
+            let after = content(after);
+            content(before).iter().filter(|block| !block.is_empty()).all(|block| !after.contains(block))
+        })
+    });
+    files.entry(API_SERVER).or_default().extend(cut.map(|file| (*file).to_owned()));
     let changed = files.into_iter().filter(|(_, files)| {
         let differs = |file: &String| {
             before.get(file).zip(after.get(file)).is_some_and(|(before, after)| content(before) != content(after))
@@ -124,8 +141,16 @@ fn content(file: &[u8]) -> Vec<&[u8]> {
 mod tests {
     use super::*;
 
+    const OLD: &str = "-----BEGIN CERTIFICATE-----\nold\n-----END CERTIFICATE-----\n";
+    const NEW: &str = "-----BEGIN CERTIFICATE-----\nnew\n-----END CERTIFICATE-----\n";
+
     fn data<'a>(files: &[(&str, &'a str)]) -> BTreeMap<String, &'a [u8]> {
         files.iter().map(|(key, text)| ((*key).to_owned(), text.as_bytes())).collect()
+    }
+
+    #[test]
+    fn etcds_mark_is_that_of_its_component() {
+        assert_eq!(mark_of("etcd"), ETCD_MARK);
     }
 
     #[test]
@@ -141,6 +166,14 @@ mod tests {
             restarted.keys().collect::<Vec<_>>(),
             ["keyplane.io/restart.etcd", "keyplane.io/restart.kube-apiserver"]
         );
+        // One that leads over to another is read anew; of one that is gone nothing may stay open.
+        let both = format!("{OLD}{NEW}");
+        let moved = |from: &str, to: &str| {
+            let moved = marks(&data(&[("front-proxy-ca.crt", from)]), &data(&[("front-proxy-ca.crt", to)]));
+            moved.into_keys().collect::<Vec<_>>()
+        };
+        assert!(moved(OLD, &both).is_empty() && moved(&both, NEW).is_empty());
+        assert_eq!(moved(OLD, NEW), ["keyplane.io/restart.kube-apiserver"]);
         let again = data(&[("etcd-ca.crt", "c"), ("sa.key", "a"), ("apiserver.crt", "a"), ("scheduler.conf", "a")]);
         assert_ne!(marks(&etcd, &again), restarted);
     }

@@ -52,7 +52,7 @@ impl Subject {
             Stage::Kubelets => Some(Stage::Servers),
             Stage::Servers => Some(Stage::Gate),
             Stage::Gate => Some(Stage::Drop),
-            Stage::Drop => None,
+            Stage::Drop | Stage::Revoke => None,
         }
     }
 
@@ -100,6 +100,8 @@ pub enum Stage {
     Gate,
     /// The old one is taken away.
     Drop,
+    /// The old one was taken away at once, and is not good any more whoever still depends on it.
+    Revoke,
 }
 
 impl Stage {
@@ -114,6 +116,7 @@ impl Stage {
             Self::Servers => "Servers",
             Self::Gate => "Gate",
             Self::Drop => "Drop",
+            Self::Revoke => "Revoke",
         }
     }
 
@@ -123,7 +126,7 @@ impl Stage {
         match self {
             Self::Trust | Self::Clients | Self::Signing | Self::Kubelets | Self::Servers => RotationPhase::Preparing,
             Self::Gate => RotationPhase::Prepared,
-            Self::Drop => RotationPhase::Completing,
+            Self::Drop | Self::Revoke => RotationPhase::Completing,
         }
     }
 }
@@ -157,6 +160,12 @@ impl State {
         // Whole seconds, as everywhere in the Kubernetes API.
         let now = whole_seconds(now);
         Self { stage: Some(Stage::Trust), rolling_back: false, requested, started: now, since: now }
+    }
+
+    /// A revocation that was carried out now.
+    #[must_use]
+    pub fn revoke(requested: Option<String>, now: Timestamp) -> Self {
+        Self { stage: Some(Stage::Revoke), ..Self::begin(requested, now) }
     }
 
     /// The same rotation in another stage from now on; without a stage it is completed.
@@ -212,7 +221,9 @@ mod tests {
                 assert_eq!(stages.last(), Some(&Stage::Drop), "{subject:?}");
                 assert!(stages.is_sorted(), "{stages:?}");
             }
-            assert_eq!(subject.back_from(Stage::Drop), None);
+            for last in [Stage::Drop, Stage::Revoke] {
+                assert_eq!((subject.back_from(last), subject.after(last)), (None, None));
+            }
         }
     }
 

@@ -87,8 +87,15 @@ fn authority(
         }
         Stage::Kubelets if name == AuthorityName::Cluster => kubelets_present(at, facts, new),
         Stage::Servers => servers_present(name, at, facts, old, new),
-        Stage::Drop => {
+        Stage::Drop | Stage::Revoke => {
             let mut waits = everywhere(name, at, facts, &old.fingerprint(), false);
+            // Nothing has led up to it.
+            if stage == Stage::Revoke {
+                waits.extend(servers_present(name, at, facts, old, new));
+            }
+            if stage == Stage::Revoke && name == AuthorityName::Cluster {
+                waits.extend(kubelets_present(at, facts, new));
+            }
             if name != AuthorityName::Etcd {
                 let what = "API servers not to write the old authority into extension-apiserver-authentication again";
                 waits.extend(for_a_while(at, STAYS_CLEAN, what));
@@ -225,8 +232,10 @@ fn token_keys(stage: Stage, at: &Circumstances<'_>, facts: &RotationFacts, old: 
         };
         let (has_old, has_new) = (server.token_keys.contains(old), server.token_keys.contains(new));
         match stage {
-            Stage::Drop if has_old => Some(format!("kube-apiserver on {node} to verify tokens without the old key")),
-            Stage::Trust | Stage::Signing if !has_new => {
+            Stage::Drop | Stage::Revoke if has_old => {
+                Some(format!("kube-apiserver on {node} to verify tokens without the old key"))
+            }
+            Stage::Trust | Stage::Signing | Stage::Revoke if !has_new => {
                 Some(format!("kube-apiserver on {node} to verify tokens with the new key"))
             }
             _ => None,

@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use clap::{Args, Parser, Subcommand};
 use keyplane_e2e::bench::{self, raw};
 use keyplane_e2e::image::Profile;
@@ -51,7 +51,8 @@ enum Action {
         /// One control-plane machine and one worker, which shows less and takes less.
         #[arg(long)]
         small: bool,
-        /// What is rotated, in place of everything: leaves, service-account-key, encryption-key, authorities.
+        /// What is rotated, in place of everything: leaves, service-account-key, encryption-key, authorities. Given more
+        /// than once, the last three go on at the same time.
         #[arg(long)]
         only: Vec<String>,
         /// Things go wrong meanwhile: Keyplane is killed at each stage, a machine is off, another one is cut off.
@@ -151,18 +152,8 @@ fn smoke() -> Result<ExitCode> {
 
 fn rotation(settle: Duration, small: bool, only: &[String], faults: bool) -> Result<ExitCode> {
     interrupt::listen()?;
-    let named = |name: &String| {
-        let found = What::ALL.into_iter().find(|what| what.name() == name);
-        found
-            .with_context(|| format!("there is no {name} to rotate; there is {}", What::ALL.map(What::name).join(", ")))
-    };
-    let what = only.iter().map(named).collect::<Result<Vec<_>>>()?;
-    let options = Options {
-        size: if small { Size::small() } else { Size::whole() },
-        what: if what.is_empty() { What::ALL.to_vec() } else { what },
-        settle,
-        faults,
-    };
+    let what = if only.is_empty() { What::all() } else { What::named(only)? };
+    let options = Options { size: if small { Size::small() } else { Size::whole() }, what, settle, faults };
     let progress = Progress::begin();
     let (tally, outcome) = rotation_lab::run(&options, &|what| progress.step(what))?;
     say(&format!("\n{}\n{}", tally.table(), tally.told_failures()));

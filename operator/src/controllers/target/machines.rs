@@ -1,12 +1,10 @@
 //! What the control-plane machines of a target run: their static pods, and the certificates that their API servers
 //! present. Only looked at, while a session is connected.
 
-use std::collections::BTreeMap;
 use std::pin::pin;
 use std::time::Duration;
 
 use futures::StreamExt;
-use futures::future::join_all;
 use k8s_openapi::api::core::v1::Pod;
 use kube::runtime::WatchStreamExt;
 use kube::runtime::watcher::watcher;
@@ -16,11 +14,13 @@ use tokio::time::sleep;
 
 use super::Brief;
 use super::preparation::Unavailable;
-use super::serving;
+use super::serving::presented_by_each;
 use super::session::Session;
 use super::static_pods::{self, StaticPods};
 use crate::kube::backoff;
 
+/// How long a server has to answer. One that is down says nothing.
+pub(super) const PATIENCE: Duration = Duration::from_secs(5);
 /// How often the certificates of the API servers are looked at, plus up to half a minute.
 const INSPECTION_PERIOD: Duration = Duration::from_mins(5);
 /// The sixth wait of the backoff is about half a minute, and never the same: not all targets are dialled at once.
@@ -58,11 +58,7 @@ impl Session {
     /// From time to time, and when a static pod has changed.
     async fn inspect_certificates(&self, brief: &Brief, changed: &Notify) -> Unavailable {
         loop {
-            let asked = brief.cluster.nodes.iter().map(|node| async {
-                let certificate = serving::presented(node.advertise_address).await?;
-                Some((node.name.clone(), certificate))
-            });
-            let presented: BTreeMap<_, _> = join_all(asked).await.into_iter().flatten().collect();
+            let presented = presented_by_each(&brief.cluster, PATIENCE).await;
             self.findings.learn(|facts| facts.serving = presented);
             tokio::select! {
                 () = sleep(INSPECTION_PERIOD + backoff::delay(INSPECTION_JITTER)) => {}

@@ -45,6 +45,7 @@ use crate::join::{Pool, state};
 use crate::kube::events::Events;
 use crate::metrics::Metrics;
 use crate::plan::TargetFacts;
+pub(super) use serving::presented_by_each;
 
 /// What a session has to know of its cluster. It holds no key: see `credentials.rs`.
 #[derive(Debug, Clone, PartialEq)]
@@ -62,6 +63,8 @@ pub struct Brief {
     /// The fingerprint of the authority that the kubelets of a pool are to have certificates from, by pool; while one is
     /// rotated, and for the pools whose turn has come.
     pub kubelet_authorities: BTreeMap<String, String>,
+    /// The annotation of machines' objects that lists revoked authorities; nothing where none was.
+    pub revoked: Option<(String, String)>,
     /// The pools of the cluster, by name.
     pub pools: BTreeMap<String, NodePoolSpec>,
     /// Those of them whose machines join with a token.

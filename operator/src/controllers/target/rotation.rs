@@ -64,8 +64,10 @@ type Identities = Vec<(String, Identity)>;
 #[derive(Default)]
 struct Credentials {
     of: BTreeMap<AuthorityName, Identities>,
-    /// The old authorities that are being taken away.
-    dropped: Vec<CertificateFacts>,
+    /// The authorities that are being taken away, each with the one that is probed in its place.
+    dropped: BTreeMap<String, String>,
+    /// Those of them that are known by more than their fingerprints.
+    going: Vec<CertificateFacts>,
 }
 
 /// With what it is asked.
@@ -128,26 +130,36 @@ impl Probes {
             let secret = credentials::read(&self.management, brief, &secret_name).await?;
             let made = tokio::task::spawn_blocking(move || identities(name, &secret));
             let failed = |error: String| Unavailable::new("NoClient", format!("Secret {secret_name}: {error}"));
-            let (identities, dropped) = made.await.map_err(|error| failed(error.to_string()))?.map_err(failed)?;
+            let (identities, dropped, going) =
+                made.await.map_err(|error| failed(error.to_string()))?.map_err(failed)?;
             credentials.of.insert(name, identities);
             credentials.dropped.extend(dropped);
+            credentials.going.extend(going);
         }
         Ok(credentials)
     }
 }
 
 /// An identity of each of the two authorities, and which one is being taken away; none where nothing is rotated.
-fn identities(name: AuthorityName, secret: &Secret) -> Result<(Identities, Option<CertificateFacts>), String> {
+/// What there is to be asked with, and what is being taken away.
+type Found = (Identities, BTreeMap<String, String>, Option<CertificateFacts>);
+
+fn identities(name: AuthorityName, secret: &Secret) -> Result<Found, String> {
     let set = AuthoritySet::from_secret(name.name(), secret)?;
-    let Some((old, new)) = set.old_and_new() else { return Ok((vec![], None)) };
+    let Some((old, new)) = set.old_and_new() else { return Ok((vec![], BTreeMap::new(), None)) };
     let user = if name == AuthorityName::FrontProxy { FRONT_PROXY } else { PROBE };
     let identity = |authority: &Authority| {
         let issued =
             issue_client(Subject::user(user), authority, Timestamp::now()).map_err(|error| error.to_string())?;
         Ok::<_, String>((authority.facts().fingerprint(), Identity { certificate: issued.0, key: issued.1 }))
     };
-    let dropped = (set.stage() == Some(Stage::Drop)).then(|| old.facts().clone());
-    Ok((vec![identity(old)?, identity(new)?], dropped))
+    let dropped = old.facts().fingerprint();
+    let is_dropped = set.stage() >= Some(Stage::Drop);
+    // What a revocation has taken away besides goes with it.
+    let going = is_dropped.then(|| set.revoked().iter().map(|one| (one.clone(), dropped.clone())).collect());
+    let mut going: BTreeMap<_, _> = going.unwrap_or_default();
+    going.extend(is_dropped.then(|| (dropped.clone(), dropped)));
+    Ok((vec![identity(old)?, identity(new)?], going, is_dropped.then(|| old.facts().clone())))
 }
 
 async fn gather(brief: &Brief, Means { credentials, shared: client, of_each }: &Means) -> RotationFacts {
@@ -171,8 +183,12 @@ async fn gather(brief: &Brief, Means { credentials, shared: client, of_each }: &
         (node.name.clone(), server(address, of(AuthorityName::Etcd), OF_ETCD).await)
     });
     let (api_servers, etcd) = futures::future::join(join_all(api_servers), join_all(etcd)).await;
-    let (client_authorities, front_proxy_authorities) =
-        authentication(client, &credentials.dropped, api_servers.iter().map(|(_, server)| server)).await;
+    let (client_authorities, front_proxy_authorities) = authentication(
+        client,
+        (&credentials.dropped, &credentials.going),
+        api_servers.iter().map(|(_, server)| server),
+    )
+    .await;
     RotationFacts {
         api_servers: api_servers.into_iter().collect(),
         etcd: etcd.into_iter().collect(),
@@ -241,14 +257,14 @@ async fn root_authorities(client: &Client) -> Option<BTreeMap<String, BTreeSet<S
 /// of it here, once no API server takes it any more and would write it again.
 async fn authentication<'a>(
     client: &Client,
-    dropped: &[CertificateFacts],
+    (dropped, going): (&BTreeMap<String, String>, &[CertificateFacts]),
     servers: impl Iterator<Item = &'a Server>,
 ) -> (Option<BTreeSet<String>>, Option<BTreeSet<String>>) {
     let config_maps = Api::<ConfigMap>::namespaced(client.clone(), "kube-system");
     let Ok(found) = config_maps.get(AUTHENTICATION).await else { return (None, None) };
     let text = |key: &str| found.data.as_ref().and_then(|data| data.get(key)).cloned().unwrap_or_default();
     let (clients, proxies) = (text(CLIENT_AUTHORITIES), text(FRONT_PROXY_AUTHORITIES));
-    let names = |pem: &str| authorities_in(pem, dropped);
+    let names = |pem: &str| authorities_in(pem, going);
     let held = (Some(names(&clients)), Some(names(&proxies)));
     let servers: Vec<_> = servers.collect();
     let is_refused = |authority: &String| {
@@ -258,14 +274,15 @@ async fn authentication<'a>(
         };
         !servers.is_empty() && servers.iter().all(refuses)
     };
-    let gone: BTreeSet<_> = dropped.iter().map(CertificateFacts::fingerprint).filter(is_refused).collect();
+    let gone = dropped.iter().filter(|(_, probed)| is_refused(probed)).map(|(authority, _)| authority.clone());
+    let gone: BTreeSet<_> = gone.collect();
     let is_there = [&held.0, &held.1].into_iter().flatten().any(|held| !held.is_disjoint(&gone));
     if !is_there {
         return held;
     }
     let patch = json!({
         "metadata": {"resourceVersion": found.resource_version(), "uid": found.uid()},
-        "data": {CLIENT_AUTHORITIES: without(&clients, &gone, dropped), FRONT_PROXY_AUTHORITIES: without(&proxies, &gone, dropped)},
+        "data": {CLIENT_AUTHORITIES: without(&clients, &gone, going), FRONT_PROXY_AUTHORITIES: without(&proxies, &gone, going)},
     });
     if let Err(error) = config_maps.patch(AUTHENTICATION, &PatchParams::default(), &Patch::Merge(&patch)).await {
         tracing::info!(%error, "{AUTHENTICATION} not changed");

@@ -1,9 +1,11 @@
 //! Reads the certificate that each API server presents at its own address.
 
+use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::future::join_all;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::{
     CryptoProvider, WebPkiSupportedAlgorithms, aws_lc_rs, verify_tls12_signature, verify_tls13_signature,
@@ -14,15 +16,20 @@ use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 
-use crate::cluster::API_SERVER_PORT;
+use crate::cluster::{API_SERVER_PORT, Cluster};
 use crate::pki::CertificateFacts;
 
-/// How long a server has to answer. One that is down says nothing.
-const PATIENCE: Duration = Duration::from_secs(5);
-
-/// The certificate of the API server at this address; nothing if it does not answer. Nothing is sent but a handshake.
-pub(super) async fn presented(address: IpAddr) -> Option<CertificateFacts> {
-    timeout(PATIENCE, handshake(address)).await.ok()?
+/// The certificate of each API server of a cluster that answers at its own address in this time, by node. Nothing is sent
+/// but a handshake.
+pub(in crate::controllers) async fn presented_by_each(
+    cluster: &Cluster,
+    patience: Duration,
+) -> BTreeMap<String, CertificateFacts> {
+    let asked = cluster.nodes.iter().map(async |node| {
+        let certificate = timeout(patience, handshake(node.advertise_address)).await.ok()??;
+        Some((node.name.clone(), certificate))
+    });
+    join_all(asked).await.into_iter().flatten().collect()
 }
 
 async fn handshake(address: IpAddr) -> Option<CertificateFacts> {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::StreamExt;
-use futures::future::join_all;
+use futures::future::{join, join_all};
 use k8s_openapi::api::certificates::v1::CertificateSigningRequest;
 use k8s_openapi::api::core::v1::Node;
 use k8s_openapi::jiff::Timestamp;
@@ -20,8 +20,10 @@ use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep, sleep_until, 
 
 use super::addons::Addons;
 use super::credentials::{self, Clients};
+use super::machines::PATIENCE;
 use super::nodes::Nodes;
 use super::preparation::{Unavailable, prepare};
+use super::serving::presented_by_each;
 use super::signing_requests::SigningRequests;
 use super::tokens::Tokens;
 use super::watched::WatchedRequest;
@@ -93,9 +95,18 @@ impl Session {
             });
             tokio::select! {
                 changed = briefs.changed() => if changed.is_err() { return },
-                () = sleep(backoff::delay(failures).min(LONGEST_WAIT)) => {}
+                () = self.look_from_outside(&brief, failures) => {}
             }
         }
+    }
+
+    /// Waits before the next try. Meanwhile the API servers' certificates may tell why there was no session.
+    async fn look_from_outside(&self, brief: &Brief, failures: u32) {
+        let presented = async {
+            let presented = presented_by_each(&brief.cluster, PATIENCE).await;
+            self.findings.learn(|facts| facts.serving = presented);
+        };
+        join(sleep(backoff::delay(failures).min(LONGEST_WAIT)), presented).await;
     }
 
     /// Keeps new facts about machines, and asks for a reconciliation of the pools if they differ.

@@ -1,0 +1,118 @@
+//! Revocations: what is in wrong hands loses its power at once, after somebody was told what that costs and has confirmed
+//! it.
+//!
+//! One write of the authority's Secret does it: the new one takes the place of the old one, of which nothing is left but
+//! what is needed to see that it is refused everywhere. All else follows from that Secret, as in a rotation.
+
+use k8s_openapi::jiff::Timestamp;
+use keyplane_crds::RevocationStatus;
+use kube::ResourceExt;
+
+use super::rotation::{Move, secret_of};
+use super::status::Outcome;
+use super::{Authorities, Content, Draft, Observed, Plan, Step, revocation_notice};
+use crate::cluster::Cluster;
+use crate::pki::valid_for;
+use crate::rotation::revocation::confirmation;
+use crate::rotation::{STATE_ANNOTATION, Stage, State, Subject};
+
+/// A revocation that was asked for and not carried out.
+#[derive(Debug)]
+pub(super) struct Asked {
+    pub(super) subject: Subject,
+    requested: String,
+    word: String,
+}
+
+impl Asked {
+    fn is_confirmed(&self, cluster: &Cluster) -> bool {
+        cluster.rotate.confirms_revocation(&self.word)
+    }
+}
+
+/// What was asked for.
+fn asked(cluster: &Cluster, authorities: &Authorities, observed: &Observed) -> Vec<Asked> {
+    let of = |subject: Subject| {
+        let secret = secret_of(cluster, observed, subject)?;
+        let requested = cluster.rotate.revocation_of(subject).open(secret.annotations())?;
+        let word = confirmation(subject, &requested, &going(authorities, subject)?);
+        Some(Asked { subject, requested, word })
+    };
+    Subject::ALL.into_iter().filter_map(of).collect()
+}
+
+/// What would not be good any more.
+fn going(authorities: &Authorities, subject: Subject) -> Option<Vec<String>> {
+    Some(match subject {
+        Subject::Authority(name) => {
+            let set = authorities.get(name)?;
+            std::iter::once(set.signing()).chain(set.other()).map(|one| one.facts().fingerprint()).collect()
+        }
+        Subject::ServiceAccountKey => {
+            let keys = authorities.service_account();
+            std::iter::once(keys.signing()).chain(keys.other()).map(super::PrivateKey::token_key_id).collect()
+        }
+    })
+}
+
+/// Plans the revocations that are confirmed, whatever else is under way or in the way.
+pub(super) fn plan(
+    cluster: &Cluster,
+    authorities: &Authorities,
+    observed: &Observed,
+    now: Timestamp,
+    plan: &mut Plan,
+) -> bool {
+    let confirmed = asked(cluster, authorities, observed).into_iter().filter(|asked| asked.is_confirmed(cluster));
+    let steps = confirmed.filter_map(|Asked { subject, requested, .. }| {
+        let name = secret_of(cluster, observed, subject)?.name_any();
+        let (not_before, not_after) = valid_for(now, cluster.policy.authority_validity);
+        let algorithm = match subject {
+            Subject::Authority(_) => cluster.policy.authority_key_algorithm,
+            Subject::ServiceAccountKey => cluster.policy.default_leaf().key_algorithm,
+        };
+        let step = Move::Revoke { algorithm, not_before, not_after, state: State::revoke(Some(requested), now) };
+        Some(Step::Secret(Box::new(Draft { name, content: Content::Rotation { subject, step } })))
+    });
+    let before = plan.steps.len();
+    plan.steps.extend(steps);
+    plan.steps.len() > before
+}
+
+/// Whether something was revoked and not everybody has noticed yet: then nothing that depends on it can be waited for.
+#[must_use]
+pub fn is_revoking(cluster: &Cluster, observed: &Observed, subject: Subject) -> bool {
+    let state = secret_of(cluster, observed, subject).and_then(|secret| secret.annotations().get(STATE_ANNOTATION));
+    let state = state.and_then(|text| State::parse(text).ok());
+    state.is_some_and(|state| state.stage == Some(Stage::Revoke))
+}
+
+/// [`is_revoking`], of any of them.
+#[must_use]
+pub fn is_revoking_any(cluster: &Cluster, observed: &Observed) -> bool {
+    Subject::ALL.into_iter().any(|subject| is_revoking(cluster, observed, subject))
+}
+
+/// What to tell of the revocations that wait for their confirmation.
+pub(super) fn report(
+    cluster: &Cluster,
+    authorities: &Authorities,
+    observed: &Observed,
+) -> Option<(RevocationStatus, Outcome)> {
+    let mut asked = asked(cluster, authorities, observed);
+    asked.retain(|asked| !asked.is_confirmed(cluster));
+    if asked.is_empty() {
+        return None;
+    }
+    let subjects: Vec<_> = asked.iter().map(|asked| asked.subject).collect();
+    let names: Vec<_> = subjects.iter().map(|subject| subject.name().to_owned()).collect();
+    let confirm = asked.iter().map(|asked| asked.word.as_str()).collect::<Vec<_>>().join(",");
+    let message = format!(
+        "nothing has happened yet: revoking {} interrupts the cluster; read status.revocation.steps, which say for how long \
+         and what is left to do, then confirm with spec.rotate.revoke.confirm or the annotation {}: {confirm}",
+        names.join(", "),
+        keyplane_crds::CONFIRM_REVOCATION_ANNOTATION,
+    );
+    let steps = revocation_notice::steps(cluster, observed, &subjects);
+    Some((RevocationStatus { names, confirm, steps }, Outcome::bad("RevocationNotConfirmed", message)))
+}

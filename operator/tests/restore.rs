@@ -1,0 +1,197 @@
+//! Clusters whose Secrets come back from a backup: no key is made that the backup has, whatever comes first.
+
+// Helpers of tests are no tests to clippy.
+#![allow(clippy::unwrap_used, clippy::panic)]
+
+mod common;
+
+use std::collections::BTreeMap;
+
+use common::{THREE, carry_out, cluster, noon, settle, settled, text};
+use k8s_openapi::api::core::v1::Secret;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ManagedFieldsEntry, Time};
+use k8s_openapi::jiff::{SignedDuration, Timestamp};
+use keyplane::cluster::Cluster;
+use keyplane::pki::first_certificate;
+use keyplane::plan::{Observed, is_unknown, plan, status};
+use keyplane_crds::{CLUSTER_LABEL, condition_of};
+use kube::ResourceExt;
+
+/// All that a cluster may have.
+const RICH: &str = "
+kubernetesVersion: v1.37.2
+controlPlaneEndpoint: {host: api.demo.example}
+controlPlane:
+  nodes:
+    - {name: cp1, addresses: [10.0.0.11]}
+    - {name: cp2, addresses: [10.0.0.12]}
+users: [{name: ada, groups: [developers]}]
+encryptionAtRest: {provider: secretbox}
+";
+
+const HARD_WAY: &str = common::HARD_WAY;
+
+fn annotated(cluster: &Cluster, restore: &str) -> Cluster {
+    let annotations = [("keyplane.io/restore".to_owned(), restore.to_owned())];
+    cluster.clone().with_annotations(&annotations.into())
+}
+
+/// What `kubectl get secrets,configmaps -l keyplane.io/cluster=demo -o yaml` has and `kubectl create` makes of it elsewhere.
+fn restored(observed: &Observed) -> Observed {
+    let is_selected = |labels: &BTreeMap<String, String>| labels.get(CLUSTER_LABEL).is_some_and(|name| name == "demo");
+    let mut restored = Observed::default();
+    for secret in observed.secrets.values().filter(|secret| is_selected(secret.labels())) {
+        restored.secrets.insert(secret.name_any(), put_back(secret));
+    }
+    for config_map in observed.config_maps.values().filter(|config_map| is_selected(config_map.labels())) {
+        restored.config_maps.insert(config_map.name_any(), config_map.clone());
+    }
+    restored
+}
+
+fn put_back(secret: &Secret) -> Secret {
+    let mut secret = secret.clone();
+    let metadata = &mut secret.metadata;
+    metadata.resource_version = Some("1".to_owned());
+    metadata.uid = Some("another".to_owned());
+    metadata.creation_timestamp = Some(Time(noon() + SignedDuration::from_hours(100)));
+    metadata.managed_fields = Some(vec![written_by("kubectl-create", noon() + SignedDuration::from_hours(100))]);
+    secret
+}
+
+fn written_by(manager: &str, time: Timestamp) -> ManagedFieldsEntry {
+    ManagedFieldsEntry { manager: Some(manager.to_owned()), time: Some(Time(time)), ..ManagedFieldsEntry::default() }
+}
+
+fn reasons(observed: &Observed, cluster: &Cluster) -> Vec<&'static str> {
+    plan(cluster, observed, noon()).blockers.iter().map(|blocker| blocker.reason).collect()
+}
+
+#[test]
+fn what_the_label_selects_is_a_whole_backup_and_nothing_is_written_after_it() {
+    for spec in [RICH, THREE, HARD_WAY] {
+        let (cluster, before) = settled(spec);
+        let restored = restored(&before);
+        assert_eq!(restored.secrets.len(), before.secrets.len(), "every Secret has the label");
+        for cluster in [cluster.clone(), annotated(&cluster, "true")] {
+            let next = plan(&cluster, &restored, noon());
+            assert!(next.steps.is_empty() && next.blockers.is_empty(), "{:?}", next.blockers);
+        }
+    }
+}
+
+#[test]
+fn a_spec_that_comes_first_makes_no_key_that_a_backup_brings() {
+    let (cluster, before) = settled(RICH);
+    let all = restored(&before);
+    let waiting = annotated(&cluster, "true");
+    // One object after the other, in the order in which kubectl makes them.
+    let mut observed = Observed::default();
+    for (name, secret) in &all.secrets {
+        let next = plan(&waiting, &observed, noon());
+        assert!(next.steps.is_empty(), "before {name}");
+        assert_eq!(next.blockers[0].reason, "WaitsForRestore");
+        observed.secrets.insert(name.clone(), secret.clone());
+    }
+    let told = &plan(&waiting, &observed, noon()).blockers[0].message.clone();
+    assert!(told.contains("ConfigMap demo-cp1-config") && told.contains("labels and annotations"), "{told}");
+    observed.config_maps.clone_from(&all.config_maps);
+    assert!(plan(&waiting, &observed, noon()).steps.is_empty());
+    // What it did not have is made, once nobody waits for it any more.
+    observed.secrets.remove("demo-user-ada-kubeconfig");
+    assert_eq!(reasons(&observed, &waiting), ["WaitsForRestore"]);
+    assert!(settle(&cluster, &mut observed).blockers.is_empty());
+    assert_eq!(text(&observed, "demo-ca", "tls.key"), text(&before, "demo-ca", "tls.key"));
+}
+
+#[test]
+fn half_a_backup_is_never_made_whole_with_new_keys() {
+    let (cluster, before) = settled(THREE);
+    let all = restored(&before);
+    for there in ["demo-ca", "demo-etcd", "demo-proxy", "demo-sa"] {
+        let mut observed = Observed::default();
+        observed.secrets.insert(there.to_owned(), all.secrets[there].clone());
+        let next = plan(&cluster, &observed, noon());
+        assert!(next.steps.is_empty(), "{there}");
+        assert!(next.blockers.iter().all(|blocker| blocker.reason == "WaitsForRestore"), "{:?}", next.blockers);
+        assert!(next.blockers[0].message.contains(there), "{:?}", next.blockers);
+        // Somebody who says so has it otherwise.
+        assert!(!plan(&annotated(&cluster, "false"), &observed, noon()).steps.is_empty());
+        // One that Keyplane has made itself a moment ago is no backup: its creation goes on.
+        let ours = written_by("keyplane", noon() + SignedDuration::from_hours(101));
+        observed.secrets.get_mut(there).unwrap().metadata.managed_fields = Some(vec![ours]);
+        assert!(plan(&cluster, &observed, noon()).blockers.is_empty());
+        // The note of a write from before it was put back is another's.
+        let old = written_by("keyplane", noon());
+        observed.secrets.get_mut(there).unwrap().metadata.managed_fields = Some(vec![old]);
+        assert!(plan(&cluster, &observed, noon()).steps.is_empty());
+    }
+}
+
+#[test]
+fn no_keys_are_made_for_machines_that_run_a_cluster_already() {
+    let (cluster, before) = settled(THREE);
+    let mut observed = Observed::default();
+    assert!(is_unknown(&cluster, &observed) && !is_unknown(&cluster, &before));
+    let presented = first_certificate("apiserver", &text(&before, "demo-cp2-pki", "apiserver.crt")).unwrap();
+    observed.target.serving.insert("cp2".to_owned(), presented);
+    let next = plan(&cluster, &observed, noon());
+    assert!(next.steps.is_empty());
+    assert_eq!(next.blockers[0].reason, "ClusterRunsAlready");
+    assert!(next.blockers[0].message.contains("cp2") && next.blockers[0].message.contains("keyplane.io/restore=false"));
+    assert!(!plan(&annotated(&cluster, "false"), &observed, noon()).steps.is_empty());
+    observed.secrets = restored(&before).secrets;
+    observed.config_maps = before.config_maps;
+    let next = plan(&cluster, &observed, noon());
+    assert!(next.steps.is_empty() && next.blockers.is_empty());
+}
+
+#[test]
+fn a_restored_cluster_is_not_changed_before_it_was_seen_to_run() {
+    let (_, before) = settled(THREE);
+    let newer = cluster(&THREE.replace("v1.37.2", "v1.37.3"));
+    let restored = restored(&before);
+    assert!(!plan(&newer, &restored, noon()).steps.is_empty());
+    let next = plan(&annotated(&newer, "true"), &restored, noon());
+    assert!(next.steps.is_empty());
+}
+
+#[test]
+fn a_backup_from_before_a_rotation_is_told_and_not_fought() {
+    let (cluster, stale) = settled(THREE);
+    let later = noon() + SignedDuration::from_hours(1);
+    let mut newer = Observed::default();
+    common::settle_at(later, &cluster, &mut newer);
+    let mut observed = restored(&stale);
+    observed.target.available = Some(Err(("Unreachable".to_owned(), "unknown issuer".to_owned())));
+    let presented =
+        |observed: &Observed| first_certificate("apiserver", &text(observed, "demo-cp1-pki", "apiserver.crt")).unwrap();
+    observed.target.serving.insert("cp1".to_owned(), presented(&newer));
+    let next = plan(&cluster, &observed, later);
+    assert!(next.steps.is_empty() && next.blockers.is_empty());
+    let in_sync = |observed: &Observed| {
+        let status = status::report(&cluster, observed, &[], None, later);
+        condition_of(&status.conditions, "MachinesInSync").unwrap().clone()
+    };
+    let told = in_sync(&observed);
+    assert_eq!((told.status.as_str(), told.reason.as_str()), ("False", "AuthorityDiffers"));
+    assert!(told.message.contains("older than what the machine has"), "{}", told.message);
+    // The other way round the machine has not got its files yet.
+    observed = restored(&newer);
+    observed.target.available = Some(Err(("Unreachable".to_owned(), "unknown issuer".to_owned())));
+    observed.target.serving.insert("cp1".to_owned(), presented(&stale));
+    assert!(in_sync(&observed).message.contains("carry Secret demo-cp1-pki"));
+    observed.target.serving.insert("cp1".to_owned(), presented(&newer));
+    assert_eq!(in_sync(&observed).reason, "Unknown");
+}
+
+#[test]
+fn an_interrupted_creation_goes_on() {
+    let cluster = cluster(THREE);
+    let mut observed = Observed::default();
+    for step in plan(&cluster, &observed, noon()).steps.into_iter().take(2) {
+        carry_out(step, &cluster, &mut observed);
+    }
+    assert_eq!(observed.secrets.len(), 2);
+    assert!(settle(&cluster, &mut observed).blockers.is_empty());
+}
