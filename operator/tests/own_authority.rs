@@ -234,3 +234,18 @@ fn a_renewed_certificate_in_the_users_secret_is_taken_up_and_one_of_another_name
     assert_eq!(reason, "WaitsToBegin", "{message}");
     assert!(message.contains("gets the certificate of Secret corp-ca"), "{message}");
 }
+
+#[test]
+fn an_authority_that_was_revoked_is_not_taken_up_again() {
+    let cluster = given_cluster();
+    let mut observed = given();
+    settle(&cluster, &mut observed);
+    let gone = first_certificate("corp", &text(&observed, "corp-ca", "tls.crt")).unwrap();
+    let (_, other) = settled(SMALL);
+    let mut secret = other.secrets["demo-ca"].clone();
+    secret.annotations_mut().insert("keyplane.io/revoked-authorities".to_owned(), gone.fingerprint());
+    observed.secrets.insert("demo-ca".to_owned(), secret);
+    let (reason, message) = condition(&cluster, &observed, &Plan::default(), "AuthoritiesAsGiven");
+    assert_eq!(reason, "SecretUnusable");
+    assert!(message.contains("was revoked: give another one"), "{message}");
+}
