@@ -29,6 +29,7 @@ const PURE: &[&str] = &[
     "preparation",
     "rollout",
     "rotation",
+    "signing",
     "target",
     "yaml.rs",
 ];

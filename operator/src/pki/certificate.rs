@@ -96,8 +96,14 @@ pub fn issue(order: &CertificateOrder, key: &PrivateKey, authority: &Authority) 
         return Ok(to_pem(&certificate));
     }
     let der = issued_to(&order.subject, certificate.der(), authority.key())?;
+    Ok(pem_block("CERTIFICATE", &der))
+}
+
+/// A PEM block with lines as Go, openssl and kubeadm write them.
+#[must_use]
+pub fn pem_block(label: &str, der: &[u8]) -> String {
     let lines = pem::EncodeConfig::new().set_line_ending(pem::LineEnding::LF);
-    Ok(pem::encode_config(&pem::Pem::new("CERTIFICATE", der), lines))
+    pem::encode_config(&pem::Pem::new(label, der), lines)
 }
 
 /// rcgen writes lines with CRLF; Go, openssl and kubeadm write LF.

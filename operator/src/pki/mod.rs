@@ -11,15 +11,17 @@ mod inspect;
 pub mod inventory;
 mod key;
 pub mod places;
+mod profile;
 pub mod renewal;
 mod request;
 mod subject;
 
 pub use authority::{Authority, cross_sign, mint_authority};
-pub use certificate::{AlternativeName, CertificateOrder, ExtendedUsage, issue, valid_for};
+pub use certificate::{AlternativeName, CertificateOrder, ExtendedUsage, issue, pem_block, valid_for};
 pub use inspect::{CertificateFacts, authority_key_id, certificates_in, first_block, first_certificate};
 pub use key::{PrivateKey, encryption_key};
-pub use request::request;
+pub use profile::Profile;
+pub use request::{RequestFacts, request};
 pub use subject::Subject;
 
 /// Why something about keys and certificates could not be done. No variant carries key material.

@@ -17,16 +17,30 @@ pub struct Subject {
 
 const ORGANIZATION: &[u64] = &[2, 5, 4, 10];
 const COMMON_NAME: &[u64] = &[2, 5, 4, 3];
+/// How many fields what is signed has, and which of them is the subject.
+type Layout = (usize, usize);
 /// Version, serial number, algorithm, issuer, validity, subject, key, extensions: RFC 5280, 4.1, without the unique
 /// identifiers, which nobody issues any more.
-const FIELDS: usize = 8;
-const SUBJECT_FIELD: usize = 5;
+const CERTIFICATE: Layout = (8, 5);
+/// Version, subject, key, attributes: RFC 2986, 4.1.
+const REQUEST: Layout = (4, 1);
 
 impl Subject {
     /// A user without groups.
     #[must_use]
     pub fn user(name: impl Into<String>) -> Self {
         Self { common_name: name.into(), organizations: vec![] }
+    }
+
+    /// Whether both are the same user in the same groups. A signer may write the groups in another order: they are a set.
+    #[must_use]
+    pub fn is_same_user(&self, other: &Self) -> bool {
+        let groups = |subject: &Self| {
+            let mut groups = subject.organizations.clone();
+            groups.sort();
+            groups
+        };
+        self.common_name == other.common_name && groups(self) == groups(other)
     }
 
     /// As rcgen has it. Of several organizations it has room for one: see [`issued_to`].
@@ -74,31 +88,40 @@ fn is_printable(text: &str) -> bool {
 /// The same certificate with this subject, signed by the authority's key again. rcgen keeps one attribute of a kind,
 /// and a user of several groups has several organizations.
 pub(super) fn issued_to(subject: &Subject, certificate: &[u8], authority: &PrivateKey) -> Result<Vec<u8>, PkiError> {
+    signed_again(subject, certificate, CERTIFICATE, authority)
+}
+
+/// The same request with this subject, signed by its key again.
+pub(super) fn requested_by(subject: &Subject, request: &[u8], key: &PrivateKey) -> Result<Vec<u8>, PkiError> {
+    signed_again(subject, request, REQUEST, key)
+}
+
+fn signed_again(subject: &Subject, signed: &[u8], layout: Layout, key: &PrivateKey) -> Result<Vec<u8>, PkiError> {
     let (body, algorithm) =
-        with_subject(subject, certificate).map_err(|_| PkiError::Name { value: subject.common_name.clone() })?;
-    let signature = authority
+        with_subject(subject, signed, layout).map_err(|_| PkiError::Name { value: subject.common_name.clone() })?;
+    let signature = key
         .signing_key()
         .sign(&body)
-        .map_err(|source| PkiError::Crypto { what: "signing a certificate", source })?;
+        .map_err(|source| PkiError::Crypto { what: "signing a certificate or a request", source })?;
     Ok(yasna::construct_der(|writer| {
-        writer.write_sequence(|certificate| {
-            certificate.next().write_der(&body);
-            certificate.next().write_der(&algorithm);
-            certificate.next().write_bitvec_bytes(&signature, signature.len() * 8);
+        writer.write_sequence(|signed| {
+            signed.next().write_der(&body);
+            signed.next().write_der(&algorithm);
+            signed.next().write_bitvec_bytes(&signature, signature.len() * 8);
         });
     }))
 }
 
 /// What is to be signed, and the algorithm.
-fn with_subject(subject: &Subject, certificate: &[u8]) -> ASN1Result<(Vec<u8>, Vec<u8>)> {
-    yasna::parse_der(certificate, |reader| {
-        reader.read_sequence(|certificate| {
-            let mut fields = certificate
+fn with_subject(subject: &Subject, signed: &[u8], (fields, subject_field): Layout) -> ASN1Result<(Vec<u8>, Vec<u8>)> {
+    yasna::parse_der(signed, |reader| {
+        reader.read_sequence(|signed| {
+            let mut fields = signed
                 .next()
-                .read_sequence(|body| (0..FIELDS).map(|_| body.next().read_der()).collect::<ASN1Result<Vec<_>>>())?;
-            let algorithm = certificate.next().read_der()?;
-            certificate.next().read_der()?;
-            fields[SUBJECT_FIELD] = yasna::construct_der(|writer| subject.write(writer));
+                .read_sequence(|body| (0..fields).map(|_| body.next().read_der()).collect::<ASN1Result<Vec<_>>>())?;
+            let algorithm = signed.next().read_der()?;
+            signed.next().read_der()?;
+            fields[subject_field] = yasna::construct_der(|writer| subject.write(writer));
             let body = yasna::construct_der(|writer| {
                 writer.write_sequence(|body| fields.iter().for_each(|field| body.next().write_der(field)));
             });
