@@ -25,6 +25,7 @@ use ipnet::IpNet;
 use keyplane_crds::{ClusterSpecSpec, ControlPlaneNode, ExternalEtcd, Layout, NodePoolSpec};
 
 use crate::encryption::Settings;
+use crate::pki::inventory::AuthorityName;
 pub use authorities::given_authority_field;
 pub use maintenance::Window;
 pub use policy::{LeafTerms, Policy};
@@ -156,6 +157,8 @@ pub struct Cluster {
     /// Whether the API servers have an encryption configuration, and which objects Keyplane writes anew: more than the spec
     /// says, as [`Cluster::with_encryption`] finds it.
     pub encryption_use: EncryptionUse,
+    /// The authorities whose keys are not here: their owners sign outside.
+    pub signed_outside: BTreeSet<AuthorityName>,
     /// The rest of the spec, which needs no parsing.
     pub spec: ClusterSpecSpec,
 }
@@ -209,6 +212,7 @@ impl Cluster {
             users,
             policy,
             rotate: RotateRequests::of_spec(spec),
+            signed_outside: BTreeSet::new(),
             encryption_use: EncryptionUse { configured: encryption.is_some(), ..EncryptionUse::default() },
             encryption,
             spec: spec.clone(),
@@ -226,6 +230,13 @@ impl Cluster {
     #[must_use]
     pub fn with_encryption(mut self, encryption_use: EncryptionUse) -> Self {
         self.encryption_use = encryption_use;
+        self
+    }
+
+    /// Takes up which authorities sign outside.
+    #[must_use]
+    pub fn with_signers_outside(mut self, signed_outside: BTreeSet<AuthorityName>) -> Self {
+        self.signed_outside = signed_outside;
         self
     }
 

@@ -7,13 +7,14 @@ use rcgen::{BasicConstraints, Certificate, CertificateParams, IsCa, Issuer, KeyU
 use super::certificate::{alternative_names, parameters, to_pem};
 use super::{AlternativeName, CertificateFacts, PkiError, PrivateKey, Subject, first_certificate};
 
-/// A certificate authority whose key is at hand.
+/// A certificate authority: one whose key is at hand, or one whose owner signs outside.
 #[derive(Debug)]
 pub struct Authority {
     name: String,
     certificate_pem: String,
     facts: CertificateFacts,
-    key: PrivateKey,
+    // Not there where its owner signs outside.
+    key: Option<PrivateKey>,
 }
 
 impl Authority {
@@ -27,6 +28,23 @@ impl Authority {
         if facts.subject_public_key_info != key.subject_public_key_info() {
             return Err(PkiError::KeyMismatch { what: name.to_owned() });
         }
+        Self::known(name, certificate_pem, facts, Some(key))
+    }
+
+    /// Takes an authority whose owner signs outside, by its certificate alone.
+    ///
+    /// # Errors
+    /// If the text can't be read, or is no authority's.
+    pub fn signed_outside(name: &str, certificate_pem: &str) -> Result<Self, PkiError> {
+        Self::known(name, certificate_pem, first_certificate(name, certificate_pem)?, None)
+    }
+
+    fn known(
+        name: &str,
+        certificate_pem: &str,
+        facts: CertificateFacts,
+        key: Option<PrivateKey>,
+    ) -> Result<Self, PkiError> {
         if !facts.may_sign_certificates {
             return Err(PkiError::NoAuthority { what: name.to_owned() });
         }
@@ -45,10 +63,15 @@ impl Authority {
         &self.certificate_pem
     }
 
-    /// The private key.
+    /// The private key; nothing where its owner signs outside.
     #[must_use]
-    pub fn key(&self) -> &PrivateKey {
-        &self.key
+    pub fn key(&self) -> Option<&PrivateKey> {
+        self.key.as_ref()
+    }
+
+    /// The private key, to sign with.
+    pub(super) fn signing_key(&self) -> Result<&PrivateKey, PkiError> {
+        self.key.as_ref().ok_or_else(|| PkiError::SignedOutside { authority: self.name.clone() })
     }
 
     /// What the certificate says.
@@ -60,7 +83,7 @@ impl Authority {
     pub(super) fn sign(&self, params: &CertificateParams, subject_key: &PrivateKey) -> Result<Certificate, PkiError> {
         let failed = |source| PkiError::Crypto { what: "signing a certificate", source };
         let certificate = self.facts.der.as_slice().into();
-        let issuer = Issuer::from_ca_cert_der(&certificate, self.key.signing_key()).map_err(failed)?;
+        let issuer = Issuer::from_ca_cert_der(&certificate, self.signing_key()?.signing_key()).map_err(failed)?;
         params.signed_by(subject_key.signing_key(), &issuer).map_err(failed)
     }
 }
@@ -79,7 +102,7 @@ pub fn cross_sign(subject: &Authority, issuer: &Authority, not_before: Timestamp
     params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
     params.key_usages.push(KeyUsagePurpose::KeyCertSign);
     params.use_authority_key_identifier_extension = true;
-    Ok(Some(to_pem(&issuer.sign(&params, &subject.key)?)))
+    Ok(Some(to_pem(&issuer.sign(&params, subject.signing_key()?)?)))
 }
 
 /// Makes a self-signed authority with kubeadm's fields: the common name also as a DNS name, key usages digital

@@ -95,7 +95,7 @@ pub fn issue(order: &CertificateOrder, key: &PrivateKey, authority: &Authority) 
     if order.subject.organizations.len() < 2 {
         return Ok(to_pem(&certificate));
     }
-    let der = issued_to(&order.subject, certificate.der(), authority.key())?;
+    let der = issued_to(&order.subject, certificate.der(), authority.signing_key()?)?;
     Ok(pem_block("CERTIFICATE", &der))
 }
 

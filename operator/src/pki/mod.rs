@@ -57,6 +57,12 @@ pub enum PkiError {
         /// The authority.
         authority: String,
     },
+    /// Nothing is signed here with an authority whose key its owner keeps.
+    #[error("the key of the authority {authority} is not here: its owner signs outside")]
+    SignedOutside {
+        /// The authority.
+        authority: String,
+    },
     /// A name that can't be put into a certificate.
     #[error("{value:?} can't be a name in a certificate")]
     Name {

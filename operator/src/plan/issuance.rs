@@ -8,7 +8,7 @@ use kube::ResourceExt;
 
 use super::{
     Authorities, Content, Draft, KeySource, Observed, Pair, PlannedLeaf, Secret, Source, encryption, given, node,
-    objects, successor, user_kubeconfig, users,
+    objects, own_credential, signing, successor, user_kubeconfig, users,
 };
 use crate::cluster::Cluster;
 use crate::pki::inventory::{USER_ISSUER, user_certificate};
@@ -45,10 +45,8 @@ pub fn fulfil(draft: Draft, cluster: &Cluster, observed: &Observed) -> Result<Se
     let mut secret = match draft.content {
         Content::Authority { name: authority, algorithm, not_before, not_after } => {
             let made = mint_authority(authority.common_name(), algorithm, not_before, not_after).map_err(pki)?;
-            let data = BTreeMap::from([
-                ("tls.crt".to_owned(), made.certificate_pem().to_owned()),
-                ("tls.key".to_owned(), made.key().pem().to_owned()),
-            ]);
+            let mut data = BTreeMap::from([("tls.crt".to_owned(), made.certificate_pem().to_owned())]);
+            data.extend(made.key().map(|key| ("tls.key".to_owned(), key.pem().to_owned())));
             let annotations = [(objects::NOT_AFTER_ANNOTATION, made.facts().not_after.to_string())];
             let type_ = objects::CLUSTER_API_SECRET_TYPE;
             let mut secret = objects::secret(cluster, name.clone(), None, type_, data, annotations);
@@ -71,6 +69,10 @@ pub fn fulfil(draft: Draft, cluster: &Cluster, observed: &Observed) -> Result<Se
             let found = observed.secrets.get(&name).ok_or_else(outdated)?;
             successor::fulfil(cluster, subject, step, &name, found).map_err(pki)?
         }
+        Content::Requests { asked, dropped, .. } => {
+            signing::compose(cluster, &name, observed.secrets.get(&name), asked, &dropped).map_err(pki)?
+        }
+        Content::Own { sources } => own_credential::compose(cluster, sources),
         Content::Encryption { state, .. } => {
             encryption::compose(cluster, observed, &state).map_err(pki)?.ok_or_else(outdated)?
         }
@@ -125,7 +127,7 @@ fn pair(planned: PlannedLeaf, issuer: &Authority) -> Result<Option<Pair>, PkiErr
 
 fn issued(certificate: &str, source: Source, issuer: &Authority) -> Result<Option<Pair>, PkiError> {
     match source {
-        Source::Keep(pair) => Ok(Some(pair)),
+        Source::Keep(pair) | Source::Take { pair, .. } => Ok(Some(pair)),
         Source::KubeletsOwn => Ok(None),
         Source::Issue { order, key, .. } => {
             let key = match key {

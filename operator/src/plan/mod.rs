@@ -17,9 +17,11 @@ mod node;
 mod node_conditions;
 pub mod objects;
 mod observed;
+mod own_credential;
 pub mod rotation;
 mod rotation_status;
 mod service_account;
+mod signing;
 pub mod status;
 mod successor;
 mod user_kubeconfig;
@@ -36,7 +38,9 @@ pub use encryption::{encryption_use, encryption_work, next_encryption_change, re
 pub use initial_cluster::{INITIAL_CLUSTER_ANNOTATION, MEMBER_ANNOTATION};
 pub use observed::{EtcdFacts, Observed, TargetFacts};
 pub use rotation_status::is_stuck;
+pub use own_credential::own_credential;
 pub use service_account::ServiceAccountKeys;
+pub use signing::{Ask, Waiting, request_config_maps, signed_outside};
 
 use crate::cluster::{Cluster, LeafTerms, Node};
 use crate::encryption::{State, describe};
@@ -44,6 +48,7 @@ use crate::pki::inventory::{AuthorityName, Leaf, user_certificate};
 use crate::pki::{CertificateOrder, renewal, valid_for};
 use crate::rollout::rollout;
 use crate::rotation::Subject;
+use signing::Desk;
 
 /// What is to be done now, and what can't be done.
 #[derive(Debug, Default)]
@@ -52,6 +57,8 @@ pub struct Plan {
     pub steps: Vec<Step>,
     /// What stands in the way.
     pub blockers: Vec<Blocker>,
+    /// The certificates that wait for a signer outside.
+    pub waiting: Vec<Waiting>,
 }
 
 /// One write: an object that was not there is created, and one that was there is replaced in the very version that was
@@ -153,6 +160,20 @@ pub enum Content {
         /// What is done.
         step: rotation::Move,
     },
+    /// The keys that wait for certificates of signers outside.
+    Requests {
+        /// Whose they are; nothing for the cluster's own.
+        node: Option<String>,
+        /// Those that are made.
+        asked: Vec<Ask>,
+        /// Those that are not needed any more.
+        dropped: Vec<String>,
+    },
+    /// Keyplane's own certificates for a target whose authorities sign outside.
+    Own {
+        /// The certificates.
+        sources: Vec<(&'static own_credential::Own, Source)>,
+    },
     /// The keys with which objects are encrypted.
     Encryption {
         /// What is to be remembered of them.
@@ -204,6 +225,13 @@ pub enum Source {
         /// Why.
         reason: renewal::Reason,
     },
+    /// A signer outside has signed it.
+    Take {
+        /// The certificate, and the key that has waited for it.
+        pair: Pair,
+        /// Why it was asked for.
+        reason: renewal::Reason,
+    },
     /// The kubelet keeps its own, in a file that the kubeconfig refers to.
     KubeletsOwn,
 }
@@ -250,11 +278,13 @@ impl Draft {
     #[must_use]
     pub fn reason(&self) -> &'static str {
         let replaces =
-            |source: &Source| matches!(source, Source::Issue { reason, .. } if *reason != renewal::Reason::Missing);
+            |source: &Source| matches!(source, Source::Issue { reason, .. } | Source::Take { reason, .. } if *reason != renewal::Reason::Missing);
         let renewed = match &self.content {
             Content::Authority { .. } | Content::ServiceAccountKey { .. } => false,
             Content::Rotation { step, .. } => return step.reason(),
             Content::Encryption { news, .. } => return news.unwrap_or("Continued"),
+            Content::Requests { asked, .. } => return if asked.is_empty() { "RequestSettled" } else { "Requested" },
+            Content::Own { sources } => sources.iter().any(|(_, source)| replaces(source)),
             Content::Node { leaves, .. } => leaves.iter().any(|planned| replaces(&planned.source)),
             Content::Kubeconfig { leaf } => replaces(&leaf.source),
             Content::User { source, .. } => replaces(source),
@@ -276,6 +306,7 @@ impl Draft {
                 .iter()
                 .filter_map(|(certificate, source)| match source {
                     Source::Issue { reason, .. } => Some(format!("{certificate} ({})", reason.name())),
+                    Source::Take { reason, .. } => Some(format!("{certificate} ({}, signed outside)", reason.name())),
                     Source::Keep(_) | Source::KubeletsOwn => None,
                 })
                 .collect();
@@ -286,6 +317,18 @@ impl Draft {
             Content::ServiceAccountKey { .. } => format!("made the service-account key in Secret {}", self.name),
             Content::Rotation { subject, step } => step.describe(*subject, &self.name),
             Content::Encryption { state, .. } => format!("encryption at rest: {}", describe(state)),
+            Content::Requests { node, asked, dropped } => {
+                let of = node.as_ref().map_or_else(String::new, |node| format!(" for node {node}"));
+                let asked: Vec<_> = asked.iter().map(|ask| ask.id.as_str()).collect();
+                match asked.as_slice() {
+                    [] => format!("forgot keys in Secret {}{of}: {}", self.name, dropped.join(", ")),
+                    asked => format!("made keys in Secret {}{of} to ask with: {}", self.name, asked.join(", ")),
+                }
+            }
+            Content::Own { sources } => {
+                let sources: Vec<_> = sources.iter().map(|(own, source)| (own.id, source)).collect();
+                format!("wrote Secret {}: {}", self.name, issued(&sources))
+            }
             Content::Node { node, leaves } => {
                 let sources: Vec<_> = leaves.iter().map(|planned| (planned.leaf.name, &planned.source)).collect();
                 format!("wrote Secret {} for node {node}: {}", self.name, issued(&sources))
@@ -327,8 +370,11 @@ pub fn plan(cluster: &Cluster, observed: &Observed, now: Timestamp) -> Plan {
             }
         }
     }
-    user_kubeconfig::plan(cluster, &authorities, observed, now, &mut plan);
-    users::plan(cluster, &authorities, observed, now, &mut plan);
+    let mut desk = Desk::open(cluster, None, observed, now, &mut plan);
+    user_kubeconfig::plan(cluster, &authorities, &mut desk, observed, now, &mut plan);
+    users::plan(cluster, &authorities, &mut desk, observed, now, &mut plan);
+    own_credential::plan(cluster, &authorities, &mut desk, observed, now, &mut plan);
+    desk.close(&mut plan);
     departed::plan(cluster, observed, &mut plan);
     // Only once all that follows from the stages as they are is written may one of them go on.
     if plan.steps.is_empty() && plan.blockers.is_empty() {

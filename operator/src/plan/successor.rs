@@ -36,7 +36,7 @@ pub(super) fn fulfil(
                         data.insert(CROSS.to_owned(), cross);
                     }
                     data.insert(OTHER.0.to_owned(), made.certificate_pem().to_owned());
-                    data.insert(OTHER.1.to_owned(), made.key().pem().to_owned());
+                    data.extend(made.key().map(|key| (OTHER.1.to_owned(), key.pem().to_owned())));
                 }
                 Subject::ServiceAccountKey => {
                     let unreadable = |what| PkiError::NoPrivateKey { what };
