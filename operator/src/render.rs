@@ -21,7 +21,7 @@ use crate::join::objects::worker_config;
 use crate::manifests::systemd::pod_ranges;
 use crate::plan::issuance::{IssuanceError, fulfil};
 use crate::plan::objects::{INDEX_KEY, IndexEntry};
-use crate::plan::{Authorities, Blocker, Observed, Step, encryption_use, plan};
+use crate::plan::{Authorities, Blocker, Observed, Step, as_observed, plan};
 use crate::{join, target, yaml};
 
 /// Where kubectl puts an object whose YAML has no namespace.
@@ -230,7 +230,7 @@ fn complete(cluster: &Cluster, inputs: &Inputs, now: Timestamp) -> Result<Observ
         }
     }
     loop {
-        let cluster = &cluster.clone().with_encryption(encryption_use(cluster, &observed));
+        let cluster = &as_observed(cluster, &observed);
         let plan = plan(cluster, &observed, now);
         if let Some(blocker) = plan.blockers.into_iter().next() {
             return Err(RenderError::Blocked { cluster: cluster.name.clone(), blocker });

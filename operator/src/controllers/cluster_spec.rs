@@ -33,7 +33,7 @@ use crate::kube::{backoff, causes};
 use crate::plan::issuance::fulfil;
 use crate::plan::objects::{MANAGED_BY, MANAGED_BY_LABEL};
 use crate::plan::rotation::kubelet_authorities;
-use crate::plan::{Authorities, Blocker, Observed, Step, encryption_use, encryption_work, plan, status};
+use crate::plan::{Authorities, Blocker, Observed, Step, as_observed, encryption_work, plan, status};
 use crate::rollout;
 
 type Guarded = DeserializeGuard<ClusterSpec>;
@@ -183,8 +183,7 @@ async fn one_pass((namespace, name): &(String, String), context: &Context) -> Re
     };
     let status = found.status.clone().unwrap_or_default();
     let mut observed = observe::gather(context, &cluster, status).await?;
-    let encryption = encryption_use(&cluster, &observed);
-    let cluster = cluster.with_encryption(encryption);
+    let cluster = as_observed(&cluster, &observed);
     observed.target = context.targets.facts(namespace, name);
     observed.at_once = found.annotations().get(ROLLOUT_ANNOTATION).is_some_and(|value| value == AT_ONCE);
     let reference = unversioned(&found);

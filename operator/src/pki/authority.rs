@@ -2,9 +2,10 @@
 
 use k8s_openapi::jiff::Timestamp;
 use keyplane_crds::KeyAlgorithm;
-use rcgen::{BasicConstraints, Certificate, CertificateParams, IsCa, Issuer, KeyUsagePurpose};
+use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyUsagePurpose};
 
 use super::certificate::{alternative_names, parameters, to_pem};
+use super::fields::{Field, field, signed_again};
 use super::{AlternativeName, CertificateFacts, PkiError, PrivateKey, Subject, first_certificate};
 
 /// A certificate authority: one whose key is at hand, or one whose owner signs outside.
@@ -15,6 +16,8 @@ pub struct Authority {
     facts: CertificateFacts,
     // Not there where its owner signs outside.
     key: Option<PrivateKey>,
+    above: String,
+    root: Option<String>,
 }
 
 impl Authority {
@@ -48,7 +51,14 @@ impl Authority {
         if !facts.may_sign_certificates {
             return Err(PkiError::NoAuthority { what: name.to_owned() });
         }
-        Ok(Self { name: name.to_owned(), certificate_pem: certificate_pem.to_owned(), facts, key })
+        let (name, certificate_pem) = (name.to_owned(), certificate_pem.to_owned());
+        Ok(Self { name, certificate_pem, facts, key, above: String::new(), root: None })
+    }
+
+    /// The same with the authorities above it, as PEM: those between it and the root, and the root.
+    #[must_use]
+    pub fn below(self, above: String, root: Option<String>) -> Self {
+        Self { above, root, ..self }
     }
 
     /// The name for messages.
@@ -61,6 +71,32 @@ impl Authority {
     #[must_use]
     pub fn certificate_pem(&self) -> &str {
         &self.certificate_pem
+    }
+
+    /// The authorities between this one and the root, as PEM: the one that has signed this one first. They are never
+    /// trusted, as each of them may have signed others beside this one.
+    #[must_use]
+    pub fn above(&self) -> &str {
+        &self.above
+    }
+
+    /// The root above this one, as PEM, if it is known and another one.
+    #[must_use]
+    pub fn root(&self) -> Option<&str> {
+        self.root.as_deref()
+    }
+
+    /// What a server presents after a certificate of this authority, for clients that trust the root alone: nothing if it
+    /// is one.
+    #[must_use]
+    pub fn chain(&self) -> String {
+        if self.facts.is_self_signed() { String::new() } else { format!("{}{}", self.certificate_pem, self.above) }
+    }
+
+    /// Whether both are the same in everything that is written of them.
+    #[must_use]
+    pub fn is_same_as(&self, other: &Self) -> bool {
+        self.facts.der == other.facts.der && self.above == other.above && self.root == other.root
     }
 
     /// The private key; nothing where its owner signs outside.
@@ -80,11 +116,23 @@ impl Authority {
         &self.facts
     }
 
-    pub(super) fn sign(&self, params: &CertificateParams, subject_key: &PrivateKey) -> Result<Certificate, PkiError> {
+    pub(super) fn sign(&self, params: &CertificateParams, subject_key: &PrivateKey) -> Result<Vec<u8>, PkiError> {
         let failed = |source| PkiError::Crypto { what: "signing a certificate", source };
         let certificate = self.facts.der.as_slice().into();
-        let issuer = Issuer::from_ca_cert_der(&certificate, self.signing_key()?.signing_key()).map_err(failed)?;
-        params.signed_by(subject_key.signing_key(), &issuer).map_err(failed)
+        let key = self.signing_key()?;
+        let issuer = Issuer::from_ca_cert_der(&certificate, key.signing_key()).or_else(|_| {
+            // Names of other authorities may be such as rcgen does not read.
+            let mut params = CertificateParams::default();
+            params.key_identifier_method = self.facts.key_id_method();
+            Ok(Issuer::new(params, key.signing_key()))
+        });
+        let made = params.signed_by(subject_key.signing_key(), &issuer.map_err(failed)?).map_err(failed)?;
+        // rcgen keeps one attribute of a kind of the issuer's name, and everybody compares names byte by byte.
+        let name = field(&self.facts.der, Field::Subject)?;
+        if field(made.der(), Field::Issuer)? == name {
+            return Ok(made.der().to_vec());
+        }
+        signed_again(made.der(), [(Field::Issuer, name)], key)
     }
 }
 
@@ -97,12 +145,42 @@ pub fn cross_sign(subject: &Authority, issuer: &Authority, not_before: Timestamp
     if issuer.facts.path_length == Some(0) || issuer.facts.not_after <= not_before {
         return Ok(None);
     }
-    let name = subject.facts.subject.clone().unwrap_or_else(|| Subject::user(&subject.name));
-    let mut params = parameters(&name, not_before, subject.facts.not_after.min(issuer.facts.not_after))?;
-    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    let (path_length, end) = (subject.facts.path_length, subject.facts.not_after.min(issuer.facts.not_after));
+    let mut params = parameters(&Subject::user(&subject.name), not_before, end)?;
+    let constraint = path_length.and_then(|length| u8::try_from(length).ok());
+    params.is_ca = IsCa::Ca(constraint.map_or(BasicConstraints::Unconstrained, BasicConstraints::Constrained));
     params.key_usages.push(KeyUsagePurpose::KeyCertSign);
     params.use_authority_key_identifier_extension = true;
-    Ok(Some(to_pem(&issuer.sign(&params, subject.signing_key()?)?)))
+    // Certificates of the subject name its key by the identifier that it gives it.
+    params.key_identifier_method = subject.facts.key_id_method();
+    let cross = issuer.sign(&params, subject.signing_key()?)?;
+    let name = field(&subject.facts.der, Field::Subject)?;
+    Ok(Some(to_pem("CERTIFICATE", &signed_again(&cross, [(Field::Subject, name)], issuer.signing_key()?)?)))
+}
+
+/// Another certificate for an authority that has signed its own: with the same key, name, key identifier and extensions,
+/// so that what it has signed stays good with either.
+///
+/// # Errors
+/// If somebody else has signed it.
+pub fn renew_authority(
+    authority: &Authority,
+    not_before: Timestamp,
+    not_after: Timestamp,
+) -> Result<Authority, PkiError> {
+    if !authority.facts.is_self_signed() {
+        return Err(PkiError::NotSelfSigned { authority: authority.name.clone() });
+    }
+    let key = authority.signing_key()?;
+    let failed = |source| PkiError::Crypto { what: "signing an authority", source };
+    let like = parameters(&Subject::user(&authority.name), not_before, not_after)?;
+    let like = like.self_signed(key.signing_key()).map_err(failed)?;
+    let changes = [Field::SerialNumber, Field::Algorithm, Field::Validity]
+        .into_iter()
+        .map(|name| Ok((name, field(like.der(), name)?)))
+        .collect::<Result<Vec<_>, PkiError>>()?;
+    let certificate = signed_again(&authority.facts.der, changes, key)?;
+    Authority::load(&authority.name, &to_pem("CERTIFICATE", &certificate), key.pem())
 }
 
 /// Makes a self-signed authority with kubeadm's fields: the common name also as a DNS name, key usages digital
@@ -125,7 +203,7 @@ pub fn mint_authority(
     let certificate = params
         .self_signed(key.signing_key())
         .map_err(|source| PkiError::Crypto { what: "signing an authority", source })?;
-    Authority::load(common_name, &to_pem(&certificate), key.pem())
+    Authority::load(common_name, &to_pem("CERTIFICATE", certificate.der()), key.pem())
 }
 
 #[cfg(test)]

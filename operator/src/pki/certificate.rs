@@ -6,13 +6,12 @@ use std::time::Duration;
 use aws_lc_rs::rand;
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use rcgen::{
-    Certificate, CertificateParams, CustomExtension, ExtendedKeyUsagePurpose, IsCa, KeyUsagePurpose, SanType,
-    SerialNumber,
+    CertificateParams, CustomExtension, ExtendedKeyUsagePurpose, IsCa, KeyUsagePurpose, SanType, SerialNumber,
 };
 use time::OffsetDateTime;
 
-use super::subject::{Subject, issued_to};
-use super::{Authority, PkiError, PrivateKey};
+use super::fields::{Field, signed_again};
+use super::{Authority, PkiError, PrivateKey, Subject};
 
 /// A subject alternative name.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -91,24 +90,18 @@ pub fn issue(order: &CertificateOrder, key: &PrivateKey, authority: &Authority) 
     let mut basic_constraints = CustomExtension::from_oid_content(&[2, 5, 29, 19], vec![0x30, 0x00]);
     basic_constraints.set_criticality(true);
     params.custom_extensions = vec![basic_constraints];
-    let certificate = authority.sign(&params, key)?;
-    if order.subject.organizations.len() < 2 {
-        return Ok(to_pem(&certificate));
+    let mut certificate = authority.sign(&params, key)?;
+    if order.subject.organizations.len() > 1 {
+        certificate = signed_again(&certificate, [(Field::Subject, order.subject.to_der())], authority.signing_key()?)?;
     }
-    let der = issued_to(&order.subject, certificate.der(), authority.signing_key()?)?;
-    Ok(pem_block("CERTIFICATE", &der))
+    Ok(to_pem("CERTIFICATE", &certificate))
 }
 
-/// A PEM block with lines as Go, openssl and kubeadm write them.
+/// As PEM with lines as Go, openssl and kubeadm write them.
 #[must_use]
-pub fn pem_block(label: &str, der: &[u8]) -> String {
+pub fn to_pem(label: &str, der: &[u8]) -> String {
     let lines = pem::EncodeConfig::new().set_line_ending(pem::LineEnding::LF);
     pem::encode_config(&pem::Pem::new(label, der), lines)
-}
-
-/// rcgen writes lines with CRLF; Go, openssl and kubeadm write LF.
-pub(super) fn to_pem(certificate: &Certificate) -> String {
-    certificate.pem().replace("\r\n", "\n")
 }
 
 /// What leaves and authorities have in common. rcgen's own defaults (1975 to 4096, a serial made from the key, no

@@ -4,7 +4,9 @@ use std::net::IpAddr;
 
 use aws_lc_rs::digest;
 use k8s_openapi::jiff::Timestamp;
+use rcgen::KeyIdMethod;
 use x509_parser::certificate::X509Certificate;
+use x509_parser::error::X509Error;
 use x509_parser::extensions::{GeneralName, ParsedExtension, SubjectAlternativeName};
 use x509_parser::pem::Pem;
 use x509_parser::prelude::FromDer;
@@ -32,7 +34,7 @@ pub struct CertificateFacts {
     pub alternative_names: Option<Vec<AlternativeName>>,
     /// What it is for, sorted. `None` where there is another use than client and server.
     pub extended_usages: Option<Vec<ExtendedUsage>>,
-    /// CA:TRUE and the key usage Certificate Sign.
+    /// CA:TRUE, and the key usage Certificate Sign if it names any.
     pub may_sign_certificates: bool,
     /// The identifier of its key (RFC 5280, 4.2.1.2), in lower-case hexadecimal.
     pub subject_key_id: Option<String>,
@@ -68,7 +70,7 @@ impl CertificateFacts {
             alternative_names: alternative_names(&certificate),
             extended_usages: extended_usages(&certificate),
             may_sign_certificates: basic_constraints.as_ref().is_some_and(|extension| extension.value.ca)
-                && key_usage.is_some_and(|extension| extension.value.key_cert_sign()),
+                && key_usage.is_none_or(|extension| extension.value.key_cert_sign()),
             subject_key_id: subject_key_id(&certificate),
             path_length: basic_constraints.and_then(|extension| extension.value.path_len_constraint),
             subject_public_key_info: certificate.public_key().raw.to_vec(),
@@ -86,6 +88,48 @@ impl CertificateFacts {
     pub fn fingerprint(&self) -> String {
         let digest = digest::digest(&digest::SHA256, &self.der);
         hexadecimal(digest.as_ref())
+    }
+
+    /// Whether the authority signed this certificate, as far as its name and the signature tell: a signature of a kind
+    /// that can't be verified here is left to those who can.
+    pub(super) fn may_be_signed_by(&self, authority: &Self) -> bool {
+        let parsed = (X509Certificate::from_der(&self.der), X509Certificate::from_der(&authority.der));
+        let (Ok((_, certificate)), Ok((_, authority))) = parsed else { return false };
+        let verified = certificate.verify_signature(Some(authority.public_key()));
+        certificate.issuer().as_raw() == authority.subject().as_raw()
+            && matches!(verified, Ok(()) | Err(X509Error::SignatureUnsupportedAlgorithm))
+    }
+
+    /// Whether certificates below this one may be for these uses: one that names uses leaves those below it no others.
+    pub(super) fn allows(&self, usages: &[ExtendedUsage]) -> bool {
+        let Ok((_, certificate)) = X509Certificate::from_der(&self.der) else { return false };
+        let Ok(named) = certificate.extended_key_usage() else { return false };
+        named.is_none_or(|named| {
+            let has = |usage: &ExtendedUsage| match usage {
+                ExtendedUsage::ServerAuth => named.value.server_auth,
+                ExtendedUsage::ClientAuth => named.value.client_auth,
+            };
+            named.value.any || usages.iter().all(has)
+        })
+    }
+
+    /// Whether it allows certain names alone in certificates below it.
+    pub(super) fn constrains_names(&self) -> bool {
+        let parsed = X509Certificate::from_der(&self.der);
+        parsed.is_ok_and(|(_, certificate)| !matches!(certificate.name_constraints(), Ok(None)))
+    }
+
+    /// Whether it is an authority's that has signed its own.
+    #[must_use]
+    pub fn is_self_signed(&self) -> bool {
+        self.is_signed_by(self)
+    }
+
+    /// How rcgen is to name the key.
+    pub(super) fn key_id_method(&self) -> KeyIdMethod {
+        let parsed = X509Certificate::from_der(&self.der).ok();
+        let identifier = parsed.as_ref().and_then(|(_, certificate)| key_identifier(certificate));
+        identifier.map_or(KeyIdMethod::Sha256, |identifier| KeyIdMethod::PreSpecified(identifier.to_vec()))
     }
 
     /// Whether the authority signed this certificate: its name is the issuer's, and its key verifies the signature.
@@ -132,8 +176,12 @@ pub fn first_block(pem: &str) -> &str {
 }
 
 fn subject_key_id(certificate: &X509Certificate<'_>) -> Option<String> {
+    key_identifier(certificate).map(hexadecimal)
+}
+
+fn key_identifier<'a>(certificate: &'a X509Certificate<'_>) -> Option<&'a [u8]> {
     certificate.extensions().iter().find_map(|extension| match extension.parsed_extension() {
-        ParsedExtension::SubjectKeyIdentifier(id) => Some(hexadecimal(id.0)),
+        ParsedExtension::SubjectKeyIdentifier(id) => Some(id.0),
         _ => None,
     })
 }

@@ -112,6 +112,11 @@ impl PrivateKey {
         }
     }
 
+    /// Whether signatures of this key can be verified here: those of P-521, which Kubernetes reads too, can't.
+    pub(super) fn is_verified_here(&self) -> bool {
+        !self.pair.is_compatible(&rcgen::PKCS_ECDSA_P521_SHA512)
+    }
+
     pub(super) fn signing_key(&self) -> &(impl SigningKey + use<>) {
         &self.pair
     }

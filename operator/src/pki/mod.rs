@@ -7,6 +7,8 @@
 
 mod authority;
 mod certificate;
+mod fields;
+mod given;
 mod inspect;
 pub mod inventory;
 mod key;
@@ -16,8 +18,9 @@ pub mod renewal;
 mod request;
 mod subject;
 
-pub use authority::{Authority, cross_sign, mint_authority};
-pub use certificate::{AlternativeName, CertificateOrder, ExtendedUsage, issue, pem_block, valid_for};
+pub use authority::{Authority, cross_sign, mint_authority, renew_authority};
+pub use certificate::{AlternativeName, CertificateOrder, ExtendedUsage, issue, to_pem, valid_for};
+pub use given::{Unfit, given_authority};
 pub use inspect::{CertificateFacts, authority_key_id, certificates_in, first_block, first_certificate};
 pub use key::{PrivateKey, encryption_key};
 pub use profile::Profile;
@@ -46,7 +49,9 @@ pub enum PkiError {
         what: String,
     },
     /// A certificate that should be an authority's is not.
-    #[error("the certificate of {what} is not one of an authority: it lacks CA:TRUE or the key usage Certificate Sign")]
+    #[error(
+        "the certificate of {what} is not one of an authority: it lacks CA:TRUE, or has key usages without Certificate Sign"
+    )]
     NoAuthority {
         /// What was read.
         what: String,
@@ -60,6 +65,12 @@ pub enum PkiError {
     /// Nothing is signed here with an authority whose key its owner keeps.
     #[error("the key of the authority {authority} is not here: its owner signs outside")]
     SignedOutside {
+        /// The authority.
+        authority: String,
+    },
+    /// An authority's certificate can be renewed only by who has signed it.
+    #[error("the certificate of the authority {authority} is signed by another one, which alone can renew it")]
+    NotSelfSigned {
         /// The authority.
         authority: String,
     },

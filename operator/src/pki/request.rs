@@ -6,9 +6,9 @@ use x509_parser::extensions::ParsedExtension;
 use x509_parser::prelude::FromDer;
 
 use super::certificate::alternative_names;
+use super::fields::requested_by;
 use super::inspect::{common_name_and_organizations, names_in};
-use super::subject::requested_by;
-use super::{AlternativeName, PkiError, PrivateKey, Subject, pem_block};
+use super::{AlternativeName, PkiError, PrivateKey, Subject, to_pem};
 
 /// What a PEM block of a request is labelled.
 const LABEL: &str = "CERTIFICATE REQUEST";
@@ -25,9 +25,9 @@ pub fn request(subject: &Subject, names: &[AlternativeName], key: &PrivateKey) -
     let request = params.serialize_request(key.signing_key());
     let request = request.map_err(|source| PkiError::Crypto { what: "making a request for a certificate", source })?;
     if subject.organizations.len() < 2 {
-        return Ok(pem_block(LABEL, request.der()));
+        return Ok(to_pem(LABEL, request.der()));
     }
-    Ok(pem_block(LABEL, &requested_by(subject, request.der(), key)?))
+    Ok(to_pem(LABEL, &requested_by(subject.to_der(), request.der(), key)?))
 }
 
 /// What a request asks for.
@@ -111,7 +111,7 @@ mod tests {
         let mut der = ::pem::parse(&pem).unwrap().into_contents();
         let at = der.windows(4).position(|bytes| bytes == b"jane").unwrap();
         der[at] = b'k';
-        assert_eq!(RequestFacts::from_pem(&pem_block(LABEL, &der)), None);
+        assert_eq!(RequestFacts::from_pem(&to_pem(LABEL, &der)), None);
         assert_eq!(RequestFacts::from_pem("jane"), None);
     }
 }

@@ -1,10 +1,9 @@
 //! Whose certificate it is, as a distinguished name.
 
-use rcgen::{DistinguishedName, DnType, DnValue, SigningKey};
+use rcgen::{DistinguishedName, DnType, DnValue};
 use yasna::models::ObjectIdentifier;
-use yasna::{ASN1Result, DERWriter};
 
-use super::{PkiError, PrivateKey};
+use super::PkiError;
 
 /// A certificate's subject as Kubernetes reads it: a user and its groups.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -17,13 +16,6 @@ pub struct Subject {
 
 const ORGANIZATION: &[u64] = &[2, 5, 4, 10];
 const COMMON_NAME: &[u64] = &[2, 5, 4, 3];
-/// How many fields what is signed has, and which of them is the subject.
-type Layout = (usize, usize);
-/// Version, serial number, algorithm, issuer, validity, subject, key, extensions: RFC 5280, 4.1, without the unique
-/// identifiers, which nobody issues any more.
-const CERTIFICATE: Layout = (8, 5);
-/// Version, subject, key, attributes: RFC 2986, 4.1.
-const REQUEST: Layout = (4, 1);
 
 impl Subject {
     /// A user without groups.
@@ -43,7 +35,7 @@ impl Subject {
         self.common_name == other.common_name && groups(self) == groups(other)
     }
 
-    /// As rcgen has it. Of several organizations it has room for one: see [`issued_to`].
+    /// As rcgen has it. Of several organizations it has room for one: see [`to_der`](Self::to_der).
     pub(super) fn distinguished_name(&self) -> Result<DistinguishedName, PkiError> {
         let value = |text: &str| -> Result<DnValue, PkiError> {
             if is_printable(text) {
@@ -61,73 +53,31 @@ impl Subject {
         Ok(name)
     }
 
-    fn write(&self, writer: DERWriter<'_>) {
+    /// As DER. rcgen keeps one attribute of a kind, and a user of several groups has several organizations.
+    pub(super) fn to_der(&self) -> Vec<u8> {
         let organizations = self.organizations.iter().map(|organization| (ORGANIZATION, organization));
-        writer.write_sequence(|names| {
-            for (attribute, text) in organizations.chain([(COMMON_NAME, &self.common_name)]) {
-                names.next().write_set(|set| {
-                    set.next().write_sequence(|pair| {
-                        pair.next().write_oid(&ObjectIdentifier::from_slice(attribute));
-                        if is_printable(text) {
-                            pair.next().write_printable_string(text);
-                        } else {
-                            pair.next().write_utf8_string(text);
-                        }
+        yasna::construct_der(|writer| {
+            writer.write_sequence(|names| {
+                for (attribute, text) in organizations.chain([(COMMON_NAME, &self.common_name)]) {
+                    names.next().write_set(|set| {
+                        set.next().write_sequence(|pair| {
+                            pair.next().write_oid(&ObjectIdentifier::from_slice(attribute));
+                            if is_printable(text) {
+                                pair.next().write_printable_string(text);
+                            } else {
+                                pair.next().write_utf8_string(text);
+                            }
+                        });
                     });
-                });
-            }
-        });
+                }
+            });
+        })
     }
 }
 
 /// As Go: PrintableString where the alphabet allows it, which has no @, * or _.
 fn is_printable(text: &str) -> bool {
     text.bytes().all(|b| b.is_ascii_alphanumeric() || b" '()+,-./:=?".contains(&b))
-}
-
-/// The same certificate with this subject, signed by the authority's key again. rcgen keeps one attribute of a kind,
-/// and a user of several groups has several organizations.
-pub(super) fn issued_to(subject: &Subject, certificate: &[u8], authority: &PrivateKey) -> Result<Vec<u8>, PkiError> {
-    signed_again(subject, certificate, CERTIFICATE, authority)
-}
-
-/// The same request with this subject, signed by its key again.
-pub(super) fn requested_by(subject: &Subject, request: &[u8], key: &PrivateKey) -> Result<Vec<u8>, PkiError> {
-    signed_again(subject, request, REQUEST, key)
-}
-
-fn signed_again(subject: &Subject, signed: &[u8], layout: Layout, key: &PrivateKey) -> Result<Vec<u8>, PkiError> {
-    let (body, algorithm) =
-        with_subject(subject, signed, layout).map_err(|_| PkiError::Name { value: subject.common_name.clone() })?;
-    let signature = key
-        .signing_key()
-        .sign(&body)
-        .map_err(|source| PkiError::Crypto { what: "signing a certificate or a request", source })?;
-    Ok(yasna::construct_der(|writer| {
-        writer.write_sequence(|signed| {
-            signed.next().write_der(&body);
-            signed.next().write_der(&algorithm);
-            signed.next().write_bitvec_bytes(&signature, signature.len() * 8);
-        });
-    }))
-}
-
-/// What is to be signed, and the algorithm.
-fn with_subject(subject: &Subject, signed: &[u8], (fields, subject_field): Layout) -> ASN1Result<(Vec<u8>, Vec<u8>)> {
-    yasna::parse_der(signed, |reader| {
-        reader.read_sequence(|signed| {
-            let mut fields = signed
-                .next()
-                .read_sequence(|body| (0..fields).map(|_| body.next().read_der()).collect::<ASN1Result<Vec<_>>>())?;
-            let algorithm = signed.next().read_der()?;
-            signed.next().read_der()?;
-            fields[subject_field] = yasna::construct_der(|writer| subject.write(writer));
-            let body = yasna::construct_der(|writer| {
-                writer.write_sequence(|body| fields.iter().for_each(|field| body.next().write_der(field)));
-            });
-            Ok((body, algorithm))
-        })
-    })
 }
 
 #[cfg(test)]
@@ -138,7 +88,7 @@ mod tests {
     use k8s_openapi::jiff::Timestamp;
     use keyplane_crds::KeyAlgorithm;
 
-    use super::super::{CertificateOrder, ExtendedUsage, first_certificate, issue, mint_authority};
+    use super::super::{CertificateOrder, ExtendedUsage, PrivateKey, first_certificate, issue, mint_authority};
     use super::*;
 
     fn openssl(arguments: &[&str]) -> String {

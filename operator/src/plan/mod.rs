@@ -37,10 +37,10 @@ pub use departed::departed;
 pub use encryption::{encryption_use, encryption_work, next_encryption_change, rewriting};
 pub use initial_cluster::{INITIAL_CLUSTER_ANNOTATION, MEMBER_ANNOTATION};
 pub use observed::{EtcdFacts, Observed, TargetFacts};
-pub use rotation_status::is_stuck;
 pub use own_credential::own_credential;
+pub use rotation_status::is_stuck;
 pub use service_account::ServiceAccountKeys;
-pub use signing::{Ask, Waiting, request_config_maps, signed_outside};
+pub use signing::{Ask, Waiting, as_observed, request_config_maps, signed_outside};
 
 use crate::cluster::{Cluster, LeafTerms, Node};
 use crate::encryption::{State, describe};
@@ -277,8 +277,7 @@ impl Draft {
     /// The reason of the Event about it: `Renewed` where a certificate takes another one's place, else `Issued`.
     #[must_use]
     pub fn reason(&self) -> &'static str {
-        let replaces =
-            |source: &Source| matches!(source, Source::Issue { reason, .. } | Source::Take { reason, .. } if *reason != renewal::Reason::Missing);
+        let replaces = |source: &Source| matches!(source, Source::Issue { reason, .. } | Source::Take { reason, .. } if *reason != renewal::Reason::Missing);
         let renewed = match &self.content {
             Content::Authority { .. } | Content::ServiceAccountKey { .. } => false,
             Content::Rotation { step, .. } => return step.reason(),

@@ -131,6 +131,13 @@ pub fn secret_names(cluster: &Cluster) -> impl Iterator<Item = String> {
         .chain(signing_secret_names(cluster))
 }
 
+/// The names of the Secrets of a control-plane node that has departed.
+pub fn departed_secret_names(cluster: &Cluster, node: &str) -> impl Iterator<Item = String> {
+    let requests = cluster.spec.certificate_authorities.is_some().then(|| requests_secret(&cluster.name, Some(node)));
+    // The node is remembered for as long as the other one is there.
+    requests.into_iter().chain([node_secret(&cluster.name, node)])
+}
+
 /// The names of the Secrets that there are only where authorities sign outside, which only given ones do.
 fn signing_secret_names(cluster: &Cluster) -> impl Iterator<Item = String> {
     let is_given = cluster.spec.certificate_authorities.is_some();

@@ -14,7 +14,7 @@ use kube::ResourceExt;
 use super::node::{Asked as Terms, source_of};
 use super::observed::Slot;
 use super::{
-    Authorities, Blocker, Content, Draft, Kind, Observed, Pair, Plan, Removal, Secret, Source, Step, objects,
+    Blocker, Content, Draft, Kind, Observed, Pair, Plan, Removal, Secret, Source, Step, encryption_use, objects,
 };
 use crate::cluster::{Cluster, LeafTerms, Node};
 use crate::pki::inventory::AuthorityName;
@@ -361,16 +361,26 @@ fn pending_keys(secret: &SecretObject) -> BTreeMap<String, PendingKey> {
     ids.map(|id| (id.to_owned(), pending(id).unwrap_or_else(unreadable))).collect()
 }
 
-/// The names of the ConfigMaps that publish the requests of these Secrets.
-pub fn request_config_maps(cluster: &Cluster, secrets: &BTreeMap<String, SecretObject>) -> Vec<String> {
-    let nodes = cluster.machines().map(|node| Some(node.name.as_str()));
-    let holders = nodes.chain([None]);
-    let names = holders.flat_map(|node| {
-        let secret = secrets.get(&objects::requests_secret(&cluster.name, node));
-        let ids = secret.map(pending_keys).unwrap_or_default().into_keys();
-        ids.map(move |id| objects::request_config_map(&cluster.name, node, &id)).collect::<Vec<_>>()
-    });
-    names.collect()
+/// The names of the ConfigMaps that publish the requests of the cluster's machines, of those that have departed, and of the
+/// cluster, as the Secrets with their keys tell.
+pub fn request_config_maps<'a>(
+    cluster: &'a Cluster,
+    departed: impl Iterator<Item = &'a str>,
+    secrets: &BTreeMap<String, SecretObject>,
+) -> Vec<String> {
+    let nodes = cluster.machines().map(|node| node.name.as_str()).chain(departed);
+    nodes.map(Some).chain([None]).flat_map(|node| published(cluster, node, secrets)).collect()
+}
+
+/// Those of a machine, or of the cluster.
+pub(super) fn published(
+    cluster: &Cluster,
+    node: Option<&str>,
+    secrets: &BTreeMap<String, SecretObject>,
+) -> Vec<String> {
+    let secret = secrets.get(&objects::requests_secret(&cluster.name, node));
+    let ids = secret.map(pending_keys).unwrap_or_default().into_keys();
+    ids.map(|id| objects::request_config_map(&cluster.name, node, &id)).collect()
 }
 
 /// The Secret with the keys that wait, with those that are asked for and without those that are dropped.
@@ -413,7 +423,9 @@ pub fn signed_outside(cluster: &Cluster, observed: &Observed) -> std::collection
     AuthorityName::of(cluster).filter(is_outside).collect()
 }
 
-/// Whether one of the authorities signs outside.
-pub(super) fn is_any_outside(authorities: &Authorities) -> bool {
-    authorities.all().any(|(_, set)| set.signing().key().is_none())
+/// The cluster with what can only be seen: what is encrypted already, and which authorities sign outside.
+#[must_use]
+pub fn as_observed(cluster: &Cluster, observed: &Observed) -> Cluster {
+    let outside = signed_outside(cluster, observed);
+    cluster.clone().with_encryption(encryption_use(cluster, observed)).with_signers_outside(outside)
 }

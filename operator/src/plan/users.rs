@@ -8,9 +8,7 @@ use kube::ResourceExt;
 use super::node::Asked;
 use super::observed::Slot;
 use super::signing::{Desk, Need, waits_for_signer};
-use super::{
-    Authorities, Content, Draft, Kind, Observed, Pair, Plan, Removal, Source, Step, objects, user_kubeconfig,
-};
+use super::{Authorities, Content, Draft, Kind, Observed, Pair, Plan, Removal, Source, Step, objects, user_kubeconfig};
 use crate::cluster::{Cluster, User};
 use crate::pki::inventory::{USER_ISSUER, USER_USAGES, user_certificate, user_subject};
 use crate::pki::{CertificateOrder, valid_for};

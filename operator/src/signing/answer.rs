@@ -5,7 +5,7 @@ use std::time::Duration;
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
 
 use super::request::KEY_USAGES;
-use crate::pki::{AlternativeName, CertificateFacts, ExtendedUsage, Profile, Subject, first_certificate, pem_block};
+use crate::pki::{AlternativeName, CertificateFacts, ExtendedUsage, Profile, Subject, first_certificate, to_pem};
 
 /// Signers begin a certificate earlier than now (Vault 30 seconds, Kubernetes five minutes), and have clocks of their own:
 /// so much longer than asked for it may be in all.
@@ -122,7 +122,7 @@ pub fn check(answer: &str, asked: &Asked<'_>, authority: &CertificateFacts, now:
         [key, issuer, authority_of_none, subject, names, usages, extensions, validity];
     let found = Found { facts: &facts, profile: &profile, asked, authority, now };
     checks.into_iter().try_for_each(|check| check(&found))?;
-    Ok(pem_block("CERTIFICATE", &facts.der))
+    Ok(to_pem("CERTIFICATE", &facts.der))
 }
 
 struct Found<'a> {

@@ -7,7 +7,7 @@ use k8s_openapi::jiff::Timestamp;
 use keyplane::cluster::{Cluster, Policy};
 use keyplane::manifests::systemd::PodRanges;
 use keyplane::plan::issuance::fulfil;
-use keyplane::plan::{Kind, Observed, Plan, Step, encryption_use, plan};
+use keyplane::plan::{Kind, Observed, Plan, Step, as_observed, plan};
 use keyplane_crds::{CertificatePolicySpec, ClusterSpecSpec, NodePoolSpec};
 use kube::ResourceExt;
 
@@ -84,7 +84,7 @@ pub fn settle(cluster: &Cluster, observed: &mut Observed) -> Plan {
 /// [`settle`] at another time.
 pub fn settle_at(now: Timestamp, cluster: &Cluster, observed: &mut Observed) -> Plan {
     for _ in 0..10 {
-        let cluster = &cluster.clone().with_encryption(encryption_use(cluster, observed));
+        let cluster = &as_observed(cluster, observed);
         let next = plan(cluster, observed, now);
         if next.steps.is_empty() {
             return next;

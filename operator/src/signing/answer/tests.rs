@@ -81,7 +81,7 @@ impl Request {
 
 fn sign(request: &str, authority: &Authority, extensions: &str, more: &[&str]) -> String {
     let (request, extensions) = (file(request), file(extensions));
-    let (certificate, key) = (file(authority.certificate_pem()), file(authority.key().pem()));
+    let (certificate, key) = (file(authority.certificate_pem()), file(authority.key().unwrap().pem()));
     let mut openssl = Command::new("openssl");
     openssl.args(["x509", "-req"]).arg("-in").arg(request.path()).arg("-CA").arg(certificate.path());
     openssl.arg("-CAkey").arg(key.path()).arg("-extfile").arg(extensions.path());
