@@ -1,18 +1,19 @@
 //! The authorities and the service-account pair: what everything else is made from, and what is never made twice.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use k8s_openapi::api::core::v1::Secret;
 use k8s_openapi::jiff::Timestamp;
 use keyplane_crds::Layout;
 
+use super::given::UNUSABLE;
 use super::observed::Slot;
 use super::service_account::ServiceAccountKeys;
 use super::{AuthoritySet, Blocker, Content, Draft, Observed, Plan, Step, objects};
-use crate::cluster::Cluster;
-use crate::pki::inventory::AuthorityName;
+use crate::cluster::{Cluster, given_authority_field};
+use crate::pki::inventory::{AuthorityName, LEAVES};
 use crate::pki::places::pki_file;
-use crate::pki::valid_for;
+use crate::pki::{given_authority, valid_for};
 
 /// The authorities and the service-account pair of a cluster, all of them.
 #[derive(Debug)]
@@ -89,6 +90,25 @@ impl Authorities {
     }
 }
 
+/// Takes up an authority whose owner signs outside: a copy of its certificate, so that nothing changes when the owner's
+/// Secret goes away.
+fn outside(cluster: &Cluster, name: AuthorityName, observed: &Observed, now: Timestamp, plan: &mut Plan) {
+    let given = cluster.given_authority(name).unwrap_or_default();
+    let text = |key| observed.secrets.get(given).and_then(|secret| objects::text(secret, key));
+    let usages: BTreeSet<_> =
+        LEAVES.iter().filter(|leaf| leaf.issuer == name).flat_map(|leaf| leaf.usages).copied().collect();
+    let usages: Vec<_> = usages.into_iter().collect();
+    let texts = (text("tls.crt").unwrap_or_default(), None, text("ca.crt"));
+    if let Err(unfit) = given_authority(name.name(), texts, &usages, now) {
+        return plan.blockers.push(Blocker {
+            reason: UNUSABLE,
+            message: format!("{}: Secret {given} can't be used: {unfit}", given_authority_field(name)),
+        });
+    }
+    let secret = objects::authority_secret(&cluster.name, name);
+    plan.steps.push(Step::Secret(Box::new(Draft { name: secret, content: Content::SignedOutside { name } })));
+}
+
 enum Loaded<T> {
     There(T),
     Missing,
@@ -113,6 +133,13 @@ pub(super) fn plan(cluster: &Cluster, observed: &Observed, now: Timestamp, plan:
         let content = Content::Authority { name, algorithm, not_before, not_after };
         let loaded = load_authority(cluster, name, observed);
         let secret = objects::authority_secret(&cluster.name, name);
+        let loaded = match loaded {
+            Loaded::Missing if cluster.signed_outside.contains(&name) => {
+                outside(cluster, name, observed, now, plan);
+                continue;
+            }
+            loaded => loaded,
+        };
         authorities.insert(name, there_or_planned(loaded, cluster, observed, secret, content, plan));
     }
     let content = Content::ServiceAccountKey { algorithm: cluster.policy.default_leaf().key_algorithm };

@@ -148,6 +148,11 @@ pub enum Content {
         /// Until when.
         not_after: Timestamp,
     },
+    /// A copy of an authority whose owner signs outside.
+    SignedOutside {
+        /// Which one.
+        name: AuthorityName,
+    },
     /// A new service-account pair.
     ServiceAccountKey {
         /// Its key.
@@ -279,7 +284,7 @@ impl Draft {
     pub fn reason(&self) -> &'static str {
         let replaces = |source: &Source| matches!(source, Source::Issue { reason, .. } | Source::Take { reason, .. } if *reason != renewal::Reason::Missing);
         let renewed = match &self.content {
-            Content::Authority { .. } | Content::ServiceAccountKey { .. } => false,
+            Content::Authority { .. } | Content::SignedOutside { .. } | Content::ServiceAccountKey { .. } => false,
             Content::Rotation { step, .. } => return step.reason(),
             Content::Encryption { news, .. } => return news.unwrap_or("Continued"),
             Content::Requests { asked, .. } => return if asked.is_empty() { "RequestSettled" } else { "Requested" },
@@ -313,6 +318,9 @@ impl Draft {
         };
         match &self.content {
             Content::Authority { name, .. } => format!("made the authority {} in Secret {}", name.name(), self.name),
+            Content::SignedOutside { name } => {
+                format!("took up the authority {}, whose owner signs outside, in Secret {}", name.name(), self.name)
+            }
             Content::ServiceAccountKey { .. } => format!("made the service-account key in Secret {}", self.name),
             Content::Rotation { subject, step } => step.describe(*subject, &self.name),
             Content::Encryption { state, .. } => format!("encryption at rest: {}", describe(state)),
