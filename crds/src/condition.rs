@@ -33,6 +33,9 @@ pub enum ClusterCondition {
     /// No authority or key is being rotated: False while one is, and the message says what it waits for. Not there while
     /// none ever was. Only told: Ready does not depend on it.
     RotationsSettled,
+    /// No certificate waits for a signer outside. Only there where an authority's key is not here, and only told: Ready
+    /// depends on the certificates themselves.
+    CertificatesSigned,
     /// All of the others but those that only tell. The condition that kstatus, and so most `GitOps` tools, waits for.
     Ready,
     /// Work is going on. kstatus reads `True` as "in progress".
@@ -57,6 +60,7 @@ impl ClusterCondition {
             Self::AddonsReady => "AddonsReady",
             Self::EncryptedAtRest => "EncryptedAtRest",
             Self::RotationsSettled => "RotationsSettled",
+            Self::CertificatesSigned => "CertificatesSigned",
             Self::Ready => "Ready",
             Self::Reconciling => "Reconciling",
             Self::Stalled => "Stalled",

@@ -31,7 +31,7 @@ use crate::kube::backoff::Backoff;
 use crate::kube::write::{Written, write};
 use crate::kube::{backoff, causes};
 use crate::plan::issuance::fulfil;
-use crate::plan::objects::{MANAGED_BY, MANAGED_BY_LABEL};
+use crate::plan::objects::{self, CONTENT_CHECKSUM_ANNOTATION, MANAGED_BY, MANAGED_BY_LABEL};
 use crate::plan::rotation::kubelet_authorities;
 use crate::plan::{Authorities, Blocker, Observed, Step, as_observed, encryption_work, plan, status};
 use crate::rollout;
@@ -392,7 +392,9 @@ fn brief(cluster: &Cluster, observed: &Observed, reference: ObjectReference, con
         Pool::parse(&pool.name_any(), &pool.spec, cluster).ok()?
     });
     let rollout = rollout::rollout(cluster, observed);
+    let own = observed.secrets.get(&objects::own_secret(&cluster.name));
     Some(Brief {
+        own_credential: own.and_then(|own| own.annotations().get(CONTENT_CHECKSUM_ANNOTATION).cloned()),
         configuration: rollout.configuration,
         addons: rollout.addons,
         is_rotating: authorities.is_rotating(),

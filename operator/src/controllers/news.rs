@@ -9,13 +9,19 @@ use super::cluster_spec::unversioned;
 const WARNINGS: [ClusterCondition; 2] = [ClusterCondition::MachinesInSync, ClusterCondition::KubeletsCurrent];
 
 /// Reasons of other conditions that somebody should hear of.
-const REASONS: [(ClusterCondition, &str); 5] = [
+const REASONS: [(ClusterCondition, &str); 8] = [
     (ClusterCondition::CertificatesValid, "AuthorityEndsSoon"),
     (ClusterCondition::CertificatesValid, "RenewalDue"),
     (ClusterCondition::CertificatesValid, "Expired"),
     (ClusterCondition::RotationsSettled, "RotationStuck"),
     (ClusterCondition::EncryptedAtRest, "EncryptionStuck"),
+    (ClusterCondition::CertificatesSigned, "WaitsForSigner"),
+    (ClusterCondition::CertificatesSigned, "SignerLate"),
+    (ClusterCondition::CertificatesSigned, REFUSED),
 ];
+
+/// What is wrong with an answer is told whenever it is something else.
+const REFUSED: &str = "CertificateRefused";
 
 /// Tells what the new status says and the one before did not.
 pub(super) async fn tell(found: &ClusterSpec, status: &ClusterSpecStatus, context: &Context) {
@@ -45,7 +51,9 @@ fn warnings<'a>(before: &[Condition], now: &'a [Condition]) -> Vec<&'a Condition
     });
     let reasons = REASONS.into_iter().filter_map(|(condition, reason)| {
         let found = condition_of(now, condition.name()).filter(|found| found.reason == reason)?;
-        let told = condition_of(before, condition.name()).is_some_and(|old| old.reason == reason);
+        let told = condition_of(before, condition.name()).is_some_and(|old| {
+            old.reason == reason && (reason != REFUSED || old.message == found.message)
+        });
         (!told).then_some(found)
     });
     differing.chain(reasons).collect()

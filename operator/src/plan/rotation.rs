@@ -316,7 +316,7 @@ fn begin(
     now: Timestamp,
 ) -> Option<Move> {
     let requested = asked(cluster, subject, secret)?;
-    if !waits_to_begin(cluster, observed, rollout, now).is_empty() {
+    if is_outside(cluster, subject) || !waits_to_begin(cluster, observed, rollout, now).is_empty() {
         return None;
     }
     let (not_before, not_after) = valid_for(now, cluster.policy.authority_validity);
@@ -344,8 +344,21 @@ pub fn not_begun(
     let is_asked = |subject: &Subject| {
         secret_of(cluster, observed, *subject).is_some_and(|secret| asked(cluster, *subject, secret).is_some())
     };
-    let names: Vec<_> = Subject::ALL.into_iter().filter(is_asked).map(Subject::name).collect();
-    (!names.is_empty()).then(|| (names, waits_to_begin(cluster, observed, rollout, now)))
+    let subjects: Vec<_> = Subject::ALL.into_iter().filter(is_asked).collect();
+    let outside = subjects.iter().filter(|subject| is_outside(cluster, **subject)).map(|subject| {
+        format!(
+            "another authority than {}, whose owner signs outside: Keyplane can't make its successor, and does not yet \
+             take up one of its owner's; take the request back",
+            subject.name()
+        )
+    });
+    let waits = waits_to_begin(cluster, observed, rollout, now).into_iter().chain(outside).collect();
+    (!subjects.is_empty()).then(|| (subjects.iter().map(|subject| subject.name()).collect(), waits))
+}
+
+/// Whether the authority's owner signs outside: its successor is nothing that could be made here.
+fn is_outside(cluster: &Cluster, subject: Subject) -> bool {
+    matches!(subject, Subject::Authority(name) if cluster.signed_outside.contains(&name))
 }
 
 fn waits_to_begin(cluster: &Cluster, observed: &Observed, rollout: Option<&str>, now: Timestamp) -> Vec<String> {

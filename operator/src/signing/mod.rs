@@ -6,6 +6,7 @@
 
 mod answer;
 mod decision;
+pub mod kubelet;
 pub mod request;
 
 pub use answer::{Asked, Refusal, check};
