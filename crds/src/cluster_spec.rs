@@ -246,9 +246,8 @@ pub struct ClusterSpecStatus {
     pub signing_requests: Vec<SigningRequestStatus>,
 
     /// Rendered, `ControlPlaneAvailable`, `ControlPlaneNodesReady`, `SpreadAcrossFailureDomains`, `CertificatesValid`,
-    /// `RolledOut`, `MachinesInSync`, `KubeletsCurrent`, `AddonsReady`, `RotationsSettled`, `EncryptedAtRest`,
-    /// `CertificatesSigned`, Ready,
-    /// Reconciling, Stalled.
+    /// `RolledOut`, `MachinesInSync`, `KubeletsCurrent`, `AddonsReady`, `RotationsSettled`,
+    /// `AuthoritiesAsGiven`, `CertificatesSigned`, `EncryptedAtRest`, Ready, Reconciling, Stalled.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["type".into()]))]
     pub conditions: Vec<Condition>,

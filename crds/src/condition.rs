@@ -36,6 +36,9 @@ pub enum ClusterCondition {
     /// No certificate waits for a signer outside. Only there where an authority's key is not here, and only told: Ready
     /// depends on the certificates themselves.
     CertificatesSigned,
+    /// The authorities are those that `spec.certificateAuthorities` gives. Not there without that field. Only told: Ready
+    /// does not depend on it.
+    AuthoritiesAsGiven,
     /// All of the others but those that only tell. The condition that kstatus, and so most `GitOps` tools, waits for.
     Ready,
     /// Work is going on. kstatus reads `True` as "in progress".
@@ -61,6 +64,7 @@ impl ClusterCondition {
             Self::EncryptedAtRest => "EncryptedAtRest",
             Self::RotationsSettled => "RotationsSettled",
             Self::CertificatesSigned => "CertificatesSigned",
+            Self::AuthoritiesAsGiven => "AuthoritiesAsGiven",
             Self::Ready => "Ready",
             Self::Reconciling => "Reconciling",
             Self::Stalled => "Stalled",

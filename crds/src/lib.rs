@@ -42,7 +42,8 @@ pub use certificate_policy::{
     LeafPolicy, RotationCompletion,
 };
 pub use cluster_spec::{
-    CertificateStatus, ClusterSpec, ClusterSpecSpec, ClusterSpecStatus, DeletionPolicy, LocalReference, SigningRequestStatus,
+    CertificateStatus, ClusterSpec, ClusterSpecSpec, ClusterSpecStatus, DeletionPolicy, LocalReference,
+    SigningRequestStatus,
 };
 pub use condition::{ClusterCondition, Condition, ConditionStatus, condition_of, set_condition};
 pub use control_plane::{
@@ -103,6 +104,9 @@ pub const ROTATE_CERTIFICATES_ANNOTATION: &str = "keyplane.io/rotate-certificate
 
 /// Annotation on a `ClusterSpec`: what `spec.rotate.certificateAuthorities` is in the spec.
 pub const ROTATE_AUTHORITIES_ANNOTATION: &str = "keyplane.io/rotate-certificate-authorities";
+
+/// Annotation on a `ClusterSpec`: what `spec.rotate.renewCertificateAuthorities` is in the spec.
+pub const RENEW_AUTHORITIES_ANNOTATION: &str = "keyplane.io/renew-certificate-authorities";
 
 /// Annotation on a `ClusterSpec`: what `spec.rotate.serviceAccountKey` is in the spec.
 pub const ROTATE_SERVICE_ACCOUNT_KEY_ANNOTATION: &str = "keyplane.io/rotate-service-account-key";

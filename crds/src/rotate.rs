@@ -35,6 +35,13 @@ pub struct Rotate {
     #[schemars(length(min = 1, max = 64))]
     pub front_proxy_authority: Option<String>,
 
+    /// Longer lives for authorities that have signed themselves: each gets another certificate of the same key, so that
+    /// what it has signed stays good. No successor is made. The annotation `keyplane.io/renew-certificate-authorities` asks
+    /// for the same.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 64))]
+    pub renew_certificate_authorities: Option<String>,
+
     /// The key that signs service-account tokens. The annotation `keyplane.io/rotate-service-account-key` asks for the
     /// same.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -3,8 +3,9 @@
 use std::collections::BTreeMap;
 
 use keyplane_crds::{
-    COMPLETE_ROTATION_ANNOTATION, ClusterSpecSpec, GROUP, ROLL_BACK_ROTATION_ANNOTATION, ROTATE_AUTHORITIES_ANNOTATION,
-    ROTATE_CERTIFICATES_ANNOTATION, ROTATE_ENCRYPTION_KEY_ANNOTATION, ROTATE_SERVICE_ACCOUNT_KEY_ANNOTATION, Rotate,
+    COMPLETE_ROTATION_ANNOTATION, ClusterSpecSpec, GROUP, RENEW_AUTHORITIES_ANNOTATION, ROLL_BACK_ROTATION_ANNOTATION,
+    ROTATE_AUTHORITIES_ANNOTATION, ROTATE_CERTIFICATES_ANNOTATION, ROTATE_ENCRYPTION_KEY_ANNOTATION,
+    ROTATE_SERVICE_ACCOUNT_KEY_ANNOTATION, Rotate,
 };
 
 use crate::pki::inventory::AuthorityName;
@@ -47,9 +48,10 @@ pub struct RotateRequests {
 
 impl RotateRequests {
     /// The annotations that ask for something.
-    const ANNOTATIONS: [&'static str; 6] = [
+    const ANNOTATIONS: [&'static str; 7] = [
         ROTATE_CERTIFICATES_ANNOTATION,
         ROTATE_AUTHORITIES_ANNOTATION,
+        RENEW_AUTHORITIES_ANNOTATION,
         ROTATE_SERVICE_ACCOUNT_KEY_ANNOTATION,
         ROTATE_ENCRYPTION_KEY_ANNOTATION,
         COMPLETE_ROTATION_ANNOTATION,
@@ -77,6 +79,16 @@ impl RotateRequests {
     pub fn encryption_key(&self) -> Requests {
         let annotation = self.annotations.get(ROTATE_ENCRYPTION_KEY_ANNOTATION);
         Requests::of([("spec", self.spec.encryption_key.as_ref()), ("annotation", annotation)])
+    }
+
+    /// For other certificates of authorities, with the same keys.
+    #[must_use]
+    pub fn renewal(&self) -> Requests {
+        let annotation = self.annotations.get(RENEW_AUTHORITIES_ANNOTATION);
+        Requests::of([
+            ("renewal", self.spec.renew_certificate_authorities.as_ref()),
+            ("renewal-annotation", annotation),
+        ])
     }
 
     /// For another authority or key.

@@ -9,11 +9,14 @@ use super::cluster_spec::unversioned;
 const WARNINGS: [ClusterCondition; 2] = [ClusterCondition::MachinesInSync, ClusterCondition::KubeletsCurrent];
 
 /// Reasons of other conditions that somebody should hear of.
-const REASONS: [(ClusterCondition, &str); 8] = [
+const REASONS: [(ClusterCondition, &str); 11] = [
     (ClusterCondition::CertificatesValid, "AuthorityEndsSoon"),
     (ClusterCondition::CertificatesValid, "RenewalDue"),
     (ClusterCondition::CertificatesValid, "Expired"),
     (ClusterCondition::RotationsSettled, "RotationStuck"),
+    (ClusterCondition::RotationsSettled, "RequestRefused"),
+    (ClusterCondition::AuthoritiesAsGiven, "SecretNotFound"),
+    (ClusterCondition::AuthoritiesAsGiven, "SecretUnusable"),
     (ClusterCondition::EncryptedAtRest, "EncryptionStuck"),
     (ClusterCondition::CertificatesSigned, "WaitsForSigner"),
     (ClusterCondition::CertificatesSigned, "SignerLate"),
@@ -51,9 +54,8 @@ fn warnings<'a>(before: &[Condition], now: &'a [Condition]) -> Vec<&'a Condition
     });
     let reasons = REASONS.into_iter().filter_map(|(condition, reason)| {
         let found = condition_of(now, condition.name()).filter(|found| found.reason == reason)?;
-        let told = condition_of(before, condition.name()).is_some_and(|old| {
-            old.reason == reason && (reason != REFUSED || old.message == found.message)
-        });
+        let told = condition_of(before, condition.name())
+            .is_some_and(|old| old.reason == reason && (reason != REFUSED || old.message == found.message));
         (!told).then_some(found)
     });
     differing.chain(reasons).collect()

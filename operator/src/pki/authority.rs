@@ -137,12 +137,12 @@ impl Authority {
 }
 
 /// Has one authority sign another one's name and key, so that who trusts the first alone also trusts what the second
-/// signs. `None` where the first may not sign authorities.
+/// signs. `None` where the first may not sign authorities, or its owner signs outside.
 ///
 /// # Errors
 /// If the certificate can't be made.
 pub fn cross_sign(subject: &Authority, issuer: &Authority, not_before: Timestamp) -> Result<Option<String>, PkiError> {
-    if issuer.facts.path_length == Some(0) || issuer.facts.not_after <= not_before {
+    if issuer.key.is_none() || issuer.facts.path_length == Some(0) || issuer.facts.not_after <= not_before {
         return Ok(None);
     }
     let (path_length, end) = (subject.facts.path_length, subject.facts.not_after.min(issuer.facts.not_after));

@@ -90,6 +90,17 @@ impl CertificateFacts {
         hexadecimal(digest.as_ref())
     }
 
+    /// Whether it is another certificate for the same authority: its key, name and key identifier are the same, so that
+    /// what is below the one is below the other.
+    #[must_use]
+    pub fn is_renewal_of(&self, other: &Self) -> bool {
+        let parsed = (X509Certificate::from_der(&self.der), X509Certificate::from_der(&other.der));
+        let (Ok((_, one)), Ok((_, two))) = parsed else { return false };
+        one.subject().as_raw() == two.subject().as_raw()
+            && self.subject_public_key_info == other.subject_public_key_info
+            && self.subject_key_id == other.subject_key_id
+    }
+
     /// Whether the authority signed this certificate, as far as its name and the signature tell: a signature of a kind
     /// that can't be verified here is left to those who can.
     pub(super) fn may_be_signed_by(&self, authority: &Self) -> bool {

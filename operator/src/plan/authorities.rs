@@ -1,19 +1,18 @@
 //! The authorities and the service-account pair: what everything else is made from, and what is never made twice.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use k8s_openapi::api::core::v1::Secret;
 use k8s_openapi::jiff::Timestamp;
 use keyplane_crds::Layout;
 
-use super::given::UNUSABLE;
 use super::observed::Slot;
 use super::service_account::ServiceAccountKeys;
-use super::{AuthoritySet, Blocker, Content, Draft, Observed, Plan, Step, objects};
-use crate::cluster::{Cluster, given_authority_field};
-use crate::pki::inventory::{AuthorityName, LEAVES};
+use super::{AuthoritySet, Blocker, Content, Draft, Observed, Plan, Step, given_authorities, objects};
+use crate::cluster::Cluster;
+use crate::pki::inventory::AuthorityName;
 use crate::pki::places::pki_file;
-use crate::pki::{given_authority, valid_for};
+use crate::pki::{first_certificate, valid_for};
 
 /// The authorities and the service-account pair of a cluster, all of them.
 #[derive(Debug)]
@@ -90,25 +89,6 @@ impl Authorities {
     }
 }
 
-/// Takes up an authority whose owner signs outside: a copy of its certificate, so that nothing changes when the owner's
-/// Secret goes away.
-fn outside(cluster: &Cluster, name: AuthorityName, observed: &Observed, now: Timestamp, plan: &mut Plan) {
-    let given = cluster.given_authority(name).unwrap_or_default();
-    let text = |key| observed.secrets.get(given).and_then(|secret| objects::text(secret, key));
-    let usages: BTreeSet<_> =
-        LEAVES.iter().filter(|leaf| leaf.issuer == name).flat_map(|leaf| leaf.usages).copied().collect();
-    let usages: Vec<_> = usages.into_iter().collect();
-    let texts = (text("tls.crt").unwrap_or_default(), None, text("ca.crt"));
-    if let Err(unfit) = given_authority(name.name(), texts, &usages, now) {
-        return plan.blockers.push(Blocker {
-            reason: UNUSABLE,
-            message: format!("{}: Secret {given} can't be used: {unfit}", given_authority_field(name)),
-        });
-    }
-    let secret = objects::authority_secret(&cluster.name, name);
-    plan.steps.push(Step::Secret(Box::new(Draft { name: secret, content: Content::SignedOutside { name } })));
-}
-
 enum Loaded<T> {
     There(T),
     Missing,
@@ -127,22 +107,19 @@ impl<T> Loaded<T> {
 /// Plans them; gives them back once all are there.
 pub(super) fn plan(cluster: &Cluster, observed: &Observed, now: Timestamp, plan: &mut Plan) -> Option<Authorities> {
     let mut authorities = BTreeMap::new();
+    let mut given = given_authorities::given(cluster, observed, now);
     for name in AuthorityName::of(cluster) {
         let (not_before, not_after) = valid_for(now, cluster.policy.authority_validity);
         let algorithm = cluster.policy.authority_key_algorithm;
-        let content = Content::Authority { name, algorithm, not_before, not_after };
+        let content = match given.remove(&name) {
+            None => Ok(Content::Authority { name, algorithm, not_before, not_after }),
+            Some(given) => given.map(|authority| Content::GivenAuthority { name, authority: Box::new(authority) }),
+        };
         let loaded = load_authority(cluster, name, observed);
         let secret = objects::authority_secret(&cluster.name, name);
-        let loaded = match loaded {
-            Loaded::Missing if cluster.signed_outside.contains(&name) => {
-                outside(cluster, name, observed, now, plan);
-                continue;
-            }
-            loaded => loaded,
-        };
         authorities.insert(name, there_or_planned(loaded, cluster, observed, secret, content, plan));
     }
-    let content = Content::ServiceAccountKey { algorithm: cluster.policy.default_leaf().key_algorithm };
+    let content = Ok(Content::ServiceAccountKey { algorithm: cluster.policy.default_leaf().key_algorithm });
     let loaded = load_service_account(cluster, observed);
     let secret = objects::service_account_secret(&cluster.name);
     let service_account = there_or_planned(loaded, cluster, observed, secret, content, plan);
@@ -155,13 +132,13 @@ fn there_or_planned<T>(
     cluster: &Cluster,
     observed: &Observed,
     secret: String,
-    content: Content,
+    content: Result<Content, Blocker>,
     plan: &mut Plan,
 ) -> Option<T> {
-    match loaded {
-        Loaded::There(loaded) => return Some(loaded),
-        Loaded::Blocked(blocker) => plan.blockers.push(blocker),
-        Loaded::Missing => mint(cluster, observed, secret, content, plan),
+    match (loaded, content) {
+        (Loaded::There(loaded), _) => return Some(loaded),
+        (Loaded::Blocked(blocker), _) | (Loaded::Missing, Err(blocker)) => plan.blockers.push(blocker),
+        (Loaded::Missing, Ok(content)) => mint(cluster, observed, secret, content, plan),
     }
     None
 }
@@ -174,7 +151,8 @@ fn mint(cluster: &Cluster, observed: &Observed, secret: String, content: Content
     let trace = traces.filter(|name| matches!(observed.secret(&cluster.name, name), Slot::Ours(_))).min();
     // The status lists certificates only once all authorities were there.
     let known = !observed.status.certificates.is_empty();
-    if trace.is_none() && !known {
+    let is_back = trace.as_ref().is_some_and(|trace| is_a_copy(observed, trace, &content));
+    if trace.is_none() && !known || is_back {
         plan.steps.push(Step::Secret(Box::new(Draft { name: secret, content })));
         return;
     }
@@ -194,10 +172,19 @@ fn mint(cluster: &Cluster, observed: &Observed, secret: String, content: Content
     });
 }
 
+/// Whether what is given is what the machine has.
+fn is_a_copy(observed: &Observed, node_secret: &str, content: &Content) -> bool {
+    let Content::GivenAuthority { name, authority } = content else { return false };
+    let key = format!("{}.crt", name.file().replace('/', "-"));
+    let copy = observed.secrets.get(node_secret).and_then(|secret| objects::text(secret, &key));
+    let copy = copy.and_then(|copy| first_certificate(node_secret, copy).ok());
+    copy.is_some_and(|copy| authority.facts().is_renewal_of(&copy))
+}
+
 /// Where the certificate (or public key) and the private key lie on a node: as key in the node's Secret, or as path.
 fn copies(layout: Layout, content: &Content, in_secret: bool) -> (String, String) {
     let file = match content {
-        Content::Authority { name, .. } => name.file(),
+        Content::Authority { name, .. } | Content::GivenAuthority { name, .. } => name.file(),
         _ => "sa",
     };
     let ending = if file == "sa" { "pub" } else { "crt" };

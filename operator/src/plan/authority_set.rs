@@ -10,6 +10,10 @@ use crate::rotation::{STATE_ANNOTATION, Stage, State};
 
 /// The keys of the Secret for the other authority of a rotation: the one to come, or the one before.
 pub(super) const OTHER: (&str, &str) = ("other.crt", "other.key");
+/// The keys of the Secret for the authorities above one and for the root, if it is not a root itself.
+pub(super) const ABOVE: (&str, &str) = ("chain.crt", "root.crt");
+/// The same for the other authority of a rotation.
+pub(super) const OTHER_ABOVE: (&str, &str) = ("other-chain.crt", "other-root.crt");
 /// The key of the Secret for the new authority as the old one has signed it.
 pub(super) const CROSS: &str = "cross.crt";
 
@@ -28,12 +32,17 @@ impl AuthoritySet {
     /// # Errors
     /// What can't be read, in words for a person.
     pub fn from_secret(name: &str, secret: &Secret) -> Result<Self, String> {
-        let signing = load(name, secret)?;
+        let below = |authority: Authority, (above, root)| {
+            let text = |key| objects::text(secret, key).map(str::to_owned);
+            authority.below(text(above).unwrap_or_default(), text(root))
+        };
+        let signing = below(load(name, secret)?, ABOVE);
         let state = secret.annotations().get(STATE_ANNOTATION).map(|text| State::parse(text)).transpose()?;
         let other = match (objects::text(secret, OTHER.0), objects::text(secret, OTHER.1)) {
             (Some(certificate), Some(key)) => {
                 let what = format!("{name} ({})", OTHER.0);
-                Some(Authority::load(&what, certificate, key).map_err(|error| error.to_string())?)
+                let other = Authority::load(&what, certificate, key).map_err(|error| error.to_string())?;
+                Some(below(other, OTHER_ABOVE))
             }
             _ => None,
         };
@@ -115,18 +124,34 @@ impl AuthoritySet {
         self.other.as_ref().filter(|_| self.stage().is_some_and(|stage| stage < Stage::Drop))
     }
 
-    /// What a server presents after a certificate: the new authority as the old one has signed it, for clients that trust
-    /// the old one alone. Empty where there is nothing to bring along.
+    /// What is presented after a certificate: by a server, the authorities above it up to the root, for clients that trust
+    /// the root alone; and the new authority as the old one has signed it, for those that trust the old one alone. Empty
+    /// where there is nothing to bring along.
     #[must_use]
-    pub fn chain(&self, certificate: &str) -> &str {
-        let Some(cross) = self.cross.as_deref().filter(|_| self.stage().is_some_and(|stage| stage < Stage::Drop))
-        else {
-            return "";
-        };
-        let signed = first_certificate("a leaf", certificate).is_ok_and(|leaf| {
-            first_certificate("a cross certificate", cross).is_ok_and(|cross| leaf.is_signed_by(&cross))
-        });
-        if signed { cross } else { "" }
+    pub fn chain(&self, leaf: &Leaf, certificate: &str) -> String {
+        let all = || std::iter::once(&self.signing).chain(&self.other);
+        let Ok(signed) = first_certificate("a leaf", certificate) else { return String::new() };
+        let issuer = all().find(|authority| signed.is_signed_by(authority.facts()));
+        let is_server = leaf.usages.contains(&ExtendedUsage::ServerAuth);
+        let mut chain = issuer.filter(|_| is_server).map_or_else(String::new, Authority::chain);
+        let cross = self.cross.as_deref().filter(|_| self.stage().is_some_and(|stage| stage < Stage::Drop));
+        let parsed = cross.and_then(|cross| Some((cross, first_certificate("a cross certificate", cross).ok()?)));
+        if let Some((cross, facts)) = parsed.filter(|(_, facts)| signed.is_signed_by(facts)) {
+            chain.push_str(cross);
+            let above = all().find(|authority| facts.is_signed_by(authority.facts()));
+            chain.push_str(&above.filter(|_| is_server).map_or_else(String::new, Authority::chain));
+        }
+        chain
+    }
+
+    /// The roots above the authorities that are trusted, for clients that take nothing else; nothing if none is known.
+    #[must_use]
+    pub fn roots(&self) -> Option<String> {
+        let all: Vec<_> = std::iter::once(&self.signing).chain(self.both()).collect();
+        let root = |authority: &&Authority| authority.root().unwrap_or(authority.certificate_pem()).to_owned();
+        let is_known = |authority: &&Authority| authority.root().is_some() || authority.facts().is_self_signed();
+        let has_root = all.iter().any(|authority| authority.root().is_some());
+        has_root.then(|| all.into_iter().filter(is_known).map(|authority| root(&authority)).collect())
     }
 
     /// Whether the new authority could be signed by the old one.

@@ -12,7 +12,7 @@ use super::{
 };
 use crate::cluster::Cluster;
 use crate::pki::inventory::{USER_ISSUER, user_certificate};
-use crate::pki::{Authority, PkiError, PrivateKey, first_certificate, issue, mint_authority};
+use crate::pki::{Authority, PkiError, PrivateKey, issue, mint_authority};
 use crate::rotation::{Subject, reload};
 
 /// Why a Secret could not be made.
@@ -45,28 +45,10 @@ pub fn fulfil(draft: Draft, cluster: &Cluster, observed: &Observed) -> Result<Se
     let mut secret = match draft.content {
         Content::Authority { name: authority, algorithm, not_before, not_after } => {
             let made = mint_authority(authority.common_name(), algorithm, not_before, not_after).map_err(pki)?;
-            let mut data = BTreeMap::from([("tls.crt".to_owned(), made.certificate_pem().to_owned())]);
-            data.extend(made.key().map(|key| ("tls.key".to_owned(), key.pem().to_owned())));
-            let annotations = [(objects::NOT_AFTER_ANNOTATION, made.facts().not_after.to_string())];
-            let type_ = objects::CLUSTER_API_SECRET_TYPE;
-            let mut secret = objects::secret(cluster, name.clone(), None, type_, data, annotations);
-            // What was asked for before there was anything asks for nothing.
-            secret.annotations_mut().extend(cluster.rotate.of(Subject::Authority(authority)).marks());
-            secret
+            successor::first(cluster, authority, &name, &made)
         }
-        Content::SignedOutside { name: authority } => {
-            let given = cluster.given_authority(authority).and_then(|given| observed.secrets.get(given));
-            let certificate = given.and_then(|given| objects::text(given, "tls.crt")).ok_or_else(outdated)?;
-            let data = BTreeMap::from([("tls.crt".to_owned(), certificate.to_owned())]);
-            let end = first_certificate(authority.name(), certificate).map_err(pki)?.not_after;
-            let annotations = [
-                (objects::NOT_AFTER_ANNOTATION, end.to_string()),
-                (objects::SIGNED_OUTSIDE_ANNOTATION, "true".to_owned()),
-            ];
-            let type_ = objects::CLUSTER_API_SECRET_TYPE;
-            let mut secret = objects::secret(cluster, name.clone(), None, type_, data, annotations);
-            secret.annotations_mut().extend(cluster.rotate.of(Subject::Authority(authority)).marks());
-            secret
+        Content::GivenAuthority { name: authority, authority: given } => {
+            successor::first(cluster, authority, &name, &given)
         }
         Content::ServiceAccountKey { algorithm } => {
             let key = PrivateKey::generate(algorithm).map_err(pki)?;

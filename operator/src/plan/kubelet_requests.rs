@@ -65,7 +65,8 @@ pub fn hand_on(
         let left = Duration::try_from(authority.not_after.duration_since(since)).unwrap_or_default();
         let asked = kubelet.asked(left);
         let config_map = config_map_name(&cluster.name, name);
-        let description = format!("{} of {} in cluster {}", request.signer_name, kubelet.subject.common_name, cluster.name);
+        let description =
+            format!("{} of {} in cluster {}", request.signer_name, kubelet.subject.common_name, cluster.name);
         let ours = data(&description, AuthorityName::Cluster, &kubelet.request, &asked);
         let mut wanted = signing::publish(cluster, &config_map, AuthorityName::Cluster, ours, since, &observed);
         wanted.labels_mut().insert(KUBELET_REQUEST_LABEL.to_owned(), label_value(name));

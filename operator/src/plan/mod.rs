@@ -5,12 +5,14 @@
 //! writing are repeated until there is nothing left to do: the controller does it against the API server, and
 //! `keyplane render` in memory, with the same functions.
 
+mod asked;
 mod authorities;
 mod authority_set;
 mod departed;
 mod encryption;
 mod external_etcd;
 mod given;
+mod given_authorities;
 pub(crate) mod initial_cluster;
 pub mod issuance;
 pub mod kubelet_requests;
@@ -47,7 +49,7 @@ pub use signing::{Ask, Waiting, as_observed, request_config_maps, signed_outside
 use crate::cluster::{Cluster, LeafTerms, Node};
 use crate::encryption::{State, describe};
 use crate::pki::inventory::{AuthorityName, Leaf, user_certificate};
-use crate::pki::{CertificateOrder, renewal, valid_for};
+use crate::pki::{Authority, CertificateOrder, renewal, valid_for};
 use crate::rollout::rollout;
 use crate::rotation::Subject;
 use signing::Desk;
@@ -150,10 +152,12 @@ pub enum Content {
         /// Until when.
         not_after: Timestamp,
     },
-    /// A copy of an authority whose owner signs outside.
-    SignedOutside {
+    /// An authority of the user's own.
+    GivenAuthority {
         /// Which one.
         name: AuthorityName,
+        /// What was given.
+        authority: Box<Authority>,
     },
     /// A new service-account pair.
     ServiceAccountKey {
@@ -286,7 +290,7 @@ impl Draft {
     pub fn reason(&self) -> &'static str {
         let replaces = |source: &Source| matches!(source, Source::Issue { reason, .. } | Source::Take { reason, .. } if *reason != renewal::Reason::Missing);
         let renewed = match &self.content {
-            Content::Authority { .. } | Content::SignedOutside { .. } | Content::ServiceAccountKey { .. } => false,
+            Content::Authority { .. } | Content::GivenAuthority { .. } | Content::ServiceAccountKey { .. } => false,
             Content::Rotation { step, .. } => return step.reason(),
             Content::Encryption { news, .. } => return news.unwrap_or("Continued"),
             Content::Requests { asked, .. } => return if asked.is_empty() { "RequestSettled" } else { "Requested" },
@@ -320,8 +324,9 @@ impl Draft {
         };
         match &self.content {
             Content::Authority { name, .. } => format!("made the authority {} in Secret {}", name.name(), self.name),
-            Content::SignedOutside { name } => {
-                format!("took up the authority {}, whose owner signs outside, in Secret {}", name.name(), self.name)
+            Content::GivenAuthority { name, authority } => {
+                let (name, given) = (name.name(), authority.name());
+                format!("took the authority {name} from Secret {given} over into Secret {}", self.name)
             }
             Content::ServiceAccountKey { .. } => format!("made the service-account key in Secret {}", self.name),
             Content::Rotation { subject, step } => step.describe(*subject, &self.name),

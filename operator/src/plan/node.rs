@@ -257,8 +257,8 @@ pub(super) fn compose(
         match (leaf.form, pairs.get(leaf.name), leaf.server(cluster, node)) {
             (Form::Pair { file }, Some(pair), _) => {
                 let (certificate, key) = (format!("{file}.crt"), format!("{file}.key"));
-                let chain = authorities.get(leaf.issuer).map_or("", |set| set.chain(&pair.certificate));
-                let chained = format!("{}{chain}", first_block(&pair.certificate));
+                let chain = authorities.get(leaf.issuer).map(|set| set.chain(leaf, &pair.certificate));
+                let chained = format!("{}{}", first_block(&pair.certificate), chain.unwrap_or_default());
                 put(&certificate, pki_file(layout, &certificate), PUBLIC, &chained);
                 put(&key, pki_file(layout, &key), PRIVATE, &pair.key.0);
             }

@@ -187,10 +187,12 @@ pub(crate) fn index(entries: &[IndexEntry]) -> String {
     format!("[\n  {}\n]\n", lines.join(",\n  "))
 }
 
-/// The trust bundle: the certificates that sign for the cluster's API.
+/// The trust bundle: the certificates that sign for the cluster's API. The roots above them are beside it and not in it:
+/// whoever has another authority below a root would be one of the cluster's.
 pub(super) fn trust_bundle(cluster: &Cluster, authorities: &Authorities) -> ConfigMap {
-    let certificate = authorities.trust();
-    config_map(cluster, trust_bundle_config_map(&cluster.name), None, [("ca.crt".to_owned(), certificate)].into())
+    let roots = authorities.cluster().roots().map(|roots| ("root.crt".to_owned(), roots));
+    let data = std::iter::once(("ca.crt".to_owned(), authorities.trust())).chain(roots).collect();
+    config_map(cluster, trust_bundle_config_map(&cluster.name), None, data)
 }
 
 /// All that isn't secret on a control-plane machine, as far as it is rolled out.

@@ -7,27 +7,30 @@ use k8s_openapi::jiff::Timestamp;
 use keyplane_crds::{KeyAlgorithm, NODE_POOL_LABEL};
 use kube::ResourceExt;
 
-use super::{Authorities, Content, Draft, Observed, Plan, Step, objects};
+use super::asked::{Asked, asked};
+use super::{Authorities, Content, Draft, Observed, Plan, Step, given_authorities, objects};
 use crate::agents::{self, AgentFacts};
 use crate::cluster::{Cluster, Node};
-use crate::pki::CertificateFacts;
 use crate::pki::inventory::AuthorityName;
-use crate::pki::valid_for;
+use crate::pki::{Authority, CertificateFacts, valid_for};
 use crate::rotation::{Circumstances, Stage, State, Subject, waits};
 
 /// What is done to the Secret of an authority or key.
 #[derive(Debug)]
 pub enum Move {
-    /// A successor is made, which nothing depends on yet.
+    /// There is a successor, which nothing depends on yet.
     Begin {
-        /// The successor's key.
-        algorithm: KeyAlgorithm,
-        /// From when on it is valid; for an authority.
+        /// The successor.
+        successor: Successor,
+        /// From when on what is made for it is valid; for an authority.
         not_before: Timestamp,
-        /// Until when; for an authority.
-        not_after: Timestamp,
         /// The state from then on.
         state: State,
+    },
+    /// An authority that is not being rotated gets another certificate of its key.
+    Renew {
+        /// The certificate.
+        renewal: Renewal,
     },
     /// The rotation goes on to another stage, or back.
     Enter {
@@ -43,12 +46,41 @@ pub enum Move {
     },
 }
 
+/// What takes the place of an authority or key.
+#[derive(Debug)]
+pub enum Successor {
+    /// It is made.
+    Made {
+        /// Its key.
+        algorithm: KeyAlgorithm,
+        /// Until when it is valid; for an authority.
+        not_after: Timestamp,
+    },
+    /// The user gives it.
+    Given(Box<Authority>),
+}
+
+/// Another certificate for an authority.
+#[derive(Debug)]
+pub enum Renewal {
+    /// It is made.
+    Made {
+        /// From when on it is valid.
+        not_before: Timestamp,
+        /// Until when.
+        not_after: Timestamp,
+    },
+    /// The user gives it.
+    Given(Box<Authority>),
+}
+
 impl Move {
     /// The reason of the Event about it.
     #[must_use]
     pub fn reason(&self) -> &'static str {
         match self {
             Self::Begin { .. } => "RotationStarted",
+            Self::Renew { .. } => "AuthorityRenewed",
             Self::Enter { state, .. } if state.rolling_back => "RotationGoesBack",
             Self::Enter { .. } => "RotationAdvanced",
             Self::Complete { .. } => "RotationCompleted",
@@ -60,11 +92,22 @@ impl Move {
     pub fn describe(&self, subject: Subject, secret: &str) -> String {
         let name = subject.name();
         match self {
-            Self::Begin { state, .. } => {
+            Self::Begin { successor, state, .. } => {
                 let requested = state.requested.as_deref().unwrap_or_default();
+                let (done, from) = match successor {
+                    Successor::Made { .. } => ("made", String::new()),
+                    Successor::Given(given) => ("took", format!(" from Secret {}", given.name())),
+                };
                 format!(
-                    "rotation of {name}, asked for by {requested:?}: made a successor in Secret {secret}; stage Trust"
+                    "rotation of {name}, asked for by {requested:?}: {done} a successor{from}, in Secret {secret}; stage Trust"
                 )
+            }
+            Self::Renew { renewal } => {
+                let (end, from) = match renewal {
+                    Renewal::Made { not_after, .. } => (*not_after, String::new()),
+                    Renewal::Given(given) => (given.facts().not_after, format!(", from Secret {}", given.name())),
+                };
+                format!("{name} in Secret {secret} has another certificate of the same key{from}, until {end}")
             }
             Self::Enter { state, .. } => {
                 let stage = state.stage.map_or("none", Stage::name);
@@ -222,7 +265,7 @@ pub fn kubelet_authorities(authorities: &Authorities, observed: &Observed) -> BT
     turns
 }
 
-fn state_of(authorities: &Authorities, subject: Subject) -> Option<&State> {
+pub(super) fn state_of(authorities: &Authorities, subject: Subject) -> Option<&State> {
     match subject {
         Subject::Authority(name) => authorities.get(name)?.state(),
         Subject::ServiceAccountKey => authorities.service_account().state(),
@@ -274,13 +317,17 @@ pub(super) fn plan(
     plan: &mut Plan,
 ) {
     let mut under_way = progress(cluster, authorities, observed, rollout, now);
+    let mut given = given_authorities::given(cluster, observed, now);
     for subject in Subject::ALL {
         let Some(secret) = secret_of(cluster, observed, subject) else { continue };
         let last =
             under_way.iter().position(|progress| progress.subject == subject).map(|at| under_way.swap_remove(at));
         let step = match last.filter(|progress| progress.state.stage.is_some()) {
             Some(progress) => next(cluster, &progress, now),
-            None => begin(cluster, observed, subject, secret, rollout, now),
+            None => {
+                let asked = asked(cluster, authorities, subject, secret, &mut given);
+                begin(cluster, authorities, observed, subject, asked, rollout, now)
+            }
         };
         let content = step.map(|step| Content::Rotation { subject, step });
         plan.steps.extend(content.map(|content| Step::Secret(Box::new(Draft { name: secret.name_any(), content }))));
@@ -309,14 +356,14 @@ fn next(cluster: &Cluster, progress: &Progress, now: Timestamp) -> Option<Move> 
 /// A rotation begins only from a state in which all is well: what is broken before would be blamed on it.
 fn begin(
     cluster: &Cluster,
+    authorities: &Authorities,
     observed: &Observed,
     subject: Subject,
-    secret: &Secret,
+    asked: Asked,
     rollout: Option<&str>,
     now: Timestamp,
 ) -> Option<Move> {
-    let requested = asked(cluster, subject, secret)?;
-    if is_outside(cluster, subject) || !waits_to_begin(cluster, observed, rollout, now).is_empty() {
+    if !asked.waits(cluster, authorities, observed, subject, rollout, now).is_empty() {
         return None;
     }
     let (not_before, not_after) = valid_for(now, cluster.policy.authority_validity);
@@ -324,44 +371,26 @@ fn begin(
         Subject::Authority(_) => cluster.policy.authority_key_algorithm,
         Subject::ServiceAccountKey => cluster.policy.default_leaf().key_algorithm,
     };
-    Some(Move::Begin { algorithm, not_before, not_after, state: State::begin(Some(requested), now) })
+    match asked {
+        Asked::Nothing | Asked::Refused(_) => None,
+        Asked::Renewal(given) => {
+            let renewal = given.map_or(Renewal::Made { not_before, not_after }, Renewal::Given);
+            Some(Move::Renew { renewal })
+        }
+        Asked::Rotation { requested, given } => {
+            let successor = given.map_or(Successor::Made { algorithm, not_after }, Successor::Given);
+            Some(Move::Begin { successor, not_before, state: State::begin(Some(requested), now) })
+        }
+    }
 }
 
-/// The value by which a rotation is asked for that was not begun yet.
-fn asked(cluster: &Cluster, subject: Subject, secret: &Secret) -> Option<String> {
-    let requested = cluster.rotate.of(subject).open(secret.annotations())?;
-    (!cluster.rotate.rolls_back(&requested)).then_some(requested)
-}
-
-/// What rotations that were asked for wait for before they begin: the names of what is to be rotated, and why not yet.
-#[must_use]
-pub fn not_begun(
+/// What has to be well before anything is replaced.
+pub(super) fn waits_to_begin(
     cluster: &Cluster,
     observed: &Observed,
     rollout: Option<&str>,
     now: Timestamp,
-) -> Option<(Vec<&'static str>, Vec<String>)> {
-    let is_asked = |subject: &Subject| {
-        secret_of(cluster, observed, *subject).is_some_and(|secret| asked(cluster, *subject, secret).is_some())
-    };
-    let subjects: Vec<_> = Subject::ALL.into_iter().filter(is_asked).collect();
-    let outside = subjects.iter().filter(|subject| is_outside(cluster, **subject)).map(|subject| {
-        format!(
-            "another authority than {}, whose owner signs outside: Keyplane can't make its successor, and does not yet \
-             take up one of its owner's; take the request back",
-            subject.name()
-        )
-    });
-    let waits = waits_to_begin(cluster, observed, rollout, now).into_iter().chain(outside).collect();
-    (!subjects.is_empty()).then(|| (subjects.iter().map(|subject| subject.name()).collect(), waits))
-}
-
-/// Whether the authority's owner signs outside: its successor is nothing that could be made here.
-fn is_outside(cluster: &Cluster, subject: Subject) -> bool {
-    matches!(subject, Subject::Authority(name) if cluster.signed_outside.contains(&name))
-}
-
-fn waits_to_begin(cluster: &Cluster, observed: &Observed, rollout: Option<&str>, now: Timestamp) -> Vec<String> {
+) -> Vec<String> {
     let mut waits = vec![];
     if !matches!(observed.target.available, Some(Ok(()))) {
         waits.push(format!("the API server at {} to answer", cluster.endpoint));
@@ -381,7 +410,7 @@ fn waits_to_begin(cluster: &Cluster, observed: &Observed, rollout: Option<&str>,
     waits
 }
 
-fn secret_of<'a>(cluster: &Cluster, observed: &'a Observed, subject: Subject) -> Option<&'a Secret> {
+pub(super) fn secret_of<'a>(cluster: &Cluster, observed: &'a Observed, subject: Subject) -> Option<&'a Secret> {
     let name = match subject {
         Subject::Authority(AuthorityName::Etcd) if cluster.external_etcd().is_some() => return None,
         Subject::Authority(name) => objects::authority_secret(&cluster.name, name),

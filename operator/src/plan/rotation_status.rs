@@ -6,6 +6,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use k8s_openapi::jiff::Timestamp;
 use keyplane_crds::{RotationPhase, RotationStatus};
 
+use super::asked::{NotBegun, not_begun};
 use super::rotation::{self, Progress};
 use super::status::Outcome;
 use super::{Authorities, Observed};
@@ -34,7 +35,8 @@ pub(super) fn report(
     now: Timestamp,
 ) -> Report {
     let progress = rotation::progress(cluster, authorities, observed, rollout, now);
-    let outcome = outcome(&progress, rotation::not_begun(cluster, observed, rollout, now), now);
+    let not_begun = not_begun(cluster, authorities, observed, rollout, now);
+    let outcome = outcome(&progress, &not_begun, now);
     Report { rotations: progress.into_iter().map(|progress| row(progress, observed, now)).collect(), outcome }
 }
 
@@ -80,7 +82,7 @@ pub(super) fn is_late(since: Timestamp, now: Timestamp) -> bool {
     Duration::try_from(now.duration_since(since)).is_ok_and(|taken| taken > STUCK)
 }
 
-fn outcome(progress: &[Progress], not_begun: Option<(Vec<&str>, Vec<String>)>, now: Timestamp) -> Option<Outcome> {
+fn outcome(progress: &[Progress], not_begun: &NotBegun, now: Timestamp) -> Option<Outcome> {
     let words = |progress: &&Progress| {
         let stage = progress.state.stage.map_or("none", Stage::name);
         let waits = progress.waits.iter().take(2).cloned().collect::<Vec<_>>().join("; ");
@@ -105,13 +107,13 @@ fn outcome(progress: &[Progress], not_begun: Option<(Vec<&str>, Vec<String>)>, n
     if !all.is_empty() {
         return Some(Outcome::bad("RotationUnderWay", all));
     }
-    match not_begun {
-        Some((names, waits)) if !waits.is_empty() => Some(Outcome::bad(
-            "WaitsToBegin",
-            format!("the rotation of {} waits for {}", names.join(", "), waits.join("; ")),
-        )),
-        _ => (!progress.is_empty()).then(|| Outcome::good("Settled", "no rotation is under way")),
+    if let Some(waits) = &not_begun.waits {
+        return Some(Outcome::bad("WaitsToBegin", waits.clone()));
     }
+    if !not_begun.refused.is_empty() {
+        return Some(Outcome::bad("RequestRefused", not_begun.refused.join("; ")));
+    }
+    (!progress.is_empty()).then(|| Outcome::good("Settled", "no rotation is under way"))
 }
 
 #[cfg(test)]
@@ -132,7 +134,7 @@ mod tests {
     }
 
     fn reason(all: &[Progress], minutes: i64) -> Option<(String, String)> {
-        let outcome = outcome(all, None, noon() + SignedDuration::from_secs(minutes * 60 + 1))?;
+        let outcome = outcome(all, &NotBegun::default(), noon() + SignedDuration::from_secs(minutes * 60 + 1))?;
         Some((outcome.reason().to_owned(), outcome.message().to_owned()))
     }
 

@@ -50,7 +50,10 @@ pub(super) fn outcome(
         })
     };
     Some(if open.iter().any(|waiting| is_late(waiting)) {
-        Outcome::bad("SignerLate", format!("a certificate ends soon, and these wait for their signer: {}", named(&names)))
+        Outcome::bad(
+            "SignerLate",
+            format!("a certificate ends soon, and these wait for their signer: {}", named(&names)),
+        )
     } else if open.is_empty() {
         match waiting {
             [] => Outcome::good("Signed", "no certificate waits for a signer"),

@@ -13,7 +13,8 @@ use super::observed::Slot;
 use super::own_credential::{self, OWN};
 use super::signing_status as signing;
 use super::{
-    Authorities, Blocker, Observed, departed, encryption, node, objects, plan, rotation_status, user_kubeconfig,
+    Authorities, Blocker, Observed, departed, encryption, given_authorities, node, objects, plan, rotation_status,
+    user_kubeconfig,
 };
 use crate::addons;
 use crate::cluster::{Cluster, Version};
@@ -131,7 +132,9 @@ pub fn report(
     let spread = (ClusterCondition::SpreadAcrossFailureDomains, spread_across_failure_domains(cluster));
     let encrypted = (ClusterCondition::EncryptedAtRest, encryption::outcome(cluster, observed, now));
     let signed = (ClusterCondition::CertificatesSigned, signing::outcome(cluster, &waiting, &status.certificates, now));
-    for (condition, outcome) in [spread, (ClusterCondition::RotationsSettled, rotated), encrypted, signed] {
+    let given = given_authorities::outcome(cluster, observed, authorities.as_ref(), now);
+    let given = (ClusterCondition::AuthoritiesAsGiven, given);
+    for (condition, outcome) in [spread, (ClusterCondition::RotationsSettled, rotated), given, encrypted, signed] {
         if let Some(outcome) = outcome {
             set(&mut status.conditions, condition, &outcome, generation, now);
         } else {
@@ -256,7 +259,9 @@ fn valid(cluster: &Cluster, status: &ClusterSpecStatus, rendered: bool, now: Tim
     } else if !ending.is_empty() {
         Outcome::good(
             "AuthorityEndsSoon",
-            format!("these authorities end in less than a year: {ending}: rotate them (spec.rotate)"),
+            format!(
+                "these authorities end in less than a year: {ending}: rotate or renew them (spec.rotate); those that                  spec.certificateAuthorities gives, by new ones in their Secrets"
+            ),
         )
     } else {
         Outcome::good("Valid", "no certificate is past its renewal time")

@@ -6,12 +6,28 @@ use std::collections::BTreeMap;
 use k8s_openapi::api::core::v1::Secret;
 use kube::ResourceExt;
 
-use super::authority_set::{CROSS, OTHER};
-use super::rotation::Move;
+use super::authority_set::{ABOVE, CROSS, OTHER, OTHER_ABOVE};
+use super::rotation::{Move, Renewal, Successor};
 use super::{AuthoritySet, ServiceAccountKeys, objects};
 use crate::cluster::Cluster;
-use crate::pki::{PkiError, PrivateKey, cross_sign, first_certificate, mint_authority};
+use crate::pki::inventory::AuthorityName;
+use crate::pki::{Authority, PkiError, PrivateKey, cross_sign, first_certificate, mint_authority, renew_authority};
 use crate::rotation::{STATE_ANNOTATION, Stage, State, Subject};
+
+/// The keys of the Secret for the authority that signs.
+const OWN: (&str, &str) = ("tls.crt", "tls.key");
+
+/// The Secret of a cluster's first authority.
+pub(super) fn first(cluster: &Cluster, authority: AuthorityName, name: &str, made: &Authority) -> Secret {
+    let (mut data, subject) = (BTreeMap::new(), Subject::Authority(authority));
+    put(&mut data, OWN, ABOVE, made);
+    // What was asked for before there was anything asks for nothing.
+    let mut marks: Vec<_> = cluster.rotate.of(subject).marks().chain(cluster.rotate.renewal().marks()).collect();
+    if made.key().is_none() {
+        marks.push((objects::SIGNED_OUTSIDE_ANNOTATION.to_owned(), "true".to_owned()));
+    }
+    written(cluster, subject, name, data, None, marks)
+}
 
 /// The Secret after the move.
 pub(super) fn fulfil(
@@ -25,35 +41,57 @@ pub(super) fn fulfil(
     let mut data: BTreeMap<String, String> =
         found_data.map(|(key, value)| (key.clone(), String::from_utf8_lossy(&value.0).into_owned())).collect();
     let mut marks = vec![];
+    let unreadable = |what| PkiError::NoCertificate { what };
     let state = match step {
-        Move::Begin { algorithm, not_before, not_after, state } => {
+        Move::Begin { successor, not_before, state } => {
             match subject {
                 Subject::Authority(authority) => {
-                    let unreadable = |what| PkiError::NoCertificate { what };
                     let set = AuthoritySet::from_secret(name, found).map_err(unreadable)?;
-                    let made = mint_authority(authority.common_name(), algorithm, not_before, not_after)?;
+                    let made = match successor {
+                        Successor::Made { algorithm, not_after } => {
+                            mint_authority(authority.common_name(), algorithm, not_before, not_after)?
+                        }
+                        Successor::Given(given) => *given,
+                    };
                     if let Some(cross) = cross_sign(&made, set.signing(), not_before)? {
                         data.insert(CROSS.to_owned(), cross);
                     }
-                    data.insert(OTHER.0.to_owned(), made.certificate_pem().to_owned());
-                    data.extend(made.key().map(|key| (OTHER.1.to_owned(), key.pem().to_owned())));
+                    put(&mut data, OTHER, OTHER_ABOVE, &made);
+                    // What is made anew needs no longer life.
+                    marks.extend(cluster.rotate.renewal().marks());
                 }
                 Subject::ServiceAccountKey => {
                     let unreadable = |what| PkiError::NoPrivateKey { what };
                     let keys = ServiceAccountKeys::from_secret(name, found).map_err(unreadable)?;
+                    let Successor::Made { algorithm, .. } = successor else {
+                        return Err(PkiError::NoPrivateKey { what: name.to_owned() });
+                    };
                     let made = PrivateKey::generate(algorithm)?;
                     data.insert("tls.crt".to_owned(), public_keys([keys.signing(), &made]));
                     data.insert(OTHER.1.to_owned(), made.pem().to_owned());
                 }
             }
             marks.extend(cluster.rotate.of(subject).marks());
-            state
+            Some(state)
+        }
+        Move::Renew { renewal } => {
+            let set = AuthoritySet::from_secret(name, found).map_err(unreadable)?;
+            let renewed = match renewal {
+                Renewal::Made { not_before, not_after } => renew_authority(set.signing(), not_before, not_after)?,
+                Renewal::Given(given) => *given,
+            };
+            put(&mut data, OWN, ABOVE, &renewed);
+            marks.extend(cluster.rotate.renewal().marks());
+            // The last rotation stays the last one.
+            None
         }
         Move::Enter { state, swap } => {
             if swap {
                 exchange(&mut data, "tls.key", OTHER.1);
                 if matches!(subject, Subject::Authority(_)) {
                     exchange(&mut data, "tls.crt", OTHER.0);
+                    exchange(&mut data, ABOVE.0, OTHER_ABOVE.0);
+                    exchange(&mut data, ABOVE.1, OTHER_ABOVE.1);
                 }
             }
             if subject == Subject::ServiceAccountKey {
@@ -65,16 +103,16 @@ pub(super) fn fulfil(
                 };
                 data.insert("tls.crt".to_owned(), public);
             }
-            state
+            Some(state)
         }
         Move::Complete { state } => {
-            for key in [OTHER.0, OTHER.1, CROSS] {
+            for key in [OTHER.0, OTHER.1, OTHER_ABOVE.0, OTHER_ABOVE.1, CROSS] {
                 data.remove(key);
             }
-            state
+            Some(state)
         }
     };
-    Ok(written(cluster, subject, name, data, &state, marks))
+    Ok(written(cluster, subject, name, data, state.as_ref(), marks))
 }
 
 fn written(
@@ -82,7 +120,7 @@ fn written(
     subject: Subject,
     name: &str,
     data: BTreeMap<String, String>,
-    state: &State,
+    state: Option<&State>,
     marks: Vec<(String, String)>,
 ) -> Secret {
     let end = match subject {
@@ -93,15 +131,33 @@ fn written(
     let mut secret = objects::secret(cluster, name.to_owned(), None, type_, data, []);
     let end = end.map(|facts| (objects::NOT_AFTER_ANNOTATION.to_owned(), facts.not_after.to_string()));
     secret.annotations_mut().extend(end.into_iter().chain(marks));
-    secret.annotations_mut().insert(STATE_ANNOTATION.to_owned(), state.to_text());
+    let state = state.map(|state| (STATE_ANNOTATION.to_owned(), state.to_text()));
+    secret.annotations_mut().extend(state);
     secret
 }
 
-fn exchange(data: &mut BTreeMap<String, String>, one: &str, other: &str) {
-    if let (Some(first), Some(second)) = (data.remove(one), data.remove(other)) {
-        data.insert(one.to_owned(), second);
-        data.insert(other.to_owned(), first);
+/// Puts an authority under these keys, and what is above it under those.
+fn put(
+    data: &mut BTreeMap<String, String>,
+    (certificate, key): (&str, &str),
+    (above, root): (&str, &str),
+    authority: &Authority,
+) {
+    data.insert(certificate.to_owned(), authority.certificate_pem().to_owned());
+    data.extend(authority.key().map(|private| (key.to_owned(), private.pem().to_owned())));
+    let chain = Some(authority.above()).filter(|chain| !chain.is_empty());
+    for (key, text) in [(above, chain), (root, authority.root())] {
+        match text {
+            Some(text) => _ = data.insert(key.to_owned(), text.to_owned()),
+            None => _ = data.remove(key),
+        }
     }
+}
+
+/// The contents of two keys change places, where there are any.
+fn exchange(data: &mut BTreeMap<String, String>, one: &str, other: &str) {
+    let contents = [(other, data.remove(one)), (one, data.remove(other))];
+    data.extend(contents.into_iter().filter_map(|(key, content)| Some((key.to_owned(), content?))));
 }
 
 fn public_keys<const N: usize>(keys: [&PrivateKey; N]) -> String {

@@ -86,7 +86,7 @@ fn authority(
             for_a_while(at, HOLD, what)
         }
         Stage::Kubelets if name == AuthorityName::Cluster => kubelets_present(at, facts, new),
-        Stage::Servers => servers_present(name, at, facts, new),
+        Stage::Servers => servers_present(name, at, facts, old, new),
         Stage::Drop => {
             let mut waits = everywhere(name, at, facts, &old.fingerprint(), false);
             if name != AuthorityName::Etcd {
@@ -194,8 +194,11 @@ fn servers_present(
     name: AuthorityName,
     at: &Circumstances<'_>,
     facts: &RotationFacts,
+    old: &CertificateFacts,
     new: &CertificateFacts,
 ) -> Vec<String> {
+    let brings_along =
+        |server: &super::Server| server.presents.iter().skip(1).any(|certificate| certificate.is_signed_by(old));
     let (component, servers) = match name {
         AuthorityName::Cluster => ("kube-apiserver", &facts.api_servers),
         AuthorityName::Etcd => ("etcd", &facts.etcd),
@@ -207,7 +210,7 @@ fn servers_present(
         Some(server) if !server.presents_one_of(new) => {
             Some(format!("{component} on {node} to present a certificate of the new authority"))
         }
-        Some(server) if at.is_cross_signed && server.presents.len() < 2 => {
+        Some(server) if at.is_cross_signed && !brings_along(server) => {
             Some(format!("{component} on {node} to bring along the new authority as the old one has signed it"))
         }
         Some(_) => None,

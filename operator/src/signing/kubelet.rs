@@ -124,7 +124,10 @@ mod tests {
         let serving = asks(KUBELET_SERVING_SIGNER, KUBELET, &["w1", "10.0.0.9"], &["digital signature", "server auth"]);
         let serving = serving.unwrap();
         let asked = serving.asked(Duration::from_hours(1));
-        assert_eq!((asked.extended_usages, asked.validity), (&[ExtendedUsage::ServerAuth][..], Duration::from_hours(1)));
+        assert_eq!(
+            (asked.extended_usages, asked.validity),
+            (&[ExtendedUsage::ServerAuth][..], Duration::from_hours(1))
+        );
         assert_eq!(asked.alternative_names.len(), 2);
         let client = asks(KUBELET_CLIENT_SIGNER, KUBELET, &[], &["digital signature", "client auth"]).unwrap();
         assert_eq!(client.asked(Duration::MAX).validity, Duration::from_hours(2));

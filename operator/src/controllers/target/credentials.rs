@@ -95,7 +95,8 @@ async fn signed_outside(
     let failed = |error: kube::Error| Unavailable::new("NoClient", format!("reading Secret {name}: {error}"));
     let found = secrets.get_opt(&name).await.map_err(failed)?;
     found.and_then(|secret| own_credential(&secret, authority)).ok_or_else(|| {
-        let message = format!("Keyplane's own certificate of {} in Secret {name} waits for its signer", authority.name());
+        let message =
+            format!("Keyplane's own certificate of {} in Secret {name} waits for its signer", authority.name());
         Unavailable::new("WaitsForSigner", message)
     })
 }

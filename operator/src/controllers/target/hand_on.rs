@@ -28,9 +28,9 @@ use crate::kube::events::Events;
 use crate::kube::write::{self, write};
 use crate::pki::CertificateFacts;
 use crate::pki::inventory::AuthorityName;
+use crate::plan::AuthoritySet;
 use crate::plan::kubelet_requests::{Handing, KUBELET_REQUEST_LABEL, hand_on};
 use crate::plan::objects::{self, MANAGED_BY, MANAGED_BY_LABEL};
-use crate::plan::AuthoritySet;
 
 /// How long to wait after news: what comes together is handed on together.
 const GATHER: Duration = Duration::from_millis(200);
@@ -106,7 +106,8 @@ impl Seen {
 /// Whether a kubelet's request is approved, and its signer has done nothing.
 fn waits_for_its_certificate(request: &CertificateSigningRequest) -> bool {
     let status = request.status.clone().unwrap_or_default();
-    let conditions: BTreeSet<_> = status.conditions.iter().flatten().map(|condition| condition.type_.as_str()).collect();
+    let conditions: BTreeSet<_> =
+        status.conditions.iter().flatten().map(|condition| condition.type_.as_str()).collect();
     request.metadata.deletion_timestamp.is_none()
         && crate::approval::Signer::of(&request.spec.signer_name).is_some()
         && conditions == BTreeSet::from(["Approved"])

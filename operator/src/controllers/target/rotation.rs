@@ -23,7 +23,7 @@ use crate::cluster::API_SERVER_PORT;
 use crate::etcd::CLIENT_PORT;
 use crate::kube::target_client::{CLIENT_VALIDITY, issue_client};
 use crate::pki::inventory::AuthorityName;
-use crate::pki::{Authority, Subject, certificates_in};
+use crate::pki::{Authority, CertificateFacts, Subject, certificates_in};
 use crate::plan::{AuthoritySet, objects};
 use crate::rotation::{RotationFacts, Server, Stage};
 
@@ -65,7 +65,7 @@ type Identities = Vec<(String, Identity)>;
 struct Credentials {
     of: BTreeMap<AuthorityName, Identities>,
     /// The old authorities that are being taken away.
-    dropped: BTreeSet<String>,
+    dropped: Vec<CertificateFacts>,
 }
 
 /// With what it is asked.
@@ -137,7 +137,7 @@ impl Probes {
 }
 
 /// An identity of each of the two authorities, and which one is being taken away; none where nothing is rotated.
-fn identities(name: AuthorityName, secret: &Secret) -> Result<(Identities, Option<String>), String> {
+fn identities(name: AuthorityName, secret: &Secret) -> Result<(Identities, Option<CertificateFacts>), String> {
     let set = AuthoritySet::from_secret(name.name(), secret)?;
     let Some((old, new)) = set.old_and_new() else { return Ok((vec![], None)) };
     let user = if name == AuthorityName::FrontProxy { FRONT_PROXY } else { PROBE };
@@ -146,7 +146,7 @@ fn identities(name: AuthorityName, secret: &Secret) -> Result<(Identities, Optio
             issue_client(Subject::user(user), authority, Timestamp::now()).map_err(|error| error.to_string())?;
         Ok::<_, String>((authority.facts().fingerprint(), Identity { certificate: issued.0, key: issued.1 }))
     };
-    let dropped = (set.stage() == Some(Stage::Drop)).then(|| old.facts().fingerprint());
+    let dropped = (set.stage() == Some(Stage::Drop)).then(|| old.facts().clone());
     Ok((vec![identity(old)?, identity(new)?], dropped))
 }
 
@@ -241,14 +241,15 @@ async fn root_authorities(client: &Client) -> Option<BTreeMap<String, BTreeSet<S
 /// of it here, once no API server takes it any more and would write it again.
 async fn authentication<'a>(
     client: &Client,
-    dropped: &BTreeSet<String>,
+    dropped: &[CertificateFacts],
     servers: impl Iterator<Item = &'a Server>,
 ) -> (Option<BTreeSet<String>>, Option<BTreeSet<String>>) {
     let config_maps = Api::<ConfigMap>::namespaced(client.clone(), "kube-system");
     let Ok(found) = config_maps.get(AUTHENTICATION).await else { return (None, None) };
     let text = |key: &str| found.data.as_ref().and_then(|data| data.get(key)).cloned().unwrap_or_default();
     let (clients, proxies) = (text(CLIENT_AUTHORITIES), text(FRONT_PROXY_AUTHORITIES));
-    let held = (Some(fingerprints(&clients)), Some(fingerprints(&proxies)));
+    let names = |pem: &str| authorities_in(pem, dropped);
+    let held = (Some(names(&clients)), Some(names(&proxies)));
     let servers: Vec<_> = servers.collect();
     let is_refused = |authority: &String| {
         let refuses = |server: &&Server| {
@@ -257,14 +258,14 @@ async fn authentication<'a>(
         };
         !servers.is_empty() && servers.iter().all(refuses)
     };
-    let gone: BTreeSet<_> = dropped.iter().filter(|authority| is_refused(authority)).cloned().collect();
+    let gone: BTreeSet<_> = dropped.iter().map(CertificateFacts::fingerprint).filter(is_refused).collect();
     let is_there = [&held.0, &held.1].into_iter().flatten().any(|held| !held.is_disjoint(&gone));
     if !is_there {
         return held;
     }
     let patch = json!({
         "metadata": {"resourceVersion": found.resource_version(), "uid": found.uid()},
-        "data": {CLIENT_AUTHORITIES: without(&clients, &gone), FRONT_PROXY_AUTHORITIES: without(&proxies, &gone)},
+        "data": {CLIENT_AUTHORITIES: without(&clients, &gone, dropped), FRONT_PROXY_AUTHORITIES: without(&proxies, &gone, dropped)},
     });
     if let Err(error) = config_maps.patch(AUTHENTICATION, &PatchParams::default(), &Patch::Merge(&patch)).await {
         tracing::info!(%error, "{AUTHENTICATION} not changed");
@@ -274,13 +275,22 @@ async fn authentication<'a>(
 
 fn fingerprints(pem: &str) -> BTreeSet<String> {
     let certificates = certificates_in("a bundle", pem).unwrap_or_default();
-    certificates.iter().map(crate::pki::CertificateFacts::fingerprint).collect()
+    certificates.iter().map(CertificateFacts::fingerprint).collect()
 }
 
-/// The bundle without these certificates.
-fn without(pem: &str, gone: &BTreeSet<String>) -> String {
+/// The authorities in a bundle, by their fingerprints. One that is being taken away may be there with an earlier certificate
+/// of its key, too, from before it was renewed: that is the same authority.
+fn authorities_in(pem: &str, dropped: &[CertificateFacts]) -> BTreeSet<String> {
+    let certificates = certificates_in("a bundle", pem).unwrap_or_default();
+    let name =
+        |found: &CertificateFacts| dropped.iter().find(|one| found.is_renewal_of(one)).unwrap_or(found).fingerprint();
+    certificates.iter().map(name).collect()
+}
+
+/// The bundle without these authorities.
+fn without(pem: &str, gone: &BTreeSet<String>, dropped: &[CertificateFacts]) -> String {
     let blocks = pem.split_inclusive("-----END CERTIFICATE-----\n").filter(|block| {
-        let held = fingerprints(block);
+        let held = authorities_in(block, dropped);
         held.is_empty() || held.is_disjoint(gone)
     });
     blocks.collect()
@@ -289,7 +299,7 @@ fn without(pem: &str, gone: &BTreeSet<String>) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::pki::{mint_authority, valid_for};
+    use crate::pki::{mint_authority, renew_authority, valid_for};
 
     #[test]
     fn only_the_old_certificate_is_taken_out_of_a_bundle() {
@@ -297,10 +307,15 @@ mod tests {
             let (not_before, not_after) = valid_for(Timestamp::now(), Duration::from_hours(1));
             mint_authority("kubernetes", keyplane_crds::KeyAlgorithm::EcdsaP256, not_before, not_after).unwrap()
         };
-        let (old, new) = (mint(), mint());
-        let bundle = format!("{}{}", old.certificate_pem(), new.certificate_pem());
-        assert_eq!(fingerprints(&bundle).len(), 2);
-        assert_eq!(without(&bundle, &[old.facts().fingerprint()].into()), new.certificate_pem());
-        assert_eq!(without(&bundle, &BTreeSet::new()), bundle);
+        let (first, new) = (mint(), mint());
+        let (not_before, not_after) = valid_for(Timestamp::now(), Duration::from_hours(9));
+        let old = renew_authority(&first, not_before, not_after).unwrap();
+        let bundle = [&first, &old, &new].map(Authority::certificate_pem).concat();
+        assert_eq!(fingerprints(&bundle).len(), 3);
+        let dropped = [old.facts().clone()];
+        assert!(authorities_in(first.certificate_pem(), &dropped).contains(&old.facts().fingerprint()));
+        // Also the certificate that it had before it was renewed: the key is the same.
+        assert_eq!(without(&bundle, &[old.facts().fingerprint()].into(), &dropped), new.certificate_pem());
+        assert_eq!(without(&bundle, &BTreeSet::new(), &dropped), bundle);
     }
 }
