@@ -273,7 +273,7 @@ fn a_renewal_asks_with_a_new_key_and_the_former_certificate_stays_in_use_until_i
     assert_eq!(world.observed.secrets["demo-cp1-pki"], before);
     let (reason, message) = world.signed();
     assert_eq!(reason, "WaitsForSigner");
-    assert!(message.contains("demo-cp1-super-admin.conf-csr since ") && message.contains("more (status."), "{message}");
+    assert!(message.contains("demo-cp1-apiserver-csr since ") && message.contains("more (status."), "{message}");
     let status = world.status();
     assert_eq!(status.signing_requests.len(), 16);
     let valid = condition_of(&status.conditions, "CertificatesValid").unwrap();
@@ -375,7 +375,7 @@ fn a_request_whose_names_have_changed_meanwhile_is_made_anew_and_its_answer_is_n
 }
 
 #[test]
-fn another_authority_is_refused_and_a_renewed_certificate_of_the_same_one_is_taken_up() {
+fn another_authority_is_refused_and_a_key_that_comes_later_is_left_to_its_owner() {
     let mut world = World::up();
     let own = world.observed.secrets["demo-ca"].clone();
     let other = Signer::new();

@@ -233,13 +233,6 @@ impl Cluster {
         self
     }
 
-    /// Takes up which authorities sign outside.
-    #[must_use]
-    pub fn with_signers_outside(mut self, signed_outside: BTreeSet<AuthorityName>) -> Self {
-        self.signed_outside = signed_outside;
-        self
-    }
-
     /// Takes up the machines that these pools list. The pools must be those of this cluster.
     #[must_use]
     pub fn with_pools<'a>(mut self, pools: impl IntoIterator<Item = (String, &'a NodePoolSpec)>) -> Self {

@@ -8,7 +8,7 @@ use kube::ResourceExt;
 
 use super::{
     Authorities, Content, Draft, KeySource, Observed, Pair, PlannedLeaf, Secret, Source, encryption, given, node,
-    objects, own_credential, signing, successor, user_kubeconfig, users,
+    objects, own_credential, pending, successor, user_kubeconfig, users,
 };
 use crate::cluster::Cluster;
 use crate::pki::inventory::{USER_ISSUER, user_certificate};
@@ -66,7 +66,7 @@ pub fn fulfil(draft: Draft, cluster: &Cluster, observed: &Observed) -> Result<Se
             successor::fulfil(cluster, subject, step, &name, found).map_err(pki)?
         }
         Content::Requests { asked, dropped, .. } => {
-            signing::compose(cluster, &name, observed.secrets.get(&name), asked, &dropped).map_err(pki)?
+            pending::compose(cluster, &name, observed.secrets.get(&name), asked, &dropped).map_err(pki)?
         }
         Content::Own { sources } => own_credential::compose(cluster, sources),
         Content::Encryption { state, .. } => {

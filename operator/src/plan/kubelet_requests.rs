@@ -7,7 +7,7 @@ use k8s_openapi::api::core::v1::ConfigMap;
 use k8s_openapi::jiff::Timestamp;
 use kube::ResourceExt;
 
-use super::{Kind, Observed, Removal, signing};
+use super::{Kind, Observed, Removal, pending};
 use crate::approval::SigningRequest;
 use crate::cluster::Cluster;
 use crate::pki::CertificateFacts;
@@ -68,7 +68,7 @@ pub fn hand_on(
         let description =
             format!("{} of {} in cluster {}", request.signer_name, kubelet.subject.common_name, cluster.name);
         let ours = data(&description, AuthorityName::Cluster, &kubelet.request, &asked);
-        let mut wanted = signing::publish(cluster, &config_map, AuthorityName::Cluster, ours, since, &observed);
+        let mut wanted = pending::publish(cluster, &config_map, AuthorityName::Cluster, ours, since, &observed);
         wanted.labels_mut().insert(KUBELET_REQUEST_LABEL.to_owned(), label_value(name));
         let mut write = super::Plan::default();
         super::objects::plan_config_map(wanted, &observed, &mut write);

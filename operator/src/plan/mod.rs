@@ -21,6 +21,7 @@ mod node_conditions;
 pub mod objects;
 mod observed;
 mod own_credential;
+mod pending;
 pub mod rotation;
 mod rotation_status;
 mod service_account;
@@ -42,9 +43,10 @@ pub use encryption::{encryption_use, encryption_work, next_encryption_change, re
 pub use initial_cluster::{INITIAL_CLUSTER_ANNOTATION, MEMBER_ANNOTATION};
 pub use observed::{EtcdFacts, Observed, TargetFacts};
 pub use own_credential::own_credential;
+pub use pending::{Ask, request_config_maps};
 pub use rotation_status::is_stuck;
 pub use service_account::ServiceAccountKeys;
-pub use signing::{Ask, Waiting, as_observed, request_config_maps, signed_outside};
+pub use signing::{Waiting, as_observed, signed_outside};
 
 use crate::cluster::{Cluster, LeafTerms, Node};
 use crate::encryption::{State, describe};

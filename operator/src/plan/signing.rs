@@ -4,24 +4,26 @@
 //! The private keys that wait for a certificate lie in a Secret of their own, each with its request, so that neither is
 //! ever made twice. The ConfigMap that publishes a request is made from that Secret.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use k8s_openapi::api::core::v1::{ConfigMap, Secret as SecretObject};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use k8s_openapi::jiff::Timestamp;
-use keyplane_crds::KeyAlgorithm;
-use kube::ResourceExt;
+use keyplane_crds::CLUSTER_LABEL;
 
 use super::node::{Asked as Terms, source_of};
 use super::observed::Slot;
+use super::pending::{Ask, PendingKey, pending_keys, publish};
 use super::{
     Blocker, Content, Draft, Kind, Observed, Pair, Plan, Removal, Secret, Source, Step, encryption_use, objects,
 };
 use crate::cluster::{Cluster, LeafTerms, Node};
 use crate::pki::inventory::AuthorityName;
 use crate::pki::renewal::Reason;
-use crate::pki::{Authority, CertificateOrder, PkiError, PrivateKey, RequestFacts, first_certificate, request};
-use crate::signing::request::{ANSWER_KEY, REQUEST_KEY, REQUESTED_AT_ANNOTATION, SIGNING_REQUEST_LABEL, data};
-use crate::signing::{Asked, Circumstances, Decision, Pending, decide};
+use crate::pki::{Authority, CertificateOrder, PrivateKey, RequestFacts, first_certificate};
+use crate::signing::request::{ANSWER_KEY, REQUEST_KEY, SIGNING_REQUEST_LABEL, data};
+use crate::signing::{Asked, Circumstances, Decision, Pending, check, decide};
 
 /// The reason of what waits for a signer outside.
 pub(super) const WAITS_FOR_SIGNER: &str = "WaitsForSigner";
@@ -45,19 +47,6 @@ pub struct Waiting {
     pub is_answered: bool,
 }
 
-/// A key to be made, and what is to be asked for with it.
-#[derive(Debug)]
-pub struct Ask {
-    /// By which it is known in its Secret.
-    pub id: String,
-    /// What is asked for.
-    pub order: CertificateOrder,
-    /// Its key.
-    pub algorithm: KeyAlgorithm,
-    /// Since when.
-    pub since: Timestamp,
-}
-
 /// A certificate that somebody needs.
 pub(super) struct Need<'a> {
     /// By which its request is known.
@@ -72,13 +61,6 @@ pub(super) struct Need<'a> {
     pub(super) terms: LeafTerms,
     /// The one that is there.
     pub(super) stored: Option<Pair>,
-}
-
-/// A key that waits for its certificate.
-struct PendingKey {
-    key: String,
-    request: String,
-    since: Timestamp,
 }
 
 /// The requests of one machine, or those of the cluster that belong to none.
@@ -226,7 +208,7 @@ impl<'a> Desk<'a> {
         let is_used = stored.is_some_and(|stored| stored.subject_public_key_info == public);
         let asked = Asked { subject_public_key_info: &public, ..asked.clone() };
         let answer = self.answer(name, &pending.request);
-        let answer = answer.map(|answer| crate::signing::check(answer, &asked, issuer.facts(), self.now));
+        let answer = answer.map(|answer| check(answer, &asked, issuer.facts(), self.now));
         Pending { fits, is_used, answer }
     }
 
@@ -289,9 +271,7 @@ pub(super) fn waits_for_signer(cluster: &Cluster, secret: &str) -> Blocker {
         message: format!(
             "Secret {secret} waits for certificates: have those signed that `kubectl get configmaps -n {} -l \
              {SIGNING_REQUEST_LABEL},{}={}` lists (docs/external-signing.md)",
-            cluster.namespace,
-            keyplane_crds::CLUSTER_LABEL,
-            cluster.name
+            cluster.namespace, CLUSTER_LABEL, cluster.name
         ),
     }
 }
@@ -304,29 +284,7 @@ impl Blocker {
     }
 }
 
-/// The ConfigMap with a request.
-pub(super) fn publish(
-    cluster: &Cluster,
-    name: &str,
-    authority: AuthorityName,
-    ours: BTreeMap<String, String>,
-    since: Timestamp,
-    observed: &Observed,
-) -> ConfigMap {
-    let found = match observed.config_map(&cluster.name, name) {
-        Slot::Ours(found) => found.data.as_ref().filter(|data| data.get(REQUEST_KEY) == ours.get(REQUEST_KEY)),
-        Slot::Free | Slot::Foreign(_) => None,
-    };
-    let signers: Vec<_> = found.into_iter().flatten().filter(|(key, _)| !ours.contains_key(*key)).collect();
-    let signers: BTreeMap<_, _> = signers.into_iter().map(|(key, value)| (key.clone(), value.clone())).collect();
-    let mut config_map = objects::config_map(cluster, name.to_owned(), None, ours);
-    config_map.data.get_or_insert_default().extend(signers);
-    config_map.labels_mut().insert(SIGNING_REQUEST_LABEL.to_owned(), authority.name().to_owned());
-    config_map.annotations_mut().insert(REQUESTED_AT_ANNOTATION.to_owned(), since.to_string());
-    config_map
-}
-
-fn withdrawal(kind: Kind, found: &k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta) -> Step {
+fn withdrawal(kind: Kind, found: &ObjectMeta) -> Step {
     let name = found.name.clone().unwrap_or_default();
     let note = format!("deleted {} {name}: what it asked for is there, or not needed any more", kind.name());
     let (uid, resource_version) = (found.uid.clone(), found.resource_version.clone());
@@ -335,7 +293,7 @@ fn withdrawal(kind: Kind, found: &k8s_openapi::apimachinery::pkg::apis::meta::v1
 
 /// What is asked for with a request of that time. No certificate outlives its authority.
 fn asked<'a>(order: &'a CertificateOrder, leaf: LeafTerms, issuer: &Authority, since: Timestamp) -> Asked<'a> {
-    let left = std::time::Duration::try_from(issuer.facts().not_after.duration_since(since)).unwrap_or_default();
+    let left = Duration::try_from(issuer.facts().not_after.duration_since(since)).unwrap_or_default();
     Asked {
         subject: &order.subject,
         alternative_names: &order.alternative_names,
@@ -345,69 +303,9 @@ fn asked<'a>(order: &'a CertificateOrder, leaf: LeafTerms, issuer: &Authority, s
     }
 }
 
-const KEY: &str = ".key";
-const REQUEST: &str = ".csr";
-const SINCE: &str = ".since";
-
-fn pending_keys(secret: &SecretObject) -> BTreeMap<String, PendingKey> {
-    let ids = secret.data.iter().flatten().filter_map(|(key, _)| key.strip_suffix(KEY));
-    let pending = |id: &str| {
-        let text = |ending: &str| objects::text(secret, &format!("{id}{ending}")).map(str::to_owned);
-        let since = text(SINCE)?.parse().ok()?;
-        Some(PendingKey { key: text(KEY)?, request: text(REQUEST)?, since })
-    };
-    // One that can't be read is there all the same, and is replaced.
-    let unreadable = || PendingKey { key: String::new(), request: String::new(), since: Timestamp::UNIX_EPOCH };
-    ids.map(|id| (id.to_owned(), pending(id).unwrap_or_else(unreadable))).collect()
-}
-
-/// The names of the ConfigMaps that publish the requests of the cluster's machines, of those that have departed, and of the
-/// cluster, as the Secrets with their keys tell.
-pub fn request_config_maps<'a>(
-    cluster: &'a Cluster,
-    departed: impl Iterator<Item = &'a str>,
-    secrets: &BTreeMap<String, SecretObject>,
-) -> Vec<String> {
-    let nodes = cluster.machines().map(|node| node.name.as_str()).chain(departed);
-    nodes.map(Some).chain([None]).flat_map(|node| published(cluster, node, secrets)).collect()
-}
-
-/// Those of a machine, or of the cluster.
-pub(super) fn published(
-    cluster: &Cluster,
-    node: Option<&str>,
-    secrets: &BTreeMap<String, SecretObject>,
-) -> Vec<String> {
-    let secret = secrets.get(&objects::requests_secret(&cluster.name, node));
-    let ids = secret.map(pending_keys).unwrap_or_default().into_keys();
-    ids.map(|id| objects::request_config_map(&cluster.name, node, &id)).collect()
-}
-
-/// The Secret with the keys that wait, with those that are asked for and without those that are dropped.
-pub(super) fn compose(
-    cluster: &Cluster,
-    name: &str,
-    found: Option<&SecretObject>,
-    asked: Vec<Ask>,
-    dropped: &[String],
-) -> Result<SecretObject, PkiError> {
-    let mut keys = found.map(pending_keys).unwrap_or_default();
-    keys.retain(|id, _| !dropped.contains(id));
-    for Ask { id, order, algorithm, since } in asked {
-        let key = PrivateKey::generate(algorithm)?;
-        let request = request(&order.subject, &order.alternative_names, &key)?;
-        keys.insert(id, PendingKey { key: key.pem().to_owned(), request, since });
-    }
-    let data = keys.into_iter().flat_map(|(id, PendingKey { key, request, since })| {
-        [(KEY, key), (REQUEST, request), (SINCE, since.to_string())]
-            .map(|(ending, value)| (format!("{id}{ending}"), value))
-    });
-    Ok(objects::secret(cluster, name.to_owned(), None, "Opaque", data.collect(), []))
-}
-
 /// The authorities whose owners sign outside: of which Keyplane has the certificate alone, or is about to take it up.
 #[must_use]
-pub fn signed_outside(cluster: &Cluster, observed: &Observed) -> std::collections::BTreeSet<AuthorityName> {
+pub fn signed_outside(cluster: &Cluster, observed: &Observed) -> BTreeSet<AuthorityName> {
     let is_outside = |name: &AuthorityName| {
         let copy = objects::authority_secret(&cluster.name, *name);
         match observed.secret(&cluster.name, &copy) {

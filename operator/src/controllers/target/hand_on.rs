@@ -187,9 +187,8 @@ impl HandOn {
         }
         for (request, certificate) in answered {
             let written = sign(target, &request, &certificate).await;
-            if let Ok(()) = &written {
-                let note = format!("wrote the certificate of {} for {}", request.name, request.username);
-                self.events.normal(&brief.reference, "KubeletCertificateSigned", "Sign", &note).await;
+            if written.is_ok() {
+                tracing::info!(cluster = %self.findings.object, request = request.name, "certificate written");
             }
             is_settled &= self.succeeded("writing a kubelet's certificate", written);
         }
