@@ -9,7 +9,7 @@ mod common;
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
-use common::{THREE, carry_out, cluster_with_policy, settle_at, text};
+use common::{THREE, carry_out, cluster_with_policy, give, intermediate, mint, settle_at, text};
 use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use keyplane::agents::machines::CARRIED_ANNOTATION;
@@ -50,6 +50,7 @@ struct Machine {
 
 struct World {
     cluster: Cluster,
+    spec: String,
     observed: Observed,
     annotations: BTreeMap<String, String>,
     policy: String,
@@ -81,8 +82,16 @@ fn verifies(presented: &str, trust: &str) -> bool {
     let (Ok(chain), Ok(trust)) = (certificates_in("chain", presented), certificates_in("trust", trust)) else {
         return false;
     };
-    let trusted = |certificate: &CertificateFacts| trust.iter().any(|authority| certificate.is_signed_by(authority));
-    trusted(&chain[0]) || chain[1..].iter().any(|next| chain[0].is_signed_by(next) && trusted(next))
+    is_below(&chain[0], &chain[1..], &trust)
+}
+
+fn is_below(certificate: &CertificateFacts, between: &[CertificateFacts], trust: &[CertificateFacts]) -> bool {
+    let trusted = trust.iter().any(|authority| certificate.is_signed_by(authority));
+    trusted
+        || between.iter().enumerate().any(|(at, next)| {
+            let others = [&between[..at], &between[at + 1..]].concat();
+            certificate.is_signed_by(next) && is_below(next, &others, trust)
+        })
 }
 
 fn trust_in(kubeconfig: &str) -> String {
@@ -98,10 +107,15 @@ fn client_in(kubeconfig: &str) -> String {
 
 impl World {
     fn up(policy: &str, seed: u64) -> Self {
-        let cluster = cluster_with_policy(THREE, policy);
+        Self::up_with(THREE, Observed::default(), policy, seed)
+    }
+
+    fn up_with(spec: &str, observed: Observed, policy: &str, seed: u64) -> Self {
+        let cluster = cluster_with_policy(spec, policy);
         let mut world = Self {
             cluster,
-            observed: Observed::default(),
+            spec: spec.to_owned(),
+            observed,
             annotations: BTreeMap::new(),
             policy: policy.to_owned(),
             machines: NODES.map(|node| (node, Machine::default())).into(),
@@ -138,7 +152,11 @@ impl World {
 
     fn ask(&mut self, annotation: &str, value: &str) {
         self.annotations.insert(format!("keyplane.io/{annotation}"), value.to_owned());
-        self.cluster = cluster_with_policy(THREE, &self.policy).with_annotations(&self.annotations);
+        self.parse();
+    }
+
+    fn parse(&mut self) {
+        self.cluster = cluster_with_policy(&self.spec, &self.policy).with_annotations(&self.annotations);
     }
 
     fn set(&self, name: &str) -> AuthoritySet {
@@ -473,4 +491,173 @@ fn a_rotation_is_taken_back_before_it_is_completed_and_nobody_is_refused_on_the_
     // The value that was taken back asks for nothing any more; another one does.
     world.tick();
     assert_eq!(world.rotation("ca").unwrap().phase, RotationPhase::Completed);
+}
+
+const GIVEN: &str = "
+certificateAuthorities:
+  cluster: {secretRef: {name: corp-ca}}
+  etcd: {secretRef: {name: corp-etcd-ca}}
+  frontProxy: {secretRef: {name: corp-front-proxy-ca}}
+";
+const NAMES: [&str; 3] = ["corp-ca", "corp-etcd-ca", "corp-front-proxy-ca"];
+
+/// Three authorities below one root, as the user's Secrets; gives back the root.
+fn give_all(observed: &mut Observed, now: Timestamp) -> String {
+    let root = mint("Corp Root", now);
+    for name in NAMES {
+        let (certificate, key, root) = intermediate(name, &root, now);
+        give(observed, name, &[("tls.crt", &certificate), ("tls.key", &key), ("ca.crt", &root)]);
+    }
+    root.certificate_pem().to_owned()
+}
+
+/// Nothing but the user's three authorities is trusted, and a server brings along what leads to the root.
+fn check_given(world: &World, root: &str) {
+    let given = NAMES.map(|name| text(&world.observed, name, "tls.crt"));
+    for node in NODES {
+        let disk = &world.machines[node].disk;
+        for (file, given) in ["ca.crt", "etcd-ca.crt", "front-proxy-ca.crt"].into_iter().zip(&given) {
+            assert_eq!(&disk[file], given, "{node}: {file}");
+        }
+        assert_eq!(trust_in(&disk["admin.conf"]), given[0]);
+        assert!(disk.values().all(|content| !content.contains(root.trim())), "the root is on {node}");
+        for server in ["apiserver.crt", "etcd-server.crt", "etcd-peer.crt"] {
+            assert!(chain_is_good(&disk[server], root), "{server} of {node} leads to the root");
+            assert_eq!(certificates_in(server, &disk[server]).unwrap().len(), 2);
+        }
+        assert_eq!(certificates_in("client", &disk["apiserver-kubelet-client.crt"]).unwrap().len(), 1);
+    }
+    let bundle = world.observed.config_maps["demo-ca-bundle"].data.as_ref().unwrap();
+    assert_eq!((bundle["ca.crt"].as_str(), bundle["root.crt"].as_str()), (given[0].as_str(), root));
+}
+
+impl World {
+    fn condition(&self, name: &str) -> (String, String) {
+        let condition = condition_of(&self.observed.status.conditions, name).unwrap();
+        (condition.reason.clone(), condition.message.clone())
+    }
+
+    /// Completes what is at the gate, one after the other, as each has a value of its own.
+    fn complete_all(&mut self) {
+        for name in ["ca", "etcd-ca", "front-proxy-ca"] {
+            if self.rotation(name).is_none_or(|rotation| rotation.phase != RotationPhase::Prepared) {
+                self.run_until(name, RotationPhase::Prepared);
+            }
+            let requested = self.rotation(name).unwrap().requested.clone().unwrap();
+            assert!(requested.starts_with("given-"), "{requested}");
+            self.ask("complete-rotation", &requested);
+            self.run_until(name, RotationPhase::Completed);
+        }
+    }
+}
+
+#[test]
+fn authorities_of_the_users_own_come_by_a_rotation_and_go_by_one_and_nobody_is_refused() {
+    let mut world = World::up(POLICY, 11);
+    let first = give_all(&mut world.observed, world.now);
+    world.spec = format!("{THREE}{GIVEN}");
+    world.parse();
+    world.report();
+    assert_eq!(world.condition("AuthoritiesAsGiven").0, "WaitsToBegin");
+    world.tick();
+    world.run_until("ca", RotationPhase::Preparing);
+    assert_eq!(world.condition("AuthoritiesAsGiven").0, "RotationUnderWay");
+    world.complete_all();
+    check_given(&world, &first);
+    assert_eq!(world.condition("AuthoritiesAsGiven").0, "AsGiven");
+    // From now on somebody outside trusts the root alone, as long as what is below it stays.
+    world.outside.0 = first;
+    world.outside.1 = client_in(&text(&world.observed, "demo-kubeconfig", "value"));
+    let second = give_all(&mut world.observed, world.now);
+    world.stages.clear();
+    world.complete_all();
+    for stage in ["Trust", "Clients", "Signing", "Kubelets", "Servers", "Gate", "Drop"] {
+        assert!(world.stages.contains(&format!("ca {stage}")), "{stage}: {:?}", world.stages);
+    }
+    check_given(&world, &second);
+    // Without the Secrets, and without the reference, all goes on.
+    world.observed.secrets.remove("corp-ca");
+    world.report();
+    let (reason, message) = world.condition("AuthoritiesAsGiven");
+    assert_eq!(reason, "SecretNotFound");
+    assert!(message.contains("goes on with what Secret demo-ca has"), "{message}");
+    assert!(plan(&world.cluster, &world.observed, world.now).blockers.is_empty());
+    world.spec = THREE.to_owned();
+    world.parse();
+    assert!(plan(&world.cluster, &world.observed, world.now).steps.is_empty());
+    world.report();
+    assert!(condition_of(&world.observed.status.conditions, "AuthoritiesAsGiven").is_none());
+    // The way back to one that Keyplane makes.
+    world.outside.0 = second;
+    world.outside.1 = client_in(&text(&world.observed, "demo-kubeconfig", "value"));
+    world.ask("rotate-certificate-authorities", "own");
+    world.ask("complete-rotation", "own");
+    world.run_until("ca", RotationPhase::Completed);
+    let own = text(&world.observed, "demo-ca", "tls.crt");
+    assert!(first_certificate("ca", &own).unwrap().is_self_signed());
+    assert_eq!(world.machines["cp1"].disk["ca.crt"], own);
+    assert!(!world.observed.config_maps["demo-ca-bundle"].data.as_ref().unwrap().contains_key("root.crt"));
+}
+
+#[test]
+fn a_given_authority_that_is_taken_back_is_not_taken_up_again() {
+    let mut observed = Observed::default();
+    let root = give_all(&mut observed, common::noon());
+    let mut world = World::up_with(&format!("{THREE}{GIVEN}"), observed, POLICY, 5);
+    check_given(&world, &root);
+    let (certificate, key, above) = intermediate("corp-ca", &mint("Other Root", world.now), world.now);
+    give(&mut world.observed, "corp-ca", &[("tls.crt", &certificate), ("tls.key", &key), ("ca.crt", &above)]);
+    world.run_until("ca", RotationPhase::Prepared);
+    let requested = world.rotation("ca").unwrap().requested.clone().unwrap();
+    world.ask("roll-back-rotation", &requested);
+    world.run_until("ca", RotationPhase::Completed);
+    for _ in 0..5 {
+        world.tick();
+    }
+    assert_eq!(world.rotation("ca").unwrap().phase, RotationPhase::Completed);
+    let (reason, message) = world.condition("AuthoritiesAsGiven");
+    assert_eq!(reason, "RolledBack");
+    assert!(message.contains(&requested) && message.contains("corp-ca"), "{message}");
+    let roots = world.observed.config_maps["demo-ca-bundle"].data.as_ref().unwrap()["root.crt"].clone();
+    assert_eq!(roots, root);
+}
+
+#[test]
+fn an_authority_is_renewed_with_its_key_and_everything_that_it_has_signed_stays() {
+    let mut world = World::up(POLICY, 3);
+    let files = ["ca.crt", "etcd-ca.crt", "front-proxy-ca.crt"];
+    let before: Vec<_> = NODES.map(|node| world.machines[node].disk.clone()).into();
+    world.restarts.clear();
+    world.ask("renew-certificate-authorities", "2036");
+    // A machine that has not got its files yet is waited for.
+    world.observed.target.nodes.as_mut().unwrap().insert("cp2".to_owned(), false);
+    assert!(plan(&world.cluster, &world.observed, world.now).steps.is_empty());
+    world.report();
+    let (reason, message) = world.condition("RotationsSettled");
+    assert_eq!(reason, "WaitsToBegin");
+    assert!(message.starts_with("the renewal of ca, etcd-ca, front-proxy-ca waits for cp2 to be Ready"), "{message}");
+    for _ in 0..60 {
+        world.tick();
+    }
+    assert!(plan(&world.cluster, &world.observed, world.now).steps.is_empty(), "it asks once");
+    assert!(condition_of(&world.observed.status.conditions, "RotationsSettled").is_none());
+    for (node, before) in NODES.into_iter().zip(&before) {
+        let machine = &world.machines[node];
+        for file in files {
+            assert_ne!(machine.disk[file], before[file], "{file} of {node}");
+            let [old, new] = [&before[file], &machine.disk[file]].map(|pem| first_certificate(file, pem).unwrap());
+            assert!(new.is_renewal_of(&old) && new.not_after > old.not_after, "{file} of {node}");
+        }
+        for (file, content) in before.iter().filter(|(file, _)| file.ends_with(".crt") || file.ends_with(".key")) {
+            let is_authority = files.contains(&file.as_str()) || file == "cluster-signing-ca.crt";
+            assert_eq!(&machine.disk[file] != content, is_authority, "{file} of {node}");
+        }
+        // Who reads it only when it starts has it.
+        for (component, file) in [("etcd", "etcd-ca.crt"), ("kube-apiserver", "etcd-ca.crt")] {
+            assert_eq!(machine.started[component][file], machine.disk[file], "{component} on {node}");
+        }
+        assert_eq!(machine.started["kube-controller-manager"]["ca.crt"], machine.disk["ca.crt"]);
+        assert_eq!(machine.kubelet_trust, machine.disk["ca.crt"]);
+    }
+    assert!(COMPONENTS.iter().all(|component| world.restarts[*component] == 3), "{:?}", world.restarts);
 }

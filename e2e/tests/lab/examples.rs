@@ -13,11 +13,18 @@ fn every_example_is_admitted_and_rendered() -> Result<()> {
     let mut installation = Installation::start(&lab)?;
     let admin = installation.admin().clone();
     // What the owner of an external etcd hands out, under the names that the example gives.
-    let keys = lab.folder().join("client-keys");
-    client_keys::make(&keys)?;
-    let files = ["ca.crt", "tls.crt", "tls.key"].map(|file| format!("--from-file={}", keys.join(file).display()));
-    let files: Vec<_> = files.iter().map(String::as_str).collect();
-    admin.run(&[&["create", "secret", "generic", "corp-etcd"][..], &files].concat())?;
+    let keys = |name: &str| lab.folder().join(name);
+    client_keys::make(&keys("corp-etcd"))?;
+    // And authorities below roots of the user's.
+    for name in ["corp-ca", "corp-etcd-ca"] {
+        client_keys::make_authority(&keys(name))?;
+    }
+    for name in ["corp-etcd", "corp-ca", "corp-etcd-ca"] {
+        let files = ["ca.crt", "tls.crt", "tls.key"];
+        let files = files.map(|file| format!("--from-file={}", keys(name).join(file).display()));
+        let files: Vec<_> = files.iter().map(String::as_str).collect();
+        admin.run(&[&["create", "secret", "generic", name][..], &files].concat())?;
+    }
     // The namespace that Keyplane is installed in, which one of the examples is for.
     admin.run(&["create", "namespace", "keyplane-system"])?;
     let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../examples");

@@ -16,6 +16,7 @@ mod machines;
 mod operator;
 mod options;
 mod oracle;
+mod own_authority;
 mod renewal;
 mod rotation;
 mod smoke;

@@ -175,7 +175,9 @@ pub(super) fn outcome(
         verdict(cluster, name, given, set)
     };
     let verdicts: Vec<_> = given(cluster, observed, now).into_iter().map(of).collect();
-    let reason = verdicts.iter().find_map(|(reason, _)| *reason);
+    let reasons = || verdicts.iter().filter_map(|(reason, _)| *reason);
+    // What waits for a person comes before what comes by itself.
+    let reason = reasons().find(|reason| [NOT_FOUND, UNUSABLE].contains(reason)).or_else(|| reasons().next());
     let words = |bad: bool| {
         let which = verdicts.iter().filter(|(reason, _)| reason.is_some() == bad);
         which.map(|(_, words)| words.as_str()).collect::<Vec<_>>().join("; ")

@@ -3,12 +3,16 @@
 // Each test file uses a part of it.
 #![allow(dead_code, clippy::unwrap_used, clippy::panic)]
 
-use k8s_openapi::jiff::Timestamp;
+use k8s_openapi::ByteString;
+use k8s_openapi::api::core::v1::Secret;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use keyplane::cluster::{Cluster, Policy};
 use keyplane::manifests::systemd::PodRanges;
+use keyplane::pki::{Authority, cross_sign, mint_authority};
 use keyplane::plan::issuance::fulfil;
 use keyplane::plan::{Kind, Observed, Plan, Step, as_observed, plan};
-use keyplane_crds::{CertificatePolicySpec, ClusterSpecSpec, NodePoolSpec};
+use keyplane_crds::{CertificatePolicySpec, ClusterSpecSpec, KeyAlgorithm, NodePoolSpec};
 use kube::ResourceExt;
 
 /// A small cluster, and keys that are made in no time.
@@ -125,6 +129,25 @@ machines: [{name: node-0, addresses: [10.0.0.20]}, {name: node-1, addresses: [10
 pub fn pod_ranges(ranges: &[(&str, &[&str])]) -> PodRanges {
     let parse = |ranges: &[&str]| ranges.iter().map(|range| range.parse().unwrap()).collect();
     ranges.iter().map(|(name, ranges)| ((*name).to_owned(), parse(ranges))).collect()
+}
+
+/// An authority below a root of a company, and the root: certificate, key and root as PEM.
+pub fn intermediate(common_name: &str, root: &Authority, now: Timestamp) -> (String, String, String) {
+    let made = mint(common_name, now);
+    let certificate = cross_sign(&made, root, now).unwrap().unwrap();
+    (certificate, made.key().unwrap().pem().to_owned(), root.certificate_pem().to_owned())
+}
+
+/// An authority for a hundred days.
+pub fn mint(common_name: &str, now: Timestamp) -> Authority {
+    mint_authority(common_name, KeyAlgorithm::EcdsaP256, now, now + SignedDuration::from_hours(2400)).unwrap()
+}
+
+/// Puts a user's Secret there.
+pub fn give(observed: &mut Observed, name: &str, data: &[(&str, &str)]) {
+    let data = data.iter().map(|(key, text)| ((*key).to_owned(), ByteString(text.as_bytes().to_vec()))).collect();
+    let metadata = ObjectMeta { name: Some(name.to_owned()), ..ObjectMeta::default() };
+    observed.secrets.insert(name.to_owned(), Secret { metadata, data: Some(data), ..Secret::default() });
 }
 
 /// A text in a Secret.
