@@ -5,6 +5,7 @@ use x509_parser::extensions::{KeyUsage, X509Extension};
 use x509_parser::oid_registry as oid;
 use x509_parser::oid_registry::Oid;
 use x509_parser::prelude::FromDer;
+use x509_parser::x509::AttributeTypeAndValue;
 
 use super::CertificateFacts;
 
@@ -49,10 +50,10 @@ impl Profile {
         let (_, certificate) = X509Certificate::from_der(&facts.der).ok()?;
         // Fails if one is there twice.
         certificate.extensions_map().ok()?;
-        let parts = certificate.subject().iter_attributes().map(|part| part.attr_type());
+        let parts = certificate.subject().iter_attributes().map(AttributeTypeAndValue::attr_type);
         let other =
             parts.filter(|part| **part != oid::OID_X509_COMMON_NAME && **part != oid::OID_X509_ORGANIZATION_NAME);
-        let usages = certificate.key_usage().ok()?.map(|extension| names(extension.value));
+        let usages = certificate.key_usage().ok()?.map(|extension| names(*extension.value));
         let is_unknown = |extension: &&X509Extension<'_>| extension.critical && !KNOWN.contains(&extension.oid);
         Some(Self {
             other_subject_parts: other.map(Oid::to_id_string).collect(),
@@ -70,7 +71,7 @@ impl Profile {
 }
 
 /// Kubernetes' names (`certificates/v1`, `KeyUsage`), which are cert-manager's too.
-fn names(usage: &KeyUsage) -> Vec<&'static str> {
+fn names(usage: KeyUsage) -> Vec<&'static str> {
     let all = [
         (usage.digital_signature(), "digital signature"),
         (usage.non_repudiation(), "content commitment"),

@@ -247,7 +247,9 @@ impl<'a> Desk<'a> {
     pub(super) fn close(mut self, plan: &mut Plan) {
         // Nobody needs these any more.
         let left: Vec<_> = std::mem::take(&mut self.pending).into_keys().collect();
-        left.into_iter().for_each(|id| self.withdraw(id, plan));
+        for id in left {
+            self.withdraw(id, plan);
+        }
         let Self { secret, found, asked, dropped, at, .. } = self;
         if asked.is_empty() && dropped.is_empty() {
             return;

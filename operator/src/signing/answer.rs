@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
 
-use super::request::KEY_USAGES;
+use super::request::{KEY_USAGES, usage_name};
 use crate::pki::{AlternativeName, CertificateFacts, ExtendedUsage, Profile, Subject, first_certificate, to_pem};
 
 /// Signers begin a certificate earlier than now (Vault 30 seconds, Kubernetes five minutes), and have clocks of their own:
@@ -118,12 +118,14 @@ fn words(missing: &[String], added: &[String]) -> String {
 pub fn check(answer: &str, asked: &Asked<'_>, authority: &CertificateFacts, now: Timestamp) -> Result<String, Refusal> {
     let facts = first_certificate("the answer", answer).map_err(|_| Refusal::Unreadable)?;
     let profile = Profile::of(&facts).ok_or(Refusal::Unreadable)?;
-    let checks: [fn(&Found<'_>) -> Result<(), Refusal>; 8] =
-        [key, issuer, authority_of_none, subject, names, usages, extensions, validity];
     let found = Found { facts: &facts, profile: &profile, asked, authority, now };
-    checks.into_iter().try_for_each(|check| check(&found))?;
+    CHECKS.iter().try_for_each(|check| check(&found))?;
     Ok(to_pem("CERTIFICATE", &facts.der))
 }
+
+type Check = fn(&Found<'_>) -> Result<(), Refusal>;
+
+const CHECKS: [Check; 8] = [key, issuer, authority_of_none, subject, names, usages, extensions, validity];
 
 struct Found<'a> {
     facts: &'a CertificateFacts,
@@ -198,10 +200,7 @@ fn usages(found: &Found<'_>) -> Result<(), Refusal> {
     asked.sort();
     if found.facts.extended_usages.as_ref() != Some(&asked) {
         let text = |usages: &[ExtendedUsage]| {
-            let names = usages.iter().map(|usage| match usage {
-                ExtendedUsage::ServerAuth => "server auth",
-                ExtendedUsage::ClientAuth => "client auth",
-            });
+            let names = usages.iter().map(|usage| usage_name(*usage));
             names.collect::<Vec<_>>().join(", ")
         };
         let there = match &found.facts.extended_usages {

@@ -30,7 +30,8 @@ pub const ANSWER_KEY: &str = "tls.crt";
 /// What a signer is asked for, but for the answer.
 #[must_use]
 pub fn data(description: &str, authority: AuthorityName, request: &str, asked: &Asked<'_>) -> BTreeMap<String, String> {
-    let usages: Vec<_> = KEY_USAGES.iter().chain(asked.extended_usages.iter().map(usage)).copied().collect();
+    let usages: Vec<_> =
+        KEY_USAGES.into_iter().chain(asked.extended_usages.iter().map(|usage| usage_name(*usage))).collect();
     [
         (REQUEST_KEY, request.to_owned()),
         (DESCRIPTION_KEY, description.to_owned()),
@@ -46,10 +47,11 @@ pub fn data(description: &str, authority: AuthorityName, request: &str, asked: &
 /// The key usages of kubeadm's leaves, which every request asks for.
 pub(super) const KEY_USAGES: [&str; 2] = ["digital signature", "key encipherment"];
 
-fn usage(usage: &ExtendedUsage) -> &'static &'static str {
+/// Kubernetes' name.
+pub(super) const fn usage_name(usage: ExtendedUsage) -> &'static str {
     match usage {
-        ExtendedUsage::ServerAuth => &"server auth",
-        ExtendedUsage::ClientAuth => &"client auth",
+        ExtendedUsage::ServerAuth => "server auth",
+        ExtendedUsage::ClientAuth => "client auth",
     }
 }
 
@@ -89,7 +91,7 @@ fn extensions(asked: &Asked<'_>) -> String {
                 AlternativeName::Ip(address) => format!("IP:{address}"),
             })
             .collect();
-        text.push_str(&format!("subjectAltName = {}\n", names.join(", ")));
+        text = format!("{text}subjectAltName = {}\n", names.join(", "));
     }
     text
 }

@@ -183,19 +183,19 @@ impl HandOn {
         let config_maps = Api::<ConfigMap>::namespaced(self.management.clone(), &brief.cluster.namespace);
         for config_map in published {
             let written = write(&config_maps, &config_map).await;
-            is_settled &= self.succeeded("publishing a kubelet's request", written);
+            is_settled &= self.succeeded("publishing a kubelet's request", &written);
         }
         for (request, certificate) in answered {
             let written = sign(target, &request, &certificate).await;
             if written.is_ok() {
                 tracing::info!(cluster = %self.findings.object, request = request.name, "certificate written");
             }
-            is_settled &= self.succeeded("writing a kubelet's certificate", written);
+            is_settled &= self.succeeded("writing a kubelet's certificate", &written);
         }
         for removal in withdrawn {
             let (name, uid, version) = (&removal.name, removal.uid.clone(), removal.resource_version.clone());
             let deleted = write::delete(&config_maps, name, uid, version).await;
-            is_settled &= self.succeeded("withdrawing a kubelet's request", deleted);
+            is_settled &= self.succeeded("withdrawing a kubelet's request", &deleted);
         }
         let refused = refused.into_iter().map(|(name, refusal)| (name, refusal.to_string()));
         let unfit = unfit.into_iter().map(|(name, why)| (name, why.to_owned()));
@@ -214,8 +214,8 @@ impl HandOn {
         is_settled
     }
 
-    fn succeeded<T>(&self, what: &str, result: Result<T, kube::Error>) -> bool {
-        if let Err(error) = &result {
+    fn succeeded<T>(&self, what: &str, result: &Result<T, kube::Error>) -> bool {
+        if let Err(error) = result {
             tracing::info!(cluster = %self.findings.object, %error, "{what}");
         }
         result.is_ok()
