@@ -648,7 +648,8 @@ fn an_authority_is_renewed_with_its_key_and_everything_that_it_has_signed_stays(
             let [old, new] = [&before[file], &machine.disk[file]].map(|pem| first_certificate(file, pem).unwrap());
             assert!(new.is_renewal_of(&old) && new.not_after > old.not_after, "{file} of {node}");
         }
-        for (file, content) in before.iter().filter(|(file, _)| file.ends_with(".crt") || file.ends_with(".key")) {
+        let is_of_pki = |file: &str| [".crt", ".key"].iter().any(|ending| file.ends_with(ending));
+        for (file, content) in before.iter().filter(|(file, _)| is_of_pki(file)) {
             let is_authority = files.contains(&file.as_str()) || file == "cluster-signing-ca.crt";
             assert_eq!(&machine.disk[file] != content, is_authority, "{file} of {node}");
         }

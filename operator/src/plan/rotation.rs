@@ -322,12 +322,11 @@ pub(super) fn plan(
         let Some(secret) = secret_of(cluster, observed, subject) else { continue };
         let last =
             under_way.iter().position(|progress| progress.subject == subject).map(|at| under_way.swap_remove(at));
-        let step = match last.filter(|progress| progress.state.stage.is_some()) {
-            Some(progress) => next(cluster, &progress, now),
-            None => {
-                let asked = asked(cluster, authorities, subject, secret, &mut given);
-                begin(cluster, authorities, observed, subject, asked, rollout, now)
-            }
+        let step = if let Some(progress) = last.filter(|progress| progress.state.stage.is_some()) {
+            next(cluster, &progress, now)
+        } else {
+            let asked = asked(cluster, authorities, subject, secret, &mut given);
+            begin(cluster, authorities, observed, subject, asked, rollout, now)
         };
         let content = step.map(|step| Content::Rotation { subject, step });
         plan.steps.extend(content.map(|content| Step::Secret(Box::new(Draft { name: secret.name_any(), content }))));
