@@ -31,6 +31,7 @@ pub struct CertificateAuthorities {
 pub struct GivenAuthority {
     /// The Secret, in the same namespace, with `tls.crt` (the authority's certificate, and below it those of the
     /// authorities above it, if it is an intermediate one), `tls.key` (its private key), and, if it is wanted, `ca.crt`
-    /// (the root). A new authority in it is taken up by a rotation, a new certificate of the same key at once.
+    /// (the root). Without `tls.key` its owner signs outside: Keyplane asks for every certificate. A new authority in it
+    /// is taken up by a rotation, a new certificate of the same key at once.
     pub secret_ref: LocalReference,
 }

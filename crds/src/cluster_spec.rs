@@ -244,9 +244,14 @@ pub struct ClusterSpecStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub revocation: Option<RevocationStatus>,
 
+    /// The certificates that wait for a signer outside, where an authority's key is not here.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[x_kube(merge_strategy = ListMerge::Map(vec!["name".into()]))]
+    pub signing_requests: Vec<SigningRequestStatus>,
+
     /// Rendered, `ControlPlaneAvailable`, `ControlPlaneNodesReady`, `SpreadAcrossFailureDomains`, `CertificatesValid`,
     /// `RolledOut`, `MachinesInSync`, `KubeletsCurrent`, `AddonsReady`, `RotationsSettled`,
-    /// `AuthoritiesAsGiven`, `EncryptedAtRest`, Ready, Reconciling, Stalled.
+    /// `AuthoritiesAsGiven`, `CertificatesSigned`, `EncryptedAtRest`, Ready, Reconciling, Stalled.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["type".into()]))]
     pub conditions: Vec<Condition>,
@@ -275,4 +280,29 @@ pub struct CertificateStatus {
 
     /// When it is due for renewal.
     pub renewal_time: Time,
+}
+
+/// A certificate that waits for a signer outside.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct SigningRequestStatus {
+    /// The ConfigMap with the request, into which the signer puts the certificate.
+    pub name: String,
+
+    /// The certificate, as in `certificates`.
+    pub certificate: String,
+
+    /// The node that it belongs to; not set for the cluster's own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub node: Option<String>,
+
+    /// The authority that is to sign it: `ca`, `etcd-ca` or `front-proxy-ca`.
+    pub authority: String,
+
+    /// Since when it waits.
+    pub since: Time,
+
+    /// What is wrong with the signer's answer, if there is one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub refused: Option<String>,
 }

@@ -33,6 +33,9 @@ pub enum ClusterCondition {
     /// No authority or key is being rotated: False while one is, and the message says what it waits for. Not there while
     /// none ever was. Only told: Ready does not depend on it.
     RotationsSettled,
+    /// No certificate waits for a signer outside. Only there where an authority's key is not here, and only told: Ready
+    /// depends on the certificates themselves.
+    CertificatesSigned,
     /// The authorities are those that `spec.certificateAuthorities` gives. Not there without that field. Only told: Ready
     /// does not depend on it.
     AuthoritiesAsGiven,
@@ -60,6 +63,7 @@ impl ClusterCondition {
             Self::AddonsReady => "AddonsReady",
             Self::EncryptedAtRest => "EncryptedAtRest",
             Self::RotationsSettled => "RotationsSettled",
+            Self::CertificatesSigned => "CertificatesSigned",
             Self::AuthoritiesAsGiven => "AuthoritiesAsGiven",
             Self::Ready => "Ready",
             Self::Reconciling => "Reconciling",

@@ -45,6 +45,7 @@ pub use certificate_policy::{
 };
 pub use cluster_spec::{
     CertificateStatus, ClusterSpec, ClusterSpecSpec, ClusterSpecStatus, DeletionPolicy, LocalReference,
+    SigningRequestStatus,
 };
 pub use condition::{ClusterCondition, Condition, ConditionStatus, condition_of, set_condition};
 pub use control_plane::{

@@ -27,5 +27,6 @@ pub mod preparation;
 pub mod render;
 pub mod rollout;
 pub mod rotation;
+pub mod signing;
 pub mod target;
 pub mod yaml;

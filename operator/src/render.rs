@@ -6,7 +6,7 @@ use std::io::{self, Read, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
-use k8s_openapi::api::core::v1::{Node, Secret};
+use k8s_openapi::api::core::v1::{ConfigMap, Node, Secret};
 use k8s_openapi::jiff::Timestamp;
 use keyplane_crds::{CertificatePolicy, ClusterSpec, NodePool};
 use kube::ResourceExt;
@@ -21,7 +21,8 @@ use crate::join::objects::worker_config;
 use crate::manifests::systemd::pod_ranges;
 use crate::plan::issuance::{IssuanceError, fulfil};
 use crate::plan::objects::{INDEX_KEY, IndexEntry};
-use crate::plan::{Authorities, Blocker, Observed, Step, encryption_use, plan};
+use crate::plan::{Authorities, Blocker, Kind, Observed, Step, Waiting, as_observed, plan};
+use crate::signing::request::SIGNING_REQUEST_LABEL;
 use crate::{join, target, yaml};
 
 /// Where kubectl puts an object whose YAML has no namespace.
@@ -102,6 +103,7 @@ struct Inputs {
     policies: Vec<CertificatePolicy>,
     pools: Vec<NodePool>,
     secrets: Vec<Secret>,
+    config_maps: Vec<ConfigMap>,
     nodes: Vec<Node>,
 }
 
@@ -127,9 +129,9 @@ pub fn render(arguments: &RenderArguments, now: Timestamp) -> Result<Vec<String>
         if let Some(twice) = machines.find(|machine| !nodes.insert(machine.name.clone())) {
             return Err(RenderError::NodeDirectoryTaken(twice.name.clone()));
         }
-        let mut observed = complete(&cluster, &inputs, now)?;
+        let (mut observed, waiting) = complete(&cluster, &inputs, now)?;
         add_workers(&cluster, &workers, &mut observed);
-        clusters.push((cluster, workers, observed));
+        clusters.push((as_observed(&cluster, &observed), workers, observed, waiting));
     }
     let output = &arguments.output;
     make_directory(output)?;
@@ -137,11 +139,24 @@ pub fn render(arguments: &RenderArguments, now: Timestamp) -> Result<Vec<String>
         return Err(RenderError::NotEmpty(output.clone()));
     }
     let mut done = vec![];
-    for (cluster, workers, observed) in &clusters {
+    for (cluster, workers, observed, waiting) in &clusters {
         let files = write_nodes(output, observed)?;
         write_objects(output, cluster, workers, observed)?;
         let machines = cluster.nodes.len() + workers.iter().map(|pool| pool.machines.len()).sum::<usize>();
         done.push(format!("{}: {files} files for {machines} nodes in {}", cluster.name, output.display()));
+        if !waiting.is_empty() {
+            done.push(format!(
+                "{}: {} certificates wait for their signer, and machines that lack one have no secret files yet: put what \
+                 is signed under tls.crt into the ConfigMaps configmap-*-csr.yaml in {OBJECTS_DIRECTORY}/management, and \
+                 render again with these objects (docs/external-signing.md)",
+                cluster.name,
+                waiting.len()
+            ));
+        }
+        done.extend(waiting.iter().filter_map(|waiting| {
+            let refusal = waiting.refusal.as_ref()?;
+            Some(format!("{}: the answer in ConfigMap {} is not used: {refusal}", cluster.name, waiting.request))
+        }));
         done.extend(workers.iter().filter(|pool| pool.joins_by_token(cluster)).map(|pool| {
             format!(
                 "{}: no join data for NodePool {}: its token is made in the running cluster; `kubeadm join` works, too",
@@ -218,7 +233,7 @@ fn namespace_of(object: &impl ResourceExt) -> String {
 }
 
 /// Plans and issues until nothing is left to do.
-fn complete(cluster: &Cluster, inputs: &Inputs, now: Timestamp) -> Result<Observed, RenderError> {
+fn complete(cluster: &Cluster, inputs: &Inputs, now: Timestamp) -> Result<(Observed, Vec<Waiting>), RenderError> {
     let mut observed = Observed::default();
     if !inputs.nodes.is_empty() {
         observed.target.pod_ranges =
@@ -229,14 +244,19 @@ fn complete(cluster: &Cluster, inputs: &Inputs, now: Timestamp) -> Result<Observ
             observed.secrets.insert(secret.name_any(), secret.clone());
         }
     }
+    // Of ConfigMaps only what signers have answered: all others are made anew.
+    let answered = inputs.config_maps.iter().filter(|found| found.labels().contains_key(SIGNING_REQUEST_LABEL));
+    for config_map in answered.filter(|found| namespace_of(*found) == cluster.namespace) {
+        observed.config_maps.insert(config_map.name_any(), config_map.clone());
+    }
     loop {
-        let cluster = &cluster.clone().with_encryption(encryption_use(cluster, &observed));
+        let cluster = &as_observed(cluster, &observed);
         let plan = plan(cluster, &observed, now);
-        if let Some(blocker) = plan.blockers.into_iter().next() {
+        if let Some(blocker) = plan.blockers.into_iter().find(|blocker| !blocker.waits_for_a_signer()) {
             return Err(RenderError::Blocked { cluster: cluster.name.clone(), blocker });
         }
         if plan.steps.is_empty() {
-            return Ok(observed);
+            return Ok((observed, plan.waiting));
         }
         for step in plan.steps {
             match step {
@@ -247,7 +267,10 @@ fn complete(cluster: &Cluster, inputs: &Inputs, now: Timestamp) -> Result<Observ
                 Step::ConfigMap(config_map) => {
                     observed.config_maps.insert(config_map.name_any(), *config_map);
                 }
-                Step::Removal(removal) => _ = observed.secrets.remove(&removal.name),
+                Step::Removal(removal) => match removal.kind {
+                    Kind::Secret => _ = observed.secrets.remove(&removal.name),
+                    Kind::ConfigMap => _ = observed.config_maps.remove(&removal.name),
+                },
             }
         }
     }
@@ -380,7 +403,7 @@ impl Inputs {
         let kind = document.get("kind").and_then(Value::as_str).unwrap_or_default().to_owned();
         match kind.as_str() {
             _ if document.is_null() => {}
-            "List" | "SecretList" | "NodeList" => {
+            "List" | "SecretList" | "NodeList" | "ConfigMapList" => {
                 for item in document.get("items").and_then(Value::as_array).into_iter().flatten() {
                     self.take(item.clone())?;
                 }
@@ -390,9 +413,11 @@ impl Inputs {
             "NodePool" => self.pools.push(read_as(document)?),
             "Node" => self.nodes.push(read_as(document)?),
             "Secret" => self.secrets.push(read_as(document)?),
+            "ConfigMap" => self.config_maps.push(read_as(document)?),
             other => {
                 return Err(format!(
-                    "kind {other:?} is not known here: give ClusterSpec, NodePool, CertificatePolicy, Secret and Node"
+                    "kind {other:?} is not known here: give ClusterSpec, NodePool, CertificatePolicy, Secret, \
+                     ConfigMap and Node"
                 ));
             }
         }

@@ -30,6 +30,7 @@ const PURE: &[&str] = &[
     "preparation",
     "rollout",
     "rotation",
+    "signing",
     "target",
     "yaml.rs",
 ];

@@ -24,7 +24,7 @@ fn given_cluster() -> Cluster {
 }
 
 fn pair(authority: &Authority) -> [(&'static str, &str); 2] {
-    [("tls.crt", authority.certificate_pem()), ("tls.key", authority.key().pem())]
+    [("tls.crt", authority.certificate_pem()), ("tls.key", authority.key().unwrap().pem())]
 }
 
 /// Two good Secrets.
@@ -78,11 +78,10 @@ fn what_can_not_be_an_authority_is_refused_with_the_field_and_the_cure_and_none_
         assert!(message.starts_with(&format!("{field}Secret corp-ca ")) && message.contains(words), "{message}");
     };
     let one = mint("Corp", noon());
-    let (certificate, key) = (one.certificate_pem(), one.key().pem());
-    unusable(&|observed| give(observed, "corp-ca", &[("tls.crt", certificate)]), "lacks tls.key");
+    let (certificate, key) = (one.certificate_pem(), one.key().unwrap().pem());
     unusable(&|observed| give(observed, "corp-ca", &[("tls.key", key)]), "lacks tls.crt");
     let other = mint("Corp", noon());
-    let mixed = [("tls.crt", certificate), ("tls.key", other.key().pem())];
+    let mixed = [("tls.crt", certificate), ("tls.key", other.key().unwrap().pem())];
     unusable(&|observed| give(observed, "corp-ca", &mixed), "is not the key of the first certificate");
     let labelled = |observed: &mut Observed| {
         let labels = observed.secrets.get_mut("corp-ca").unwrap().labels_mut();

@@ -9,6 +9,7 @@ mod csr;
 mod dual_stack;
 mod encryption;
 mod examples;
+mod external_signing;
 mod first_light;
 mod kubeadm;
 mod machines;

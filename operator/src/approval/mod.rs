@@ -36,6 +36,7 @@ pub use declaration::{Declaration, Declarations};
 pub use facts::{Facts, Resolved};
 pub use names::{DnsName, matches_pattern};
 pub use nodes::{NodeFacts, Nodes};
+pub use pkcs10::Pkcs10;
 pub use queue::{Bucket, Limits, Queue, Rate, Turn};
 pub use request::{
     KUBELET_CLIENT_SIGNER, KUBELET_SERVING_SIGNER, POOL_GROUP_PREFIX, Requester, Signer, SigningRequest,

@@ -1,11 +1,20 @@
 //! Authorities of the user's own.
 
+use std::collections::BTreeSet;
+
 use keyplane_crds::{CertificateAuthorities, ClusterSpecSpec, GivenAuthority};
 
 use super::{Cluster, FieldError};
 use crate::pki::inventory::AuthorityName;
 
 impl Cluster {
+    /// Takes up which authorities sign outside.
+    #[must_use]
+    pub fn with_signers_outside(mut self, signed_outside: BTreeSet<AuthorityName>) -> Self {
+        self.signed_outside = signed_outside;
+        self
+    }
+
     /// The user's Secret with an authority of their own; nothing where Keyplane makes it.
     #[must_use]
     pub fn given_authority(&self, name: AuthorityName) -> Option<&str> {

@@ -26,6 +26,7 @@ use ipnet::IpNet;
 use keyplane_crds::{ClusterSpecSpec, ControlPlaneNode, ExternalEtcd, Layout, NodePoolSpec};
 
 use crate::encryption::Settings;
+use crate::pki::inventory::AuthorityName;
 pub use authorities::given_authority_field;
 pub use maintenance::Window;
 pub use policy::{LeafTerms, Policy};
@@ -160,6 +161,8 @@ pub struct Cluster {
     /// Whether the API servers have an encryption configuration, and which objects Keyplane writes anew: more than the spec
     /// says, as [`Cluster::with_encryption`] finds it.
     pub encryption_use: EncryptionUse,
+    /// The authorities whose keys are not here: their owners sign outside.
+    pub signed_outside: BTreeSet<AuthorityName>,
     /// The rest of the spec, which needs no parsing.
     pub spec: ClusterSpecSpec,
 }
@@ -214,6 +217,7 @@ impl Cluster {
             policy,
             rotate: RotateRequests::of_spec(spec),
             restore: Restore::default(),
+            signed_outside: BTreeSet::new(),
             encryption_use: EncryptionUse { configured: encryption.is_some(), ..EncryptionUse::default() },
             encryption,
             spec: spec.clone(),

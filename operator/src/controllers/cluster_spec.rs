@@ -32,9 +32,9 @@ use crate::kube::backoff::Backoff;
 use crate::kube::write::{Written, write};
 use crate::kube::{backoff, causes};
 use crate::plan::issuance::fulfil;
-use crate::plan::objects::{MANAGED_BY, MANAGED_BY_LABEL};
+use crate::plan::objects::{self, CONTENT_CHECKSUM_ANNOTATION, MANAGED_BY, MANAGED_BY_LABEL};
 use crate::plan::rotation::kubelet_authorities;
-use crate::plan::{Authorities, Blocker, Observed, Step, encryption_use, encryption_work, is_unknown, plan, status};
+use crate::plan::{Authorities, Blocker, Observed, Step, as_observed, encryption_work, is_unknown, plan, status};
 use crate::rollout;
 
 /// A cluster that runs already answers at once; of one that is yet to be made nobody does.
@@ -187,8 +187,7 @@ async fn one_pass((namespace, name): &(String, String), context: &Context) -> Re
     };
     let status = found.status.clone().unwrap_or_default();
     let mut observed = observe::gather(context, &cluster, status).await?;
-    let encryption = encryption_use(&cluster, &observed);
-    let cluster = cluster.with_encryption(encryption);
+    let cluster = as_observed(&cluster, &observed);
     observed.target = context.targets.facts(namespace, name);
     observed.at_once = found.annotations().get(ROLLOUT_ANNOTATION).is_some_and(|value| value == AT_ONCE);
     if is_unknown(&cluster, &observed) {
@@ -400,7 +399,9 @@ fn brief(cluster: &Cluster, observed: &Observed, reference: ObjectReference, con
         Pool::parse(&pool.name_any(), &pool.spec, cluster).ok()?
     });
     let rollout = rollout::rollout(cluster, observed);
+    let own = observed.secrets.get(&objects::own_secret(&cluster.name));
     Some(Brief {
+        own_credential: own.and_then(|own| own.annotations().get(CONTENT_CHECKSUM_ANNOTATION).cloned()),
         configuration: rollout.configuration,
         addons: rollout.addons,
         is_rotating: authorities.is_rotating(),

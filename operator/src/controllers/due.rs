@@ -12,6 +12,9 @@ use crate::plan::{Blocker, Observed, next_encryption_change};
 /// How often a Secret is looked for that a user has announced and not made yet.
 const GIVEN_SECRET_PERIOD: Duration = Duration::from_secs(15);
 
+/// How often an answer of a signer is looked at again: it may not be valid yet, or wait for a maintenance window.
+const SIGNER_PERIOD: Duration = Duration::from_mins(1);
+
 /// How often a rotation is looked at besides: some of what it waits for comes by the clock.
 const ROTATION_PERIOD: Duration = Duration::from_secs(15);
 
@@ -30,6 +33,9 @@ pub(super) fn next_check(
     }
     if status.rotation.is_some() {
         return ROTATION_PERIOD;
+    }
+    if !status.signing_requests.is_empty() {
+        return SIGNER_PERIOD;
     }
     let times =
         status.certificates.iter().flat_map(|certificate| [certificate.renewal_time.0, certificate.not_after.0]);

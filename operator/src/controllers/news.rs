@@ -12,7 +12,7 @@ const WARNINGS: [ClusterCondition; 2] = [ClusterCondition::MachinesInSync, Clust
 const NOT_CONFIRMED: &str = "RevocationNotConfirmed";
 
 /// Reasons of other conditions that somebody should hear of.
-const REASONS: [(ClusterCondition, &str); 9] = [
+const REASONS: [(ClusterCondition, &str); 12] = [
     (ClusterCondition::CertificatesValid, "AuthorityEndsSoon"),
     (ClusterCondition::CertificatesValid, "RenewalDue"),
     (ClusterCondition::CertificatesValid, "Expired"),
@@ -22,7 +22,13 @@ const REASONS: [(ClusterCondition, &str); 9] = [
     (ClusterCondition::AuthoritiesAsGiven, "SecretNotFound"),
     (ClusterCondition::AuthoritiesAsGiven, "SecretUnusable"),
     (ClusterCondition::EncryptedAtRest, "EncryptionStuck"),
+    (ClusterCondition::CertificatesSigned, "WaitsForSigner"),
+    (ClusterCondition::CertificatesSigned, "SignerLate"),
+    (ClusterCondition::CertificatesSigned, REFUSED),
 ];
+
+/// What is wrong with an answer is told whenever it is something else.
+const REFUSED: &str = "CertificateRefused";
 
 /// Tells what the new status says and the one before did not.
 pub(super) async fn tell(found: &ClusterSpec, status: &ClusterSpecStatus, context: &Context) {
@@ -52,8 +58,8 @@ fn warnings<'a>(before: &[Condition], now: &'a [Condition]) -> Vec<&'a Condition
     });
     let reasons = REASONS.into_iter().filter_map(|(condition, reason)| {
         let found = condition_of(now, condition.name()).filter(|found| found.reason == reason)?;
-        // What confirms a revocation has to be heard of each time that it is another.
-        let is_same = |old: &&Condition| reason != NOT_CONFIRMED || old.message == found.message;
+        // What confirms a revocation, or what is wrong with an answer, has to be heard of each time that it is another.
+        let is_same = |old: &&Condition| ![NOT_CONFIRMED, REFUSED].contains(&reason) || old.message == found.message;
         let told = condition_of(before, condition.name()).filter(is_same).is_some_and(|old| old.reason == reason);
         (!told).then_some(found)
     });

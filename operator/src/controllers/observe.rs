@@ -1,16 +1,18 @@
 //! Looks at the management cluster: one GET for each object that a cluster should have, no LIST.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Debug;
 
 use futures::future::try_join_all;
 use k8s_openapi::api::core::v1::{ConfigMap, Secret};
 use keyplane_crds::ClusterSpecStatus;
-use kube::Api;
+use kube::{Api, Resource};
+use serde::de::DeserializeOwned;
 
 use super::{Context, Error};
 use crate::cluster::Cluster;
 use crate::pki::inventory::AuthorityName;
-use crate::plan::{Observed, departed, is_revoking, objects};
+use crate::plan::{Observed, departed, is_revoking, objects, request_config_maps};
 use crate::rotation::Subject;
 
 /// Gathers the cluster's Secrets and ConfigMaps, what is left of nodes that have gone, and the Secrets of others that it
@@ -24,23 +26,21 @@ pub(super) async fn gather(context: &Context, cluster: &Cluster, status: Cluster
     let names: BTreeSet<_> = objects::secret_names(cluster)
         .chain(objects::referenced_secret_names(cluster))
         .chain(issued.of(cluster))
-        .chain(departed.iter().map(|node| objects::node_secret(&cluster.name, node)))
+        .chain(departed.iter().flat_map(|node| objects::departed_secret_names(cluster, node)))
         .collect();
-    let config_maps = try_join_all(objects::config_map_names(cluster).chain(departed_config_maps).map(|name| {
-        let config_maps = config_maps.clone();
-        async move {
-            let found = config_maps.get_opt(&name).await.map_err(Error::api(format!("reading ConfigMap {name}")))?;
-            Ok::<_, Error>(found.map(|config_map| (name, config_map)))
-        }
-    }));
-    let (found, config_maps) = futures::future::try_join(read(&secrets, names), config_maps).await?;
+    let config_map_names: BTreeSet<_> = objects::config_map_names(cluster).chain(departed_config_maps).collect();
+    let read_both = futures::future::try_join(read(&secrets, names), read(&config_maps, config_map_names));
+    let (found_secrets, mut found_config_maps) = read_both.await?;
+    // The keys that wait for certificates tell which requests are published.
+    let requests = request_config_maps(cluster, departed.iter().map(String::as_str), &found_secrets);
+    found_config_maps.extend(read(&config_maps, requests.into_iter().collect()).await?);
     // Agents that are not known yet would seem to be none.
     context.agents.known(cluster).await;
     let mut observed = Observed {
         agents: context.agents.facts(cluster),
         workers: context.agents.workers(cluster),
-        secrets: found.into_iter().collect(),
-        config_maps: config_maps.into_iter().flatten().collect(),
+        secrets: found_secrets,
+        config_maps: found_config_maps,
         status,
         ..Observed::default()
     };
@@ -53,10 +53,14 @@ pub(super) async fn gather(context: &Context, cluster: &Cluster, status: Cluster
     Ok(observed)
 }
 
-async fn read(secrets: &Api<Secret>, names: BTreeSet<String>) -> Result<Vec<(String, Secret)>, Error> {
+/// Those that are there, by their names.
+async fn read<K>(api: &Api<K>, names: BTreeSet<String>) -> Result<BTreeMap<String, K>, Error>
+where
+    K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned,
+{
     let read = try_join_all(names.into_iter().map(async |name| {
-        let found = secrets.get_opt(&name).await.map_err(Error::api(format!("reading Secret {name}")))?;
-        Ok::<_, Error>(found.map(|secret| (name, secret)))
+        let found = api.get_opt(&name).await.map_err(Error::api(format!("reading {} {name}", K::kind(&()))))?;
+        Ok::<_, Error>(found.map(|object| (name, object)))
     }));
     Ok(read.await?.into_iter().flatten().collect())
 }

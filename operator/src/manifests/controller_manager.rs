@@ -5,6 +5,7 @@ use super::arguments::{Arguments, value_of};
 use super::static_pod::{Component, Mounts, ProbeTarget, probe_host};
 use crate::cluster::{Cluster, joined};
 use crate::kubeconfig::CLUSTER_NAME;
+use crate::pki::inventory::AuthorityName;
 use crate::pki::places::{self, PKI_DIRECTORY, SIGNING_CERTIFICATE, pki_file};
 
 const KUBECONFIG: &str = "controller-manager.conf";
@@ -36,6 +37,12 @@ pub(super) fn manifest(cluster: &Cluster) -> String {
 pub(super) fn command(cluster: &Cluster) -> Vec<String> {
     let file = |name: &str| pki_file(cluster.layout(), name);
     let kubeconfig = places::kubeconfig(cluster.layout(), KUBECONFIG);
+    // As kubeadm: without files there are no signers in the controller-manager, and Keyplane hands requests on.
+    let (signing_certificate, signing_key) = if cluster.signed_outside.contains(&AuthorityName::Cluster) {
+        (String::new(), String::new())
+    } else {
+        (file(SIGNING_CERTIFICATE), file("ca.key"))
+    };
     let mut arguments = Arguments::default()
         .with("bind-address", "127.0.0.1")
         .with("leader-elect", "true")
@@ -46,8 +53,8 @@ pub(super) fn command(cluster: &Cluster) -> Vec<String> {
         .with("requestheader-client-ca-file", file("front-proxy-ca.crt"))
         .with("root-ca-file", file("ca.crt"))
         .with("service-account-private-key-file", file("sa.key"))
-        .with("cluster-signing-cert-file", file(SIGNING_CERTIFICATE))
-        .with("cluster-signing-key-file", file("ca.key"))
+        .with("cluster-signing-cert-file", signing_certificate)
+        .with("cluster-signing-key-file", signing_key)
         .with("use-service-account-credentials", "true")
         .with("controllers", "*,bootstrapsigner,tokencleaner")
         .with("cluster-name", CLUSTER_NAME);

@@ -11,6 +11,7 @@ use crate::plan::is_stuck;
 #[derive(Clone)]
 pub(super) struct OfStatus {
     certificate_expiry: Series,
+    signing_request_since: Series,
     rotation_stage_since: Series,
     rotation_stuck: Series,
     rotation_last_duration: Series,
@@ -25,6 +26,12 @@ impl OfStatus {
                 "keyplane_certificate_expiry_timestamp_seconds",
                 "The end of a certificate, in seconds since 1970; of a cluster's own it has no node.",
                 &["certificate", "node"],
+            )?,
+            signing_request_since: series(
+                "keyplane_signing_request_since_timestamp_seconds",
+                "Since when a certificate waits for a signer outside, in seconds since 1970; refused is true where its \
+                 answer is not what was asked for.",
+                &["certificate", "node", "authority", "refused"],
             )?,
             rotation_stage_since: series(
                 "keyplane_rotation_stage_since_timestamp_seconds",
@@ -49,9 +56,10 @@ impl OfStatus {
         })
     }
 
-    fn all(&self) -> [&Series; 5] {
+    fn all(&self) -> [&Series; 6] {
         [
             &self.certificate_expiry,
+            &self.signing_request_since,
             &self.rotation_stage_since,
             &self.rotation_stuck,
             &self.rotation_last_duration,
@@ -65,6 +73,13 @@ impl OfStatus {
             (vec![certificate.name.clone(), node], certificate.not_after.0.as_second())
         });
         self.certificate_expiry.set(namespace, cluster, ends);
+        let waiting = status.signing_requests.iter().map(|request| {
+            let node = request.node.clone().unwrap_or_default();
+            let refused = request.refused.is_some().to_string();
+            let labels = vec![request.certificate.clone(), node, request.authority.clone(), refused];
+            (labels, request.since.0.as_second())
+        });
+        self.signing_request_since.set(namespace, cluster, waiting);
         let (done, under_way): (Vec<&RotationStatus>, Vec<_>) =
             status.rotations.iter().partition(|rotation| rotation.phase == RotationPhase::Completed);
         let since = under_way.iter().map(|rotation| {

@@ -8,13 +8,14 @@ use super::certificate::{alternative_names, parameters, to_pem};
 use super::fields::{Field, field, signed_again};
 use super::{AlternativeName, CertificateFacts, PkiError, PrivateKey, Subject, first_certificate};
 
-/// A certificate authority whose key is at hand.
+/// A certificate authority: one whose key is at hand, or one whose owner signs outside.
 #[derive(Debug)]
 pub struct Authority {
     name: String,
     certificate_pem: String,
     facts: CertificateFacts,
-    key: PrivateKey,
+    // Not there where its owner signs outside.
+    key: Option<PrivateKey>,
     above: String,
     root: Option<String>,
 }
@@ -30,6 +31,23 @@ impl Authority {
         if facts.subject_public_key_info != key.subject_public_key_info() {
             return Err(PkiError::KeyMismatch { what: name.to_owned() });
         }
+        Self::known(name, certificate_pem, facts, Some(key))
+    }
+
+    /// Takes an authority whose owner signs outside, by its certificate alone.
+    ///
+    /// # Errors
+    /// If the text can't be read, or is no authority's.
+    pub fn signed_outside(name: &str, certificate_pem: &str) -> Result<Self, PkiError> {
+        Self::known(name, certificate_pem, first_certificate(name, certificate_pem)?, None)
+    }
+
+    fn known(
+        name: &str,
+        certificate_pem: &str,
+        facts: CertificateFacts,
+        key: Option<PrivateKey>,
+    ) -> Result<Self, PkiError> {
         if !facts.may_sign_certificates {
             return Err(PkiError::NoAuthority { what: name.to_owned() });
         }
@@ -81,10 +99,15 @@ impl Authority {
         self.facts.der == other.facts.der && self.above == other.above && self.root == other.root
     }
 
-    /// The private key.
+    /// The private key; nothing where its owner signs outside.
     #[must_use]
-    pub fn key(&self) -> &PrivateKey {
-        &self.key
+    pub fn key(&self) -> Option<&PrivateKey> {
+        self.key.as_ref()
+    }
+
+    /// The private key, to sign with.
+    pub(super) fn signing_key(&self) -> Result<&PrivateKey, PkiError> {
+        self.key.as_ref().ok_or_else(|| PkiError::SignedOutside { authority: self.name.clone() })
     }
 
     /// What the certificate says.
@@ -96,11 +119,12 @@ impl Authority {
     pub(super) fn sign(&self, params: &CertificateParams, subject_key: &PrivateKey) -> Result<Vec<u8>, PkiError> {
         let failed = |source| PkiError::Crypto { what: "signing a certificate", source };
         let certificate = self.facts.der.as_slice().into();
-        let issuer = Issuer::from_ca_cert_der(&certificate, self.key.signing_key()).or_else(|_| {
+        let key = self.signing_key()?;
+        let issuer = Issuer::from_ca_cert_der(&certificate, key.signing_key()).or_else(|_| {
             // Names of other authorities may be such as rcgen does not read.
             let mut params = CertificateParams::default();
             params.key_identifier_method = self.facts.key_id_method();
-            Ok(Issuer::new(params, self.key.signing_key()))
+            Ok(Issuer::new(params, key.signing_key()))
         });
         let made = params.signed_by(subject_key.signing_key(), &issuer.map_err(failed)?).map_err(failed)?;
         // rcgen keeps one attribute of a kind of the issuer's name, and everybody compares names byte by byte.
@@ -108,17 +132,17 @@ impl Authority {
         if field(made.der(), Field::Issuer)? == name {
             return Ok(made.der().to_vec());
         }
-        signed_again(made.der(), [(Field::Issuer, name)], &self.key)
+        signed_again(made.der(), [(Field::Issuer, name)], key)
     }
 }
 
 /// Has one authority sign another one's name and key, so that who trusts the first alone also trusts what the second
-/// signs. `None` where the first may not sign authorities.
+/// signs. `None` where the first may not sign authorities, or its owner signs outside.
 ///
 /// # Errors
 /// If the certificate can't be made.
 pub fn cross_sign(subject: &Authority, issuer: &Authority, not_before: Timestamp) -> Result<Option<String>, PkiError> {
-    if issuer.facts.path_length == Some(0) || issuer.facts.not_after <= not_before {
+    if issuer.key.is_none() || issuer.facts.path_length == Some(0) || issuer.facts.not_after <= not_before {
         return Ok(None);
     }
     let (path_length, end) = (subject.facts.path_length, subject.facts.not_after.min(issuer.facts.not_after));
@@ -129,9 +153,9 @@ pub fn cross_sign(subject: &Authority, issuer: &Authority, not_before: Timestamp
     params.use_authority_key_identifier_extension = true;
     // Certificates of the subject name its key by the identifier that it gives it.
     params.key_identifier_method = subject.facts.key_id_method();
-    let cross = issuer.sign(&params, &subject.key)?;
+    let cross = issuer.sign(&params, subject.signing_key()?)?;
     let name = field(&subject.facts.der, Field::Subject)?;
-    Ok(Some(to_pem("CERTIFICATE", &signed_again(&cross, [(Field::Subject, name)], &issuer.key)?)))
+    Ok(Some(to_pem("CERTIFICATE", &signed_again(&cross, [(Field::Subject, name)], issuer.signing_key()?)?)))
 }
 
 /// Another certificate for an authority that has signed its own: with the same key, name, key identifier and extensions,
@@ -147,15 +171,16 @@ pub fn renew_authority(
     if !authority.facts.is_self_signed() {
         return Err(PkiError::NotSelfSigned { authority: authority.name.clone() });
     }
+    let key = authority.signing_key()?;
     let failed = |source| PkiError::Crypto { what: "signing an authority", source };
     let like = parameters(&Subject::user(&authority.name), not_before, not_after)?;
-    let like = like.self_signed(authority.key.signing_key()).map_err(failed)?;
+    let like = like.self_signed(key.signing_key()).map_err(failed)?;
     let changes = [Field::SerialNumber, Field::Algorithm, Field::Validity]
         .into_iter()
         .map(|name| Ok((name, field(like.der(), name)?)))
         .collect::<Result<Vec<_>, PkiError>>()?;
-    let certificate = signed_again(&authority.facts.der, changes, &authority.key)?;
-    Authority::load(&authority.name, &to_pem("CERTIFICATE", &certificate), authority.key.pem())
+    let certificate = signed_again(&authority.facts.der, changes, key)?;
+    Authority::load(&authority.name, &to_pem("CERTIFICATE", &certificate), key.pem())
 }
 
 /// Makes a self-signed authority with kubeadm's fields: the common name also as a DNS name, key usages digital

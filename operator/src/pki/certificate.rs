@@ -92,13 +92,14 @@ pub fn issue(order: &CertificateOrder, key: &PrivateKey, authority: &Authority) 
     params.custom_extensions = vec![basic_constraints];
     let mut certificate = authority.sign(&params, key)?;
     if order.subject.organizations.len() > 1 {
-        certificate = signed_again(&certificate, [(Field::Subject, order.subject.to_der())], authority.key())?;
+        certificate = signed_again(&certificate, [(Field::Subject, order.subject.to_der())], authority.signing_key()?)?;
     }
     Ok(to_pem("CERTIFICATE", &certificate))
 }
 
 /// As PEM with lines as Go, openssl and kubeadm write them.
-pub(super) fn to_pem(label: &str, der: &[u8]) -> String {
+#[must_use]
+pub fn to_pem(label: &str, der: &[u8]) -> String {
     let lines = pem::EncodeConfig::new().set_line_ending(pem::LineEnding::LF);
     pem::encode_config(&pem::Pem::new(label, der), lines)
 }

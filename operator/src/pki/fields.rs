@@ -19,9 +19,13 @@ pub(super) enum Field {
 /// Version, serial number, algorithm, issuer, validity, subject, key and extensions.
 const FIELDS: usize = 8;
 
+/// Version, subject, key and attributes: the fields of a request (RFC 2986, 4.1), and the place of the subject.
+const REQUEST_FIELDS: usize = 4;
+const REQUEST_SUBJECT: usize = 1;
+
 /// A field as DER.
 pub(super) fn field(certificate: &[u8], field: Field) -> Result<Vec<u8>, PkiError> {
-    let (mut fields, _) = read(certificate)?;
+    let (mut fields, _) = read(certificate, FIELDS)?;
     Ok(fields.swap_remove(field as usize))
 }
 
@@ -31,37 +35,45 @@ pub(super) fn signed_again(
     changes: impl IntoIterator<Item = (Field, Vec<u8>)>,
     authority: &PrivateKey,
 ) -> Result<Vec<u8>, PkiError> {
-    let (mut fields, algorithm) = read(certificate)?;
-    let mut algorithm = algorithm;
+    let (mut fields, mut algorithm) = read(certificate, FIELDS)?;
     for (field, content) in changes {
         if field == Field::Algorithm {
             algorithm.clone_from(&content);
         }
         fields[field as usize] = content;
     }
+    signed(&fields, &algorithm, authority)
+}
+
+/// The same request for another subject, signed with its key.
+pub(super) fn requested_by(subject: Vec<u8>, request: &[u8], key: &PrivateKey) -> Result<Vec<u8>, PkiError> {
+    let (mut fields, algorithm) = read(request, REQUEST_FIELDS)?;
+    fields[REQUEST_SUBJECT] = subject;
+    signed(&fields, &algorithm, key)
+}
+
+fn signed(fields: &[Vec<u8>], algorithm: &[u8], key: &PrivateKey) -> Result<Vec<u8>, PkiError> {
     let body = yasna::construct_der(|writer| {
         writer.write_sequence(|body| fields.iter().for_each(|field| body.next().write_der(field)));
     });
-    let signature = authority
-        .signing_key()
-        .sign(&body)
-        .map_err(|source| PkiError::Crypto { what: "signing a certificate", source })?;
+    let signature =
+        key.signing_key().sign(&body).map_err(|source| PkiError::Crypto { what: "signing a certificate", source })?;
     Ok(yasna::construct_der(|writer| {
         writer.write_sequence(|certificate| {
             certificate.next().write_der(&body);
-            certificate.next().write_der(&algorithm);
+            certificate.next().write_der(algorithm);
             certificate.next().write_bitvec_bytes(&signature, signature.len() * 8);
         });
     }))
 }
 
 /// The fields of what is signed, and the algorithm of the signature.
-fn read(certificate: &[u8]) -> Result<(Vec<Vec<u8>>, Vec<u8>), PkiError> {
-    let parsed = yasna::parse_der(certificate, |reader| {
+fn read(signed: &[u8], count: usize) -> Result<(Vec<Vec<u8>>, Vec<u8>), PkiError> {
+    let parsed = yasna::parse_der(signed, |reader| {
         reader.read_sequence(|certificate| {
             let fields = certificate
                 .next()
-                .read_sequence(|body| (0..FIELDS).map(|_| body.next().read_der()).collect::<ASN1Result<Vec<_>>>())?;
+                .read_sequence(|body| (0..count).map(|_| body.next().read_der()).collect::<ASN1Result<Vec<_>>>())?;
             let algorithm = certificate.next().read_der()?;
             certificate.next().read_der()?;
             Ok((fields, algorithm))

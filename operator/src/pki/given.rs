@@ -86,21 +86,21 @@ pub enum Unfit {
     },
 }
 
-/// Takes an authority from `tls.crt` (its certificate, and those above it), `tls.key` and `ca.crt` (the root); `name` is
-/// for messages. `usages` are those of the certificates below it.
+/// Takes an authority from `tls.crt` (its certificate, and those above it), `tls.key` (nothing where its owner signs
+/// outside) and `ca.crt` (the root); `name` is for messages. `usages` are those of the certificates below it.
 ///
 /// # Errors
 /// The first thing that would leave something in the cluster without a good certificate. It holds nothing of the key.
 pub fn given_authority(
     name: &str,
-    (certificates, key, root): (&str, &str, Option<&str>),
+    (certificates, key, root): (&str, Option<&str>, Option<&str>),
     usages: &[ExtendedUsage],
     now: Timestamp,
 ) -> Result<Authority, Unfit> {
     let mut line = certificates_in("tls.crt", certificates).map_err(|_| Unfit::NoCertificate("tls.crt"))?;
-    let key = private_key(key)?;
+    let key = key.map(private_key).transpose()?;
     let own = line.first().ok_or(Unfit::NoCertificate("tls.crt"))?;
-    if own.subject_public_key_info != key.subject_public_key_info() {
+    if key.as_ref().is_some_and(|key| own.subject_public_key_info != key.subject_public_key_info()) {
         return Err(Unfit::KeyMismatch);
     }
     let called = label(own);
@@ -125,7 +125,11 @@ pub fn given_authority(
     let mut above: Vec<_> = blocks.collect();
     let is_complete = line.last().is_some_and(CertificateFacts::is_self_signed);
     let root = if is_complete { above.pop() } else { None };
-    let authority = Authority::load(name, &own, key.pem()).map_err(|_| Unfit::NoAuthority(called))?;
+    let authority = match &key {
+        Some(key) => Authority::load(name, &own, key.pem()),
+        None => Authority::signed_outside(name, &own),
+    };
+    let authority = authority.map_err(|_| Unfit::NoAuthority(called))?;
     Ok(authority.below(above.concat(), root))
 }
 

@@ -7,9 +7,10 @@ use k8s_openapi::jiff::Timestamp;
 use rcgen::KeyIdMethod;
 use x509_parser::certificate::X509Certificate;
 use x509_parser::error::X509Error;
-use x509_parser::extensions::{GeneralName, ParsedExtension};
+use x509_parser::extensions::{GeneralName, ParsedExtension, SubjectAlternativeName};
 use x509_parser::pem::Pem;
 use x509_parser::prelude::FromDer;
+use x509_parser::x509::X509Name;
 
 use super::{AlternativeName, ExtendedUsage, PkiError, Subject};
 use crate::checksum::hexadecimal;
@@ -55,7 +56,7 @@ impl CertificateFacts {
         let key_usage = certificate.key_usage().ok()?;
         Some(Self {
             der: der.to_vec(),
-            subject: subject(&certificate),
+            subject: common_name_and_organizations(certificate.subject()),
             issuer: certificate
                 .issuer()
                 .iter_common_name()
@@ -206,10 +207,11 @@ pub fn authority_key_id(facts: &CertificateFacts) -> Option<String> {
     })
 }
 
-fn subject(certificate: &X509Certificate<'_>) -> Option<Subject> {
-    let mut names = certificate.subject().iter_common_name();
+/// CN and O of a name; nothing where there is not exactly one CN.
+pub(super) fn common_name_and_organizations(name: &X509Name<'_>) -> Option<Subject> {
+    let mut names = name.iter_common_name();
     let common_name = names.next()?.as_str().ok()?.to_owned();
-    let organizations = certificate.subject().iter_organization();
+    let organizations = name.iter_organization();
     let organizations = organizations.map(|value| value.as_str().ok().map(str::to_owned)).collect::<Option<_>>()?;
     names.next().is_none().then_some(Subject { common_name, organizations })
 }
@@ -226,18 +228,19 @@ fn serial(certificate: &X509Certificate<'_>) -> String {
 
 fn alternative_names(certificate: &X509Certificate<'_>) -> Option<Vec<AlternativeName>> {
     let Some(extension) = certificate.subject_alternative_name().ok()? else { return Some(vec![]) };
-    let mut names = extension
-        .value
-        .general_names
-        .iter()
-        .map(|name| match name {
-            GeneralName::DNSName(name) => Some(AlternativeName::Dns((*name).to_owned())),
-            GeneralName::IPAddress(bytes) => address(bytes).map(AlternativeName::Ip),
-            _ => None,
-        })
-        .collect::<Option<Vec<_>>>()?;
+    let mut names = names_in(extension.value)?;
     names.sort();
     Some(names)
+}
+
+/// DNS names and addresses; nothing where there is a name of another kind.
+pub(super) fn names_in(value: &SubjectAlternativeName<'_>) -> Option<Vec<AlternativeName>> {
+    let names = value.general_names.iter().map(|name| match name {
+        GeneralName::DNSName(name) => Some(AlternativeName::Dns((*name).to_owned())),
+        GeneralName::IPAddress(bytes) => address(bytes).map(AlternativeName::Ip),
+        _ => None,
+    });
+    names.collect()
 }
 
 fn address(bytes: &[u8]) -> Option<IpAddr> {

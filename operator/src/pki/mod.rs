@@ -13,16 +13,18 @@ mod inspect;
 pub mod inventory;
 mod key;
 pub mod places;
+mod profile;
 pub mod renewal;
 mod request;
 mod subject;
 
 pub use authority::{Authority, cross_sign, mint_authority, renew_authority};
-pub use certificate::{AlternativeName, CertificateOrder, ExtendedUsage, issue, valid_for};
+pub use certificate::{AlternativeName, CertificateOrder, ExtendedUsage, issue, to_pem, valid_for};
 pub use given::{Unfit, given_authority};
 pub use inspect::{CertificateFacts, authority_key_id, certificates_in, first_block, first_certificate};
 pub use key::{PrivateKey, encryption_key};
-pub use request::request;
+pub use profile::Profile;
+pub use request::{RequestFacts, request};
 pub use subject::Subject;
 
 /// Why something about keys and certificates could not be done. No variant carries key material.
@@ -57,6 +59,12 @@ pub enum PkiError {
     /// A certificate would have to outlive its issuer, or its issuer has ended.
     #[error("the authority {authority} has ended: nothing can be issued from it")]
     AuthorityEnded {
+        /// The authority.
+        authority: String,
+    },
+    /// Nothing is signed here with an authority whose key its owner keeps.
+    #[error("the key of the authority {authority} is not here: its owner signs outside")]
+    SignedOutside {
         /// The authority.
         authority: String,
     },

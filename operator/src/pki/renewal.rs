@@ -67,7 +67,10 @@ pub fn check(
     let checks = [
         (certificate.subject_public_key_info == key.subject_public_key_info(), Reason::KeyMismatch),
         (certificate.is_signed_by(authority), Reason::IssuerChanged),
-        (certificate.subject.as_ref() == Some(&order.subject), Reason::SubjectChanged),
+        (
+            certificate.subject.as_ref().is_some_and(|subject| subject.is_same_user(&order.subject)),
+            Reason::SubjectChanged,
+        ),
         (certificate.alternative_names.as_ref() == Some(&names), Reason::NamesChanged),
         (certificate.extended_usages.as_ref() == Some(&usages), Reason::UsagesChanged),
     ];

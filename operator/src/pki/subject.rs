@@ -24,6 +24,17 @@ impl Subject {
         Self { common_name: name.into(), organizations: vec![] }
     }
 
+    /// Whether both are the same user in the same groups. A signer may write the groups in another order: they are a set.
+    #[must_use]
+    pub fn is_same_user(&self, other: &Self) -> bool {
+        let groups = |subject: &Self| {
+            let mut groups = subject.organizations.clone();
+            groups.sort();
+            groups
+        };
+        self.common_name == other.common_name && groups(self) == groups(other)
+    }
+
     /// As rcgen has it. Of several organizations it has room for one: see [`to_der`](Self::to_der).
     pub(super) fn distinguished_name(&self) -> Result<DistinguishedName, PkiError> {
         let value = |text: &str| -> Result<DnValue, PkiError> {

@@ -8,9 +8,10 @@ use kube::ResourceExt;
 
 use super::given_authorities::{self, Difference, Given, difference, request_of};
 use super::rotation::{secret_of, state_of, waits_to_begin};
-use super::{Authorities, Observed};
+use super::{Authorities, AuthoritySet, Observed};
 use crate::cluster::{Cluster, given_authority_field};
 use crate::pki::Authority;
+use crate::pki::inventory::AuthorityName;
 use crate::rotation::Subject;
 
 /// What is asked for of an authority or key that is not being rotated.
@@ -47,6 +48,9 @@ pub(super) fn asked(
     let Subject::Authority(name) = subject else { return of_key(rotation) };
     let Some(set) = authorities.get(name) else { return Asked::Nothing };
     let renewal = rotate.renewal().open(secret.annotations());
+    if set.signing().key().is_none() {
+        return of_outside(name, set, secret, given, rotation.or(renewal));
+    }
     if let Some(given_secret) = cluster.given_authority(name) {
         if let Some(Ok(authority)) = given.remove(&name) {
             let requested = request_of(&authority);
@@ -85,6 +89,36 @@ pub(super) fn asked(
             ))
         }
         _ => of_key(rotation),
+    }
+}
+
+/// An authority whose owner signs outside gets another certificate of the same key from its owner, and nothing else.
+fn of_outside(
+    name: AuthorityName,
+    set: &AuthoritySet,
+    secret: &Secret,
+    given: &mut Given,
+    requested: Option<String>,
+) -> Asked {
+    let given = given.remove(&name).and_then(Result::ok);
+    let difference = given.as_ref().map_or(Difference::None, |given| difference(set, given));
+    match (difference, given) {
+        (Difference::Certificate, Some(given)) => Asked::Renewal(Some(Box::new(given))),
+        (Difference::Key, Some(given)) => Asked::Refused(format!(
+            "Secret {} holds another authority {}: one whose owner signs outside can't be replaced, as nobody here could \
+             prove that what the former one has signed is refused; put the former one back (Secret {} has its certificate)",
+            given.name(),
+            name.name(),
+            secret.name_any()
+        )),
+        (_, _) => requested.map_or(Asked::Nothing, |value| {
+            Asked::Refused(format!(
+                "spec.rotate ({value:?}) can't make {} anew or renew it, as its owner signs outside: put a renewed \
+                 certificate of the same key into the Secret of {}",
+                name.name(),
+                given_authority_field(name)
+            ))
+        }),
     }
 }
 

@@ -34,13 +34,11 @@ impl AuthoritySet {
     /// # Errors
     /// What can't be read, in words for a person.
     pub fn from_secret(name: &str, secret: &Secret) -> Result<Self, String> {
-        let (certificate, key) = objects::key_pair(secret)?;
         let below = |authority: Authority, (above, root)| {
             let text = |key| objects::text(secret, key).map(str::to_owned);
             authority.below(text(above).unwrap_or_default(), text(root))
         };
-        let signing = Authority::load(name, certificate, key).map_err(|error| error.to_string())?;
-        let signing = below(signing, ABOVE);
+        let signing = below(load(name, secret)?, ABOVE);
         let state = secret.annotations().get(STATE_ANNOTATION).map(|text| State::parse(text)).transpose()?;
         let other = match (objects::text(secret, OTHER.0), objects::text(secret, OTHER.1)) {
             (Some(certificate), Some(key)) => {
@@ -200,6 +198,17 @@ impl AuthoritySet {
         let all = std::iter::once(&self.signing).chain(&self.other);
         all.into_iter().any(|authority| found.is_for_key_of(authority.facts()))
     }
+}
+
+fn load(name: &str, secret: &Secret) -> Result<Authority, String> {
+    let authority = match objects::text(secret, "tls.crt") {
+        Some(certificate) if objects::is_signed_outside(secret) => Authority::signed_outside(name, certificate),
+        _ => {
+            let (certificate, key) = objects::key_pair(secret)?;
+            Authority::load(name, certificate, key)
+        }
+    };
+    authority.map_err(|error| error.to_string())
 }
 
 fn joined(first: &Authority, second: &Authority) -> String {

@@ -9,7 +9,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use keyplane_crds::ClusterSpecStatus;
 
 use super::observed::Slot;
-use super::{Kind, Observed, Plan, Removal, Step, objects};
+use super::{Kind, Observed, Plan, Removal, Step, objects, pending};
 use crate::cluster::Cluster;
 
 /// What every machine with an API server has, and no worker.
@@ -36,8 +36,15 @@ pub(super) fn plan(cluster: &Cluster, observed: &Observed, plan: &mut Plan) {
         if let Slot::Ours(found) = observed.config_map(&cluster.name, &objects::node_config_map(&cluster.name, &node)) {
             plan.steps.push(removal(Kind::ConfigMap, &found.metadata, &node));
         }
-        if let Slot::Ours(found) = observed.secret(&cluster.name, &objects::node_secret(&cluster.name, &node)) {
-            plan.steps.push(removal(Kind::Secret, &found.metadata, &node));
+        for name in pending::published(cluster, Some(&node), &observed.secrets) {
+            if let Slot::Ours(found) = observed.config_map(&cluster.name, &name) {
+                plan.steps.push(removal(Kind::ConfigMap, &found.metadata, &node));
+            }
+        }
+        for name in objects::departed_secret_names(cluster, &node) {
+            if let Slot::Ours(found) = observed.secret(&cluster.name, &name) {
+                plan.steps.push(removal(Kind::Secret, &found.metadata, &node));
+            }
         }
     }
 }

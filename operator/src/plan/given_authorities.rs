@@ -57,12 +57,22 @@ fn read(
     let certificates = text("tls.crt").ok_or_else(|| {
         unusable("lacks tls.crt: put the authority's certificate there, and below it those above it".to_owned())
     })?;
-    let key = text("tls.key").ok_or_else(|| unusable("lacks tls.key: put the authority's key there".to_owned()))?;
+    let loaded = own(cluster, observed, name);
+    let is_outside = loaded.as_ref().map(|set| set.signing().key().is_none());
+    let key = match (text("tls.key"), is_outside) {
+        // Its owner signs outside; a key that comes later is left to its owner.
+        (None, None | Some(true)) | (Some(_), Some(true)) => None,
+        (None, Some(false)) => {
+            let problem = "lacks tls.key: put the authority's key there; one whose owner signs outside can only be given to \
+                           a new cluster";
+            return Err(unusable(problem.to_owned()));
+        }
+        (Some(key), _) => Some(key),
+    };
     let taken = given_authority(secret_name, (certificates, key, text("ca.crt")), &usages(name), now)
         .map_err(|unfit| unusable(format!("can't be used: {unfit}")))?;
-    let loaded = own(cluster, observed, name);
     if loaded.as_ref().is_some_and(|set| set.has_revoked(&taken)) {
-        return Err(unusable("holds the authority that was revoked: give another one, with another key".to_owned()));
+        return Err(unusable("holds an authority that was revoked: give another one, with another key".to_owned()));
     }
     if loaded.is_some_and(|set| is_renamed(&taken, set.signing())) {
         let problem = "has the key of the authority in use under another name or key identifier, which certificates \

@@ -8,7 +8,7 @@ use kube::ResourceExt;
 
 use super::{
     Authorities, Content, Draft, KeySource, Observed, Pair, PlannedLeaf, Secret, Source, encryption, given, node,
-    objects, successor, user_kubeconfig, users, worker_credential,
+    objects, own_credential, pending, successor, user_kubeconfig, users, worker_credential,
 };
 use crate::cluster::Cluster;
 use crate::pki::inventory::{USER_ISSUER, user_certificate};
@@ -66,6 +66,10 @@ pub fn fulfil(draft: Draft, cluster: &Cluster, observed: &Observed) -> Result<Se
             let found = observed.secrets.get(&name).ok_or_else(outdated)?;
             successor::fulfil(cluster, subject, step, &name, found).map_err(pki)?
         }
+        Content::Requests { asked, dropped, .. } => {
+            pending::compose(cluster, &name, observed.secrets.get(&name), asked, &dropped).map_err(pki)?
+        }
+        Content::Own { sources } => own_credential::compose(cluster, sources),
         Content::Encryption { state, .. } => {
             encryption::compose(cluster, observed, &state).map_err(pki)?.ok_or_else(outdated)?
         }
@@ -125,7 +129,7 @@ fn pair(planned: PlannedLeaf, issuer: &Authority) -> Result<Option<Pair>, PkiErr
 
 fn issued(certificate: &str, source: Source, issuer: &Authority) -> Result<Option<Pair>, PkiError> {
     match source {
-        Source::Keep(pair) => Ok(Some(pair)),
+        Source::Keep(pair) | Source::Take { pair, .. } => Ok(Some(pair)),
         Source::KubeletsOwn => Ok(None),
         Source::Issue { order, key, .. } => {
             let key = match key {

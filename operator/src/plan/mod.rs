@@ -15,16 +15,21 @@ mod given;
 mod given_authorities;
 pub(crate) mod initial_cluster;
 pub mod issuance;
+pub mod kubelet_requests;
 mod node;
 mod node_conditions;
 pub mod objects;
 mod observed;
+mod own_credential;
+mod pending;
 mod restore;
 mod revocation;
 mod revocation_notice;
 pub mod rotation;
 mod rotation_status;
 mod service_account;
+mod signing;
+mod signing_status;
 pub mod status;
 mod successor;
 mod user_kubeconfig;
@@ -41,10 +46,13 @@ pub use departed::departed;
 pub use encryption::{encryption_use, encryption_work, next_encryption_change, rewriting};
 pub use initial_cluster::{INITIAL_CLUSTER_ANNOTATION, MEMBER_ANNOTATION};
 pub use observed::{EtcdFacts, Observed, TargetFacts};
+pub use own_credential::own_credential;
+pub use pending::{Ask, request_config_maps};
 pub use restore::is_unknown;
 pub use revocation::{is_revoking, is_revoking_any};
 pub use rotation_status::is_stuck;
 pub use service_account::ServiceAccountKeys;
+pub use signing::{Waiting, as_observed, signed_outside};
 
 use crate::cluster::{Cluster, LeafTerms, Node};
 use crate::encryption::{State, describe};
@@ -52,6 +60,7 @@ use crate::pki::inventory::{AuthorityName, Leaf, user_certificate};
 use crate::pki::{Authority, CertificateOrder, PrivateKey, renewal, valid_for};
 use crate::rollout::rollout;
 use crate::rotation::Subject;
+use signing::Desk;
 
 /// What is to be done now, and what can't be done.
 #[derive(Debug, Default)]
@@ -60,6 +69,8 @@ pub struct Plan {
     pub steps: Vec<Step>,
     /// What stands in the way.
     pub blockers: Vec<Blocker>,
+    /// The certificates that wait for a signer outside.
+    pub waiting: Vec<Waiting>,
 }
 
 /// One write: an object that was not there is created, and one that was there is replaced in the very version that was
@@ -168,6 +179,20 @@ pub enum Content {
         /// What is done.
         step: rotation::Move,
     },
+    /// The keys that wait for certificates of signers outside.
+    Requests {
+        /// Whose they are; nothing for the cluster's own.
+        node: Option<String>,
+        /// Those that are made.
+        asked: Vec<Ask>,
+        /// Those that are not needed any more.
+        dropped: Vec<String>,
+    },
+    /// Keyplane's own certificates for a target whose authorities sign outside.
+    Own {
+        /// The certificates.
+        sources: Vec<(&'static own_credential::Own, Source)>,
+    },
     /// The keys with which objects are encrypted.
     Encryption {
         /// What is to be remembered of them.
@@ -226,6 +251,13 @@ pub enum Source {
         /// Why.
         reason: renewal::Reason,
     },
+    /// A signer outside has signed it.
+    Take {
+        /// The certificate, and the key that has waited for it.
+        pair: Pair,
+        /// Why it was asked for.
+        reason: renewal::Reason,
+    },
     /// The kubelet keeps its own, in a file that the kubeconfig refers to.
     KubeletsOwn,
 }
@@ -271,12 +303,13 @@ impl Draft {
     /// The reason of the Event about it: `Renewed` where a certificate takes another one's place, else `Issued`.
     #[must_use]
     pub fn reason(&self) -> &'static str {
-        let replaces =
-            |source: &Source| matches!(source, Source::Issue { reason, .. } if *reason != renewal::Reason::Missing);
+        let replaces = |source: &Source| matches!(source, Source::Issue { reason, .. } | Source::Take { reason, .. } if *reason != renewal::Reason::Missing);
         let renewed = match &self.content {
             Content::Authority { .. } | Content::GivenAuthority { .. } | Content::ServiceAccountKey { .. } => false,
             Content::Rotation { step, .. } => return step.reason(),
             Content::Encryption { news, .. } => return news.unwrap_or("Continued"),
+            Content::Requests { asked, .. } => return if asked.is_empty() { "RequestSettled" } else { "Requested" },
+            Content::Own { sources } => sources.iter().any(|(_, source)| replaces(source)),
             Content::Node { leaves, .. } => leaves.iter().any(|planned| replaces(&planned.source)),
             Content::Kubeconfig { leaf } => replaces(&leaf.source),
             Content::User { source, .. } | Content::WorkerCredential { source, .. } => replaces(source),
@@ -298,6 +331,7 @@ impl Draft {
                 .iter()
                 .filter_map(|(certificate, source)| match source {
                     Source::Issue { reason, .. } => Some(format!("{certificate} ({})", reason.name())),
+                    Source::Take { reason, .. } => Some(format!("{certificate} ({}, signed outside)", reason.name())),
                     Source::Keep(_) | Source::KubeletsOwn => None,
                 })
                 .collect();
@@ -312,6 +346,18 @@ impl Draft {
             Content::ServiceAccountKey { .. } => format!("made the service-account key in Secret {}", self.name),
             Content::Rotation { subject, step } => step.describe(*subject, &self.name),
             Content::Encryption { state, .. } => format!("encryption at rest: {}", describe(state)),
+            Content::Requests { node, asked, dropped } => {
+                let of = node.as_ref().map_or_else(String::new, |node| format!(" for node {node}"));
+                let asked: Vec<_> = asked.iter().map(|ask| ask.id.as_str()).collect();
+                match asked.as_slice() {
+                    [] => format!("forgot keys in Secret {}{of}: {}", self.name, dropped.join(", ")),
+                    asked => format!("made keys in Secret {}{of} to ask with: {}", self.name, asked.join(", ")),
+                }
+            }
+            Content::Own { sources } => {
+                let sources: Vec<_> = sources.iter().map(|(own, source)| (own.id, source)).collect();
+                format!("wrote Secret {}: {}", self.name, issued(&sources))
+            }
             Content::Node { node, leaves } => {
                 let sources: Vec<_> = leaves.iter().map(|planned| (planned.leaf.name, &planned.source)).collect();
                 format!("wrote Secret {} for node {node}: {}", self.name, issued(&sources))
@@ -367,8 +413,11 @@ fn plan_all(cluster: &Cluster, observed: &Observed, now: Timestamp, plan: &mut P
         }
     }
     worker_credential::plan(cluster, &authorities, observed, now, plan);
-    user_kubeconfig::plan(cluster, &authorities, observed, now, plan);
-    users::plan(cluster, &authorities, observed, now, plan);
+    let mut desk = Desk::open(cluster, None, observed, now, plan);
+    user_kubeconfig::plan(cluster, &authorities, &mut desk, observed, now, plan);
+    users::plan(cluster, &authorities, &mut desk, observed, now, plan);
+    own_credential::plan(cluster, &authorities, &mut desk, observed, now, plan);
+    desk.close(plan);
     departed::plan(cluster, observed, plan);
     // Only once all that follows from the stages as they are is written may one of them go on.
     if plan.steps.is_empty() && plan.blockers.is_empty() {

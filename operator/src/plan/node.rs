@@ -10,6 +10,7 @@ use kube::ResourceExt;
 use super::given::GivenFile;
 use super::objects::{self, IndexEntry};
 use super::observed::Slot;
+use super::signing::{Desk, Need, waits_for_signer};
 use super::{
     Authorities, Blocker, Content, Draft, KeySource, Observed, Pair, Plan, PlannedLeaf, Secret, Source, Step, order,
 };
@@ -17,7 +18,7 @@ use crate::cluster::{Cluster, LeafTerms, Node, Window};
 use crate::kubeconfig::{self, Credential, KUBELET_CLIENT_CURRENT};
 use crate::pki::inventory::{Form, Leaf, leaves_of};
 use crate::pki::places::{self, HARD_WAY_KUBELET_AUTHORITY, SIGNING_CERTIFICATE, pki_file};
-use crate::pki::{Authority, CertificateFacts, CertificateOrder, PrivateKey, first_block, first_certificate, renewal};
+use crate::pki::{CertificateFacts, CertificateOrder, PrivateKey, first_block, first_certificate, renewal};
 use crate::rotation::Stage;
 
 /// Mode of what everybody on the machine may read (kubeadm, `certutil.WriteCert`).
@@ -48,18 +49,24 @@ pub(super) fn plan(
     // One of a revoked authority is of no use to its kubelet.
     let is_cut_off = authorities.cluster().stage() == Some(Stage::Revoke);
     let kubelets_own = !is_cut_off && kubelet_keeps_its_own(node, found, observed);
-    let leaves: Vec<_> = leaves_of(cluster, node)
-        .filter_map(|leaf| {
-            let issuer = authorities.get(leaf.issuer)?.issuer_of(leaf);
-            let stored = found.and_then(|secret| stored_pair(secret, leaf));
-            let source = if kubelets_own && leaf.name == "kubelet.conf" {
-                Source::KubeletsOwn
-            } else {
-                source(cluster, node, leaf, stored, issuer, &asked)
-            };
-            Some(PlannedLeaf { leaf, source })
-        })
-        .collect();
+    let mut desk = Desk::open(cluster, Some(node), observed, now, plan);
+    let mut leaves = vec![];
+    let mut is_complete = true;
+    for leaf in leaves_of(cluster, node) {
+        let Some(issuer) = authorities.get(leaf.issuer).map(|set| set.issuer_of(leaf)) else { continue };
+        let source = if kubelets_own && leaf.name == "kubelet.conf" {
+            Some(Source::KubeletsOwn)
+        } else {
+            let need = need(cluster, node, leaf, found.and_then(|secret| stored_pair(secret, leaf)), now);
+            desk.source(need, issuer, &asked, plan)
+        };
+        is_complete &= source.is_some();
+        leaves.extend(source.map(|source| PlannedLeaf { leaf, source }));
+    }
+    desk.close(plan);
+    if !is_complete {
+        return plan.blockers.push(waits_for_signer(cluster, &name));
+    }
     if let Some(found) = found
         && let Some(wanted) = compose_kept(cluster, node, authorities, given, &leaves)
         && found.data == wanted.data
@@ -71,18 +78,17 @@ pub(super) fn plan(
     plan.steps.push(Step::Secret(Box::new(Draft { name, content })));
 }
 
-/// Whether the stored certificate serves, or what to issue instead. A key that can be read stays.
-pub(super) fn source(
+/// The certificate that a machine needs.
+pub(super) fn need<'a>(
     cluster: &Cluster,
     node: &Node,
     leaf: &'static Leaf,
     stored: Option<Pair>,
-    issuer: &Authority,
-    asked: &Asked<'_>,
-) -> Source {
+    now: Timestamp,
+) -> Need<'a> {
     let terms = cluster.policy.leaf(leaf.name);
-    let order = order(cluster, node, leaf, terms, asked.now);
-    source_of(leaf.name, order, terms, stored, issuer.facts(), asked)
+    let order = order(cluster, node, leaf, terms, now);
+    Need { id: leaf.name.to_owned(), certificate: leaf.name, authority: leaf.issuer, order, terms, stored }
 }
 
 /// What decides whether certificates that serve are issued anew.
@@ -96,6 +102,16 @@ impl<'a> Asked<'a> {
     pub(super) fn of(cluster: &'a Cluster, found: Option<&SecretObject>, now: Timestamp) -> Self {
         let anew = found.is_some_and(|secret| cluster.rotate.certificates().are_open(secret.annotations()));
         Self { now, window: cluster.policy.maintenance_window.as_ref(), anew }
+    }
+
+    /// The same without a maintenance window.
+    pub(super) fn at_any_time(&self) -> Self {
+        Self { window: None, ..*self }
+    }
+
+    /// Whether this is a time for work that can wait.
+    pub(super) fn may_change(&self) -> bool {
+        self.window.is_none_or(|window| window.is_open(self.now))
     }
 
     /// Why a certificate that serves is issued anew, if it is.
@@ -203,7 +219,7 @@ fn compose_kept(
         match &planned.source {
             Source::Keep(pair) => _ = pairs.insert(planned.leaf.name, pair.clone()),
             Source::KubeletsOwn => {}
-            Source::Issue { .. } => return None,
+            Source::Issue { .. } | Source::Take { .. } => return None,
         }
     }
     Some(compose(cluster, node, authorities, given, &pairs))
@@ -227,9 +243,13 @@ pub(super) fn compose(
         let mut put = |file: &str, mode, content: &str| put(file, pki_file(layout, file), mode, content);
         for (name, authority) in authorities.all() {
             put(&format!("{}.crt", name.file()), PUBLIC, &authority.file());
-            put(&format!("{}.key", name.file()), PRIVATE, authority.signing().key().pem());
+            if let Some(key) = authority.signing().key() {
+                put(&format!("{}.key", name.file()), PRIVATE, key.pem());
+            }
         }
-        put(SIGNING_CERTIFICATE, PUBLIC, first_block(authorities.cluster().signing().certificate_pem()));
+        if authorities.cluster().signing().key().is_some() {
+            put(SIGNING_CERTIFICATE, PUBLIC, first_block(authorities.cluster().signing().certificate_pem()));
+        }
         put("sa.pub", public_key_mode(layout), authorities.service_account().public());
         put("sa.key", PRIVATE, authorities.service_account().signing().pem());
     }

@@ -33,6 +33,8 @@ pub const ISSUER_CHECKSUM_ANNOTATION: &str = "keyplane.io/issuer-checksum";
 pub const CONTENT_CHECKSUM_ANNOTATION: &str = "keyplane.io/content-checksum";
 /// Annotation on a Secret: the stage of a rotation, or `Completed`.
 pub const ROTATION_STAGE_ANNOTATION: &str = "keyplane.io/rotation-stage";
+/// Annotation on an authority's Secret without a key: its owner signs outside. Without it a key that is not there is lost.
+pub const SIGNED_OUTSIDE_ANNOTATION: &str = "keyplane.io/signed-outside";
 /// The key under which an object lists its files.
 pub const INDEX_KEY: &str = "index.json";
 
@@ -76,6 +78,37 @@ pub fn node_secret(cluster: &str, node: &str) -> String {
     format!("{cluster}-{node}-pki")
 }
 
+/// The Secret of the keys of a node, or of the cluster, that wait for certificates.
+#[must_use]
+pub fn requests_secret(cluster: &str, node: Option<&str>) -> String {
+    match node {
+        Some(node) => format!("{cluster}-{node}-requests"),
+        None => format!("{cluster}-requests"),
+    }
+}
+
+/// The ConfigMap that asks for a certificate of a node, or of the cluster.
+#[must_use]
+pub fn request_config_map(cluster: &str, node: Option<&str>, id: &str) -> String {
+    match node {
+        Some(node) => format!("{cluster}-{node}-{id}-csr"),
+        None => format!("{cluster}-{id}-csr"),
+    }
+}
+
+/// The Secret of Keyplane's own certificates for a target whose authorities sign outside.
+#[must_use]
+pub fn own_secret(cluster: &str) -> String {
+    format!("{cluster}-keyplane")
+}
+
+/// Whether an authority's Secret says that its owner signs outside.
+#[must_use]
+pub fn is_signed_outside(secret: &Secret) -> bool {
+    secret.annotations().get(SIGNED_OUTSIDE_ANNOTATION).is_some_and(|value| value == "true")
+        && text(secret, "tls.key").is_none()
+}
+
 /// The ConfigMap of a node.
 #[must_use]
 pub fn node_config_map(cluster: &str, node: &str) -> String {
@@ -97,6 +130,22 @@ pub fn secret_names(cluster: &Cluster) -> impl Iterator<Item = String> {
         .chain([encryption_secret(&cluster.name)])
         .chain(cluster.machines().map(|node| node_secret(&cluster.name, &node.name)))
         .chain(cluster.users.iter().map(|user| user_secret(&cluster.name, &user.name)))
+        .chain(signing_secret_names(cluster))
+}
+
+/// The names of the Secrets of a control-plane node that has departed.
+pub fn departed_secret_names(cluster: &Cluster, node: &str) -> impl Iterator<Item = String> {
+    let requests = cluster.spec.certificate_authorities.is_some().then(|| requests_secret(&cluster.name, Some(node)));
+    // The node is remembered for as long as the other one is there.
+    requests.into_iter().chain([node_secret(&cluster.name, node)])
+}
+
+/// The names of the Secrets that there are only where authorities sign outside, which only given ones do.
+fn signing_secret_names(cluster: &Cluster) -> impl Iterator<Item = String> {
+    let is_given = cluster.spec.certificate_authorities.is_some();
+    let nodes = cluster.machines().map(|node| requests_secret(&cluster.name, Some(&node.name)));
+    let names = nodes.chain([requests_secret(&cluster.name, None), own_secret(&cluster.name)]);
+    names.filter(move |_| is_given)
 }
 
 /// The Secrets of others that the ClusterSpec refers to.

@@ -58,10 +58,18 @@ fn successor(
     name: AuthorityName,
     given: &mut Given,
 ) -> Option<Result<Box<Authority>, String>> {
+    let set = authorities.get(name);
+    if set.is_some_and(|set| set.signing().key().is_none()) {
+        return Some(Err(format!(
+            "the owner of {} signs outside, and Keyplane can't replace it: have it sign nothing more, and move to a new \
+             cluster",
+            name.name()
+        )));
+    }
     let secret = cluster.given_authority(name)?;
     let field = given_authority_field(name);
     let next = format!("put the next one with its key into Secret {secret}, or take the reference {field} away");
-    Some(match (given.remove(&name)?, authorities.get(name)) {
+    Some(match (given.remove(&name)?, set) {
         (Ok(authority), Some(set)) if matches!(difference(set, &authority), Difference::Key) => Ok(Box::new(authority)),
         (Ok(_), _) => Err(format!("Secret {secret} still has the one that is to be revoked: {next}")),
         (Err(blocker), _) => Err(format!("{}; {next}", blocker.message)),

@@ -10,8 +10,10 @@ use keyplane_crds::{
 
 use super::node_conditions::{nodes_ready, spread_across_failure_domains};
 use super::observed::Slot;
+use super::own_credential::{self, OWN};
+use super::signing_status as signing;
 use super::{
-    Authorities, Blocker, Observed, departed, encryption, given_authorities, node, objects, rotation_status,
+    Authorities, Blocker, Observed, departed, encryption, given_authorities, node, objects, plan, rotation_status,
     user_kubeconfig,
 };
 use crate::addons;
@@ -86,7 +88,9 @@ pub fn report(
         }
         None => (observed.status.rotations.clone(), None, None),
     };
+    let waiting = if cluster.signed_outside.is_empty() { vec![] } else { plan(cluster, observed, now).waiting };
     let mut status = ClusterSpecStatus {
+        signing_requests: signing::requests(&waiting),
         observed_generation: generation,
         kubernetes_version: rollout.kubernetes_version.clone(),
         nodes: rollout.nodes.clone(),
@@ -105,7 +109,7 @@ pub fn report(
     let rendered = rendered(blockers);
     let available = available(cluster, observed);
     let nodes = nodes_ready(cluster, observed);
-    let valid = valid(cluster, &status.certificates, rendered.is_good(), now);
+    let valid = valid(cluster, &status, rendered.is_good(), now);
     let rolled_out = rolled_out(&rollout);
     let first_bad = [&rendered, &available, &rolled_out, &nodes, &valid].into_iter().find(|outcome| !outcome.is_good());
     let ready = match first_bad {
@@ -128,9 +132,10 @@ pub fn report(
     set(&mut status.conditions, ClusterCondition::ControlPlaneNodesReady, &nodes, generation, now);
     let spread = (ClusterCondition::SpreadAcrossFailureDomains, spread_across_failure_domains(cluster));
     let encrypted = (ClusterCondition::EncryptedAtRest, encryption::outcome(cluster, observed, now));
+    let signed = (ClusterCondition::CertificatesSigned, signing::outcome(cluster, &waiting, &status.certificates, now));
     let given = given_authorities::outcome(cluster, observed, authorities.as_ref(), now);
     let given = (ClusterCondition::AuthoritiesAsGiven, given);
-    for (condition, outcome) in [spread, (ClusterCondition::RotationsSettled, rotated), given, encrypted] {
+    for (condition, outcome) in [spread, (ClusterCondition::RotationsSettled, rotated), given, encrypted, signed] {
         if let Some(outcome) = outcome {
             set(&mut status.conditions, condition, &outcome, generation, now);
         } else {
@@ -220,7 +225,8 @@ fn addons(cluster: &Cluster, observed: &Observed) -> Outcome {
     }
 }
 
-fn valid(cluster: &Cluster, certificates: &[CertificateStatus], rendered: bool, now: Timestamp) -> Outcome {
+fn valid(cluster: &Cluster, status: &ClusterSpecStatus, rendered: bool, now: Timestamp) -> Outcome {
+    let certificates = &status.certificates;
     let named = |certificate: &CertificateStatus| match &certificate.node {
         Some(node) => format!("{} of {node}", certificate.name),
         None => certificate.name.clone(),
@@ -247,6 +253,8 @@ fn valid(cluster: &Cluster, certificates: &[CertificateStatus], rendered: bool, 
             "RenewalWaits",
             format!("these certificates are renewed in the maintenance window, {next}: {due}"),
         )
+    } else if !due.is_empty() && signing::is_under_way(status, now) {
+        Outcome::good("WaitsForSigner", format!("these certificates are past their renewal time, and asked for: {due}"))
     } else if !due.is_empty() {
         Outcome::bad("RenewalDue", format!("these certificates are past their renewal time: {due}"))
     } else if !ending.is_empty() {
@@ -344,7 +352,23 @@ pub fn certificates(cluster: &Cluster, observed: &Observed, authorities: &Author
         let renewal = renewal::leaf_renewal_time(&facts, cluster.user_terms(user));
         Some(row(&name, None, USER_ISSUER.name(), &facts, renewal))
     }));
+    list.extend(own_rows(cluster, observed, authorities));
     list
+}
+
+fn own_rows<'a>(
+    cluster: &'a Cluster,
+    observed: &'a Observed,
+    authorities: &'a Authorities,
+) -> impl Iterator<Item = CertificateStatus> + 'a {
+    let secret = observed.secrets.get(&objects::own_secret(&cluster.name));
+    let needed =
+        OWN.iter().filter(|own| authorities.get(own.authority).is_some_and(|set| set.signing().key().is_none()));
+    needed.filter_map(move |own| {
+        let facts = first_certificate(own.id, &own_credential::stored_pair(secret?, own)?.certificate).ok()?;
+        let renewal = renewal::leaf_renewal_time(&facts, cluster.policy.leaf(own.id));
+        Some(row(own.id, None, own.authority.name(), &facts, renewal))
+    })
 }
 
 fn row(

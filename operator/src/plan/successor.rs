@@ -26,7 +26,10 @@ pub(super) fn first(cluster: &Cluster, authority: AuthorityName, name: &str, mad
     // What was asked for before there was anything asks for nothing.
     let rotate = &cluster.rotate;
     let asked = [rotate.of(subject), rotate.renewal(), rotate.revocation_of(subject)];
-    let marks = asked.into_iter().flat_map(|request| request.marks().collect::<Vec<_>>()).collect();
+    let mut marks: Vec<_> = asked.into_iter().flat_map(|request| request.marks().collect::<Vec<_>>()).collect();
+    if made.key().is_none() {
+        marks.push((objects::SIGNED_OUTSIDE_ANNOTATION.to_owned(), "true".to_owned()));
+    }
     written(cluster, subject, name, data, None, marks)
 }
 
@@ -182,7 +185,7 @@ fn put(
     authority: &Authority,
 ) {
     data.insert(certificate.to_owned(), authority.certificate_pem().to_owned());
-    data.insert(key.to_owned(), authority.key().pem().to_owned());
+    data.extend(authority.key().map(|private| (key.to_owned(), private.pem().to_owned())));
     let chain = Some(authority.above()).filter(|chain| !chain.is_empty());
     for (key, text) in [(above, chain), (root, authority.root())] {
         match text {

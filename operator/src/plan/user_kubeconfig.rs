@@ -6,6 +6,7 @@ use kube::ResourceExt;
 
 use super::node::Asked;
 use super::observed::Slot;
+use super::signing::{Desk, waits_for_signer};
 use super::{Authorities, Content, Draft, Observed, Pair, Plan, PlannedLeaf, Secret, Source, Step, node, objects};
 use crate::cluster::{Cluster, Node};
 use crate::kubeconfig::{self, Credential};
@@ -15,7 +16,14 @@ use crate::pki::inventory::{Leaf, cluster_leaves};
 const VALUE_KEY: &str = "value";
 
 /// Plans the kubeconfig's Secret.
-pub(super) fn plan(cluster: &Cluster, authorities: &Authorities, observed: &Observed, now: Timestamp, plan: &mut Plan) {
+pub(super) fn plan(
+    cluster: &Cluster,
+    authorities: &Authorities,
+    desk: &mut Desk<'_>,
+    observed: &Observed,
+    now: Timestamp,
+    plan: &mut Plan,
+) {
     // A certificate of the cluster takes nothing from the node that it is computed for.
     let (Some(leaf), Some(first)) = (cluster_leaves().next(), cluster.nodes.first()) else { return };
     let name = objects::kubeconfig_secret(&cluster.name);
@@ -26,7 +34,10 @@ pub(super) fn plan(cluster: &Cluster, authorities: &Authorities, observed: &Obse
     };
     let Some(issuer) = authorities.get(leaf.issuer).map(|set| set.issuer_of(leaf)) else { return };
     let asked = Asked::of(cluster, found, now);
-    let source = node::source(cluster, first, leaf, found.and_then(stored_pair), issuer, &asked);
+    let need = node::need(cluster, first, leaf, found.and_then(stored_pair), now);
+    let Some(source) = desk.source(need, issuer, &asked, plan) else {
+        return plan.blockers.push(waits_for_signer(cluster, &name));
+    };
     if let (Some(found), Source::Keep(pair)) = (found, &source) {
         let wanted = compose(cluster, first, leaf, authorities, pair);
         if found.data == wanted.data && objects::has_metadata(&found.metadata, &wanted.metadata) {

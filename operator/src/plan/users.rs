@@ -7,17 +7,23 @@ use kube::ResourceExt;
 
 use super::node::Asked;
 use super::observed::Slot;
-use super::{
-    Authorities, Content, Draft, Kind, Observed, Pair, Plan, Removal, Source, Step, node, objects, user_kubeconfig,
-};
+use super::signing::{Desk, Need, waits_for_signer};
+use super::{Authorities, Content, Draft, Kind, Observed, Pair, Plan, Removal, Source, Step, objects, user_kubeconfig};
 use crate::cluster::{Cluster, User};
 use crate::pki::inventory::{USER_ISSUER, USER_USAGES, user_certificate, user_subject};
 use crate::pki::{CertificateOrder, valid_for};
 
 /// Plans the Secrets of the users that there are, and the end of those of users that there are no more.
-pub(super) fn plan(cluster: &Cluster, authorities: &Authorities, observed: &Observed, now: Timestamp, plan: &mut Plan) {
+pub(super) fn plan(
+    cluster: &Cluster,
+    authorities: &Authorities,
+    desk: &mut Desk<'_>,
+    observed: &Observed,
+    now: Timestamp,
+    plan: &mut Plan,
+) {
     for user in &cluster.users {
-        plan_user(cluster, user, authorities, observed, now, plan);
+        plan_user(cluster, user, authorities, desk, observed, now, plan);
     }
     for (name, secret) in &observed.secrets {
         let Some(user) = secret.labels().get(USER_LABEL) else { continue };
@@ -50,6 +56,7 @@ fn plan_user(
     cluster: &Cluster,
     user: &User,
     authorities: &Authorities,
+    desk: &mut Desk<'_>,
     observed: &Observed,
     now: Timestamp,
     plan: &mut Plan,
@@ -72,7 +79,11 @@ fn plan_user(
     let stored = found.and_then(user_kubeconfig::stored_pair);
     let certificate = user_certificate(&user.name);
     let Some(issuer) = authorities.get(USER_ISSUER).map(|set| set.issuer(false)) else { return };
-    let source = node::source_of(&certificate, order, terms, stored, issuer.facts(), &Asked::of(cluster, found, now));
+    let id = format!("user-{}-kubeconfig", user.name);
+    let need = Need { id, certificate: &certificate, authority: USER_ISSUER, order, terms, stored };
+    let Some(source) = desk.source(need, issuer, &Asked::of(cluster, found, now), plan) else {
+        return plan.blockers.push(waits_for_signer(cluster, &name));
+    };
     if let (Some(found), Source::Keep(pair)) = (found, &source) {
         let wanted = compose(cluster, user, authorities, pair);
         if found.data == wanted.data && objects::has_metadata(&found.metadata, &wanted.metadata) {

@@ -8,7 +8,7 @@ use k8s_openapi::api::core::v1::Secret as SecretObject;
 use k8s_openapi::jiff::Timestamp;
 use keyplane_crds::{NODE_LABEL, NODE_POOL_LABEL};
 
-use super::node::{Asked, PRIVATE, source, stored_pair};
+use super::node::{Asked, PRIVATE, need, source_of, stored_pair};
 use super::objects::{self, IndexEntry};
 use super::observed::Slot;
 use super::{Authorities, Content, Draft, Kind, Observed, Pair, Plan, Removal, Source, Step};
@@ -78,7 +78,10 @@ pub(super) fn plan(cluster: &Cluster, authorities: &Authorities, observed: &Obse
         let (Some(leaf), Some(machine)) = (leaf(), machine(cluster, name)) else { continue };
         let asked = Asked::of(cluster, found, now);
         let stored = found.and_then(|found| stored_pair(found, leaf));
-        let source = source(cluster, &machine, leaf, stored, authorities.cluster().issuer(false), &asked);
+        let need = need(cluster, &machine, leaf, stored, now);
+        // Its key is here: one whose owner signs outside is not revoked here.
+        let issuer = authorities.cluster().issuer(false).facts();
+        let source = source_of(need.certificate, need.order, need.terms, need.stored, issuer, &asked);
         if let (Source::Keep(pair), Some(found)) = (&source, found) {
             let wanted = compose(cluster, name, authorities, observed, pair);
             if found.data == wanted.data && objects::has_metadata(&found.metadata, &wanted.metadata) {

@@ -8,6 +8,7 @@ use crate::addons;
 use crate::approval::{KUBELET_CLIENT_SIGNER, KUBELET_SERVING_SIGNER};
 use crate::cluster::Cluster;
 use crate::join::{ADMISSION_POLICY, RIGHTS as JOIN};
+use crate::pki::inventory::AuthorityName;
 
 pub(super) const GROUP: &str = "rbac.authorization.k8s.io";
 /// The group of bootstrap tokens that kubeadm makes.
@@ -133,6 +134,12 @@ fn own_rules(cluster: &Cluster, is_rotating: bool) -> Vec<Value> {
         rules.push(rule("", &["configmaps"], &["kube-root-ca.crt"], &["list"]));
         rules.push(json!({"nonResourceURLs": ["/openid/v1/jwks"], "verbs": ["get"]}));
     }
+    if cluster.signed_outside.contains(&AuthorityName::Cluster) {
+        // The controller-manager signs nothing: what a signer outside has signed is written by Keyplane.
+        rules.push(rule("certificates.k8s.io", &["certificatesigningrequests/status"], &[], &["patch"]));
+        let both = [KUBELET_SERVING_SIGNER, KUBELET_CLIENT_SIGNER];
+        rules.push(rule("certificates.k8s.io", &["signers"], &both, &["sign"]));
+    }
     rules.extend(addons::rights(cluster).1.iter().map(addon_rule));
     rules.extend(encryption_rules(cluster));
     if cluster.spec.control_plane.register_nodes {
@@ -226,6 +233,14 @@ mod tests {
         let of = |group: &str, plural: &str| json!({"apiGroups": [group], "resources": [plural], "verbs": ["list", "patch"]});
         let expected = [metrics, of("", "secrets"), of("example.com", "widgets")];
         assert_eq!(rights(true, &["secrets", "widgets.example.com"]), expected);
+    }
+
+    #[test]
+    fn signs_only_where_the_controller_manager_has_no_key_to_sign_with() {
+        let signs = |cluster: &Cluster| own_rules(cluster, false).iter().any(|rule| rule["verbs"] == json!(["sign"]));
+        assert!(!signs(&cluster("{}")));
+        assert!(!signs(&cluster("{}").with_signers_outside([AuthorityName::Etcd].into())));
+        assert!(signs(&cluster("{}").with_signers_outside([AuthorityName::Cluster].into())));
     }
 
     #[test]

@@ -11,7 +11,7 @@ use keyplane::cluster::{Cluster, Policy};
 use keyplane::manifests::systemd::PodRanges;
 use keyplane::pki::{Authority, cross_sign, mint_authority};
 use keyplane::plan::issuance::fulfil;
-use keyplane::plan::{Kind, Observed, Plan, Step, encryption_use, plan};
+use keyplane::plan::{Kind, Observed, Plan, Step, as_observed, plan};
 use keyplane_crds::{CertificatePolicySpec, ClusterSpecSpec, KeyAlgorithm, NodePoolSpec};
 use kube::ResourceExt;
 
@@ -88,7 +88,7 @@ pub fn settle(cluster: &Cluster, observed: &mut Observed) -> Plan {
 /// [`settle`] at another time.
 pub fn settle_at(now: Timestamp, cluster: &Cluster, observed: &mut Observed) -> Plan {
     for _ in 0..10 {
-        let cluster = &cluster.clone().with_encryption(encryption_use(cluster, observed));
+        let cluster = &as_observed(cluster, observed);
         let next = plan(cluster, observed, now);
         if next.steps.is_empty() {
             return next;
@@ -135,7 +135,7 @@ pub fn pod_ranges(ranges: &[(&str, &[&str])]) -> PodRanges {
 pub fn intermediate(common_name: &str, root: &Authority, now: Timestamp) -> (String, String, String) {
     let made = mint(common_name, now);
     let certificate = cross_sign(&made, root, now).unwrap().unwrap();
-    (certificate, made.key().pem().to_owned(), root.certificate_pem().to_owned())
+    (certificate, made.key().unwrap().pem().to_owned(), root.certificate_pem().to_owned())
 }
 
 /// An authority for a hundred days.

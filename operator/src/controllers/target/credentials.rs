@@ -13,7 +13,7 @@ use crate::etcd_client::Credentials;
 use crate::kube::target_client;
 use crate::kubeconfig;
 use crate::pki::inventory::AuthorityName;
-use crate::plan::{AuthoritySet, objects};
+use crate::plan::{AuthoritySet, objects, own_credential};
 use crate::target::client_subject;
 
 /// Clients of the target as Keyplane's own narrow user.
@@ -68,6 +68,12 @@ async fn issue(
 ) -> Result<(String, String, String), Unavailable> {
     let name = objects::authority_secret(&brief.cluster.name, authority);
     let secret = read(management, brief, &name).await?;
+    if objects::is_signed_outside(&secret) {
+        let set = AuthoritySet::from_secret(authority.name(), &secret);
+        let set = set.map_err(|error| Unavailable::new("NoClient", format!("Secret {name}: {error}")))?;
+        let (own, own_key) = signed_outside(management, brief, authority).await?;
+        return Ok((set.bundle(), own, own_key));
+    }
     let issued = tokio::task::spawn_blocking(move || {
         let set = AuthoritySet::from_secret(authority.name(), &secret)?;
         let issued = target_client::issue_client(client_subject(), set.issuer(false), Timestamp::now());
@@ -76,6 +82,23 @@ async fn issue(
     });
     let failed = |error: String| Unavailable::new("NoClient", format!("Secret {name}: {error}"));
     issued.await.map_err(|error| failed(error.to_string()))?.map_err(failed)
+}
+
+/// The certificate and key that are kept, since no key to make them with is here.
+async fn signed_outside(
+    management: &Client,
+    brief: &Brief,
+    authority: AuthorityName,
+) -> Result<(String, String), Unavailable> {
+    let name = objects::own_secret(&brief.cluster.name);
+    let secrets: Api<Secret> = Api::namespaced(management.clone(), &brief.cluster.namespace);
+    let failed = |error: kube::Error| Unavailable::new("NoClient", format!("reading Secret {name}: {error}"));
+    let found = secrets.get_opt(&name).await.map_err(failed)?;
+    found.and_then(|secret| own_credential(&secret, authority)).ok_or_else(|| {
+        let message =
+            format!("Keyplane's own certificate of {} in Secret {name} waits for its signer", authority.name());
+        Unavailable::new("WaitsForSigner", message)
+    })
 }
 
 /// A client of the target as its super-admin, from the first node's kubeconfig.

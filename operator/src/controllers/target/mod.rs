@@ -12,6 +12,7 @@ mod dial;
 mod encryption;
 mod etcd;
 mod given_secrets;
+mod hand_on;
 mod listing;
 mod machines;
 mod nodes;
@@ -58,6 +59,8 @@ pub struct Brief {
     pub addons: Version,
     /// The bundle that the target's servers are verified with.
     pub trust: String,
+    /// The checksum of Keyplane's own certificates, where authorities sign outside.
+    pub own_credential: Option<String>,
     /// Whether an authority or key is being rotated.
     pub is_rotating: bool,
     /// The fingerprint of the authority that the kubelets of a pool are to have certificates from, by pool; while one is
@@ -232,6 +235,12 @@ impl Targets {
             findings: findings.clone(),
             management: self.management.clone(),
         };
+        let handed_on = hand_on::HandOn {
+            briefs: brief_receiver.clone(),
+            findings: findings.clone(),
+            management: self.management.clone(),
+            events: self.events.clone(),
+        };
         let given_secrets = given_secrets::watch(brief_receiver.clone(), findings.clone(), self.management.clone());
         let session = session::Session {
             briefs: brief_receiver,
@@ -245,8 +254,9 @@ impl Targets {
         };
         let token = stop.clone();
         tokio::spawn(async move {
+            let handed_on = Box::pin(on_each_brief(handed_on));
             let all = futures::future::join5(
-                Box::pin(session.run()),
+                Box::pin(futures::future::join(session.run(), handed_on)),
                 Box::pin(on_each_brief(membership)),
                 Box::pin(on_each_brief(probes)),
                 Box::pin(on_each_brief(at_rest)),

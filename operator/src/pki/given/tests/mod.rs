@@ -57,7 +57,7 @@ impl Corp {
 
     fn take(&self) -> Result<Authority, Unfit> {
         let (certificate, key, root) = (self.read("ca.crt"), self.read("ca.key"), self.read("root.crt"));
-        given_authority("corp", (&certificate, &key, Some(&root)), BOTH, Timestamp::now())
+        given_authority("corp", (&certificate, Some(&key), Some(&root)), BOTH, Timestamp::now())
     }
 
     /// Whether openssl takes it for a server's, with these authorities and those in between.
@@ -109,7 +109,7 @@ fn a_chain_may_have_the_root_or_end_before_it() {
     corp.run("x509 -req -in sub.csr -CA ca.crt -CAkey ca.key -out sub.crt -extfile ca.ext -days 200");
     let (sub, ca, root, key) = (corp.read("sub.crt"), corp.read("ca.crt"), corp.read("root.crt"), corp.read("sub.key"));
     let take = |certificates: &str, root: Option<&str>| {
-        given_authority("corp", (certificates, &key, root), BOTH, Timestamp::now())
+        given_authority("corp", (certificates, Some(&key), root), BOTH, Timestamp::now())
     };
     for (certificates, given_root, above, has_root) in [
         (sub.clone(), None, "", false),
@@ -139,7 +139,7 @@ fn a_self_signed_one_is_a_root_and_brings_no_chain() {
     let corp = Corp::new(CA, "-days 300");
     let (certificate, key) = (corp.read("root.crt"), corp.read("root.key"));
     for root in [None, Some(certificate.as_str())] {
-        let authority = given_authority("corp", (&certificate, &key, root), BOTH, Timestamp::now()).unwrap();
+        let authority = given_authority("corp", (&certificate, Some(&key), root), BOTH, Timestamp::now()).unwrap();
         assert_eq!((authority.above(), authority.root(), authority.chain().as_str()), ("", None, ""));
     }
 }
@@ -159,7 +159,7 @@ fn refuses_what_would_leave_the_cluster_without_good_certificates() {
     ));
     let corp = Corp::new(CA, good);
     let (certificate, key) = (corp.read("ca.crt"), corp.read("ca.key"));
-    let at = |now| given_authority("corp", (&certificate, &key, None), BOTH, now).unwrap_err();
+    let at = |now| given_authority("corp", (&certificate, Some(&key), None), BOTH, now).unwrap_err();
     let (now, year) = (Timestamp::now(), SignedDuration::from_hours(24 * 365));
     assert!(matches!(at(now - year), Unfit::NotYet { .. }));
     assert!(matches!(at(now + year), Unfit::Ended { .. }));
@@ -226,7 +226,7 @@ fn with_a_renewed_certificate_of_the_same_key_old_and_new_leaves_are_good_with_o
     for old in [
         mint(KeyAlgorithm::Rsa2048),
         mint(KeyAlgorithm::EcdsaP384),
-        given_authority("corp", (&root.0, &root.1, None), BOTH, now).unwrap(),
+        given_authority("corp", (&root.0, Some(&root.1), None), BOTH, now).unwrap(),
     ] {
         let end = now + SignedDuration::from_hours(24 * 3650);
         let new = renew_authority(&old, now, end).unwrap();
