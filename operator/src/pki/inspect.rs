@@ -44,7 +44,18 @@ pub struct CertificateFacts {
     pub subject_public_key_info: Vec<u8>,
 }
 
+/// The name by which Pods ask for an API server; kubeadm and the hard way put it into each one's certificate.
+const API_SERVER_NAME: &str = "kubernetes.default.svc";
+
 impl CertificateFacts {
+    /// Whether it is an API server's. Whatever else answers at an address, such as a proxy that looks into TLS, has none with
+    /// that name.
+    #[must_use]
+    pub fn is_of_api_server(&self) -> bool {
+        let is_name = |name: &AlternativeName| matches!(name, AlternativeName::Dns(name) if name == API_SERVER_NAME);
+        self.alternative_names.iter().flatten().any(is_name)
+    }
+
     /// Reads a certificate; nothing if it is none.
     #[must_use]
     pub fn from_der(der: &[u8]) -> Option<Self> {

@@ -74,7 +74,8 @@ pub(super) fn is_elsewhere(cluster: &Cluster, observed: &Observed, secret: &str)
             ),
         });
     }
-    let (node, certificate) = observed.target.serving.iter().next()?;
+    let mut serving = observed.target.serving.iter();
+    let (node, certificate) = serving.find(|(_, certificate)| certificate.is_of_api_server())?;
     Some(Blocker {
         reason: "ClusterRunsAlready",
         message: format!(

@@ -141,7 +141,8 @@ fn certificates(cluster: &Cluster, observed: &Observed, authorities: Option<&Aut
 /// API servers that present certificates of an authority that is not known here, which is why there is no talking to them.
 fn strangers(cluster: &Cluster, observed: &Observed, authorities: Option<&Authorities>) -> Vec<String> {
     let Some(authority) = authorities.map(Authorities::cluster) else { return vec![] };
-    let strange = observed.target.serving.iter().filter(|(_, presented)| !authority.has_signed(presented));
+    let strange = observed.target.serving.iter();
+    let strange = strange.filter(|(_, presented)| presented.is_of_api_server() && !authority.has_signed(presented));
     strange
         .map(|(node, presented)| {
             let secret = objects::authority_secret(&cluster.name, AuthorityName::Cluster);
