@@ -254,6 +254,11 @@ mod tests {
     fn a_marked_process_is_found_and_killed_by_its_mark_alone() {
         let folder = tempfile::tempdir().unwrap();
         let mut process = sleeper("test-mark", folder.path());
+        // A process that has just begun shows its environment a moment later.
+        let start = Instant::now();
+        while marked("test-mark").is_empty() && start.elapsed() < Duration::from_secs(5) {
+            sleep(PAUSE);
+        }
         assert_eq!(marked("test-mark"), vec![process.pid()]);
         assert!(start_time(process.pid()).is_some());
         kill_marked("test-mark").unwrap();

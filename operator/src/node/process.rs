@@ -111,6 +111,11 @@ mod tests {
     fn ends_the_process_that_it_found_and_no_other() {
         let mut child = std::process::Command::new("sleep").arg("1000").spawn().unwrap();
         let process = Process::of(child.id()).unwrap();
+        // A process that has just begun shows its name and arguments a moment later.
+        let begun = std::time::Instant::now();
+        while of_static_pod("sleep", "1000").is_none() && begun.elapsed() < std::time::Duration::from_secs(5) {
+            std::thread::sleep(std::time::Duration::from_millis(10));
+        }
         assert!(process.runs() && process.is_called("sleep"));
         let other = Process { ticks: process.ticks + 1, ..process };
         assert!(!other.runs());
