@@ -204,9 +204,12 @@ impl Site {
             ensure!(node["status"]["capacity"]["pods"] == "77", "{}", node["status"]["capacity"]);
             Ok(())
         })?;
-        let report = self.holds_both()?;
-        ensure!(report["kubelet"]["started"] != started, "{report}");
-        Ok(())
+        // The files are there first, and the restart waits for its turn.
+        eventually("report of the new kubelet", PATIENCE, || {
+            let report = self.holds_both()?;
+            ensure!(report["kubelet"]["started"] != started && report["restart"].is_null(), "{report}");
+            Ok(())
+        })
     }
 
     /// The serving certificate is of another authority, as after a rotation; the annotation names the cluster's own.
