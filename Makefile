@@ -8,8 +8,8 @@ CACHE ?= $(or $(KEYPLANE_CACHE),$(or $(XDG_CACHE_HOME),$(HOME)/.cache)/keyplane)
 CARGO_DENY_VERSION := 0.20.2
 CARGO_DENY := $(CACHE)/tools/cargo-deny-$(CARGO_DENY_VERSION)/bin/cargo-deny
 # What the lab runs from Debian; the rest is built from e2e/kubernetes. cloud-init and systemd only judge what is written.
-PACKAGES := busybox-static cloud-init conntrack containernetworking-plugins curl ethtool haproxy iproute2 iptables \
-  nftables openssl runc socat systemd util-linux
+PACKAGES := busybox-static cloud-init conntrack containernetworking-plugins curl ethtool faketime haproxy iproute2 \
+  iptables nftables openssl runc socat systemd util-linux
 
 .PHONY: help
 help: ## Show this list

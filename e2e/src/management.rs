@@ -234,6 +234,19 @@ impl Management {
         self.api_server = start_api_server(&files, self.etcd_port, self.port, self.serving)?;
         self.wait_for_api_server()
     }
+
+    /// Kills all of it, and takes everything away that it held: another one of this lab then begins anew.
+    ///
+    /// # Errors
+    /// When its files can't be removed.
+    pub fn lose(&mut self) -> Result<()> {
+        if let Some(manager) = &mut self.controller_manager {
+            manager.kill();
+        }
+        self.api_server.kill();
+        self.etcd.kill();
+        fs::remove_dir_all(&self.folder).with_context(|| format!("cannot remove {}", self.folder.display()))
+    }
 }
 
 /// The files of a management cluster. kubeadm makes its certificates too: it is there, and knows all of them.

@@ -33,6 +33,7 @@ const FILES: &[Need] = &[
     Need { what: "/usr/lib/cni/portmap", package: "containernetworking-plugins" },
     Need { what: "/usr/lib/cni/loopback", package: "containernetworking-plugins" },
     Need { what: "/bin/busybox", package: "busybox-static" },
+    Need { what: "/usr/bin/faketime", package: "faketime" },
 ];
 
 /// Looks for everything at once, so that one answer cures all.

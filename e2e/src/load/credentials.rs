@@ -103,7 +103,17 @@ pub fn of_kubeconfig(kubeconfig: &str) -> Result<Access> {
 /// # Errors
 /// When it does not answer, or can't be trusted with these authorities.
 pub fn accepted_by_api_server(address: &str, authorities: &[u8], pair: &Pair) -> Result<bool> {
-    judge(ask(address, API_SERVER, authorities, pair, Method::GET, "/api", &[], "")?.0)
+    judge(ask(address, API_SERVER, authorities, Some(pair), Method::GET, "/api", &[], "")?.0)
+}
+
+/// Whether the API server at this address takes the bearer of a token for somebody.
+///
+/// # Errors
+/// As [`accepted_by_api_server`].
+pub fn token_accepted_by_api_server(address: &str, authorities: &[u8], token: &str) -> Result<bool> {
+    let bearer = format!("Bearer {token}");
+    let headers = [("Authorization", bearer.as_str())];
+    judge(ask(address, API_SERVER, authorities, None, Method::GET, "/api", &headers, "")?.0)
 }
 
 /// Whether the kubelet at this address takes the holder of the pair for somebody: 403 is an answer to one whom it knows.
@@ -111,7 +121,7 @@ pub fn accepted_by_api_server(address: &str, authorities: &[u8], pair: &Pair) ->
 /// # Errors
 /// As [`accepted_by_api_server`].
 pub fn accepted_by_kubelet(address: &str, authorities: &[u8], pair: &Pair) -> Result<bool> {
-    judge(ask(address, KUBELET, authorities, pair, Method::GET, "/pods", &[], "")?.0)
+    judge(ask(address, KUBELET, authorities, Some(pair), Method::GET, "/pods", &[], "")?.0)
 }
 
 /// Whether the API server at this address believes the holder of the pair who asks for somebody else, as the API server
@@ -127,7 +137,7 @@ pub fn accepted_as_front_proxy(address: &str, authorities: &[u8], pair: &Pair) -
     ];
     let review = r#"{"apiVersion":"authentication.k8s.io/v1","kind":"SelfSubjectReview"}"#;
     let path = "/apis/authentication.k8s.io/v1/selfsubjectreviews";
-    let (status, body) = ask(address, API_SERVER, authorities, pair, Method::POST, path, &headers, review)?;
+    let (status, body) = ask(address, API_SERVER, authorities, Some(pair), Method::POST, path, &headers, review)?;
     if status == StatusCode::UNAUTHORIZED {
         return Ok(false);
     }
@@ -167,7 +177,7 @@ pub fn is_believed(address: &str, port: u16, authorities: &[u8]) -> Result<bool>
 /// etcd wants a certificate that it knows in the handshake. In TLS 1.3 the client is done before the server has looked, so
 /// the refusal comes with the first answer.
 fn shakes_hands(address: &str, port: u16, authorities: &[u8], pair: &Pair, path: &str) -> Result<bool> {
-    let result = ask(address, port, authorities, pair, Method::GET, path, &[], "");
+    let result = ask(address, port, authorities, Some(pair), Method::GET, path, &[], "");
     match result {
         Ok(_) => Ok(true),
         Err(error) if is_refusal(&error) => Ok(false),
@@ -199,14 +209,14 @@ fn ask(
     address: &str,
     port: u16,
     authorities: &[u8],
-    pair: &Pair,
+    pair: Option<&Pair>,
     method: Method,
     path: &str,
     headers: &[(&str, &str)],
     body: &str,
 ) -> Result<(StatusCode, Bytes)> {
     let host = if address.contains(':') { format!("[{address}]:{port}") } else { format!("{address}:{port}") };
-    let access = Access { address: host, authorities: authorities.to_vec(), pair: Some(pair.clone()) };
+    let access = Access { address: host, authorities: authorities.to_vec(), pair: pair.cloned() };
     let body = Bytes::copy_from_slice(body.as_bytes());
     block_on(async {
         let answer = access.connect().await?.send(method, path, headers, body).await?;

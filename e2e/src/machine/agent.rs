@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use anyhow::{Context, Result};
 
@@ -16,6 +17,12 @@ use crate::wait::eventually;
 
 /// Where the binary is on a machine.
 const PROGRAM: &str = "/opt/keyplane/agent/keyplane";
+
+/// The agent's command line.
+const AGENT: [&str; 4] = [PROGRAM, "node", "--kubelet-restart-command", RESTART_KUBELET];
+
+/// What gives a program a clock of its own. The loader puts the folder of this kind of machine in for `$LIB`.
+const OTHER_CLOCK: &str = "LD_PRELOAD=/usr/$LIB/faketime/libfaketime.so.1";
 
 impl Machine {
     /// Carries the machine's bootstrap Secret (which is there once `spec.nodeAgent` is set) from the namespace `default`
@@ -44,7 +51,19 @@ impl Machine {
     /// # Errors
     /// When it does not start.
     pub fn restart_agent(&self) -> Result<Process> {
-        self.spawn("agent", &[PROGRAM, "node", "--kubelet-restart-command", RESTART_KUBELET])
+        self.spawn("agent", &AGENT)
+    }
+
+    /// The same with a clock that is ahead of this computer's by so much. Only the agent has it: Kubernetes's programs are
+    /// static, so that nothing reaches them.
+    ///
+    /// # Errors
+    /// When it does not start.
+    pub fn start_agent_ahead(&self, time: Duration) -> Result<Process> {
+        let ahead = format!("FAKETIME=+{}", time.as_secs());
+        // Timers go by the monotonic clock, which no wrong clock moves.
+        let environment = ["env", OTHER_CLOCK, &ahead, "FAKETIME_DONT_FAKE_MONOTONIC=1", "FAKETIME_NO_CACHE=1"];
+        self.spawn("agent", &[&environment[..], &AGENT].concat())
     }
 
     /// Runs `keyplane node` with further arguments to its end.
@@ -53,7 +72,7 @@ impl Machine {
     /// When it fails.
     pub fn run_agent(&self, arguments: &[&str]) -> Result<String> {
         self.put_agent()?;
-        self.run(&[&[PROGRAM, "node", "--kubelet-restart-command", RESTART_KUBELET], arguments].concat())
+        self.run(&[&AGENT, arguments].concat())
     }
 
     /// Where the agent logs to.

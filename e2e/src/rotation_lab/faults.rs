@@ -39,6 +39,22 @@ pub fn is_cut_off(scene: &Scene, load: &Load, name: &str, time: Duration) -> Res
     Ok(waits)
 }
 
+/// A machine's agent has a clock that is an hour ahead, until the status says that rotations wait for that.
+///
+/// # Errors
+/// When it does not say so.
+pub fn has_a_wrong_clock(scene: &mut Scene, name: &str) -> Result<Vec<String>> {
+    scene.start_agent_ahead(name)?;
+    let waits = eventually(&format!("rotation that waits for the clock of {name}"), PATIENCE, || {
+        let mut waits = waits_for(scene, name)?;
+        waits.retain(|words| words.contains("clock"));
+        ensure!(!waits.is_empty(), "nothing waits for it");
+        Ok(waits)
+    })?;
+    scene.restart_agent(name)?;
+    Ok(waits)
+}
+
 /// What rotations wait for on this machine.
 ///
 /// # Errors

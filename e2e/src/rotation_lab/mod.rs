@@ -7,6 +7,7 @@ mod endurance;
 pub mod faults;
 mod rotations;
 mod scene;
+mod tokens;
 
 use std::time::Duration;
 
@@ -30,12 +31,16 @@ pub struct Options {
     /// How long it takes until components have surely looked at new files.
     pub settle: Duration,
     /// Whether things go wrong meanwhile: Keyplane is killed at each stage, the last control-plane machine is off for a
-    /// while in [`OFF_IN`], and the last worker is cut off for a while in [`CUT_OFF_IN`].
+    /// while in [`OFF_IN`], the clock of the first worker is wrong for a while in [`CLOCK_WRONG_IN`], and the last worker is
+    /// cut off for a while in [`CUT_OFF_IN`].
     pub faults: bool,
 }
 
 /// The stage in which a control-plane machine is off: the first, which it has to hold before anything else begins.
 pub const OFF_IN: &str = "Preparing Trust";
+
+/// The stage in which a worker's clock is wrong: one in which time passes anyway.
+pub const CLOCK_WRONG_IN: &str = "Preparing Clients";
 
 /// The stage in which a worker is cut off: that of its kubelet.
 pub const CUT_OFF_IN: &str = "Preparing Kubelets";
@@ -112,15 +117,23 @@ fn something_goes_wrong(
 ) -> Result<()> {
     scene.crash_the_operator()?;
     scene.crash_the_agents()?;
-    let last = |machines: &[SharedMachine]| machines.last().map(|machine| lock(machine).name().to_owned());
+    let name = |machine: Option<&SharedMachine>| machine.map(|machine| lock(machine).name().to_owned());
     let is_time = |of: &'static str| stage.contains(of) && !gone_wrong.contains(&of);
-    let (name, waits) = if is_time(OFF_IN) && scene.control_plane().len() > 2 {
+    let (name, waits) = if is_time(OFF_IN)
+        && scene.control_plane().len() > 2
+        && let Some(name) = name(scene.control_plane().last())
+    {
         gone_wrong.push(OFF_IN);
-        let name = last(scene.control_plane()).unwrap_or_default();
         load.phase(&format!("{name} is off"));
         (name.clone(), faults::is_off(scene, load, &name, FAULT)?)
+    } else if is_time(CLOCK_WRONG_IN)
+        && let Some(name) = name(scene.workers().first())
+    {
+        gone_wrong.push(CLOCK_WRONG_IN);
+        load.phase(&format!("{name} has a wrong clock"));
+        (name.clone(), faults::has_a_wrong_clock(scene, &name)?)
     } else if is_time(CUT_OFF_IN)
-        && let Some(name) = last(scene.workers())
+        && let Some(name) = name(scene.workers().last())
     {
         gone_wrong.push(CUT_OFF_IN);
         load.phase(&format!("{name} is cut off"));

@@ -9,6 +9,7 @@ use serde_json::Value;
 
 use super::doors::Doors;
 use super::scene::{CLUSTER, Scene, lock};
+use super::tokens;
 use crate::installation::PATIENCE;
 use crate::interrupt;
 use crate::load::Load;
@@ -26,7 +27,7 @@ pub enum Rotation {
 }
 
 impl Rotation {
-    /// All of them, each with those that go on at the same time: most of an hour is the wait for pods' tokens, in which
+    /// All of them, each with those that go on at the same time: a part of an hour is the wait for pods' tokens, in which
     /// the authorities are rotated too.
     pub const ALL: [&[Self]; 2] = [&[Self::EncryptionKey], &[Self::ServiceAccountKey, Self::Authorities]];
 
@@ -55,15 +56,13 @@ impl Rotation {
         together.iter().map(|rotation| rotation.name()).collect::<Vec<_>>().join(" and ")
     }
 
-    /// How long its owner waits at the gate for what nobody can see. Pods have tokens for an hour and seven seconds, which
-    /// the kubelet replaces once four fifths of that are over (`pkg/kubelet/token`), and it looks at a pod's volumes
-    /// every minute or two: until then a pod's token is of the old key. client-go looks at its CA file every five
-    /// minutes, after the kubelet has renewed the projection.
-    #[must_use]
-    pub const fn gate(self) -> Duration {
+    /// How long its owner waits at the gate for what nobody can see. client-go looks at its CA file every five minutes,
+    /// after the kubelet has renewed the projection. It reads a pod's token again each minute
+    /// (`transport/token_source.go`); when the pod has a new one can be seen, and is waited for before this.
+    const fn gate(self) -> Duration {
         match self {
             Self::Authorities => Duration::from_mins(8),
-            Self::ServiceAccountKey => Duration::from_mins(52),
+            Self::ServiceAccountKey => Duration::from_mins(2),
             Self::EncryptionKey => SHORT,
         }
     }
@@ -90,7 +89,7 @@ const STUCK: Duration = Duration::from_mins(20);
 pub type AtEachStage<'a> = &'a mut dyn FnMut(&mut Scene, &Load, &str) -> Result<()>;
 
 /// Asks for rotations at the same time and follows them to their end: each of their stages is a phase of the load, and
-/// where they wait for their owner he lets them complete, each once it has waited for so long ([`Rotation::gate`]).
+/// where they wait for their owner he lets them complete, once what he waits for at the gate is over.
 ///
 /// # Errors
 /// When it does not get on.
@@ -140,7 +139,7 @@ pub fn rotate(
         }
         if all("Prepared") && !let_go {
             for entry in &entries {
-                wait_at_the_gate(entry)?;
+                wait_at_the_gate(scene, entry, tell)?;
             }
             annotate(COMPLETE)?;
             let_go = true;
@@ -154,12 +153,18 @@ pub fn rotate(
     }
 }
 
-fn wait_at_the_gate(entry: &Value) -> Result<()> {
+fn wait_at_the_gate(scene: &Scene, entry: &Value, tell: &dyn Fn(&str)) -> Result<()> {
     let name = entry["name"].as_str().unwrap_or_default();
+    let rotation = Rotation::of_entry(name);
+    if rotation == Rotation::ServiceAccountKey {
+        tokens::await_new_ones(scene)?;
+        tell("the tokens of all pods are of the new key");
+        return pass(rotation.gate());
+    }
     let since: Timestamp =
         entry["since"].as_str().unwrap_or_default().parse().context("since when it is at the gate")?;
     let waited = Duration::try_from(Timestamp::now().duration_since(since)).unwrap_or_default();
-    pass(Rotation::of_entry(name).gate().saturating_sub(waited))
+    pass(rotation.gate().saturating_sub(waited))
 }
 
 /// What the status says of the rotations that this value has asked for.

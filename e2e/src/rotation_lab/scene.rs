@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use anyhow::{Context, Result};
 use serde_json::{Value, json};
@@ -153,14 +154,13 @@ impl Scene {
         Ok(scene)
     }
 
-    /// Starts the agent of this machine with the credential that Keyplane made for it.
+    /// Starts the agent of this machine with the credential that Keyplane made for it, in place of one that runs.
     ///
     /// # Errors
     /// When there is no such machine, or the agent does not start.
     pub fn start_agent(&mut self, name: &str) -> Result<()> {
-        let agent = lock(self.machine(name)?).start_agent(self.admin(), CLUSTER)?;
-        self.agents.insert(name.to_owned(), agent);
-        Ok(())
+        let admin = self.admin().clone();
+        self.replace_agent(name, |machine| machine.start_agent(&admin, CLUSTER))
     }
 
     /// Every agent is killed as by a crash, and another one is started.
@@ -177,10 +177,22 @@ impl Scene {
     /// # Errors
     /// When it does not start.
     pub fn restart_agent(&mut self, name: &str) -> Result<()> {
+        self.replace_agent(name, Machine::restart_agent)
+    }
+
+    /// The same with a clock that is an hour ahead.
+    ///
+    /// # Errors
+    /// When it does not start.
+    pub fn start_agent_ahead(&mut self, name: &str) -> Result<()> {
+        self.replace_agent(name, |machine| machine.start_agent_ahead(Duration::from_hours(1)))
+    }
+
+    fn replace_agent(&mut self, name: &str, start: impl FnOnce(&Machine) -> Result<Process>) -> Result<()> {
         if let Some(mut agent) = self.agents.remove(name) {
             agent.kill();
         }
-        let agent = lock(self.machine(name)?).restart_agent()?;
+        let agent = start(&lock(self.machine(name)?))?;
         self.agents.insert(name.to_owned(), agent);
         Ok(())
     }
@@ -213,6 +225,18 @@ impl Scene {
     pub fn crash_the_operator(&mut self) -> Result<()> {
         self.installation.operator.kill();
         self.installation.operator = Operator::start(&self.lab, &self.installation.user, FIRST_REPLICA)?;
+        Ok(())
+    }
+
+    /// The management cluster is gone with Keyplane and all that was in it; another one with Keyplane and nothing else takes
+    /// its place, at another address. The agents know the former one.
+    ///
+    /// # Errors
+    /// When the other one does not start.
+    pub fn lose_the_management_cluster(&mut self) -> Result<()> {
+        self.installation.operator.kill();
+        self.installation.management.lose()?;
+        self.installation = Installation::start(&self.lab)?;
         Ok(())
     }
 

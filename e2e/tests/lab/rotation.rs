@@ -1,19 +1,18 @@
 //! Everything is rotated under a load, on the smallest cluster that shows it: no request fails, and no workload's pod is
 //! restarted. `make lab-rotation` does the same on three control-plane machines and two workers.
 
-use std::process::Command;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use keyplane_e2e::boot::owners_kubectl;
-use keyplane_e2e::command::run_with_input;
 use keyplane_e2e::eventually;
 use keyplane_e2e::installation::PATIENCE;
 use keyplane_e2e::load::Load;
 use keyplane_e2e::load::credentials::{
     Authority, accepted_as_front_proxy, accepted_by_api_server, accepted_by_etcd, accepted_by_etcd_as_peer,
-    accepted_by_kubelet,
+    accepted_by_kubelet, of_kubeconfig, token_accepted_by_api_server,
 };
+use keyplane_e2e::rotation_lab::faults::has_a_wrong_clock;
 use keyplane_e2e::rotation_lab::{CLUSTER, Doors, Scene, Size, lock, rotate_leaves};
 use serde_json::Value;
 
@@ -90,7 +89,7 @@ fn every_door_knows_its_authority_and_no_stranger(scene: &Scene) -> Result<()> {
 }
 
 /// Three authorities and the token key, on one control-plane machine and one worker, with everything that can be killed
-/// killed at each stage. With one API server somebody is always refused while it is started anew: who is let in by which
+/// killed at each stage, and a machine's clock wrong in one. With one API server somebody is always refused while it is started anew: who is let in by which
 /// authority is what this looks at.
 #[test]
 #[ignore = "needs root and the lab's parts: make test"]
@@ -107,6 +106,7 @@ fn each_stage_lets_in_whom_it_says() -> Result<()> {
     annotate("keyplane.io/rotate-service-account-key=once")?;
 
     let mut seen = String::new();
+    let mut clock_was_wrong = false;
     eventually("authorities that are Prepared", LONG, || {
         let stages = stages(&scene)?;
         if stages != seen {
@@ -115,6 +115,10 @@ fn each_stage_lets_in_whom_it_says() -> Result<()> {
             seen.clone_from(&stages);
             scene.crash_the_operator()?;
             scene.crash_the_agents()?;
+        }
+        if stages.contains("Clients") && !clock_was_wrong {
+            clock_was_wrong = true;
+            tell(&has_a_wrong_clock(&mut scene, "worker1")?.join("; "));
         }
         ensure!(!stages.contains("Preparing") && !stages.is_empty(), "{stages}");
         Ok(())
@@ -177,17 +181,6 @@ fn token(scene: &Scene) -> Result<String> {
 fn is_let_in(scene: &Scene, token: &str) -> Result<bool> {
     let first = scene.control_plane().first().context("no control plane")?;
     let address = lock(first).address();
-    let url = format!("https://{address}:6443/api");
-    // The token is read from standard input: a command line is for everybody to see.
-    let arguments =
-        ["--silent", "--insecure", "--output", "/dev/null", "--write-out", "%{http_code}", "--header", "@-"];
-    eventually("answer", PATIENCE, || {
-        let header = format!("Authorization: Bearer {token}\n");
-        let status = run_with_input(Command::new("curl").args(arguments).arg(&url), header.as_bytes())?;
-        match status.as_str() {
-            "200" | "403" => Ok(true),
-            "401" => Ok(false),
-            other => anyhow::bail!("{other}"),
-        }
-    })
+    let owners = of_kubeconfig(&scene.admin().secret_text(&format!("{CLUSTER}-kubeconfig"), "value")?)?;
+    eventually("answer", PATIENCE, || token_accepted_by_api_server(&address, &owners.authorities, token))
 }
