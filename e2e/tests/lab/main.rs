@@ -7,6 +7,7 @@ mod approver;
 mod chart;
 mod csr;
 mod dual_stack;
+mod emergencies;
 mod encryption;
 mod examples;
 mod external_signing;
