@@ -135,10 +135,17 @@ fn every_key_is_revoked(scene: &Scene, tell: &dyn Fn(&str)) -> Result<()> {
         tell(step.as_str().unwrap_or_default());
     }
 
+    let kubeconfig = || admin.secret_text(&format!("{CLUSTER}-kubeconfig"), "value");
+    let former = kubeconfig()?;
     annotate(&format!("keyplane.io/confirm-revocation={word}"))?;
     let confirmed = Instant::now();
     let since =
         |what: &str| tell(&format!("{:.0} s after the confirmation: {what}", confirmed.elapsed().as_secs_f32()));
+    eventually("another kubeconfig of the owner", PATIENCE, || {
+        ensure!(kubeconfig()? != former, "it is the former one");
+        Ok(())
+    })?;
+    since("everything is written anew");
     eventually("API that answers to the new authority", LONG, || {
         owners_kubectl(scene.lab(), admin, CLUSTER)?.run(&["get", "--raw", "/readyz"])
     })?;
