@@ -11,9 +11,9 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use keyplane_e2e::boot::boot;
-use keyplane_e2e::installation::{Installation, bootable_cluster_spec};
+use keyplane_e2e::installation::{Installation, PATIENCE, bootable_cluster_spec};
 use keyplane_e2e::kubectl::{base64, documents};
-use keyplane_e2e::{Kubectl, Lab, Machine, image};
+use keyplane_e2e::{Kubectl, Lab, Machine, eventually, image};
 use serde_json::{Value, json};
 
 const CLUSTER: &str = "outside";
@@ -37,7 +37,7 @@ fn a_cluster_boots_of_which_somebody_outside_signs_every_certificate() -> Result
     tell("all certificates of the machine are signed");
     // The log of a pod can be read only with the kubelet's serving certificate.
     let target = boot(&lab, &mut installation, CLUSTER, &mut machine, &images, "10.244.0.0/24", &tell)?;
-    kubelets_have_certificates(&target, folder.path())?;
+    eventually("both certificates of the kubelet", PATIENCE, || kubelets_have_certificates(&target, folder.path()))?;
     installation.wait_for(CLUSTER, "CertificatesSigned")?;
     let signed = signer.stop()?;
     tell(&format!("{signed} requests were signed"));
@@ -185,7 +185,9 @@ fn no_authoritys_key_is_anywhere(folder: &Path, admin: &Kubectl, machine: &Machi
     }
     let files = machine.run(&["find", "/etc/kubernetes", "-name", "*ca.key"])?;
     ensure!(files.is_empty(), "{files}");
-    let waiting = admin.run(&["get", "configmaps,secrets", "-o", "name"])?;
-    ensure!(!waiting.contains("-requests") && !waiting.contains("-csr"), "{waiting}");
-    Ok(())
+    eventually("requests that are all withdrawn", PATIENCE, || {
+        let waiting = admin.run(&["get", "configmaps,secrets", "-o", "name"])?;
+        ensure!(!waiting.contains("-requests") && !waiting.contains("-csr"), "{waiting}");
+        Ok(())
+    })
 }
