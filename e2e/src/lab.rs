@@ -12,7 +12,7 @@ use crate::machine::{Machine, MachineOptions};
 use crate::parts::Parts;
 use crate::subnet::Subnet;
 use crate::sweep::{self, Owner, Record, Which};
-use crate::{network, preflight};
+use crate::{limits, network, preflight};
 
 /// The host number of the first machine that does not ask for another.
 const FIRST_MACHINE: u8 = 11;
@@ -104,6 +104,7 @@ impl Lab {
             left_running: false,
         };
         fs::create_dir_all(lab.folder().join("logs"))?;
+        limits::raise()?;
         network::make_bridge(id, subnet)?;
         Ok(lab)
     }

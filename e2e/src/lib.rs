@@ -23,6 +23,7 @@ pub mod issuer;
 pub mod join;
 pub mod kubectl;
 pub mod lab;
+mod limits;
 pub mod load;
 pub mod load_balancer;
 pub mod machine;
