@@ -33,8 +33,9 @@ use crate::kube::write::{Written, write};
 use crate::kube::{backoff, causes};
 use crate::plan::issuance::fulfil;
 use crate::plan::objects::{self, CONTENT_CHECKSUM_ANNOTATION, MANAGED_BY, MANAGED_BY_LABEL};
-use crate::plan::rotation::kubelet_authorities;
-use crate::plan::{Authorities, Blocker, Observed, Step, as_observed, encryption_work, is_unknown, plan, status};
+use crate::plan::{
+    Authorities, Blocker, Observed, Step, as_observed, encryption_work, is_unknown, kubelet_turns, plan, status,
+};
 use crate::rollout;
 
 /// A cluster that runs already answers at once; of one that is yet to be made nobody does.
@@ -405,7 +406,7 @@ fn brief(cluster: &Cluster, observed: &Observed, reference: ObjectReference, con
         configuration: rollout.configuration,
         addons: rollout.addons,
         is_rotating: authorities.is_rotating(),
-        kubelet_authorities: kubelet_authorities(&authorities, observed),
+        kubelet_authorities: kubelet_turns::of_pools(&authorities, observed),
         trust: authorities.trust(),
         revoked: authorities.revoked_annotation(),
         workers: workers.collect(),

@@ -16,6 +16,7 @@ mod given_authorities;
 pub(crate) mod initial_cluster;
 pub mod issuance;
 pub mod kubelet_requests;
+pub mod kubelet_turns;
 mod node;
 mod node_conditions;
 pub mod objects;

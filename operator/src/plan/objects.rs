@@ -10,7 +10,7 @@ use kube::ResourceExt;
 use serde::{Deserialize, Serialize};
 
 use super::observed::Slot;
-use super::{Authorities, Observed, Plan, Step, initial_cluster, rotation};
+use super::{Authorities, Observed, Plan, Step, initial_cluster, kubelet_turns};
 use crate::agents::RESTART_TURN_ANNOTATION;
 pub(crate) use crate::checksum::checksum;
 use crate::cluster::{Cluster, Node};
@@ -219,7 +219,7 @@ pub(super) fn node_config(
     data.extend(files.iter().map(|file| (file.key.to_string(), file.content.clone())));
     let joins = initial_cluster::of(cluster, node, observed);
     let mut config_map = config_map(cluster, name, Some(node), data);
-    let authority = rotation::kubelet_authority_of(cluster, node, authorities, observed);
+    let authority = kubelet_turns::of_machine(cluster, node, authorities, observed);
     config_map
         .annotations_mut()
         .extend(authority.map(|authority| (KUBELET_AUTHORITY_ANNOTATION.to_owned(), authority)));
