@@ -18,8 +18,10 @@ const CONFIG: &str = "/etc/haproxy/haproxy.cfg";
 /// HAProxy answers questions here.
 const SOCKET: &str = "/run/haproxy.sock";
 
-/// It asks each API server whether it is ready, often, and cuts connections to one that is not: clients then come back
-/// and are led to another. The server's certificate is of an authority that a load balancer need not know.
+/// It asks each API server whether it is ready, as docs/high-availability.md says, and cuts connections to one that is not:
+/// clients then come back and are led to another. One that goes says so 15 seconds before it does, so that three answers
+/// are no hurry; one slow answer of etcd on a busy computer is not the end of an API server. The server's certificate is
+/// of an authority that a load balancer need not know.
 const HEAD: &str = "\
 global
   log stderr format raw local0 notice
@@ -44,7 +46,7 @@ backend kube-apiserver
   balance roundrobin
   option httpchk GET /readyz
   http-check expect status 200
-  default-server check check-ssl verify none inter 500ms fall 2 rise 2 on-marked-down shutdown-sessions
+  default-server check check-ssl verify none inter 1s fall 3 rise 2 on-marked-down shutdown-sessions
 ";
 
 /// An API server behind it.
