@@ -47,7 +47,7 @@ lab-smoke: build ## A whole cluster, and what its owner tries first, step by ste
 	@target/debug/keyplane-lab smoke
 
 .PHONY: lab-rotation
-lab-rotation: build ## Rotate everything on five machines under a load that must not fail; prints what failed (an hour and three quarters)
+lab-rotation: build ## Rotate everything on five machines under a load that must not fail; prints what failed (an hour)
 	@target/debug/keyplane-lab rotation
 
 HOURS ?= 12
