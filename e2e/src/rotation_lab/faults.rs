@@ -1,5 +1,6 @@
 //! What goes wrong while something is rotated. Whoever asks gets the words in which the status says for whom it waits.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
@@ -55,7 +56,7 @@ pub fn has_a_wrong_clock(scene: &mut Scene, name: &str) -> Result<Vec<String>> {
     Ok(waits)
 }
 
-/// What rotations wait for on this machine.
+/// What rotations wait for on this machine, each only once: several may wait for the same.
 ///
 /// # Errors
 /// When the status can't be read.
@@ -63,7 +64,8 @@ pub fn waits_for(scene: &Scene, name: &str) -> Result<Vec<String>> {
     let status = scene.status()?;
     let rotations = status["rotations"].as_array().into_iter().flatten();
     let waits = rotations.flat_map(|rotation| rotation["waitingFor"].as_array().into_iter().flatten());
-    Ok(waits.filter_map(|words| words.as_str()).filter(|words| words.contains(name)).map(str::to_owned).collect())
+    let waits: BTreeSet<_> = waits.filter_map(|words| words.as_str()).filter(|words| words.contains(name)).collect();
+    Ok(waits.into_iter().map(str::to_owned).collect())
 }
 
 fn comes_back(scene: &Scene, load: &Load, name: &str) -> Result<()> {
