@@ -89,8 +89,8 @@ fn every_door_knows_its_authority_and_no_stranger(scene: &Scene) -> Result<()> {
 }
 
 /// Three authorities and the token key, on one control-plane machine and one worker, with everything that can be killed
-/// killed at each stage, and a machine's clock wrong in one. With one API server somebody is always refused while it is started anew: who is let in by which
-/// authority is what this looks at.
+/// killed at each stage, and a machine's clock wrong in one. With one API server somebody is always refused while it is
+/// started anew: who is let in by which authority is what this looks at.
 #[test]
 #[ignore = "needs root and the lab's parts: make test"]
 fn each_stage_lets_in_whom_it_says() -> Result<()> {
