@@ -82,7 +82,10 @@ fn run_cluster(minor: &str, proxy_mode: &str) -> Result<()> {
     let settings = lab_kubelet_settings(&first);
     init(&parts, &mut first, &format!("{}:{PORT}", balancer.address()), proxy_mode, settings)?;
     told("kubeadm init is done");
-    ensure!(balancer.ready_backends()? == ["cp1"]);
+    eventually("API server behind the load balancer", PATIENCE, || {
+        ensure!(balancer.ready_backends()? == ["cp1"], "not ready");
+        Ok(())
+    })?;
     let kubeconfig = lab.folder().join("target.kubeconfig");
     fs::write(&kubeconfig, first.read_file("/etc/kubernetes/admin.conf")?)?;
     let target = Kubectl::new(lab.parts(), &kubeconfig);
