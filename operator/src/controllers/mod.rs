@@ -1,5 +1,6 @@
 //! The controllers: one file per watched kind, each of which observes, plans, acts and reports.
 
+mod act;
 pub mod agents;
 pub mod certificate_policy;
 pub mod cluster_spec;

@@ -14,7 +14,7 @@ use super::status::Outcome;
 use super::{Authorities, Content, Draft, Observed, Plan, Step, revocation_notice};
 use crate::cluster::{Cluster, given_authority_field};
 use crate::pki::inventory::AuthorityName;
-use crate::pki::{Authority, valid_for};
+use crate::pki::{Authority, PrivateKey, valid_for};
 use crate::rotation::revocation::confirmation;
 use crate::rotation::{STATE_ANNOTATION, Stage, State, Subject};
 
@@ -85,7 +85,7 @@ fn going(authorities: &Authorities, subject: Subject) -> Option<Vec<String>> {
         }
         Subject::ServiceAccountKey => {
             let keys = authorities.service_account();
-            std::iter::once(keys.signing()).chain(keys.other()).map(super::PrivateKey::token_key_id).collect()
+            std::iter::once(keys.signing()).chain(keys.other()).map(PrivateKey::token_key_id).collect()
         }
     })
 }

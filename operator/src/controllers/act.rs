@@ -1,0 +1,116 @@
+//! Carrying out a plan: issue what it asks for, write, delete, and tell of it.
+
+use std::collections::BTreeMap;
+use std::fmt::Debug;
+
+use k8s_openapi::api::core::v1::{ConfigMap, ObjectReference, Secret};
+use k8s_openapi::jiff::Timestamp;
+use keyplane_crds::condition_of;
+use kube::{Api, Resource, ResourceExt};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use super::cluster_spec::unversioned;
+use super::{Context, Error, deletion};
+use crate::cluster::Cluster;
+use crate::kube::write::{Written, write};
+use crate::plan::issuance::fulfil;
+use crate::plan::{Blocker, Observed, Step, plan};
+use crate::rollout;
+
+/// Plans and writes until nothing is left to do; gives back what is in the way.
+pub(super) async fn act(
+    cluster: &Cluster,
+    observed: &mut Observed,
+    reference: &ObjectReference,
+    now: Timestamp,
+    context: &Context,
+) -> Result<Vec<Blocker>, Error> {
+    let secrets: Api<Secret> = Api::namespaced(context.client.clone(), &cluster.namespace);
+    let config_maps: Api<ConfigMap> = Api::namespaced(context.client.clone(), &cluster.namespace);
+    loop {
+        let next = plan(cluster, observed, now);
+        if next.steps.is_empty() {
+            warn_of_new_blockers(&next.blockers, observed, reference, context).await;
+            return Ok(next.blockers);
+        }
+        for step in next.steps {
+            match step {
+                Step::Secret(draft) => {
+                    let (note, reason, is_news) = (draft.describe(), draft.reason(), draft.is_news());
+                    let secret = {
+                        let (cluster, seen) = (cluster.clone(), std::mem::take(observed));
+                        let issued = tokio::task::spawn_blocking(move || (fulfil(*draft, &cluster, &seen), seen));
+                        let (secret, seen) = issued.await.map_err(|error| Error::Broken(error.to_string()))?;
+                        *observed = seen;
+                        secret?
+                    };
+                    let written = put(&secrets, &secret, context).await?;
+                    let other = unversioned(&written);
+                    observed.secrets.insert(written.name_any(), written);
+                    tracing::info!(namespace = cluster.namespace, cluster = cluster.name, note, "wrote");
+                    if is_news {
+                        context.events.normal_about(reference, Some(other), reason, "Issue", &note).await;
+                    }
+                }
+                Step::ConfigMap(config_map) => {
+                    let name = config_map.name_any();
+                    let before = observed.config_maps.get(&name).and_then(|before| before.data.clone());
+                    let changes = changes(before.as_ref(), config_map.data.as_ref());
+                    let written = put(&config_maps, &*config_map, context).await?;
+                    let mut other = unversioned(&written);
+                    let mut note = format!("{} ConfigMap {name}", if before.is_some() { "put right" } else { "wrote" });
+                    let mut reason = "Written";
+                    if !changes.is_empty() {
+                        note = format!("{note}: {changes}");
+                        reason = "RollingOut";
+                        // Events that differ in their note only would be taken for repetitions of one.
+                        other.field_path = Some(changes);
+                    }
+                    observed.config_maps.insert(name, written);
+                    tracing::info!(namespace = cluster.namespace, cluster = cluster.name, note, "wrote");
+                    context.events.normal_about(reference, Some(other), reason, "Write", &note).await;
+                }
+                Step::Removal(removal) => {
+                    deletion::remove(cluster, observed, &removal, context).await?;
+                    let (namespace, cluster, note) = (&cluster.namespace, &cluster.name, &removal.note);
+                    tracing::info!(namespace, cluster, note, "deleted");
+                    context
+                        .events
+                        .normal_about(reference, Some(removal.object(namespace)), removal.reason, "Delete", note)
+                        .await;
+                }
+            }
+        }
+    }
+}
+
+/// What the new data of a ConfigMap does to static pods that were there before; empty if nothing.
+fn changes(before: Option<&BTreeMap<String, String>>, after: Option<&BTreeMap<String, String>>) -> String {
+    before.zip(after).map(|(before, after)| rollout::changes(before, after).join(", ")).unwrap_or_default()
+}
+
+/// Writes an object, and counts it.
+async fn put<K>(api: &Api<K>, object: &K, context: &Context) -> Result<K, Error>
+where
+    K: Resource<DynamicType = ()> + Serialize + DeserializeOwned + Clone + Debug,
+{
+    let (kind, name) = (K::kind(&()), object.name_any());
+    match write(api, object).await.map_err(Error::api(format!("writing {kind} {name}")))? {
+        Written::Done(written) => {
+            context.metrics.writes.with_label_values(&[&kind]).inc();
+            Ok(written)
+        }
+        Written::Conflict => Err(Error::Conflict(format!("{kind} {name}"))),
+    }
+}
+
+/// An Event the first time; the condition stays.
+async fn warn_of_new_blockers(blockers: &[Blocker], observed: &Observed, about: &ObjectReference, context: &Context) {
+    let told = condition_of(&observed.status.conditions, "Rendered").map(|condition| condition.message.as_str());
+    for blocker in blockers {
+        if !told.is_some_and(|told| told.contains(&blocker.message)) {
+            context.events.warning(about, blocker.reason, "Plan", &blocker.message).await;
+        }
+    }
+}
