@@ -25,7 +25,7 @@ use keyplane::pki::{
     CertificateFacts, CertificateOrder, ExtendedUsage, PrivateKey, Subject, certificates_in, first_certificate, issue,
 };
 use keyplane::plan::objects::{CONTENT_CHECKSUM_ANNOTATION, KUBELET_AUTHORITY_ANNOTATION};
-use keyplane::plan::{AuthoritySet, EtcdFacts, Observed, plan, status};
+use keyplane::plan::{AuthoritySet, Blocker, EtcdFacts, Observed, Plan, plan, status};
 use keyplane::rollout::StaticPod;
 use keyplane::rotation::reload::ETCD_MARK;
 use keyplane::rotation::{RotationFacts, Server};
@@ -78,6 +78,8 @@ struct World {
 thread_local! {
     /// Signatures are verified once: the same pairs are looked at again and again.
     static VERIFIED: RefCell<HashMap<(String, String), bool>> = RefCell::default();
+    /// So are kubeconfigs read: the authorities in it, and the client certificate.
+    static READ: RefCell<HashMap<String, (String, String)>> = RefCell::default();
 }
 
 fn chain_is_good(presented: &str, trust: &str) -> bool {
@@ -107,14 +109,24 @@ fn is_below(certificate: &CertificateFacts, between: &[CertificateFacts], trust:
 }
 
 fn trust_in(kubeconfig: &str) -> String {
-    let value: Value = serde_saphyr::from_str(kubeconfig).unwrap();
-    let data: k8s_openapi::ByteString =
-        serde_json::from_value(value["clusters"][0]["cluster"]["certificate-authority-data"].clone()).unwrap();
-    String::from_utf8(data.0).unwrap()
+    read(kubeconfig).0
 }
 
 fn client_in(kubeconfig: &str) -> String {
-    embedded_credential(kubeconfig).unwrap().0
+    read(kubeconfig).1
+}
+
+fn read(kubeconfig: &str) -> (String, String) {
+    if let Some(known) = READ.with_borrow(|known| known.get(kubeconfig).cloned()) {
+        return known;
+    }
+    let value: Value = serde_saphyr::from_str(kubeconfig).unwrap();
+    let data: k8s_openapi::ByteString =
+        serde_json::from_value(value["clusters"][0]["cluster"]["certificate-authority-data"].clone()).unwrap();
+    let client = embedded_credential(kubeconfig).map(|(certificate, _)| certificate).unwrap_or_default();
+    let found = (String::from_utf8(data.0).unwrap(), client);
+    READ.with_borrow_mut(|known| known.insert(kubeconfig.to_owned(), found.clone()));
+    found
 }
 
 impl World {
@@ -367,7 +379,11 @@ impl World {
 
     fn report(&mut self) {
         let next = plan(&self.cluster, &self.observed, self.now);
-        self.observed.status = status::report(&self.cluster, &self.observed, &next.blockers, None, self.now);
+        self.report_blocked_by(&next.blockers);
+    }
+
+    fn report_blocked_by(&mut self, blockers: &[Blocker]) {
+        self.observed.status = status::report(&self.cluster, &self.observed, blockers, None, self.now);
         for rotation in &self.observed.status.rotations {
             let word = format!("{} {}", rotation.name, rotation.stage.as_deref().unwrap_or("Completed"));
             if !self.stages.contains(&word) {
@@ -381,14 +397,17 @@ impl World {
     fn tick(&mut self) {
         self.now += SignedDuration::from_mins(1);
         self.look();
-        let steps = plan(&self.cluster, &self.observed, self.now).steps;
+        let Plan { steps, blockers, .. } = plan(&self.cluster, &self.observed, self.now);
+        let is_quiet = steps.is_empty();
         let killed_after = if self.random(4) == 0 { self.random(3) } else { u64::MAX };
         for (_, step) in (0..killed_after).zip(steps) {
             carry_out(step, &self.cluster, &mut self.observed);
             self.check();
         }
-        if killed_after == u64::MAX {
-            self.report();
+        match killed_after {
+            u64::MAX if is_quiet => self.report_blocked_by(&blockers),
+            u64::MAX => self.report(),
+            _ => {}
         }
         let first = self.random(3);
         for node in (first..first + 3).map(|number| NODES[usize::try_from(number % 3).unwrap()]) {
