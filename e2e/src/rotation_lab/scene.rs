@@ -144,23 +144,25 @@ impl Scene {
             balancer,
             lab,
         };
-        let names: Vec<_> = scene.machines().map(|machine| lock(machine).name().to_owned()).collect();
-        for name in names {
-            tell(&format!("starting the agent of {name}"));
-            scene.start_agent(&name)?;
-        }
+        tell("starting an agent on each machine");
+        scene.start_agents()?;
         wait_until_carried(&scene)?;
         tell("everything is up");
         Ok(scene)
     }
 
-    /// Starts the agent of this machine with the credential that Keyplane made for it, in place of one that runs.
-    ///
-    /// # Errors
-    /// When there is no such machine, or the agent does not start.
-    pub fn start_agent(&mut self, name: &str) -> Result<()> {
+    fn start_agent(&mut self, name: &str) -> Result<()> {
         let admin = self.admin().clone();
         self.replace_agent(name, |machine| machine.start_agent(&admin, CLUSTER))
+    }
+
+    /// Starts the agent of each machine with the credential that Keyplane made for it, in place of one that runs.
+    ///
+    /// # Errors
+    /// When one does not start.
+    pub fn start_agents(&mut self) -> Result<()> {
+        let names: Vec<_> = self.machines().map(|machine| lock(machine).name().to_owned()).collect();
+        names.iter().try_for_each(|name| self.start_agent(name))
     }
 
     /// Every agent is killed as by a crash, and another one is started.

@@ -51,10 +51,7 @@ fn the_management_cluster_is_lost_and_restored(scene: &mut Scene, tell: &dyn Fn(
     admin.run(&["annotate", "clusterspec", CLUSTER, "keyplane.io/restore-"])?;
     scene.installation.wait_for(CLUSTER, "Rendered")?;
     tell("the backup is there");
-    let names: Vec<_> = scene.machines().map(|machine| lock(machine).name().to_owned()).collect();
-    for name in names {
-        scene.start_agent(&name)?;
-    }
+    scene.start_agents()?;
     wait_until_carried(scene)?;
     scene.installation.wait_for(CLUSTER, "Ready")?;
     scene.installation.wait_for(CLUSTER, "MachinesInSync")?;
@@ -121,17 +118,18 @@ fn every_key_is_revoked(scene: &Scene, tell: &dyn Fn(&str)) -> Result<()> {
     let annotate = |line: &str| admin.run(&["annotate", "clusterspec", CLUSTER, "--overwrite", line]).map(drop);
     annotate("keyplane.io/revoke-certificate-authorities=leak")?;
     annotate("keyplane.io/revoke-service-account-key=leak")?;
-    let word = eventually("what would be interrupted", PATIENCE, || {
+    let (word, steps) = eventually("what would be interrupted", PATIENCE, || {
         let status = scene.status()?;
         let word = status["revocation"]["confirm"].as_str().context("no word to confirm it")?.to_owned();
         ensure!(word.split(',').count() == 4, "{word}");
-        ensure!(status["revocation"]["steps"].as_array().is_some_and(|steps| steps.len() > 3), "{status}");
-        Ok(word)
+        let steps = status["revocation"]["steps"].as_array().cloned().unwrap_or_default();
+        ensure!(steps.len() > 3, "{status}");
+        Ok((word, steps))
     })?;
     let complaint = admin.complaint(&["clusterspec", CLUSTER], "RotationsSettled")?;
     ensure!(complaint.contains("RevocationNotConfirmed"), "{complaint}");
     ensure!(accepted_by_api_server(&first, &stolen.authorities, &pair)?, "it was not confirmed");
-    for step in scene.status()?["revocation"]["steps"].as_array().into_iter().flatten() {
+    for step in &steps {
         tell(step.as_str().unwrap_or_default());
     }
 

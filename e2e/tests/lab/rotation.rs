@@ -106,16 +106,20 @@ fn each_stage_lets_in_whom_it_says() -> Result<()> {
     annotate("keyplane.io/rotate-service-account-key=once")?;
 
     let mut seen = String::new();
-    let mut clock_was_wrong = false;
-    eventually("authorities that are Prepared", LONG, || {
-        let stages = stages(&scene)?;
+    let mut look = |scene: &mut Scene| -> Result<String> {
+        let stages = stages(scene)?;
         if stages != seen {
-            let answers = doors.check(&scene, &rotations(&scene.status()?))?;
+            let answers = doors.check(scene, &rotations(&scene.status()?))?;
             tell(&format!("{stages}: {answers} answers as they should be"));
             seen.clone_from(&stages);
             scene.crash_the_operator()?;
             scene.crash_the_agents()?;
         }
+        Ok(stages)
+    };
+    let mut clock_was_wrong = false;
+    eventually("authorities that are Prepared", LONG, || {
+        let stages = look(&mut scene)?;
         if stages.contains("Clients") && !clock_was_wrong {
             clock_was_wrong = true;
             tell(&has_a_wrong_clock(&mut scene, "worker1")?.join("; "));
@@ -129,14 +133,7 @@ fn each_stage_lets_in_whom_it_says() -> Result<()> {
 
     annotate("keyplane.io/complete-rotation=once")?;
     eventually("rotations that are Completed", LONG, || {
-        let stages = stages(&scene)?;
-        if stages != seen {
-            let answers = doors.check(&scene, &rotations(&scene.status()?))?;
-            tell(&format!("{stages}: {answers} answers as they should be"));
-            seen.clone_from(&stages);
-            scene.crash_the_operator()?;
-            scene.crash_the_agents()?;
-        }
+        let stages = look(&mut scene)?;
         ensure!(stages.split(", ").all(|one| one.ends_with("Completed")), "{stages}");
         Ok(())
     })?;
