@@ -8,6 +8,7 @@ use anyhow::Result;
 use jiff::Timestamp;
 use serde_json::json;
 
+use super::faults::Faults;
 use super::rotations::{Rotation, pass, rotate};
 use super::scene::{Scene, Size};
 use crate::load::Load;
@@ -25,7 +26,10 @@ const AUTHORITY: &str = "2h";
 /// waits has as long again.
 const EVERY: Duration = Duration::from_hours(1);
 
-/// One rotation, or the time between two.
+/// What is rotated in a round, all at the same time: one after the other they would not fit into [`EVERY`].
+const TOGETHER: [Rotation; 3] = [Rotation::EncryptionKey, Rotation::ServiceAccountKey, Rotation::Authorities];
+
+/// One rotation of everything, or the time between two.
 #[derive(Debug)]
 struct Round {
     what: String,
@@ -73,30 +77,34 @@ impl fmt::Display for Report {
     }
 }
 
-/// Runs for so long, telling each step, and ends earlier only where somebody presses Ctrl-C or a rotation is stuck.
+/// Runs for so long, telling each step, and ends earlier only where somebody presses Ctrl-C or a rotation is stuck. With
+/// `faults` things go wrong in every round, as [`Faults`] says.
 ///
 /// # Errors
 /// When the cluster does not come up.
-pub fn endure(time: Duration, tell: &dyn Fn(&str)) -> Result<Report> {
+pub fn endure(time: Duration, faults: bool, tell: &dyn Fn(&str)) -> Result<Report> {
     let mut scene = Scene::set_up(&size(), tell)?;
     let load = Load::start(&scene, "at rest")?;
     tell("the load runs");
     let began = Instant::now();
-    let mut rounds = vec![];
-    while began.elapsed() < time && rounds.iter().all(|round: &Round| round.error.is_none()) {
+    let mut rounds: Vec<Round> = vec![];
+    for times in 1.. {
         let asked = Instant::now();
-        for together in Rotation::ALL {
-            // Each time around, and the rest after it.
-            let times = rounds.len() / (Rotation::ALL.len() + 1) + 1;
-            let name = format!("{} {times}", Rotation::names(together));
-            rounds.push(round(&name, &load, tell, || rotate(&mut scene, &load, together, &mut |_, _, _| Ok(()), tell)));
-            if rounds.last().is_some_and(|round| round.error.is_some()) {
-                break;
-            }
+        let mut going_wrong = Faults::default();
+        let mut at_each_stage = |scene: &mut Scene, load: &Load, stage: &str| {
+            if faults { going_wrong.strike(scene, load, stage, tell) } else { Ok(()) }
+        };
+        let name = format!("rotations {times}");
+        rounds.push(round(&name, &load, tell, || rotate(&mut scene, &load, &TOGETHER, &mut at_each_stage, tell)));
+        if rounds.last().is_some_and(|round| round.error.is_some()) {
+            break;
         }
-        let rest = EVERY.min(time.saturating_sub(began.elapsed())).saturating_sub(asked.elapsed());
+        let rest = EVERY.saturating_sub(asked.elapsed()).min(time.saturating_sub(began.elapsed()));
         load.phase("at rest");
         rounds.push(round("at rest", &load, tell, || pass(rest)));
+        if began.elapsed() >= time || rounds.last().is_some_and(|round| round.error.is_some()) {
+            break;
+        }
     }
     Ok(Report { rounds, tally: load.stop() })
 }

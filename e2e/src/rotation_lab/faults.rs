@@ -6,16 +6,75 @@ use std::time::Duration;
 use anyhow::{Result, ensure};
 
 use super::rotations::pass;
-use super::scene::{Scene, lock};
+use super::scene::{Scene, SharedMachine, lock};
 use crate::installation::PATIENCE;
 use crate::load::Load;
 use crate::wait::eventually;
+
+/// The stage in which a control-plane machine is off: the first, which it has to hold before anything else begins.
+const OFF_IN: &str = "Preparing Trust";
+
+/// The stage in which a worker's clock is wrong: one in which time passes anyway.
+const CLOCK_WRONG_IN: &str = "Preparing Clients";
+
+/// The stage in which a worker is cut off: that of its kubelet.
+const CUT_OFF_IN: &str = "Preparing Kubelets";
+
+/// For how long: longer than a kubelet's Lease is good, so that the cluster has noticed too.
+const FAULT: Duration = Duration::from_secs(90);
+
+/// Keyplane and every agent are killed at each stage; beside that the last control-plane machine is off for a while in the
+/// first one, the clock of the first worker is wrong for a while in the second, and the last worker is cut off for a while
+/// when it is the turn of its kubelet. Each of the three once.
+#[derive(Debug, Default)]
+pub struct Faults {
+    /// The stages in which something beside the kills went wrong already.
+    gone_wrong: Vec<&'static str>,
+}
+
+impl Faults {
+    /// `stage` has begun; it may name several, of rotations that are not in the same one.
+    ///
+    /// # Errors
+    /// When something does not come back, or the status did not say that rotations wait for it.
+    pub fn strike(&mut self, scene: &mut Scene, load: &Load, stage: &str, tell: &dyn Fn(&str)) -> Result<()> {
+        scene.crash_the_operator()?;
+        scene.crash_the_agents()?;
+        let name = |machine: Option<&SharedMachine>| machine.map(|machine| lock(machine).name().to_owned());
+        let is_time = |of: &'static str| stage.contains(of) && !self.gone_wrong.contains(&of);
+        let (name, waits) = if is_time(OFF_IN)
+            && scene.control_plane().len() > 2
+            && let Some(name) = name(scene.control_plane().last())
+        {
+            self.gone_wrong.push(OFF_IN);
+            load.phase(&format!("{name} is off"));
+            (name.clone(), is_off(scene, load, &name, FAULT)?)
+        } else if is_time(CLOCK_WRONG_IN)
+            && let Some(name) = name(scene.workers().first())
+        {
+            self.gone_wrong.push(CLOCK_WRONG_IN);
+            load.phase(&format!("{name} has a wrong clock"));
+            (name.clone(), has_a_wrong_clock(scene, &name)?)
+        } else if is_time(CUT_OFF_IN)
+            && let Some(name) = name(scene.workers().last())
+        {
+            self.gone_wrong.push(CUT_OFF_IN);
+            load.phase(&format!("{name} is cut off"));
+            (name.clone(), is_cut_off(scene, load, &name, FAULT)?)
+        } else {
+            return Ok(());
+        };
+        tell(&format!("{name} is back; the status said: {}", waits.join("; ")));
+        ensure!(!waits.is_empty(), "{stage}: the status did not say that it waits for {name}");
+        Ok(())
+    }
+}
 
 /// A machine has no power for so long. The load expects nothing of it until its Node is Ready again.
 ///
 /// # Errors
 /// When it does not come back.
-pub fn is_off(scene: &mut Scene, load: &Load, name: &str, time: Duration) -> Result<Vec<String>> {
+fn is_off(scene: &mut Scene, load: &Load, name: &str, time: Duration) -> Result<Vec<String>> {
     load.spare(name);
     lock(scene.machine(name)?).power_off()?;
     pass(time)?;
@@ -30,7 +89,7 @@ pub fn is_off(scene: &mut Scene, load: &Load, name: &str, time: Duration) -> Res
 ///
 /// # Errors
 /// When it does not come back.
-pub fn is_cut_off(scene: &Scene, load: &Load, name: &str, time: Duration) -> Result<Vec<String>> {
+fn is_cut_off(scene: &Scene, load: &Load, name: &str, time: Duration) -> Result<Vec<String>> {
     load.spare(name);
     lock(scene.machine(name)?).unplug()?;
     pass(time)?;

@@ -11,11 +11,12 @@ mod tokens;
 
 use std::time::Duration;
 
-use anyhow::{Result, bail, ensure};
+use anyhow::{Result, bail};
 
 pub use carrier::Carrier;
 pub use doors::Doors;
 pub use endurance::{Report, endure};
+pub use faults::Faults;
 pub use rotations::{AtEachStage, Rotation, pass, rotate, rotate_leaves, wait_until_carried};
 pub use scene::{CLUSTER, POOL, Scene, SharedMachine, Size, lock};
 
@@ -30,23 +31,9 @@ pub struct Options {
     pub what: Vec<What>,
     /// How long it takes until components have surely looked at new files.
     pub settle: Duration,
-    /// Whether things go wrong meanwhile: Keyplane is killed at each stage, the last control-plane machine is off for a
-    /// while in [`OFF_IN`], the clock of the first worker is wrong for a while in [`CLOCK_WRONG_IN`], and the last worker is
-    /// cut off for a while in [`CUT_OFF_IN`].
+    /// Whether things go wrong meanwhile, as [`Faults`] says.
     pub faults: bool,
 }
-
-/// The stage in which a control-plane machine is off: the first, which it has to hold before anything else begins.
-pub const OFF_IN: &str = "Preparing Trust";
-
-/// The stage in which a worker's clock is wrong: one in which time passes anyway.
-pub const CLOCK_WRONG_IN: &str = "Preparing Clients";
-
-/// The stage in which a worker is cut off: that of its kubelet.
-pub const CUT_OFF_IN: &str = "Preparing Kubelets";
-
-/// For how long: longer than a kubelet's Lease is good, so that the cluster has noticed too.
-const FAULT: Duration = Duration::from_secs(90);
 
 /// Certificates, or what is rotated in stages.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -95,55 +82,15 @@ pub fn run(options: &Options, tell: &dyn Fn(&str)) -> Result<(Tally, Result<()>)
     let mut scene = Scene::set_up(&size, tell)?;
     let load = Load::start(&scene, "before")?;
     tell("the load runs");
-    let mut gone_wrong = vec![];
+    let mut going_wrong = Faults::default();
     let mut at_each_stage = |scene: &mut Scene, load: &Load, stage: &str| {
-        if faults { something_goes_wrong(scene, load, stage, &mut gone_wrong, tell) } else { Ok(()) }
+        if faults { going_wrong.strike(scene, load, stage, tell) } else { Ok(()) }
     };
     let outcome = what.into_iter().try_for_each(|what| match what {
         What::Leaves => rotate_leaves(&scene, &load, settle, tell),
         What::Staged(together) => rotate(&mut scene, &load, &together, &mut at_each_stage, tell),
     });
     Ok((load.stop(), outcome))
-}
-
-/// `stage` may name several, of rotations that are not in the same one; `gone_wrong` has the stages in which something
-/// beside the kills went wrong already.
-fn something_goes_wrong(
-    scene: &mut Scene,
-    load: &Load,
-    stage: &str,
-    gone_wrong: &mut Vec<&'static str>,
-    tell: &dyn Fn(&str),
-) -> Result<()> {
-    scene.crash_the_operator()?;
-    scene.crash_the_agents()?;
-    let name = |machine: Option<&SharedMachine>| machine.map(|machine| lock(machine).name().to_owned());
-    let is_time = |of: &'static str| stage.contains(of) && !gone_wrong.contains(&of);
-    let (name, waits) = if is_time(OFF_IN)
-        && scene.control_plane().len() > 2
-        && let Some(name) = name(scene.control_plane().last())
-    {
-        gone_wrong.push(OFF_IN);
-        load.phase(&format!("{name} is off"));
-        (name.clone(), faults::is_off(scene, load, &name, FAULT)?)
-    } else if is_time(CLOCK_WRONG_IN)
-        && let Some(name) = name(scene.workers().first())
-    {
-        gone_wrong.push(CLOCK_WRONG_IN);
-        load.phase(&format!("{name} has a wrong clock"));
-        (name.clone(), faults::has_a_wrong_clock(scene, &name)?)
-    } else if is_time(CUT_OFF_IN)
-        && let Some(name) = name(scene.workers().last())
-    {
-        gone_wrong.push(CUT_OFF_IN);
-        load.phase(&format!("{name} is cut off"));
-        (name.clone(), faults::is_cut_off(scene, load, &name, FAULT)?)
-    } else {
-        return Ok(());
-    };
-    tell(&format!("{name} is back; the status said: {}", waits.join("; ")));
-    ensure!(!waits.is_empty(), "{stage}: the status did not say that it waits for {name}");
-    Ok(())
 }
 
 #[cfg(test)]

@@ -55,7 +55,8 @@ enum Action {
         /// than once, the last three go on at the same time.
         #[arg(long)]
         only: Vec<String>,
-        /// Things go wrong meanwhile: Keyplane is killed at each stage, a machine is off, another one is cut off.
+        /// Things go wrong meanwhile: Keyplane and all agents are killed at each stage, a machine is off, an agent's clock is
+        /// an hour ahead, a worker is cut off.
         #[arg(long)]
         faults: bool,
     },
@@ -65,6 +66,9 @@ enum Action {
         /// For how many hours.
         #[arg(long, default_value_t = 12)]
         hours: u64,
+        /// Have things go wrong meanwhile, as in `rotation --faults`, in each round again.
+        #[arg(long)]
+        faults: bool,
     },
     /// Measures how fast Keyplane approves kubelets' requests and what that costs, beside a raw client and an approver in
     /// Go. Takes minutes; build with --release.
@@ -125,7 +129,7 @@ fn act(action: &Action) -> Result<ExitCode> {
         Action::Rotation { settle, small, only, faults } => {
             return rotation(Duration::from_secs(*settle), *small, only, *faults);
         }
-        Action::Endurance { hours } => return endurance(Duration::from_hours(*hours)),
+        Action::Endurance { hours, faults } => return endurance(Duration::from_hours(*hours), *faults),
         Action::BenchApprover(arguments) => bench_approver(arguments)?,
         Action::ApproveEverything => raw::run()?,
         Action::Down { all } => down(if *all { Which::All } else { Which::Dead })?,
@@ -164,10 +168,10 @@ fn rotation(settle: Duration, small: bool, only: &[String], faults: bool) -> Res
     Ok(if outcome.is_ok() && tally.total().failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-fn endurance(time: Duration) -> Result<ExitCode> {
+fn endurance(time: Duration, faults: bool) -> Result<ExitCode> {
     interrupt::listen()?;
     let progress = Progress::begin();
-    let report = rotation_lab::endure(time, &|what| progress.step(what))?;
+    let report = rotation_lab::endure(time, faults, &|what| progress.step(what))?;
     say(&format!("\n{report}\n{}\n{}", report.tally.table(), report.tally.told_failures()));
     say(&report.tally.summary());
     Ok(if report.is_good() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
