@@ -26,6 +26,11 @@ fn mark_etcd(world: &mut World, nodes: &[&str]) {
     }
 }
 
+/// A change of the API servers' manifests.
+fn with_flag(spec: &str) -> String {
+    spec.replace("  nodes:", "  apiServer: {extraArgs: [{name: v, value: '4'}]}\n  nodes:")
+}
+
 /// The machines whose agents are told to start etcd anew.
 fn told(world: &World) -> Vec<&'static str> {
     let is_told = |node: &&str| {
@@ -41,6 +46,18 @@ fn set_up(world: &mut World, node: &str, up: bool) {
 }
 
 #[test]
+fn nothing_is_changed_elsewhere_while_a_member_of_etcd_is_down_whose_node_still_seems_ready() {
+    let mut world = World::up(THREE);
+    set_up(&mut world, "cp3", false);
+    let flag = with_flag(THREE);
+    assert!(world.apply(&flag).is_empty());
+    let Progress::UnderWay { message, .. } = rollout(&world.cluster, &world.observed).progress else { panic!() };
+    assert!(message.contains("etcd on cp3 to be a healthy voter"), "{message}");
+    set_up(&mut world, "cp3", true);
+    assert_eq!(world.apply(&flag), ["cp1 kube-apiserver"]);
+}
+
+#[test]
 fn agents_start_etcd_anew_one_after_the_other_and_its_pod_stays_as_it_is() {
     let mut world = World::up(THREE);
     for node in NODES {
@@ -52,7 +69,7 @@ fn agents_start_etcd_anew_one_after_the_other_and_its_pod_stays_as_it_is() {
     let Progress::UnderWay { message, .. } = rollout(&world.cluster, &world.observed).progress else { panic!() };
     assert!(message.contains("the agent of cp1 to start etcd anew"), "{message}");
     // Another change waits for it.
-    let flag = THREE.replace("controlPlane:", "apiServer: {extraArgs: [{name: v, value: '4'}]}\ncontrolPlane:");
+    let flag = with_flag(THREE);
     assert!(world.apply(&flag).is_empty());
     world.apply(THREE);
     // The agent's word alone is not enough.
@@ -115,7 +132,7 @@ fn agents_restart_kubelets_one_machine_after_the_other_and_nothing_else_changes_
     }
     world.apply(&spec);
     assert_eq!(turns(&world), ["a", "", ""]);
-    let flag = spec.replace("controlPlane:", "apiServer: {extraArgs: [{name: v, value: '4'}]}\ncontrolPlane:");
+    let flag = with_flag(&spec);
     assert!(world.apply(&flag).is_empty());
     let Progress::UnderWay { message, .. } = rollout(&world.cluster, &world.observed).progress else { panic!() };
     assert!(message.contains("the agent of cp1 to restart kubelet"), "{message}");

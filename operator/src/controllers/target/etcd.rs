@@ -24,7 +24,8 @@ use crate::plan::EtcdFacts;
 
 /// How often members are asked while all is well: a lost one is seen before its Node is no longer Ready.
 const QUIET: Duration = Duration::from_secs(20);
-/// How often while something is under way, or nobody answers: somebody may be waiting for it.
+/// How often while something is under way, or nobody answers: somebody may be waiting for it, and no component of another
+/// machine is to be started anew while a member is lost.
 const BUSY: Duration = Duration::from_secs(4);
 /// After a change the members tell each other first.
 const SETTLE: Duration = Duration::from_secs(1);
@@ -129,7 +130,8 @@ impl Membership {
         let (reason, done) = match &action {
             Action::Done => {
                 tell(None);
-                return if members.iter().all(|member| member.up) { QUIET } else { BUSY };
+                let is_quiet = !brief.is_rotating && members.iter().all(|member| member.up);
+                return if is_quiet { QUIET } else { BUSY };
             }
             Action::Wait(wait) => {
                 tell(Some(wait.message()));
