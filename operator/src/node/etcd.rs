@@ -34,6 +34,10 @@ pub struct EtcdTurn {
     mark: String,
     /// What ran when that was seen first: any other process has read the files that are there since.
     before: Option<Process>,
+    /// The API server beside it, once it was asked to end: asked again it would not finish what it has begun, but end at once
+    /// (`SetupSignalContext` of `k8s.io/apiserver`).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    asked_to_end: Option<Process>,
 }
 
 impl EtcdTurn {
@@ -59,7 +63,7 @@ fn api_server() -> Option<Process> {
 /// What could not be done.
 pub async fn restart(notes: &mut Notes, mark: &str, only_look: bool, root: &Root) -> Result<(), String> {
     if notes.etcd.as_ref().is_none_or(|turn| turn.mark != mark) {
-        notes.etcd = Some(EtcdTurn { mark: mark.to_owned(), before: etcd() });
+        notes.etcd = Some(EtcdTurn { mark: mark.to_owned(), before: etcd(), asked_to_end: None });
         notes.save(root)?;
     }
     let Some(before) = notes.etcd.as_ref().and_then(|turn| turn.before).filter(Process::runs) else { return Ok(()) };
@@ -67,8 +71,13 @@ pub async fn restart(notes: &mut Notes, mark: &str, only_look: bool, root: &Root
         return Ok(());
     }
     if let Some(api_server) = api_server() {
-        tracing::info!("ending kube-apiserver, which etcd beside it is restarted for");
-        api_server.terminate()?;
+        // An agent that was killed here goes on waiting.
+        if let Some(turn) = notes.etcd.as_mut().filter(|turn| turn.asked_to_end != Some(api_server)) {
+            tracing::info!("ending kube-apiserver, which etcd beside it is restarted for");
+            api_server.terminate()?;
+            turn.asked_to_end = Some(api_server);
+            notes.save(root)?;
+        }
         gone(&api_server, "kube-apiserver", DRAIN_PATIENCE).await?;
     }
     tracing::info!("restarting etcd");
@@ -114,7 +123,58 @@ async fn gone(process: &Process, name: &str, patience: Duration) -> Result<(), S
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+    use std::os::unix::fs::MetadataExt;
+    use std::path::Path;
+    use std::process::{Child, Command};
+
+    use tokio::time::timeout;
+
     use super::*;
+
+    /// A process of this name that notes in the file `asked` each time that it is asked to end, and does not.
+    struct Stubborn(Child);
+
+    impl Stubborn {
+        fn start(folder: &Path, name: &str, argument: &str) -> Self {
+            let program = folder.join(name);
+            fs::copy("/bin/sh", &program).unwrap();
+            let script = format!("trap 'echo {name} >>asked' TERM; while :; do sleep 0.05; done");
+            Self(Command::new(program).args(["-c", &script, argument]).current_dir(folder).spawn().unwrap())
+        }
+    }
+
+    impl Drop for Stubborn {
+        fn drop(&mut self) {
+            let _ = self.0.kill();
+            let _ = self.0.wait();
+        }
+    }
+
+    #[tokio::test]
+    async fn an_agent_that_is_started_anew_does_not_ask_an_api_server_twice_to_end() {
+        let folder = tempfile::tempdir().unwrap();
+        let metadata = fs::metadata(folder.path()).unwrap();
+        fs::create_dir(folder.path().join("etc")).unwrap();
+        fs::write(folder.path().join("etc/passwd"), format!("root:x:{}:", metadata.uid())).unwrap();
+        fs::write(folder.path().join("etc/group"), format!("root:x:{}:", metadata.gid())).unwrap();
+        let root = Root(folder.path().to_owned());
+        let authority = |flag: &str| format!("--{flag}={PKI_DIRECTORY}/etcd/ca.crt");
+        let _etcd = Stubborn::start(folder.path(), "etcd", &authority("trusted-ca-file"));
+        let _api_server = Stubborn::start(folder.path(), "kube-apiserver", &authority("etcd-cafile"));
+        let begun = Instant::now();
+        while etcd().is_none() || api_server().is_none() {
+            assert!(begun.elapsed() < Duration::from_secs(10), "they do not run");
+            sleep(PAUSE / 20).await;
+        }
+        for _ in 0..2 {
+            let mut notes = Notes::load(&root);
+            let whole = restart(&mut notes, "new", false, &root);
+            // Killed while it waits.
+            assert!(timeout(PAUSE, whole).await.is_err(), "nobody has ended");
+        }
+        assert_eq!(fs::read_to_string(folder.path().join("asked")).unwrap(), "kube-apiserver\n");
+    }
 
     #[test]
     fn etcd_is_asked_where_it_answers_without_tls() {
