@@ -124,13 +124,13 @@ async fn gone(process: &Process, name: &str, patience: Duration) -> Result<(), S
 #[cfg(test)]
 mod tests {
     use std::fs;
-    use std::os::unix::fs::MetadataExt;
     use std::path::Path;
     use std::process::{Child, Command};
 
     use tokio::time::timeout;
 
     use super::*;
+    use crate::node::files::tests::root;
 
     /// A process of this name that notes in the file `asked` each time that it is asked to end, and does not.
     struct Stubborn(Child);
@@ -153,12 +153,7 @@ mod tests {
 
     #[tokio::test]
     async fn an_agent_that_is_started_anew_does_not_ask_an_api_server_twice_to_end() {
-        let folder = tempfile::tempdir().unwrap();
-        let metadata = fs::metadata(folder.path()).unwrap();
-        fs::create_dir(folder.path().join("etc")).unwrap();
-        fs::write(folder.path().join("etc/passwd"), format!("root:x:{}:", metadata.uid())).unwrap();
-        fs::write(folder.path().join("etc/group"), format!("root:x:{}:", metadata.gid())).unwrap();
-        let root = Root(folder.path().to_owned());
+        let (folder, root) = root();
         let authority = |flag: &str| format!("--{flag}={PKI_DIRECTORY}/etcd/ca.crt");
         let _etcd = Stubborn::start(folder.path(), "etcd", &authority("trusted-ca-file"));
         let _api_server = Stubborn::start(folder.path(), "kube-apiserver", &authority("etcd-cafile"));

@@ -206,10 +206,11 @@ fn remove(path: &Path) -> io::Result<()> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
 
-    fn root() -> (tempfile::TempDir, Root) {
+    /// A folder that stands for a machine; it goes with the first of the two.
+    pub(in crate::node) fn root() -> (tempfile::TempDir, Root) {
         let folder = tempfile::tempdir().unwrap();
         let metadata = fs::metadata(folder.path()).unwrap();
         let etc = folder.path().join("etc");

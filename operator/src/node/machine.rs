@@ -266,11 +266,9 @@ impl Machine {
 
 #[cfg(test)]
 mod tests {
-    use std::fs;
-    use std::os::unix::fs::MetadataExt;
-
     use super::*;
     use crate::node::carry::Objects;
+    use crate::node::files::tests::root;
     use crate::node::index::Wanted;
 
     /// The kubelet's configuration, and for which restart it is the machine's turn.
@@ -285,14 +283,10 @@ mod tests {
 
     #[tokio::test]
     async fn files_come_at_once_and_a_restart_waits_for_its_turn() {
-        let folder = tempfile::tempdir().unwrap();
-        let metadata = fs::metadata(folder.path()).unwrap();
-        fs::create_dir(folder.path().join("etc")).unwrap();
-        fs::write(folder.path().join("etc/passwd"), format!("root:x:{}:", metadata.uid())).unwrap();
-        fs::write(folder.path().join("etc/group"), format!("root:x:{}:", metadata.gid())).unwrap();
+        let (_folder, root) = root();
         let commands =
             Commands { kubelet: String::new(), unit: String::new(), kubelet_health: String::new(), none: true };
-        let mut machine = Machine::new(Root(folder.path().to_owned()), commands);
+        let mut machine = Machine::new(root, commands);
         machine.takes_turns = true;
         let now = Timestamp::UNIX_EPOCH;
         machine.bring(fetched("a", Some("")), now).await;

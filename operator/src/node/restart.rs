@@ -201,19 +201,9 @@ pub(super) async fn ask(address: &str, path: &str) -> Result<(), String> {
 #[cfg(test)]
 mod tests {
     use std::fs;
-    use std::os::unix::fs::MetadataExt;
 
     use super::*;
-
-    fn root() -> (tempfile::TempDir, Root) {
-        let folder = tempfile::tempdir().unwrap();
-        let metadata = fs::metadata(folder.path()).unwrap();
-        fs::create_dir(folder.path().join("etc")).unwrap();
-        fs::write(folder.path().join("etc/passwd"), format!("root:x:{}:", metadata.uid())).unwrap();
-        fs::write(folder.path().join("etc/group"), format!("root:x:{}:", metadata.gid())).unwrap();
-        let root = Root(folder.path().to_owned());
-        (folder, root)
-    }
+    use crate::node::files::tests::root;
 
     fn states(list: &[(&str, &str)]) -> BTreeMap<String, String> {
         list.iter().map(|(unit, state)| ((*unit).to_owned(), (*state).to_owned())).collect()
