@@ -3,9 +3,10 @@
 //!
 //! The order is kubeadm's: one node at a time, on it etcd, kube-apiserver, kube-controller-manager, kube-scheduler. A
 //! manifest is changed only once everything before it runs what is written for it and is Ready, and while all other
-//! nodes are Ready: a flag that an API server does not start with takes down one of them, and an upgrade never costs
-//! etcd its quorum. What was written and has never been seen to run is replaced at once, so that a mistake can be
-//! mended even if it took the target down; for the same reason a cluster that never was up changes freely.
+//! nodes are Ready and their members of etcd well: a flag that an API server does not start with takes down one of
+//! them, and an upgrade never costs etcd its quorum. What was written and has never been seen to run is replaced at
+//! once, so that a mistake can be mended even if it took the target down; for the same reason a cluster that never was
+//! up changes freely.
 //!
 //! Then follow, as in `kubeadm upgrade`, the version in kubeadm-config and kubelet-config (after the first node) and the
 //! add-ons (after the last).
