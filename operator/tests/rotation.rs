@@ -79,7 +79,7 @@ thread_local! {
     /// Signatures are verified once: the same pairs are looked at again and again.
     static VERIFIED: RefCell<HashMap<(String, String), bool>> = RefCell::default();
     /// So are kubeconfigs read: the authorities in it, and the client certificate.
-    static READ: RefCell<HashMap<String, (String, String)>> = RefCell::default();
+    static READ: RefCell<HashMap<String, (String, Option<String>)>> = RefCell::default();
 }
 
 fn chain_is_good(presented: &str, trust: &str) -> bool {
@@ -113,17 +113,17 @@ fn trust_in(kubeconfig: &str) -> String {
 }
 
 fn client_in(kubeconfig: &str) -> String {
-    read(kubeconfig).1
+    read(kubeconfig).1.unwrap()
 }
 
-fn read(kubeconfig: &str) -> (String, String) {
+fn read(kubeconfig: &str) -> (String, Option<String>) {
     if let Some(known) = READ.with_borrow(|known| known.get(kubeconfig).cloned()) {
         return known;
     }
     let value: Value = serde_saphyr::from_str(kubeconfig).unwrap();
     let data: k8s_openapi::ByteString =
         serde_json::from_value(value["clusters"][0]["cluster"]["certificate-authority-data"].clone()).unwrap();
-    let client = embedded_credential(kubeconfig).map(|(certificate, _)| certificate).unwrap_or_default();
+    let client = embedded_credential(kubeconfig).map(|(certificate, _)| certificate);
     let found = (String::from_utf8(data.0).unwrap(), client);
     READ.with_borrow_mut(|known| known.insert(kubeconfig.to_owned(), found.clone()));
     found
