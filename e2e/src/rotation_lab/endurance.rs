@@ -90,10 +90,9 @@ pub fn endure(time: Duration, faults: bool, tell: &dyn Fn(&str)) -> Result<Repor
     let mut rounds: Vec<Round> = vec![];
     for times in 1.. {
         let asked = Instant::now();
-        let mut going_wrong = Faults::default();
-        let mut at_each_stage = |scene: &mut Scene, load: &Load, stage: &str| {
-            if faults { going_wrong.strike(scene, load, stage, tell) } else { Ok(()) }
-        };
+        let mut going_wrong = Faults::new(faults);
+        let mut at_each_stage =
+            |scene: &mut Scene, load: &Load, stage: &str| going_wrong.strike(scene, load, stage, tell);
         let name = format!("rotations {times}");
         rounds.push(round(&name, &load, tell, || rotate(&mut scene, &load, &TOGETHER, &mut at_each_stage, tell)));
         if rounds.last().is_some_and(|round| round.error.is_some()) {

@@ -26,18 +26,28 @@ const FAULT: Duration = Duration::from_secs(90);
 /// Keyplane and every agent are killed at each stage; beside that the last control-plane machine is off for a while in the
 /// first one, the clock of the first worker is wrong for a while in the second, and the last worker is cut off for a while
 /// when it is the turn of its kubelet. Each of the three once.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Faults {
+    wanted: bool,
     /// The stages in which something beside the kills went wrong already.
     gone_wrong: Vec<&'static str>,
 }
 
 impl Faults {
+    /// None has happened yet; none will unless they are `wanted`.
+    #[must_use]
+    pub fn new(wanted: bool) -> Self {
+        Self { wanted, gone_wrong: vec![] }
+    }
+
     /// `stage` has begun; it may name several, of rotations that are not in the same one.
     ///
     /// # Errors
     /// When something does not come back, or the status did not say that rotations wait for it.
     pub fn strike(&mut self, scene: &mut Scene, load: &Load, stage: &str, tell: &dyn Fn(&str)) -> Result<()> {
+        if !self.wanted {
+            return Ok(());
+        }
         scene.crash_the_operator()?;
         scene.crash_the_agents()?;
         let name = |machine: Option<&SharedMachine>| machine.map(|machine| lock(machine).name().to_owned());

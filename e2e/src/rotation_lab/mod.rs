@@ -82,10 +82,8 @@ pub fn run(options: &Options, tell: &dyn Fn(&str)) -> Result<(Tally, Result<()>)
     let mut scene = Scene::set_up(&size, tell)?;
     let load = Load::start(&scene, "before")?;
     tell("the load runs");
-    let mut going_wrong = Faults::default();
-    let mut at_each_stage = |scene: &mut Scene, load: &Load, stage: &str| {
-        if faults { going_wrong.strike(scene, load, stage, tell) } else { Ok(()) }
-    };
+    let mut going_wrong = Faults::new(faults);
+    let mut at_each_stage = |scene: &mut Scene, load: &Load, stage: &str| going_wrong.strike(scene, load, stage, tell);
     let outcome = what.into_iter().try_for_each(|what| match what {
         What::Leaves => rotate_leaves(&scene, &load, settle, tell),
         What::Staged(together) => rotate(&mut scene, &load, &together, &mut at_each_stage, tell),
