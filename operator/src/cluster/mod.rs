@@ -6,10 +6,13 @@
 
 mod addons;
 mod authorities;
+mod endpoint;
 mod maintenance;
+mod node;
 mod node_agent;
 mod options;
 mod policy;
+mod ranges;
 mod restore;
 mod rotate;
 mod settings;
@@ -19,17 +22,22 @@ mod version;
 mod workers;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fmt;
 use std::net::IpAddr;
 
 use ipnet::IpNet;
-use keyplane_crds::{ClusterSpecSpec, ControlPlaneNode, ExternalEtcd, Layout, NodePoolSpec};
+use keyplane_crds::{ClusterSpecSpec, ExternalEtcd, Layout, NodePoolSpec};
 
 use crate::encryption::Settings;
 use crate::pki::inventory::AuthorityName;
 pub use authorities::given_authority_field;
+use endpoint::parse_endpoint;
+pub use endpoint::{API_SERVER_PORT, Endpoint, Host};
 pub use maintenance::Window;
+pub use node::Node;
+use node::parse_nodes;
 pub use policy::{LeafTerms, Policy};
+pub use ranges::joined;
+use ranges::{nth_address, parse_cidrs, refuse_overlaps};
 pub use restore::Restore;
 pub use rotate::RotateRequests;
 pub(crate) use settings::refuse_kubelet_settings;
@@ -51,71 +59,6 @@ pub struct FieldError {
 impl FieldError {
     pub(crate) fn new(field: impl Into<String>, message: impl Into<String>) -> Self {
         Self { field: field.into(), message: message.into() }
-    }
-}
-
-/// The host part of the API servers' endpoint.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Host {
-    /// An address.
-    Address(IpAddr),
-    /// A DNS name.
-    Name(String),
-}
-
-impl fmt::Display for Host {
-    /// As in a URL: an IPv6 address has brackets.
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Address(IpAddr::V6(address)) => write!(f, "[{address}]"),
-            Self::Address(address) => write!(f, "{address}"),
-            Self::Name(name) => f.write_str(name),
-        }
-    }
-}
-
-/// Where an API server answers.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Endpoint {
-    /// The host.
-    pub host: Host,
-    /// The port.
-    pub port: u16,
-}
-
-impl fmt::Display for Endpoint {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}:{}", self.host, self.port)
-    }
-}
-
-/// The port of every API server on its own machine, as kubeadm's `localAPIEndpoint.bindPort`.
-pub const API_SERVER_PORT: u16 = 6443;
-
-/// A machine.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Node {
-    /// The Node's name.
-    pub name: String,
-    /// Every address of the machine.
-    pub addresses: Vec<IpAddr>,
-    /// The one that its API server advertises, its etcd listens on and its kubelet reports.
-    pub advertise_address: IpAddr,
-    /// Where the machine stands.
-    pub failure_domain: Option<String>,
-}
-
-impl Node {
-    /// The machine's own API server.
-    #[must_use]
-    pub fn local_endpoint(&self) -> Endpoint {
-        Endpoint { host: Host::Address(self.advertise_address), port: API_SERVER_PORT }
-    }
-
-    /// The loopback address of the family that the machine advertises.
-    #[must_use]
-    pub fn loopback(&self) -> &'static str {
-        if self.advertise_address.is_ipv6() { "::1" } else { "127.0.0.1" }
     }
 }
 
@@ -320,115 +263,6 @@ impl Cluster {
     pub fn is_first(&self, node: &Node) -> bool {
         self.nodes.first().is_some_and(|first| first.name == node.name)
     }
-}
-
-/// Ranges as a flag takes them: joined by commas.
-#[must_use]
-pub fn joined(cidrs: &[IpNet]) -> String {
-    cidrs.iter().map(ToString::to_string).collect::<Vec<_>>().join(",")
-}
-
-fn nth_address(range: &IpNet, n: u32) -> Option<IpAddr> {
-    let address = match range.network() {
-        IpAddr::V4(network) => IpAddr::V4(u32::from(network).checked_add(n)?.into()),
-        IpAddr::V6(network) => IpAddr::V6(u128::from(network).checked_add(u128::from(n))?.into()),
-    };
-    range.contains(&address).then_some(address)
-}
-
-fn parse_endpoint(spec: &ClusterSpecSpec) -> Result<Endpoint, FieldError> {
-    let written = &spec.control_plane_endpoint;
-    let host = match written.host.parse::<IpAddr>() {
-        Ok(address) => Host::Address(address),
-        Err(_) if is_dns_name(&written.host) => Host::Name(written.host.clone()),
-        Err(_) => {
-            return Err(FieldError::new(
-                "spec.controlPlaneEndpoint.host",
-                format!("{:?} is neither an IP address nor a lower-case DNS name", written.host),
-            ));
-        }
-    };
-    let port = u16::try_from(written.port).ok().filter(|port| *port > 0).ok_or_else(|| {
-        FieldError::new("spec.controlPlaneEndpoint.port", format!("{} is no port: write 1 to 65535", written.port))
-    })?;
-    Ok(Endpoint { host, port })
-}
-
-fn parse_cidrs(field: &str, written: &[String]) -> Result<Vec<IpNet>, FieldError> {
-    let ranges = written
-        .iter()
-        .map(|text| match text.parse::<IpNet>() {
-            Ok(range) if range.trunc() == range => Ok(range),
-            Ok(range) => Err(FieldError::new(field, format!("{text} has host bits: write {}", range.trunc()))),
-            Err(_) => Err(FieldError::new(field, format!("{text:?} is no range: write one like 10.96.0.0/12"))),
-        })
-        .collect::<Result<Vec<_>, _>>()?;
-    match ranges.as_slice() {
-        [] | [_] => Ok(ranges),
-        [a, b] if a.addr().is_ipv4() != b.addr().is_ipv4() => Ok(ranges),
-        _ => Err(FieldError::new(field, "two ranges mean dual stack: write one IPv4 and one IPv6 range")),
-    }
-}
-
-fn refuse_overlaps(service_cidrs: &[IpNet], pod_cidrs: &[IpNet]) -> Result<(), FieldError> {
-    for service in service_cidrs {
-        for pod in pod_cidrs {
-            if service.contains(pod) || pod.contains(service) {
-                return Err(FieldError::new(
-                    "spec.network",
-                    format!("serviceCIDRs {service} and podCIDRs {pod} overlap: choose ranges apart from each other"),
-                ));
-            }
-        }
-    }
-    Ok(())
-}
-
-fn parse_nodes(written: &[ControlPlaneNode]) -> Result<Vec<Node>, FieldError> {
-    const FIELD: &str = "spec.controlPlane.nodes";
-    if written.is_empty() {
-        return Err(FieldError::new(FIELD, "is empty: write at least one machine"));
-    }
-    let mut nodes: Vec<Node> = vec![];
-    for node in written {
-        let name = node.name.clone();
-        if !is_dns_name(&name) {
-            return Err(FieldError::new(FIELD, format!("{name:?} is no lower-case DNS name, for example cp1")));
-        }
-        let parse = |text: &String| {
-            text.parse::<IpAddr>().map_err(|_| {
-                FieldError::new(format!("{FIELD}[{name}].addresses"), format!("{text:?} is no IP address"))
-            })
-        };
-        let addresses = node.addresses.iter().map(parse).collect::<Result<Vec<_>, _>>()?;
-        let advertise_address = match &node.node_ip {
-            None => addresses.first().copied(),
-            Some(text) => Some(parse(text)?).filter(|address| addresses.contains(address)),
-        };
-        let Some(advertise_address) = advertise_address else {
-            return Err(FieldError::new(
-                format!("{FIELD}[{name}]"),
-                "addresses must have at least one address, and nodeIP must be one of them",
-            ));
-        };
-        for other in &nodes {
-            if other.name == name {
-                return Err(FieldError::new(FIELD, format!("the name {name} is there twice")));
-            }
-            if let Some(address) = addresses.iter().find(|address| other.addresses.contains(address)) {
-                return Err(FieldError::new(FIELD, format!("{address} is listed for {} and for {name}", other.name)));
-            }
-        }
-        let failure_domain = node.failure_domain.clone();
-        if failure_domain.as_deref().is_some_and(|domain| !settings::is_label_value(domain)) {
-            return Err(FieldError::new(
-                format!("{FIELD}[{name}].failureDomain"),
-                "is a label's value: letters, digits, '-', '_' and '.', for example zone-a",
-            ));
-        }
-        nodes.push(Node { name, addresses, advertise_address, failure_domain });
-    }
-    Ok(nodes)
 }
 
 /// RFC 1123 subdomain, as Kubernetes checks names.
