@@ -1,35 +1,26 @@
 //! `keyplane render`: the controller's plan, carried out in memory and written as files.
 
+mod inputs;
+mod output;
+
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs::{self, DirBuilder, OpenOptions};
-use std::io::{self, Read, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+use std::{fs, io};
 
-use k8s_openapi::api::core::v1::{ConfigMap, Node, Secret};
 use k8s_openapi::jiff::Timestamp;
-use keyplane_crds::{CertificatePolicy, ClusterSpec, NodePool};
+use keyplane_crds::{ClusterSpec, NodePool};
 use kube::ResourceExt;
-use serde::de::DeserializeOwned;
-use serde_json::Value;
 
-use crate::addons::Addon;
+use self::inputs::{Inputs, namespace_of, read};
+use self::output::{OBJECTS_DIRECTORY, make_directory, write_nodes, write_objects};
 use crate::args::RenderArguments;
 use crate::cluster::{Cluster, FieldError, Policy};
 use crate::join::Pool;
 use crate::join::objects::worker_config;
 use crate::manifests::systemd::pod_ranges;
 use crate::plan::issuance::{IssuanceError, fulfil};
-use crate::plan::objects::{INDEX_KEY, IndexEntry};
 use crate::plan::{Authorities, Blocker, Kind, Observed, Step, Waiting, as_observed, plan};
 use crate::signing::request::SIGNING_REQUEST_LABEL;
-use crate::{join, target, yaml};
-
-/// Where kubectl puts an object whose YAML has no namespace.
-const DEFAULT_NAMESPACE: &str = "default";
-
-/// Where the objects of both clusters' APIs are written, below the output directory.
-const OBJECTS_DIRECTORY: &str = "objects";
 
 /// Why nothing, or not everything, was rendered.
 #[derive(Debug, thiserror::Error)]
@@ -94,17 +85,6 @@ pub enum RenderError {
     /// A key or certificate could not be made.
     #[error(transparent)]
     Issuance(#[from] IssuanceError),
-}
-
-/// What was read.
-#[derive(Default)]
-struct Inputs {
-    clusters: Vec<ClusterSpec>,
-    policies: Vec<CertificatePolicy>,
-    pools: Vec<NodePool>,
-    secrets: Vec<Secret>,
-    config_maps: Vec<ConfigMap>,
-    nodes: Vec<Node>,
 }
 
 /// Reads, plans, issues and writes; gives back a line per cluster that says what was done.
@@ -227,11 +207,6 @@ fn add_workers(cluster: &Cluster, workers: &[Pool], observed: &mut Observed) {
     }
 }
 
-/// The namespace into which kubectl would apply the object.
-fn namespace_of(object: &impl ResourceExt) -> String {
-    object.namespace().unwrap_or_else(|| DEFAULT_NAMESPACE.to_owned())
-}
-
 /// Plans and issues until nothing is left to do.
 fn complete(cluster: &Cluster, inputs: &Inputs, now: Timestamp) -> Result<(Observed, Vec<Waiting>), RenderError> {
     let mut observed = Observed::default();
@@ -276,60 +251,6 @@ fn complete(cluster: &Cluster, inputs: &Inputs, now: Timestamp) -> Result<(Obser
     }
 }
 
-fn write_nodes(output: &Path, observed: &Observed) -> Result<usize, RenderError> {
-    let node_of = |labels: &BTreeMap<String, String>| labels.get(keyplane_crds::NODE_LABEL).cloned();
-    let secrets = observed.secrets.values().map(|secret| {
-        let data = secret.data.iter().flatten().map(|(key, value)| (key.clone(), value.0.clone())).collect();
-        (node_of(secret.labels()), data)
-    });
-    let config_maps = observed.config_maps.values().map(|config_map| {
-        let data = config_map.data.iter().flatten().map(|(key, value)| (key.clone(), value.clone().into_bytes()));
-        (node_of(config_map.labels()), data.collect::<BTreeMap<_, _>>())
-    });
-    let mut written = 0;
-    for (node, data) in secrets.chain(config_maps) {
-        let (Some(node), Some(index)) = (node, data.get(INDEX_KEY)) else { continue };
-        let files: Vec<IndexEntry> = serde_json::from_slice(index).unwrap_or_default();
-        for file in files {
-            let relative = file.path.trim_start_matches('/');
-            let mode = u32::from_str_radix(&file.mode, 8).unwrap_or(0o600);
-            write_file(&output.join(&node).join(relative), data.get(&file.key).map_or(&[][..], Vec::as_slice), mode)?;
-            written += 1;
-        }
-    }
-    Ok(written)
-}
-
-fn write_objects(output: &Path, cluster: &Cluster, workers: &[Pool], observed: &Observed) -> Result<(), RenderError> {
-    let management = output.join(OBJECTS_DIRECTORY).join("management");
-    for (name, secret) in &observed.secrets {
-        write_file(&management.join(format!("secret-{name}.yaml")), yaml::write_object(secret).as_bytes(), 0o600)?;
-    }
-    for (name, config_map) in &observed.config_maps {
-        let path = management.join(format!("configmap-{name}.yaml"));
-        write_file(&path, yaml::write_object(config_map).as_bytes(), 0o644)?;
-    }
-    let Some(authorities) = Authorities::load(cluster, observed) else { return Ok(()) };
-    let trust = &authorities.trust();
-    let target = output.join(OBJECTS_DIRECTORY).join("target").join(&cluster.name);
-    let of_pools = join::target_objects(&cluster.namespace, workers, &[]);
-    for wanted in target::objects(cluster, trust, cluster.version, false).into_iter().chain(of_pools) {
-        let metadata = &wanted.object.metadata;
-        let parts = [Some(wanted.resource.kind.to_lowercase()), metadata.namespace.clone(), metadata.name.clone()];
-        let name = parts.into_iter().flatten().collect::<Vec<_>>().join("-").replace(':', "-");
-        let path = target.join(format!("{name}.yaml"));
-        write_file(&path, yaml::write_object(&wanted.object).as_bytes(), 0o644)?;
-    }
-    for addon in Addon::ALL.into_iter().filter(|addon| addon.is_enabled(cluster)) {
-        // One file, as kubectl applies files by name and the objects of one in their order.
-        let objects = addon.objects(cluster, cluster.version);
-        let documents: Vec<_> = objects.iter().map(|wanted| yaml::write_object(&wanted.object)).collect();
-        let path = target.join(format!("addon-{}.yaml", addon.name().to_lowercase()));
-        write_file(&path, documents.join("---\n").as_bytes(), 0o644)?;
-    }
-    Ok(())
-}
-
 /// The clusters in these files, for commands that need no keys.
 ///
 /// # Errors
@@ -348,83 +269,6 @@ pub(crate) fn read_clusters(filenames: &[PathBuf]) -> Result<Vec<Cluster>, Rende
     inputs.clusters.iter().map(parse).collect()
 }
 
-/// Directories are for root alone: there are keys in them.
-fn make_directory(path: &Path) -> Result<(), RenderError> {
-    DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(|source| file_error(path, source))
-}
-
-/// Writes a file that must not exist, with its mode from the first byte on.
-fn write_file(path: &Path, content: &[u8], mode: u32) -> Result<(), RenderError> {
-    if let Some(directory) = path.parent() {
-        make_directory(directory)?;
-    }
-    let write = || {
-        let mut file = OpenOptions::new().write(true).create_new(true).mode(mode).open(path)?;
-        file.write_all(content)?;
-        // The process' umask took bits away that the machine's file must have.
-        file.set_permissions(fs::Permissions::from_mode(mode))
-    };
-    write().map_err(|source| file_error(path, source))
-}
-
 fn file_error(path: &Path, source: io::Error) -> RenderError {
     RenderError::File { path: path.to_owned(), source }
-}
-
-fn read(filenames: &[PathBuf]) -> Result<Inputs, RenderError> {
-    let mut inputs = Inputs::default();
-    for filename in filenames {
-        let file = filename.display().to_string();
-        let mut text = String::new();
-        if filename.as_os_str() == "-" {
-            io::stdin().read_to_string(&mut text).map_err(|source| file_error(filename, source))?;
-        } else {
-            text = fs::read_to_string(filename).map_err(|source| file_error(filename, source))?;
-        }
-        let documents: Vec<Value> = serde_saphyr::from_multiple(&text).map_err(|error| RenderError::Document {
-            file: file.clone(),
-            number: 1,
-            problem: error.to_string(),
-        })?;
-        for (number, document) in documents.into_iter().enumerate() {
-            inputs.take(document).map_err(|problem| RenderError::Document {
-                file: file.clone(),
-                number: number + 1,
-                problem,
-            })?;
-        }
-    }
-    Ok(inputs)
-}
-
-impl Inputs {
-    /// Takes a document, or the documents of a `List`, as `kubectl get -o yaml` prints it.
-    fn take(&mut self, document: Value) -> Result<(), String> {
-        let kind = document.get("kind").and_then(Value::as_str).unwrap_or_default().to_owned();
-        match kind.as_str() {
-            _ if document.is_null() => {}
-            "List" | "SecretList" | "NodeList" | "ConfigMapList" => {
-                for item in document.get("items").and_then(Value::as_array).into_iter().flatten() {
-                    self.take(item.clone())?;
-                }
-            }
-            "ClusterSpec" => self.clusters.push(read_as(document)?),
-            "CertificatePolicy" => self.policies.push(read_as(document)?),
-            "NodePool" => self.pools.push(read_as(document)?),
-            "Node" => self.nodes.push(read_as(document)?),
-            "Secret" => self.secrets.push(read_as(document)?),
-            "ConfigMap" => self.config_maps.push(read_as(document)?),
-            other => {
-                return Err(format!(
-                    "kind {other:?} is not known here: give ClusterSpec, NodePool, CertificatePolicy, Secret, \
-                     ConfigMap and Node"
-                ));
-            }
-        }
-        Ok(())
-    }
-}
-
-fn read_as<T: DeserializeOwned>(document: Value) -> Result<T, String> {
-    serde_json::from_value(document).map_err(|error| error.to_string())
 }
