@@ -81,6 +81,10 @@ impl Rotation {
 /// The annotation that lets rotations complete which wait for their owner.
 const COMPLETE: &str = "keyplane.io/complete-rotation";
 
+/// The phase of a rotation that waits for its owner, and of one that is over.
+const PREPARED: &str = "Prepared";
+const COMPLETED: &str = "Completed";
+
 /// A stage in which nothing has changed for so long is stuck. The longest wait of a healthy one is for two polls of five
 /// minutes (client-go) and a restart on each of three machines.
 const STUCK: Duration = Duration::from_mins(20);
@@ -120,7 +124,8 @@ pub fn rotate(
         let entries = entries(&status, &value);
         let stage = stage(&entries);
         if stage != last && !stage.is_empty() {
-            let phase = format!("{name}: {stage}");
+            // Where they differ it names them itself.
+            let phase = if stage.contains('(') { stage.clone() } else { format!("{name}: {stage}") };
             load.phase(&phase);
             tell(&format!("{phase} ({} so far)", load.tally().summary()));
             if let Some(doors) = &doors {
@@ -132,17 +137,18 @@ pub fn rotate(
             load.phase(&phase);
             (last, since) = (stage, Instant::now());
         }
-        let all = |phase: &str| !entries.is_empty() && entries.iter().all(|entry| entry["phase"] == phase);
-        if all("Completed") {
+        let waiting = wait_for_their_owner(&entries);
+        if !entries.is_empty() && entries.iter().all(|entry| entry["phase"] == COMPLETED) {
             // Who was let in by the old one only has to notice that by connecting anew.
             return pass(SHORT);
         }
-        if all("Prepared") && !let_go {
-            for entry in &entries {
+        if !waiting.is_empty() && !let_go {
+            for entry in waiting {
                 wait_at_the_gate(scene, entry, tell)?;
             }
             annotate(COMPLETE)?;
-            let_go = true;
+            // Its owner's time at the gate is none in which it was stuck.
+            (let_go, since) = (true, Instant::now());
         }
         if since.elapsed() > STUCK {
             let waits = entries.iter().map(|entry| format!("{}: {}", entry["name"], entry["waitingFor"]));
@@ -171,6 +177,14 @@ fn wait_at_the_gate(scene: &Scene, entry: &Value, tell: &dyn Fn(&str)) -> Result
 fn entries<'a>(status: &'a Value, value: &str) -> Vec<&'a Value> {
     let all = status["rotations"].as_array().map(Vec::as_slice).unwrap_or_default();
     all.iter().filter(|entry| entry["requested"] == value).collect()
+}
+
+/// Those that only their owner lets go on, once no other has anything left to do: what goes on by itself may have come to its
+/// end by then.
+fn wait_for_their_owner<'a>(entries: &[&'a Value]) -> Vec<&'a Value> {
+    let (waiting, others): (Vec<&Value>, Vec<_>) =
+        entries.iter().copied().partition(|entry| entry["phase"] == PREPARED);
+    if others.iter().all(|entry| entry["phase"] == COMPLETED) { waiting } else { vec![] }
 }
 
 /// How far they are in words: one stage if they are in the same one.
@@ -292,6 +306,20 @@ mod tests {
         assert_eq!(stage(&entries(&status, "7")), "Preparing Trust");
         assert_eq!(stage(&entries(&status, "6")), "Completed");
         assert_eq!(stage(&entries(&status, "5")), "");
+    }
+
+    #[test]
+    fn the_owner_lets_the_others_go_on_where_one_has_completed_by_itself() {
+        let encryption = |phase: &str| json!({"name": "encryption-key", "phase": phase});
+        let authority = |phase: &str| json!({"name": "ca", "phase": phase});
+        let who = |encryption: &Value, authority: &Value| {
+            let waiting = wait_for_their_owner(&[encryption, authority]);
+            waiting.iter().map(|entry| entry["name"].as_str().unwrap().to_owned()).collect::<Vec<_>>()
+        };
+        assert_eq!(who(&encryption("Completed"), &authority("Prepared")), ["ca"]);
+        assert_eq!(who(&encryption("Prepared"), &authority("Prepared")), ["encryption-key", "ca"]);
+        assert_eq!(who(&encryption("Completing"), &authority("Prepared")), [""; 0]);
+        assert_eq!(who(&encryption("Completed"), &authority("Completed")), [""; 0]);
     }
 
     #[test]
