@@ -1,7 +1,8 @@
 //! The command line.
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::{fs, io};
 
 use clap::{ArgGroup, Args, Parser, Subcommand, ValueEnum};
 use k8s_openapi::jiff::Timestamp;
@@ -364,4 +365,12 @@ pub enum ImagesFormat {
     Text,
     /// An object with the list `images`.
     Json,
+}
+
+/// What a `--filename` names: a file, or the standard input where it is `-`.
+///
+/// # Errors
+/// What came of reading it.
+pub(crate) fn read_text(filename: &Path) -> io::Result<String> {
+    if filename.as_os_str() == "-" { io::read_to_string(io::stdin()) } else { fs::read_to_string(filename) }
 }

@@ -6,14 +6,12 @@ mod live;
 mod place;
 mod report;
 
-use std::fs;
-use std::io::{self, Read};
-use std::path::Path;
+use std::io;
 
 use k8s_openapi::jiff::Timestamp;
 
 use crate::approval::{Judgement, Resolved, SigningRequest, Verdict};
-use crate::args::{ExplainArguments, Output};
+use crate::args::{ExplainArguments, Output, read_text};
 use crate::kube::resolve;
 use documents::Documents;
 use place::Place;
@@ -90,7 +88,9 @@ pub async fn explain(arguments: &ExplainArguments, now: Timestamp) -> Result<Exp
     } else {
         let mut documents = Documents::default();
         for filename in &arguments.filenames {
-            documents.read(&filename.display().to_string(), &text(filename)?)?;
+            let file = filename.display().to_string();
+            let text = read_text(filename).map_err(|source| ExplainError::File { file: file.clone(), source })?;
+            documents.read(&file, &text)?;
         }
         let request = documents.request()?;
         let place = place::choose(&documents, &request)?;
@@ -127,16 +127,6 @@ const fn status(verdict: Verdict) -> u8 {
         Verdict::Wait => 3,
         Verdict::Ignore => 4,
     }
-}
-
-fn text(filename: &Path) -> Result<String, ExplainError> {
-    let error = |source| ExplainError::File { file: filename.display().to_string(), source };
-    if filename.as_os_str() != "-" {
-        return fs::read_to_string(filename).map_err(error);
-    }
-    let mut text = String::new();
-    io::stdin().read_to_string(&mut text).map_err(error)?;
-    Ok(text)
 }
 
 #[cfg(test)]

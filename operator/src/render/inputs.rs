@@ -1,7 +1,5 @@
 //! What `keyplane render` reads: objects as YAML, in files or from its standard input.
 
-use std::fs;
-use std::io::{self, Read};
 use std::path::PathBuf;
 
 use k8s_openapi::api::core::v1::{ConfigMap, Node, Secret};
@@ -11,6 +9,7 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use super::{RenderError, file_error};
+use crate::args::read_text;
 
 /// Where kubectl puts an object whose YAML has no namespace.
 const DEFAULT_NAMESPACE: &str = "default";
@@ -36,12 +35,7 @@ pub(super) fn read(filenames: &[PathBuf]) -> Result<Inputs, RenderError> {
     let mut inputs = Inputs::default();
     for filename in filenames {
         let file = filename.display().to_string();
-        let mut text = String::new();
-        if filename.as_os_str() == "-" {
-            io::stdin().read_to_string(&mut text).map_err(|source| file_error(filename, source))?;
-        } else {
-            text = fs::read_to_string(filename).map_err(|source| file_error(filename, source))?;
-        }
+        let text = read_text(filename).map_err(|source| file_error(filename, source))?;
         let documents: Vec<Value> = serde_saphyr::from_multiple(&text).map_err(|error| RenderError::Document {
             file: file.clone(),
             number: 1,
