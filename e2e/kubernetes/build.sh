@@ -26,9 +26,10 @@ sets=(
   "helm            helm/go.mod"
   "go-approver     go-approver/go.mod on-request"
   "witness         witness/go.mod on-request"
+  "vale            vale/go.mod on-request"
 )
 
-# set, binary, package; or a package of a module that is built from a copy, or a file of a module
+# set, binary, package; or a package that needs cgo, a package of a module that is built from a copy, a file of a module
 parts=(
   "kubernetes      kube-apiserver          k8s.io/kubernetes/cmd/kube-apiserver"
   "kubernetes      kube-controller-manager k8s.io/kubernetes/cmd/kube-controller-manager"
@@ -62,9 +63,10 @@ parts=(
   "helm            helm                    helm.sh/helm/v4/cmd/helm"
   "go-approver     go-approver             ."
   "witness         witness                 ."
+  "vale            vale                    cgo:github.com/vale-cli/vale/v3/cmd/vale"
 )
 
-# No cgo: each binary then runs alone in an image of one layer. The tags leave out snapshotters that need C.
+# Without cgo each binary runs alone in an image of one layer. The tags leave out snapshotters that need C.
 export CGO_ENABLED=0
 flags=(-mod=readonly -trimpath -buildvcs=false -tags no_btrfs,no_devmapper,no_zfs)
 
@@ -167,6 +169,8 @@ for one in "${missing[@]}"; do
   IFS=: read -r kind module path <<<"$package"
   case $kind in
     copy) build_copy "$module" "$path" "$partial" ;;
+    # Vale's grammars of programming languages are in C. The documentation has none: they need not be fast.
+    cgo) CGO_ENABLED=1 CGO_CFLAGS=-O0 go build "${modfile[@]}" "${flags[@]}" -ldflags "$ldflags" -o "$partial" "$module" ;;
     file) install -m 644 "$(source_of "$module")/$path" "$partial" ;;
     *) go build "${modfile[@]}" "${flags[@]}" -ldflags "$ldflags" -o "$partial" "$package" ;;
   esac
