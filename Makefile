@@ -28,11 +28,15 @@ demo-down: ## End a demo and remove everything of it
 test: check unit lab ## Everything: format, lints, unit, golden and oracle tests, and real clusters
 
 .PHONY: check
-check: $(CARGO_DENY) ## Format, lints, licences, documentation
+check: $(CARGO_DENY) prose ## Format, lints, licences, documentation
 	cargo fmt --check
 	cargo clippy --workspace --all-targets --locked -- --deny warnings
 	$(CARGO_DENY) --log-level error check bans licenses sources
 	RUSTDOCFLAGS='--deny warnings' cargo doc --workspace --no-deps --locked --quiet
+
+.PHONY: prose
+prose: ## Check the words of the documentation, the CRDs and the help, with Vale
+	docs/lint.sh
 
 .PHONY: unit
 unit: ## The fast tests, which need no cluster and no root
