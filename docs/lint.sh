@@ -36,7 +36,7 @@ descriptions() {
 sentences() {
   awk '
     /^Usage:/ || /^ *\[(default|possible values|env|aliases)/ { print ""; next }
-    /^Examples:/ { exit }
+    /^Examples?:/ { exit }
     /^ *-[-a-zA-Z]/ || (commands && /^  [a-z]/) { n = match($0, /[^ ]  +[^ ]/); $0 = n ? substr($0, n + 1) : "" }
     { commands = /^Commands:/ || (commands && NF) }
     { sub(/^ +/, ""); print }'
