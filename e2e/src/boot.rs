@@ -10,7 +10,7 @@ use crate::kubectl::Kubectl;
 use crate::lab::Lab;
 use crate::machine::Machine;
 use crate::wait::eventually;
-use crate::{carry, interrupt};
+use crate::{distribute, interrupt};
 
 /// A pod that says something, so that there is a log to read. It tolerates the control plane's taint.
 const POD: &str = r#"
@@ -40,7 +40,7 @@ pub fn start_node(
     tell: &dyn Fn(&str),
 ) -> Result<()> {
     let name = machine.name().to_owned();
-    let files = carry::carry(installation.admin(), "default", cluster, machine)?;
+    let files = distribute::apply_files(installation.admin(), "default", cluster, machine)?;
     tell(&format!("{} files are on {name}; starting containerd", files.len()));
     machine.put_pod_network(pod_cidr)?;
     machine.start_containerd()?;

@@ -1,6 +1,5 @@
 //! Running a program to its end, with an error that says what was run and what it answered.
 
-use std::ffi::OsStr;
 use std::io::Write;
 use std::process::{Command, Output, Stdio};
 
@@ -37,17 +36,6 @@ pub fn run_with_input(command: &mut Command, input: &[u8]) -> Result<String> {
         let _ = stdin.write_all(input);
     }
     judge(&line, &child.wait_with_output().with_context(|| format!("cannot wait for `{line}`"))?)
-}
-
-/// A `Command` from a whole argument list, the program first.
-///
-/// # Errors
-/// When the list is empty.
-pub fn from_arguments<S: AsRef<OsStr>>(arguments: &[S]) -> Result<Command> {
-    let Some((program, rest)) = arguments.split_first() else { bail!("an empty command line") };
-    let mut command = Command::new(program);
-    command.args(rest);
-    Ok(command)
 }
 
 fn judge(line: &str, output: &Output) -> Result<String> {

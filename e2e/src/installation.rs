@@ -1,27 +1,23 @@
 //! Keyplane installed in a management cluster, as most tests and the demo need it.
 
 use std::process::Command;
-use std::time::Duration;
 
 use anyhow::{Context, Result};
 use serde_json::{Value, json};
 
-use crate::command;
 use crate::kubectl::Kubectl;
 use crate::lab::Lab;
 use crate::machine::{Machine, lab_kubelet_settings};
 use crate::management::Management;
-use crate::operator::{self, Operator};
-use crate::wait::eventually;
+use crate::operator::Operator;
+pub use crate::wait::{PATIENCE, eventually};
+use crate::{binary, command};
 
 /// The user that Keyplane is in the management cluster.
 pub const USER: &str = "keyplane";
 
 /// The name of the first replica.
 pub const FIRST_REPLICA: &str = "keyplane-0";
-
-/// What only waits for a computer takes seconds; a busy one gets this long.
-pub const PATIENCE: Duration = Duration::from_mins(3);
 
 /// A management cluster with Keyplane's kinds, and Keyplane running in it.
 #[derive(Debug)]
@@ -115,7 +111,7 @@ pub fn install_kinds(management: &Management) -> Result<()> {
 /// # Errors
 /// When the API server refuses them.
 pub fn install_kinds_in(admin: &Kubectl) -> Result<()> {
-    let kinds = command::run(Command::new(operator::binary()?).arg("crds"))?;
+    let kinds = command::run(Command::new(binary::keyplane()?).arg("crds"))?;
     admin.apply(&kinds)?;
     // kubectl ends at once with an error while a definition has no conditions at all.
     eventually("kinds that are established", PATIENCE, || {

@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 
 use crate::command;
 use crate::lab::Lab;
-use crate::management::free_port;
+use crate::network::free_port;
 use crate::process::Process;
 
 /// A running issuer. It ends with its lab.

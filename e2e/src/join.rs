@@ -8,9 +8,9 @@ use std::time::{Duration, Instant};
 use anyhow::{Result, bail, ensure};
 
 use crate::image::Image;
-use crate::installation::PATIENCE;
 use crate::interrupt;
 use crate::machine::Machine;
+use crate::wait::PATIENCE;
 
 /// Where the stand-in keeps its notes.
 const NOTES: &str = "/run/systemctl";

@@ -10,6 +10,7 @@ use anyhow::{Context, Result, bail};
 use crate::load_balancer::{Backend, LoadBalancer};
 use crate::machine::{Machine, MachineOptions};
 use crate::parts::Parts;
+use crate::site::Site;
 use crate::subnet::Subnet;
 use crate::sweep::{self, Owner, Record, Which};
 use crate::{limits, network, preflight};
@@ -29,27 +30,6 @@ pub struct Lab {
     next_host: AtomicU8,
     next_load_balancer: AtomicU8,
     left_running: bool,
-}
-
-/// What the parts of a lab know about it.
-#[derive(Debug)]
-pub struct Site {
-    /// The lab's id, which all names begin with.
-    pub id: String,
-    /// Its folder.
-    pub folder: PathBuf,
-    /// Its network.
-    pub subnet: Subnet,
-    /// The programs.
-    pub parts: Parts,
-}
-
-impl Site {
-    /// The file that the process `name` logs to.
-    #[must_use]
-    pub fn log(&self, name: &str) -> PathBuf {
-        self.folder.join("logs").join(format!("{name}.log"))
-    }
 }
 
 impl Lab {
@@ -136,7 +116,7 @@ impl Lab {
     /// The address under which machines reach this host.
     #[must_use]
     pub fn host_address(&self) -> String {
-        self.site.subnet.address(1)
+        self.site.host_address()
     }
 
     /// Starts a machine with the next address.

@@ -11,8 +11,8 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 
-use crate::lab::Site;
 use crate::process::{MARK, Process};
+use crate::site::Site;
 use crate::wait::eventually;
 use crate::{cgroup, command, network};
 

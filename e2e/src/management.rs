@@ -2,7 +2,6 @@
 //! live in it.
 
 use std::fs;
-use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
@@ -15,8 +14,10 @@ use crate::audit::{self, Request};
 use crate::command;
 use crate::helm::{self, Helm};
 use crate::kubectl::{Kubectl, documents};
-use crate::lab::{Lab, Site};
+use crate::lab::Lab;
+use crate::network::free_port;
 use crate::process::Process;
+use crate::site::Site;
 use crate::wait::eventually;
 
 /// How the API server runs.
@@ -309,16 +310,6 @@ fn kubeconfig_name(user: &str) -> String {
 
 fn audit_log(folder: &Path) -> PathBuf {
     folder.join("audit.jsonl")
-}
-
-/// A port of the loopback that nobody listens on. Another process may take it before it is used; then the one that
-/// wanted it fails, and says so.
-///
-/// # Errors
-/// When there is none.
-pub fn free_port() -> Result<u16> {
-    let listener = TcpListener::bind(("127.0.0.1", 0)).context("no free port")?;
-    Ok(listener.local_addr()?.port())
 }
 
 fn start(site: &Site, name: &str, command: &mut Command) -> Result<Process> {

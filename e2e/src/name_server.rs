@@ -11,7 +11,7 @@ use std::thread;
 
 use anyhow::{Context, Result};
 
-use crate::lab::Lab;
+use crate::site::Site;
 
 /// The port that resolvers ask.
 const PORT: u16 = 53;
@@ -44,12 +44,12 @@ impl NameServer {
     ///
     /// # Errors
     /// When the address is taken.
-    pub fn start(lab: &Lab) -> Result<Self> {
-        let gateway: Ipv4Addr = lab.host_address().parse().context("the lab's address")?;
+    pub fn start(site: &Site) -> Result<Self> {
+        let gateway: Ipv4Addr = site.host_address().parse().context("the lab's address")?;
         let [_, second, third, _] = gateway.octets();
         let address = SocketAddr::from((Ipv4Addr::new(127, second, third, PORT.to_be_bytes()[1]), PORT));
         let socket = UdpSocket::bind(address).with_context(|| format!("no name server at {address}"))?;
-        let resolv_conf = lab.folder().join("resolv.conf");
+        let resolv_conf = site.folder.join("resolv.conf");
         fs::write(&resolv_conf, format!("nameserver {}\n", address.ip()))?;
         let names = Names::default();
         let known = Arc::clone(&names);

@@ -2,9 +2,10 @@
 //! be removed without any record.
 
 use std::fs;
+use std::net::TcpListener;
 use std::process::Command;
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 
 use crate::command;
 use crate::subnet::Subnet;
@@ -93,6 +94,16 @@ pub fn remove_interfaces(lab: &str) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// A port of the loopback that nobody listens on. Another process may take it before it is used; then the one that
+/// wanted it fails, and says so.
+///
+/// # Errors
+/// When there is none.
+pub fn free_port() -> Result<u16> {
+    let listener = TcpListener::bind(("127.0.0.1", 0)).context("no free port")?;
+    Ok(listener.local_addr()?.port())
 }
 
 #[cfg(test)]

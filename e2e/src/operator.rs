@@ -1,17 +1,17 @@
 //! Keyplane itself, as a process on the host.
 
-use std::env;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail};
+use anyhow::Result;
 
+pub use crate::binary::keyplane as binary;
 use crate::command;
 use crate::kubectl::Kubectl;
 use crate::lab::Lab;
-use crate::management::free_port;
 use crate::name_server::NameServer;
+use crate::network::free_port;
 use crate::process::Process;
 
 /// A running `keyplane run`. It ends with its lab.
@@ -111,36 +111,5 @@ impl Operator {
     /// When it has ended.
     pub fn check_running(&mut self) -> Result<()> {
         self.process.check_running()
-    }
-}
-
-/// The binary `keyplane`: what `KEYPLANE_BIN` names, else the one that was built beside this one.
-///
-/// # Errors
-/// When there is none.
-pub fn binary() -> Result<PathBuf> {
-    if let Some(path) = env::var_os("KEYPLANE_BIN") {
-        return Ok(path.into());
-    }
-    let this = env::current_exe().context("cannot tell where this program is")?;
-    beside(&this).find(|path| path.is_file()).map_or_else(
-        || bail!("no `keyplane` beside {}: cargo build -p keyplane, or set KEYPLANE_BIN", this.display()),
-        Ok,
-    )
-}
-
-/// Cargo puts binaries in the profile's folder and tests in a folder below.
-fn beside(this: &Path) -> impl Iterator<Item = PathBuf> {
-    this.ancestors().skip(1).take(2).map(|folder| folder.join("keyplane"))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_test_finds_the_binary_of_its_profile() {
-        let found: Vec<_> = beside(Path::new("/t/debug/deps/lab-0")).collect();
-        assert_eq!(found, [Path::new("/t/debug/deps/keyplane"), Path::new("/t/debug/keyplane")]);
     }
 }

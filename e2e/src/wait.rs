@@ -11,6 +11,9 @@ use crate::process::Ended;
 /// Often enough that a person sees no delay, seldom enough that a process is started for each try.
 const PAUSE: Duration = Duration::from_millis(300);
 
+/// The timeout of a wait for something that takes seconds on an idle computer: a busy one gets this long.
+pub const PATIENCE: Duration = Duration::from_mins(3);
+
 /// Tries `attempt` until it succeeds, and returns what it returned.
 ///
 /// # Errors
@@ -34,6 +37,19 @@ pub fn eventually<T>(what: &str, timeout: Duration, mut attempt: impl FnMut() ->
         }
         sleep(PAUSE);
     }
+}
+
+/// Lets time pass, unless somebody presses Ctrl-C.
+///
+/// # Errors
+/// When somebody did.
+pub fn pass(time: Duration) -> Result<()> {
+    let began = Instant::now();
+    while began.elapsed() < time {
+        interrupt::check()?;
+        sleep(Duration::from_millis(200));
+    }
+    Ok(())
 }
 
 #[cfg(test)]

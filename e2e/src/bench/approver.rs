@@ -9,7 +9,7 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 
 use super::cluster::NAMESPACE;
-use crate::management::free_port;
+use crate::network::free_port;
 use crate::operator;
 
 /// The unit of times in `/proc/PID/stat`: `USER_HZ`, which Linux has fixed at 100 for programs to see.

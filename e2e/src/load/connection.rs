@@ -112,12 +112,6 @@ impl Access {
 }
 
 impl Connection {
-    /// Whether an answer came on it before.
-    #[must_use]
-    pub fn was_used(&self) -> bool {
-        self.answers > 0
-    }
-
     /// How many answers came on it.
     #[must_use]
     pub fn answers(&self) -> u32 {

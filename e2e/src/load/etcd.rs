@@ -7,7 +7,7 @@ use anyhow::{Result, ensure};
 
 use super::Subject;
 use crate::etcdctl::etcdctl_to;
-use crate::rotation_lab::lock;
+use crate::scene::lock;
 
 /// Its name in the table.
 pub(super) const CLIENT: &str = "etcd clients";

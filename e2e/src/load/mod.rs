@@ -30,8 +30,6 @@ use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use kube::config::{KubeConfigOptions, Kubeconfig};
-use kube::{Client, Config};
 use tokio::runtime::{Builder, Runtime};
 use tokio::sync::Mutex;
 use tokio::time::timeout;
@@ -41,7 +39,7 @@ use self::kubeconfig::OwnersKubeconfig;
 use self::spared::Spared;
 pub use self::tally::Tally;
 use crate::kubectl::Kubectl;
-use crate::rotation_lab::{Scene, SharedMachine};
+use crate::scene::{Scene, SharedMachine};
 
 /// How long the logs of pods may take to be read for the last time: a cluster that is broken never lets anybody.
 const LAST_READING: Duration = Duration::from_mins(1);
@@ -97,7 +95,7 @@ impl Load {
         let runtime = Builder::new_multi_thread().worker_threads(2).enable_all().build().context("no threads")?;
         let file = scene.target().kubeconfig().to_owned();
         let kubeconfig = runtime.block_on(async {
-            let management = client(scene.admin()).await?;
+            let management = scene.admin().client().await?;
             OwnersKubeconfig::read(management, scene.cluster(), file).await
         })?;
         runtime.spawn(kubeconfig.clone().follow());
@@ -190,14 +188,4 @@ impl Drop for Load {
     fn drop(&mut self) {
         self.end();
     }
-}
-
-/// A client in this process with the kubeconfig of `kubectl`.
-///
-/// # Errors
-/// When the kubeconfig can't be used.
-pub async fn client(kubectl: &Kubectl) -> Result<Client> {
-    let kubeconfig = Kubeconfig::read_from(kubectl.kubeconfig())?;
-    let config = Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await?;
-    Ok(Client::try_from(config)?)
 }

@@ -5,9 +5,8 @@ use anyhow::{Result, ensure};
 use serde_json::{Value, json};
 
 use crate::image::{TOOLBOX, WITNESS};
-use crate::installation::PATIENCE;
 use crate::kubectl::{Kubectl, documents};
-use crate::wait::eventually;
+use crate::wait::{PATIENCE, eventually};
 
 /// The namespace of all of it.
 pub const NAMESPACE: &str = "load";

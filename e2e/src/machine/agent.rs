@@ -8,12 +8,11 @@ use anyhow::{Context, Result};
 
 use super::Machine;
 use super::node::RESTART_KUBELET;
-use crate::carry::files;
-use crate::installation::PATIENCE;
+use crate::binary;
 use crate::kubectl::Kubectl;
-use crate::operator;
+use crate::node_files::files;
 use crate::process::Process;
-use crate::wait::eventually;
+use crate::wait::{PATIENCE, eventually};
 
 /// Where the binary is on a machine.
 const PROGRAM: &str = "/opt/keyplane/agent/keyplane";
@@ -66,15 +65,6 @@ impl Machine {
         self.spawn("agent", &[&environment[..], &AGENT].concat())
     }
 
-    /// Runs `keyplane node` with further arguments to its end.
-    ///
-    /// # Errors
-    /// When it fails.
-    pub fn run_agent(&self, arguments: &[&str]) -> Result<String> {
-        self.put_agent()?;
-        self.run(&[&AGENT, arguments].concat())
-    }
-
     /// Where the agent logs to.
     #[must_use]
     pub fn agent_log(&self) -> PathBuf {
@@ -86,7 +76,7 @@ impl Machine {
         if place.exists() {
             return Ok(());
         }
-        let binary = operator::binary()?;
+        let binary = binary::keyplane()?;
         fs::create_dir_all(place.parent().context("a program needs a folder")?)?;
         // A link takes no room, where the lab's folder is on the same disk.
         fs::hard_link(&binary, &place).or_else(|_| fs::copy(&binary, &place).map(drop))?;

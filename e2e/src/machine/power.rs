@@ -3,7 +3,6 @@
 use anyhow::{Context, Result, ensure};
 
 use super::Machine;
-use crate::process::Process;
 use crate::{cgroup, network};
 
 impl Machine {
@@ -61,12 +60,5 @@ impl Machine {
     /// When `ip` fails.
     pub fn plug_in(&self) -> Result<()> {
         network::switch(&self.site.id, self.host, true)
-    }
-
-    /// Kills the kubelet at once, as a crash would; its pods go on.
-    pub fn kill_kubelet(&mut self) {
-        if let Some(mut kubelet) = self.kubelet.take() {
-            Process::kill(&mut kubelet);
-        }
     }
 }

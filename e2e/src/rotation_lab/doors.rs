@@ -6,14 +6,13 @@ use std::collections::BTreeMap;
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 
-use super::scene::{CLUSTER, Scene, lock};
-use crate::installation::PATIENCE;
 use crate::load::connection::Pair;
 use crate::load::credentials::{
     Authority, accepted_as_front_proxy, accepted_by_api_server, accepted_by_etcd, accepted_by_etcd_as_peer,
     accepted_by_kubelet, is_believed, of_kubeconfig,
 };
-use crate::wait::eventually;
+use crate::scene::{CLUSTER, Scene, lock};
+use crate::wait::{PATIENCE, eventually};
 
 /// The authorities' names in the status, and what their Secrets' names end with.
 const AUTHORITIES: [(&str, &str); 3] = [("ca", "ca"), ("etcd-ca", "etcd"), ("front-proxy-ca", "proxy")];

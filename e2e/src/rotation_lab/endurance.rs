@@ -9,10 +9,11 @@ use jiff::Timestamp;
 use serde_json::json;
 
 use super::faults::Faults;
-use super::rotations::{Rotation, pass, rotate};
-use super::scene::{Scene, Size};
+use super::rotations::{Rotation, rotate};
 use crate::load::Load;
 use crate::load::tally::{Count, Tally};
+use crate::scene::{Scene, Size};
+use crate::wait::pass;
 
 /// Leaves live 30 minutes and are renewed ten minutes before their end: components look at their files every five
 /// minutes (client-go), and a certificate of ten minutes is the shortest that anybody signs.

@@ -5,11 +5,9 @@ use std::time::Duration;
 
 use anyhow::{Result, ensure};
 
-use super::rotations::pass;
-use super::scene::{Scene, SharedMachine, lock};
-use crate::installation::PATIENCE;
 use crate::load::Load;
-use crate::wait::eventually;
+use crate::scene::{Scene, SharedMachine, lock};
+use crate::wait::{PATIENCE, eventually, pass};
 
 /// The stage in which a control-plane machine is off: the first, which it has to hold before anything else begins.
 const OFF_IN: &str = "Preparing Trust";

@@ -1,26 +1,23 @@
-//! The cluster on which everything is rotated: control-plane machines behind a load balancer, workers, add-ons, and
-//! somebody who carries what Keyplane writes to each machine.
+//! Rotations of everything on a [`Scene`] under a load, and what is checked at each stage.
 
-mod carrier;
 mod doors;
 mod endurance;
 pub mod faults;
 mod rotations;
-mod scene;
 mod tokens;
 
 use std::time::Duration;
 
 use anyhow::{Result, bail};
 
-pub use carrier::Carrier;
 pub use doors::Doors;
 pub use endurance::{Report, endure};
 pub use faults::Faults;
-pub use rotations::{AtEachStage, Rotation, pass, rotate, rotate_leaves, wait_until_carried};
-pub use scene::{CLUSTER, POOL, Scene, SharedMachine, Size, lock};
+pub use rotations::{AtEachStage, Rotation, rotate, rotate_leaves};
 
 use crate::load::{Load, Tally};
+pub use crate::scene::{CLUSTER, POOL, Scene, SharedMachine, Size, lock};
+pub use crate::wait::pass;
 
 /// What [`run`] is to do.
 #[derive(Clone, Debug)]

@@ -8,12 +8,10 @@ use jiff::Timestamp;
 use serde_json::Value;
 
 use super::doors::Doors;
-use super::scene::{CLUSTER, Scene, lock};
 use super::tokens;
-use crate::installation::PATIENCE;
-use crate::interrupt;
 use crate::load::Load;
-use crate::wait::eventually;
+use crate::scene::{CLUSTER, Scene, lock};
+use crate::wait::{PATIENCE, eventually, pass};
 
 /// What can be rotated in stages.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -220,7 +218,7 @@ pub fn rotate_leaves(scene: &Scene, load: &Load, settle: Duration, tell: &dyn Fn
     })?;
     tell("every machine's Secret has changed");
     load.phase("leaves: carried");
-    wait_until_carried(scene)?;
+    scene.wait_until_applied()?;
     tell("every machine has its new certificates");
     load.phase("leaves: reloaded");
     pass(settle)?;
@@ -230,51 +228,6 @@ pub fn rotate_leaves(scene: &Scene, load: &Load, settle: Duration, tell: &dyn Fn
 
 /// Enough for each client to connect anew in a phase.
 pub(super) const SHORT: Duration = Duration::from_secs(15);
-
-/// Waits until what Keyplane has written is what the machines have, as their carriers or their agents say.
-///
-/// # Errors
-/// When one does not get there.
-pub fn wait_until_carried(scene: &Scene) -> Result<()> {
-    eventually("machines that have all that is written", PATIENCE, || {
-        for (kind, field) in [("secrets", "secret"), ("configmaps", "config")] {
-            let label = format!("keyplane.io/cluster={CLUSTER},keyplane.io/node");
-            let list = scene.admin().json(&["get", kind, "-l", &label])?;
-            for object in list["items"].as_array().into_iter().flatten() {
-                let metadata = &object["metadata"];
-                let written = &metadata["annotations"]["keyplane.io/content-checksum"];
-                let node = metadata["labels"]["keyplane.io/node"].as_str().unwrap_or_default();
-                let held = if scene.has_carrier(node) {
-                    metadata["annotations"]["keyplane.io/carried"].clone()
-                } else {
-                    agents_report(scene, node)?[field].clone()
-                };
-                ensure!(*written == held, "{} is not carried", metadata["name"]);
-            }
-        }
-        Ok(())
-    })
-}
-
-/// What the agent of a machine reports in its Lease.
-fn agents_report(scene: &Scene, node: &str) -> Result<Value> {
-    let lease = scene.admin().json(&["get", "lease", &format!("{CLUSTER}-{node}")])?;
-    let report = lease["metadata"]["annotations"]["keyplane.io/node-report"].as_str().unwrap_or("{}").to_owned();
-    serde_json::from_str(&report).with_context(|| format!("the agent of {node} reports {report}"))
-}
-
-/// Lets time pass, unless somebody presses Ctrl-C.
-///
-/// # Errors
-/// When somebody did.
-pub fn pass(time: Duration) -> Result<()> {
-    let began = Instant::now();
-    while began.elapsed() < time {
-        interrupt::check()?;
-        std::thread::sleep(Duration::from_millis(200));
-    }
-    Ok(())
-}
 
 /// The checksum of each control-plane machine's Secret.
 fn secrets(scene: &Scene) -> Result<BTreeMap<String, String>> {

@@ -7,7 +7,7 @@ use base64::Engine;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 use serde_json::Value;
 
-use super::scene::{Scene, lock};
+use crate::scene::{Scene, lock};
 use crate::wait::eventually;
 
 /// Prints every token that the kubelet of a machine has given to pods, a line each. One that goes meanwhile is not missed.

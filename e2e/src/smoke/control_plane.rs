@@ -8,9 +8,8 @@ use serde_json::Value;
 use super::report::Report;
 use super::scene::{CLUSTER, Scene};
 use crate::etcdctl::etcdctl;
-use crate::installation::PATIENCE;
 use crate::machine::Machine;
-use crate::wait::eventually;
+use crate::wait::{PATIENCE, eventually};
 
 /// The two components of which one instance leads.
 const ELECTED: [&str; 2] = ["kube-controller-manager", "kube-scheduler"];

@@ -11,7 +11,7 @@ use crate::lab::Lab;
 use crate::load_balancer::{Backend, LoadBalancer, PORT};
 use crate::machine::{Machine, lab_kubelet_settings};
 use crate::wait::eventually;
-use crate::{carry, image, join};
+use crate::{distribute, image, join};
 
 /// The ClusterSpec.
 pub(super) const CLUSTER: &str = "smoke";
@@ -52,7 +52,7 @@ impl Scene {
         let target = owners_kubectl(&lab, &admin, CLUSTER)?;
         for machine in &mut control_plane {
             report.tell(&format!("carrying its files to {} and starting containerd and the kubelet", machine.name()));
-            carry::carry(&admin, "default", CLUSTER, machine)?;
+            distribute::apply_files(&admin, "default", CLUSTER, machine)?;
             machine.start_containerd()?;
             machine.import_images(&images)?;
             machine.start_kubelet()?;

@@ -7,10 +7,9 @@ use anyhow::{Context, Result, ensure};
 
 use super::report::Report;
 use super::scene::Scene;
-use crate::installation::PATIENCE;
 use crate::process::Process;
-use crate::wait::eventually;
-use crate::{command, image, management};
+use crate::wait::{PATIENCE, eventually};
+use crate::{command, image, network};
 
 /// The Deployment and its Service.
 const NAME: &str = "web";
@@ -137,7 +136,7 @@ fn resolves(scene: &Scene) -> Result<String> {
 }
 
 fn port_forward(scene: &Scene) -> Result<String> {
-    let port = management::free_port()?;
+    let port = network::free_port()?;
     let pod = pod_name(scene)?;
     let log = scene.lab().site().log(&format!("port-forward-{port}"));
     let mut forward = scene.target().command(&["port-forward", &pod, &format!("{port}:80")]);

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, ensure};
 use keyplane_e2e::installation::{FIRST_REPLICA, Installation, PATIENCE, bootable_cluster_spec};
 use keyplane_e2e::{
-    Kubectl, Lab, Machine, Operator, Parts, boot, carry, command, eventually, image, operator, oracle, preflight,
+    Kubectl, Lab, Machine, Operator, Parts, boot, command, distribute, eventually, image, operator, oracle, preflight,
 };
 use serde_json::{Value, json};
 
@@ -214,7 +214,7 @@ fn add_ons_run_are_mended_keep_what_is_the_users_and_are_taken_away() -> Result<
     let mut installation = Installation::start(&lab)?;
     installation.admin().apply(&cluster_with(&machine, &all_on()?).to_string())?;
     installation.wait_for(CLUSTER, "Rendered")?;
-    carry::carry(installation.admin(), "default", CLUSTER, &machine)?;
+    distribute::apply_files(installation.admin(), "default", CLUSTER, &machine)?;
     machine.start_containerd()?;
     machine.import_images(&images)?;
     // No pod network is put there: the Node becomes Ready by Flannel alone.

@@ -10,8 +10,8 @@ use anyhow::{Context, Result, ensure};
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use keyplane_e2e::boot::boot;
-use keyplane_e2e::carry::{CarriedFile, files};
 use keyplane_e2e::installation::{Installation, PATIENCE, USER, bootable_cluster_spec};
+use keyplane_e2e::node_files::{NodeFile, files};
 use keyplane_e2e::process::Process;
 use keyplane_e2e::{Kubectl, Lab, Machine, Management, eventually, image};
 use serde_json::{Value, json};
@@ -163,7 +163,7 @@ impl Site {
     /// Everything in both objects is on the machine as the index says.
     fn all_files_are_there(&self) -> Result<()> {
         for (kind, name) in [("secret", SECRET), ("configmap", CONFIG)] {
-            for CarriedFile { path, mode, owner, content } in files(&self.admin.json(&["get", kind, name])?)? {
+            for NodeFile { path, mode, owner, content } in files(&self.admin.json(&["get", kind, name])?)? {
                 let found = self.machine.run(&["stat", "-c", "%a %U:%G", &path])?;
                 ensure!(found.trim() == format!("{mode:o} {owner}"), "{path}: {found}");
                 if path != "/etc/kubernetes/kubelet.conf" {

@@ -113,7 +113,7 @@ fn an_approver_with_few_rights_serves_a_cluster_that_kubeadm_made() -> Result<()
     ensure!(format!("{refused:#}").contains("tls: internal error"), "{refused:#}");
     tell("the pod runs, and its log can't be read");
 
-    let names = NameServer::start(&lab)?;
+    let names = NameServer::start(lab.site())?;
     let user = as_approver(&lab, &admin)?;
     let mut approver = Operator::start_approver(&lab, &user, "approver-0", NAMESPACE, &names)?;
     let pending = admin.json(&["get", "csr", "--field-selector=spec.signerName=kubernetes.io/kubelet-serving"])?;

@@ -10,7 +10,7 @@ use keyplane_e2e::boot::owners_kubectl;
 use keyplane_e2e::command::run_with_input;
 use keyplane_e2e::installation::PATIENCE;
 use keyplane_e2e::load::credentials::{accepted_by_api_server, of_kubeconfig, token_accepted_by_api_server};
-use keyplane_e2e::rotation_lab::{CLUSTER, Doors, Scene, Size, lock, wait_until_carried};
+use keyplane_e2e::rotation_lab::{CLUSTER, Doors, Scene, Size, lock};
 use keyplane_e2e::{Kubectl, eventually};
 use serde_json::{Value, json};
 
@@ -52,7 +52,7 @@ fn the_management_cluster_is_lost_and_restored(scene: &mut Scene, tell: &dyn Fn(
     scene.installation.wait_for(CLUSTER, "Rendered")?;
     tell("the backup is there");
     scene.start_agents()?;
-    wait_until_carried(scene)?;
+    scene.wait_until_applied()?;
     scene.installation.wait_for(CLUSTER, "Ready")?;
     scene.installation.wait_for(CLUSTER, "MachinesInSync")?;
     tell("the agents have found the other management cluster");
@@ -181,5 +181,5 @@ fn every_key_is_revoked(scene: &Scene, tell: &dyn Fn(&str)) -> Result<()> {
         let accepted = token_accepted_by_api_server(&first, &owners.authorities, token.trim())?;
         ensure!(accepted == expected, "a token of the {} key", if expected { "new" } else { "revoked" });
     }
-    wait_until_carried(scene)
+    scene.wait_until_applied()
 }

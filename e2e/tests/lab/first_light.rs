@@ -13,7 +13,7 @@ use base64::prelude::BASE64_STANDARD;
 use keyplane_e2e::boot::boot;
 use keyplane_e2e::installation::{FIRST_REPLICA, Installation, PATIENCE, bootable_cluster_spec};
 use keyplane_e2e::kubectl::documents;
-use keyplane_e2e::{Kubectl, Lab, Machine, Operator, carry, eventually, image};
+use keyplane_e2e::{Kubectl, Lab, Machine, Operator, distribute, eventually, image};
 use serde_json::{Value, json};
 
 const CLUSTER: &str = "light";
@@ -473,7 +473,7 @@ impl Light<'_> {
             ensure!(!stored["kubelet.conf"].contains("client-key-data"));
             Ok(())
         })?;
-        carry::carry(&admin, "default", CLUSTER, &self.machine)?;
+        distribute::apply_files(&admin, "default", CLUSTER, &self.machine)?;
         self.machine.stop_kubelet()?;
         self.machine.start_kubelet()?;
         let node = || self.target.json(&["get", "lease", "cp1", "-n", "kube-node-lease"]);

@@ -17,7 +17,7 @@ use keyplane_e2e::installation::{Installation, PATIENCE};
 use keyplane_e2e::issuer::Issuer;
 use keyplane_e2e::kubectl::documents;
 use keyplane_e2e::machine::lab_kubelet_settings;
-use keyplane_e2e::{Kubectl, Lab, Machine, carry, eventually, image};
+use keyplane_e2e::{Kubectl, Lab, Machine, distribute, eventually, image};
 use serde_json::{Value, json};
 
 const CLUSTER: &str = "guarded";
@@ -294,7 +294,7 @@ impl Guarded<'_> {
             ensure!(text.contains("sso:"));
             Ok(())
         })?;
-        carry::carry(self.admin(), "default", CLUSTER, &self.machine)?;
+        distribute::apply_files(self.admin(), "default", CLUSTER, &self.machine)?;
         is("sso:")?;
         ensure!(process()? == before, "the API server was restarted");
         Ok(())

@@ -11,9 +11,9 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use keyplane_e2e::boot::{boot, owners_kubectl};
-use keyplane_e2e::carry::{CarriedFile, files};
 use keyplane_e2e::installation::{Installation, PATIENCE, bootable_cluster_spec};
 use keyplane_e2e::kubectl::documents;
+use keyplane_e2e::node_files::{NodeFile, files};
 use keyplane_e2e::{Kubectl, Lab, Machine, eventually, image, operator};
 use serde_json::{Value, json};
 
@@ -113,13 +113,13 @@ fn containers(target: &Kubectl) -> Result<BTreeMap<String, String>> {
 }
 
 /// What Keyplane has for the machine, by path.
-fn written(admin: &Kubectl) -> Result<BTreeMap<String, CarriedFile>> {
+fn written(admin: &Kubectl) -> Result<BTreeMap<String, NodeFile>> {
     let secret = admin.json(&["get", "secret", SECRET])?;
     Ok(files(&secret)?.into_iter().map(|file| (file.path.clone(), file)).collect())
 }
 
 /// Puts a file in the old one's place in one step: a component that looks at half a certificate may serve another one.
-fn replace(machine: &Machine, file: &CarriedFile) -> Result<()> {
+fn replace(machine: &Machine, file: &NodeFile) -> Result<()> {
     let beside = format!("{}.new", file.path);
     machine.put_file(&beside, &file.content, file.mode)?;
     machine.run(&["mv", &beside, &file.path])?;
@@ -127,14 +127,14 @@ fn replace(machine: &Machine, file: &CarriedFile) -> Result<()> {
 }
 
 /// Carries what differs from `before` to the machine, as its owner does.
-fn carry(machine: &Machine, before: &BTreeMap<String, CarriedFile>, now: &BTreeMap<String, CarriedFile>) -> Result<()> {
+fn carry(machine: &Machine, before: &BTreeMap<String, NodeFile>, now: &BTreeMap<String, NodeFile>) -> Result<()> {
     for (_, file) in now.iter().filter(|(path, file)| before[*path].content != file.content) {
         replace(machine, file)?;
     }
     Ok(())
 }
 
-fn text<'a>(files: &'a BTreeMap<String, CarriedFile>, path: &str) -> Result<&'a str> {
+fn text<'a>(files: &'a BTreeMap<String, NodeFile>, path: &str) -> Result<&'a str> {
     Ok(std::str::from_utf8(&files.get(path).with_context(|| path.to_owned())?.content)?)
 }
 
@@ -194,7 +194,7 @@ fn it_is_renewed_by_the_clock(admin: &Kubectl, machine: &Machine) -> Result<()> 
         Ok(now)
     })?;
     ensure!(text(&now, KEY)? == machine.run(&["cat", KEY])?, "another key");
-    let others = |files: &BTreeMap<String, CarriedFile>| -> BTreeMap<String, Vec<u8>> {
+    let others = |files: &BTreeMap<String, NodeFile>| -> BTreeMap<String, Vec<u8>> {
         let others = files.iter().filter(|(path, _)| *path != CERTIFICATE);
         others.map(|(path, file)| (path.clone(), file.content.clone())).collect()
     };

@@ -5,12 +5,11 @@ use std::net::Ipv4Addr;
 
 use anyhow::{Context, Result, ensure};
 use keyplane_e2e::boot::owners_kubectl;
-use keyplane_e2e::carry;
 use keyplane_e2e::image::{self, Image};
 use keyplane_e2e::installation::{Installation, PATIENCE};
 use keyplane_e2e::kubectl::documents;
 use keyplane_e2e::machine::lab_kubelet_settings;
-use keyplane_e2e::{Kubectl, Lab, Machine, eventually};
+use keyplane_e2e::{Kubectl, Lab, Machine, distribute, eventually, node_files};
 use serde_json::{Value, json};
 
 const CLUSTER: &str = "hard-way";
@@ -96,7 +95,7 @@ fn servers_without_nodes_and_their_workers_run_as_the_units_that_keyplane_wrote(
     installation.wait_for(CLUSTER, "Rendered")?;
 
     eprintln!("the server");
-    carry::carry(&admin, "default", CLUSTER, &server)?;
+    distribute::apply_files(&admin, "default", CLUSTER, &server)?;
     let programs = ["etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler"];
     server.install(lab.parts(), &programs, "/usr/local/bin")?;
     for unit in programs {
@@ -122,7 +121,7 @@ fn start(machine: &mut Machine, unit: &str, further: &[String]) -> Result<()> {
 /// Carries those files that aren't secret and whose path is one of these.
 fn put(management: &Kubectl, machine: &Machine, is_one: impl Fn(&str) -> bool) -> Result<()> {
     let config = management.json(&["get", "configmap", &format!("{CLUSTER}-{}-config", machine.name())])?;
-    for file in carry::files(&config)?.iter().filter(|file| is_one(&file.path)) {
+    for file in node_files::files(&config)?.iter().filter(|file| is_one(&file.path)) {
         machine.put_file(&file.path, &file.content, file.mode)?;
     }
     Ok(())
@@ -160,7 +159,7 @@ impl HardWay<'_> {
         let admin = self.admin().clone();
         for worker in &mut self.workers {
             eprintln!("{}", worker.name());
-            let paths: BTreeSet<_> = carry::carry(&admin, "default", CLUSTER, worker)?.into_iter().collect();
+            let paths: BTreeSet<_> = distribute::apply_files(&admin, "default", CLUSTER, worker)?.into_iter().collect();
             ensure!(
                 !paths.iter().any(|path| path.starts_with("/etc/kubernetes") || path.contains("/var/lib/kubernetes"))
             );
@@ -279,7 +278,7 @@ impl HardWay<'_> {
         eprintln!("the kubelet's own certificate");
         let admin = self.admin().clone();
         let secret = admin.json(&["get", "secret", &format!("{CLUSTER}-node-0-pki")])?;
-        let files = carry::files(&secret)?;
+        let files = node_files::files(&secret)?;
         let kubeconfig =
             files.iter().find(|file| file.path == "/var/lib/kubelet/kubeconfig").context("no kubeconfig")?;
         ensure!(String::from_utf8_lossy(&kubeconfig.content).contains("kubelet-client-current.pem"));

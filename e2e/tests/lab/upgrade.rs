@@ -8,7 +8,7 @@ use keyplane_e2e::boot::owners_kubectl;
 use keyplane_e2e::installation::{Installation, PATIENCE};
 use keyplane_e2e::load_balancer::{Backend, LoadBalancer};
 use keyplane_e2e::machine::lab_kubelet_settings;
-use keyplane_e2e::{Kubectl, Lab, Machine, carry, eventually, image};
+use keyplane_e2e::{Kubectl, Lab, Machine, distribute, eventually, image};
 use serde_json::{Value, json};
 
 const CLUSTER: &str = "rising";
@@ -50,7 +50,7 @@ impl Carrier<'_> {
             }
             ensure!(new.len() < 2, "several at once on {name}: {new:?}");
             if !new.is_empty() {
-                carry::carry(&self.management, "default", CLUSTER, machine)?;
+                distribute::apply_files(&self.management, "default", CLUSTER, machine)?;
             }
         }
         Ok(())
@@ -112,7 +112,7 @@ fn a_minor_upgrade_goes_node_by_node_and_a_bad_flag_stops_at_the_first() -> Resu
     admin.apply(&cluster_spec(&before, &balancer.address(), &machines).to_string())?;
     installation.wait_for(CLUSTER, "Rendered")?;
     for (index, machine) in machines.iter_mut().enumerate() {
-        carry::carry(&admin, "default", CLUSTER, machine)?;
+        distribute::apply_files(&admin, "default", CLUSTER, machine)?;
         machine.put_pod_network(&format!("10.244.{index}.0/24"))?;
         machine.start_containerd()?;
         machine.import_images(&images)?;

@@ -9,10 +9,10 @@ use keyplane_e2e::boot::boot;
 use keyplane_e2e::machine::MachineOptions;
 use keyplane_e2e::subnet::Subnet;
 use keyplane_e2e::sweep::{self, Which};
-use keyplane_e2e::{Installation, Kubectl, Lab, Machine, Parts, image, interrupt, operator, preflight};
+use keyplane_e2e::{Installation, Lab, Parts, image, interrupt, operator, preflight};
 
 use crate::screen::{Progress, say};
-use crate::tour;
+use crate::tour::{self, Demo};
 
 /// The lab's id. There is one demo at a time on a host.
 const LAB: &str = "demo";
@@ -27,14 +27,6 @@ const MACHINE_NUMBER: u8 = 11;
 
 /// The pods' addresses on that machine, within the example's pod network.
 const POD_CIDR: &str = "10.244.0.0/24";
-
-/// Everything that the guided look needs.
-pub(crate) struct Demo {
-    pub(crate) lab: Lab,
-    pub(crate) installation: Installation,
-    pub(crate) machine: Machine,
-    pub(crate) target: Kubectl,
-}
 
 /// Brings it up, shows it, and stays until Ctrl-C, or returns at once and leaves it running.
 pub(crate) fn run(file: &Path, detach: bool) -> Result<()> {
@@ -96,7 +88,7 @@ fn bring_up(file: &Path, progress: &Progress) -> Result<Demo> {
     installation.management.kubectl(&["apply", "-f", &file.to_string_lossy()])?;
     installation.wait_for(CLUSTER, "Rendered")?;
 
-    progress.step("everything is rendered; starting the machine cp1 and carrying its files to it");
+    progress.step("everything is rendered; starting the machine cp1 and applying its files");
     let options = MachineOptions { host_number: Some(MACHINE_NUMBER), ..MachineOptions::default() };
     let mut machine = lab.machine_with(MACHINE, &options)?;
     let target = boot(&lab, &mut installation, CLUSTER, &mut machine, &images, POD_CIDR, &|what| progress.step(what))?;

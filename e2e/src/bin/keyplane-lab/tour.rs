@@ -1,9 +1,16 @@
 //! The guided look: plain kubectl commands with what they really answer.
 
-use keyplane_e2e::Kubectl;
+use keyplane_e2e::{Installation, Kubectl, Lab, Machine};
 
-use crate::demo::Demo;
 use crate::screen::say;
+
+/// A demo that is up.
+pub(crate) struct Demo {
+    pub(crate) lab: Lab,
+    pub(crate) installation: Installation,
+    pub(crate) machine: Machine,
+    pub(crate) target: Kubectl,
+}
 
 /// Shows both clusters.
 pub(crate) fn show(demo: &Demo) {

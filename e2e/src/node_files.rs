@@ -1,13 +1,10 @@
-//! Carrying a node's files from the management cluster to its machine, as an administrator or an agent would.
+//! The files of a node that a Secret or a `ConfigMap` of the management cluster holds.
 
 use anyhow::{Context, Result, bail};
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use serde::Deserialize;
 use serde_json::Value;
-
-use crate::kubectl::Kubectl;
-use crate::machine::Machine;
 
 /// The key under which an object lists its files.
 const INDEX: &str = "index.json";
@@ -23,9 +20,9 @@ struct Line {
 /// What the lab has in a form of its own: containerd, whose configuration is a machine's of this lab.
 const LAB_OWN: &str = "/etc/containerd/";
 
-/// A file that an object carries.
+/// A file that an object holds.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct CarriedFile {
+pub struct NodeFile {
     /// Where it belongs on the machine.
     pub path: String,
     /// Its permissions.
@@ -36,41 +33,16 @@ pub struct CarriedFile {
     pub content: Vec<u8>,
 }
 
-/// Writes the files of the Secret `<cluster>-<node>-pki` and the `ConfigMap` `<cluster>-<node>-config` of `namespace`
-/// to `machine`, and returns their paths. The node's name is the machine's. containerd's files are left out.
-///
-/// # Errors
-/// When an object isn't there, its index does not fit its content, or a file can't be written.
-pub fn carry(management: &Kubectl, namespace: &str, cluster: &str, machine: &Machine) -> Result<Vec<String>> {
-    let mut paths = Vec::new();
-    // Keys first: a manifest that the kubelet sees starts a pod that reads them.
-    for (kind, suffix) in [("secret", "pki"), ("configmap", "config")] {
-        let name = format!("{cluster}-{}-{suffix}", machine.name());
-        let object = management.json(&["get", kind, &name, "--namespace", namespace])?;
-        for file in files(&object).with_context(|| format!("{kind} {name}"))? {
-            if is_of_the_lab(&file.path) {
-                continue;
-            }
-            machine.put_file(&file.path, &file.content, file.mode)?;
-            if file.owner != "root:root" {
-                machine.run(&["chown", &file.owner, &file.path])?;
-            }
-            paths.push(file.path);
-        }
-    }
-    Ok(paths)
-}
-
 /// Whether the lab has its own form of this file.
 pub(crate) fn is_of_the_lab(path: &str) -> bool {
     path.starts_with(LAB_OWN)
 }
 
-/// The files that a Secret or a `ConfigMap` carries, in the order of its index.
+/// The files that a Secret or a `ConfigMap` holds, in the order of its index.
 ///
 /// # Errors
 /// When it has no index, or the index names what isn't there.
-pub fn files(object: &Value) -> Result<Vec<CarriedFile>> {
+pub fn files(object: &Value) -> Result<Vec<NodeFile>> {
     let index: Vec<Line> = serde_json::from_slice(&value(object, INDEX)?).context("its index can't be read")?;
     index
         .into_iter()
@@ -78,7 +50,7 @@ pub fn files(object: &Value) -> Result<Vec<CarriedFile>> {
             let mode = u32::from_str_radix(&line.mode, 8);
             let mode = mode.with_context(|| format!("{} has the mode {:?}", line.path, line.mode))?;
             let content = value(object, &line.key).with_context(|| format!("the index names {}", line.path))?;
-            Ok(CarriedFile { path: line.path, mode, owner: line.owner, content })
+            Ok(NodeFile { path: line.path, mode, owner: line.owner, content })
         })
         .collect()
 }
@@ -104,9 +76,9 @@ mod tests {
     const INDEX_TEXT: &str =
         r#"[{"key":"ca.crt","path":"/etc/kubernetes/pki/ca.crt","mode":"0644","owner":"root:root"}]"#;
 
-    fn expected() -> Vec<CarriedFile> {
+    fn expected() -> Vec<NodeFile> {
         let path = "/etc/kubernetes/pki/ca.crt".to_owned();
-        vec![CarriedFile { path, mode: 0o644, owner: "root:root".to_owned(), content: b"text".to_vec() }]
+        vec![NodeFile { path, mode: 0o644, owner: "root:root".to_owned(), content: b"text".to_vec() }]
     }
 
     #[test]

@@ -1,14 +1,12 @@
-//! The cluster itself.
+//! The cluster on which everything is rotated, with Keyplane in a management cluster beside it.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
 
-use super::carrier::Carrier;
-use super::rotations::wait_until_carried;
 use crate::boot::owners_kubectl;
 use crate::installation::{FIRST_REPLICA, Installation, PATIENCE, bootable_cluster_spec};
 use crate::kubectl::{Kubectl, documents};
@@ -18,7 +16,7 @@ use crate::machine::{Machine, lab_kubelet_settings};
 use crate::operator::Operator;
 use crate::process::Process;
 use crate::wait::eventually;
-use crate::{carry, image, join};
+use crate::{distribute, image, join};
 
 /// The ClusterSpec.
 pub const CLUSTER: &str = "rotated";
@@ -29,7 +27,7 @@ pub const POOL: &str = "workers";
 /// The CertificatePolicy, where there is one.
 const POLICY: &str = "rotated";
 
-/// A machine that a test, its carrier and the load look at from threads of their own.
+/// A machine that a test and the load use from threads of their own.
 pub type SharedMachine = Arc<Mutex<Machine>>;
 
 /// How large the cluster is, and what it is told.
@@ -68,8 +66,6 @@ impl Size {
 
 /// The management cluster with Keyplane, and the cluster that it made. All of it goes when this is dropped.
 pub struct Scene {
-    // First: a carrier must not look for a machine that is gone.
-    carriers: BTreeMap<String, Carrier>,
     agents: BTreeMap<String, Process>,
     target: Kubectl,
     /// Keyplane and its cluster.
@@ -109,8 +105,8 @@ impl Scene {
         let target = owners_kubectl(&lab, &admin, CLUSTER)?;
         for machine in &mut control_plane {
             let name = machine.name().to_owned();
-            tell(&format!("carrying its files to {name} and starting containerd and the kubelet"));
-            carry::carry(&admin, "default", CLUSTER, machine)?;
+            tell(&format!("applying the files of {name} and starting containerd and the kubelet"));
+            distribute::apply_files(&admin, "default", CLUSTER, machine)?;
             machine.start_containerd()?;
             machine.import_images(&images)?;
             machine.start_kubelet()?;
@@ -135,7 +131,6 @@ impl Scene {
         let shared =
             |machines: Vec<Machine>| machines.into_iter().map(|machine| Arc::new(Mutex::new(machine))).collect();
         let mut scene = Self {
-            carriers: BTreeMap::new(),
             agents: BTreeMap::new(),
             target,
             installation,
@@ -146,7 +141,7 @@ impl Scene {
         };
         tell("starting an agent on each machine");
         scene.start_agents()?;
-        wait_until_carried(&scene)?;
+        scene.wait_until_applied()?;
         tell("everything is up");
         Ok(scene)
     }
@@ -199,25 +194,32 @@ impl Scene {
         Ok(())
     }
 
-    /// Has somebody carry to this machine, if nobody does.
+    /// Waits until the agents report that the machines have the files that Keyplane has written.
     ///
     /// # Errors
-    /// When there is no such machine.
-    pub fn start_carrier(&mut self, name: &str) -> Result<()> {
-        let carrier = Carrier::start(self.admin(), CLUSTER, self.machine(name)?)?;
-        self.carriers.insert(name.to_owned(), carrier);
-        Ok(())
+    /// When one does not get there.
+    pub fn wait_until_applied(&self) -> Result<()> {
+        eventually("machines with all files applied", PATIENCE, || {
+            for (kind, field) in [("secrets", "secret"), ("configmaps", "config")] {
+                let label = format!("keyplane.io/cluster={CLUSTER},keyplane.io/node");
+                let list = self.admin().json(&["get", kind, "-l", &label])?;
+                for object in list["items"].as_array().into_iter().flatten() {
+                    let metadata = &object["metadata"];
+                    let written = &metadata["annotations"]["keyplane.io/content-checksum"];
+                    let node = metadata["labels"]["keyplane.io/node"].as_str().unwrap_or_default();
+                    let applied = &self.agents_report(node)?[field];
+                    ensure!(written == applied, "{} is not applied", metadata["name"]);
+                }
+            }
+            Ok(())
+        })
     }
 
-    /// From now on nobody carries to this machine: an agent on it may do that, or it stays as it is.
-    pub fn stop_carrier(&mut self, name: &str) {
-        self.carriers.remove(name);
-    }
-
-    /// Whether somebody carries to this machine.
-    #[must_use]
-    pub fn has_carrier(&self, name: &str) -> bool {
-        self.carriers.contains_key(name)
+    /// The report that the agent of a machine writes to its Lease.
+    fn agents_report(&self, node: &str) -> Result<Value> {
+        let lease = self.admin().json(&["get", "lease", &format!("{CLUSTER}-{node}")])?;
+        let report = lease["metadata"]["annotations"]["keyplane.io/node-report"].as_str().unwrap_or("{}").to_owned();
+        serde_json::from_str(&report).with_context(|| format!("the agent of {node} reports {report}"))
     }
 
     /// Keyplane is killed as by a crash, and another one is started.
