@@ -68,7 +68,8 @@ impl Lab {
             Some(subnet) => subnet,
             None => Subnet::first_free(&subnets, &network::ip("-o addr")?)?,
         };
-        let record = Record { id: id.to_owned(), subnet, owner: Some(Owner::this()?) };
+        let logs = std::env::var_os(sweep::LOGS).map(PathBuf::from);
+        let record = Record { id: id.to_owned(), subnet, owner: Some(Owner::this()?), logs };
         let folder = record.folder();
         // Logs that someone kept from an earlier lab of this name.
         let _ = fs::remove_dir_all(&folder);

@@ -38,6 +38,7 @@ pub mod parts;
 pub mod preflight;
 pub mod process;
 pub mod rotation_lab;
+pub mod runner;
 pub mod scene;
 pub mod site;
 pub mod smoke;

@@ -17,6 +17,9 @@ use crate::{cgroup, network, process};
 /// The file in a lab's folder that says it is one. A folder without it holds only logs that someone wanted to keep.
 const RECORD: &str = "lab.json";
 
+/// The variable with the folder that a lab's logs go to when the lab is taken down.
+pub const LOGS: &str = "KEYPLANE_LAB_LOGS";
+
 /// What is written down about a lab. Everything else is found by its id.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Record {
@@ -26,6 +29,9 @@ pub struct Record {
     pub subnet: Subnet,
     /// The process that takes it down at the end; none if it was left running on purpose.
     pub owner: Option<Owner>,
+    /// The folder that its logs go to at the end, if any.
+    #[serde(default)]
+    pub logs: Option<PathBuf>,
 }
 
 /// A process, named for good.
@@ -165,10 +171,31 @@ pub fn take_down(id: &str) -> Result<()> {
     if !failures.is_empty() {
         bail!("the lab {id} is not gone: {}", failures.join("; "));
     }
-    if std::env::var_os("KEYPLANE_LAB_KEEP_LOGS").is_some_and(|value| value == "1") {
-        keep_logs_only(&folder)
-    } else {
-        remove_folder(&folder)
+    let logs = records().into_iter().find(|record| record.id == id).and_then(|record| record.logs);
+    if let Some(logs) = logs {
+        move_logs(&folder, &logs.join(id));
+    } else if keeps_logs() {
+        return keep_logs_only(&folder);
+    }
+    remove_folder(&folder)
+}
+
+/// Whether `KEYPLANE_LAB_KEEP_LOGS=1` is set.
+#[must_use]
+pub fn keeps_logs() -> bool {
+    std::env::var_os("KEYPLANE_LAB_KEEP_LOGS").is_some_and(|value| value == "1")
+}
+
+/// Moves the logs of a lab's processes to the folder `to`, and those of its machines' pods to `pods-MACHINE` in it. Logs
+/// that can't be moved are no reason for the lab to stay.
+fn move_logs(folder: &Path, to: &Path) {
+    let _ = fs::create_dir_all(to);
+    for entry in fs::read_dir(folder.join("logs")).into_iter().flatten().flatten() {
+        let _ = fs::rename(entry.path(), to.join(entry.file_name()));
+    }
+    for machine in fs::read_dir(folder.join("machines")).into_iter().flatten().flatten() {
+        let name = format!("pods-{}", machine.file_name().to_string_lossy());
+        let _ = fs::rename(machine.path().join("var/log/pods"), to.join(name));
     }
 }
 
@@ -227,7 +254,7 @@ mod tests {
 
     #[test]
     fn a_lab_left_running_on_purpose_is_not_dead() {
-        let mut record = Record { id: "x".to_owned(), subnet: Subnet::DEMO, owner: None };
+        let mut record = Record { id: "x".to_owned(), subnet: Subnet::DEMO, owner: None, logs: None };
         assert!(!record.is_dead());
         record.owner = Some(Owner { pid: u32::MAX, start_time: 1 });
         assert!(record.is_dead());

@@ -132,9 +132,7 @@ impl Case {
     }
 }
 
-#[test]
-#[ignore = "needs root and the lab's parts: make test"]
-fn add_ons_are_those_that_kubeadm_prints_save_the_documented_differences() -> Result<()> {
+pub(crate) fn add_ons_are_those_that_kubeadm_prints_save_the_documented_differences() -> Result<()> {
     preflight::check()?;
     let parts = Parts::build()?;
     let exceptions = oracle::object_exceptions()?;
@@ -163,9 +161,7 @@ fn add_ons_are_those_that_kubeadm_prints_save_the_documented_differences() -> Re
     Ok(())
 }
 
-#[test]
-#[ignore = "needs the lab's parts: make test"]
-fn the_images_are_those_that_kubeadm_lists() -> Result<()> {
+pub(crate) fn the_images_are_those_that_kubeadm_lists() -> Result<()> {
     preflight::check()?;
     let parts = Parts::build()?;
     for case in CASES {
@@ -203,9 +199,7 @@ fn all_on() -> Result<Value> {
     }))
 }
 
-#[test]
-#[ignore = "needs root and the lab's parts: make test"]
-fn add_ons_run_are_mended_keep_what_is_the_users_and_are_taken_away() -> Result<()> {
+pub(crate) fn add_ons_run_are_mended_keep_what_is_the_users_and_are_taken_away() -> Result<()> {
     let began = Instant::now();
     let tell = |what: &str| eprintln!("{:6.1} s  {what}", began.elapsed().as_secs_f32());
     let lab = Lab::start()?;

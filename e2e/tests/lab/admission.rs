@@ -715,9 +715,7 @@ fn set(object: &mut Value, pointer: &str, value: Value) {
     *place = value;
 }
 
-#[test]
-#[ignore = "needs root and the lab's parts: make test"]
-fn bad_input_is_refused_at_admission_with_the_field_and_the_cure() -> Result<()> {
+pub(crate) fn bad_input_is_refused_at_admission_with_the_field_and_the_cure() -> Result<()> {
     let lab = Lab::start()?;
     let management = Management::start(&lab)?;
     install_kinds(&management)?;

@@ -25,9 +25,7 @@ const SERVING: &str = "kubernetes.io/kubelet-serving";
 const CLIENT: &str = "kubernetes.io/kube-apiserver-client-kubelet";
 const BOTH_SIGNERS: &str = r#"signers=["kubernetes.io/kubelet-serving","kubernetes.io/kube-apiserver-client-kubelet"]"#;
 
-#[test]
-#[ignore = "needs the lab's parts: make test"]
-fn the_charts_are_sound_and_values_that_make_no_sense_are_refused() -> Result<()> {
+pub(crate) fn the_charts_are_sound_and_values_that_make_no_sense_are_refused() -> Result<()> {
     let parts = Parts::build()?;
     let helm = Helm::new(&parts)?;
     helm.run(&["lint", "--strict", CHART, KINDS_CHART])?;
@@ -234,9 +232,7 @@ fn live_as_an_approver(
     bail!("no verdict was overtaken")
 }
 
-#[test]
-#[ignore = "needs root and the lab's parts: make test"]
-fn every_right_of_the_chart_is_used_and_no_other_is_needed() -> Result<()> {
+pub(crate) fn every_right_of_the_chart_is_used_and_no_other_is_needed() -> Result<()> {
     let lab = Lab::start()?;
     // An API server that streams lists is asked for no other: the right to list is for those that do not.
     let management = Management::start_without_streamed_lists(&lab)?;
@@ -350,9 +346,7 @@ struct Site<'a> {
     helm: Helm,
 }
 
-#[test]
-#[ignore = "needs root and the lab's parts: make test"]
-fn a_release_approves_its_own_clusters_kubelets_and_becomes_an_operator() -> Result<()> {
+pub(crate) fn a_release_approves_its_own_clusters_kubelets_and_becomes_an_operator() -> Result<()> {
     let began = Instant::now();
     let tell = |what: &str| eprintln!("{:6.1} s  {what}", began.elapsed().as_secs_f32());
     let lab = Lab::start()?;

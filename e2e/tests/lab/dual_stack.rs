@@ -12,9 +12,7 @@ const CLUSTER: &str = "dual-stack";
 /// The IPv6 address of the example's machine.
 const IPV6: &str = "fd00:10::11";
 
-#[test]
-#[ignore = "needs root and the lab's parts: make test"]
-fn the_dual_stack_example_boots_with_ipv6_first_and_its_node_reports_both_families() -> Result<()> {
+pub(crate) fn the_dual_stack_example_boots_with_ipv6_first_and_its_node_reports_both_families() -> Result<()> {
     let lab = Lab::start()?;
     let images = image::all(lab.parts())?;
     let options = MachineOptions { extra_addresses: vec![format!("{IPV6}/64")], ..MachineOptions::default() };

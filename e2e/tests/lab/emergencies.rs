@@ -17,9 +17,7 @@ use serde_json::{Value, json};
 /// A revocation starts every component of every machine anew, and Nodes come back after that.
 const LONG: Duration = Duration::from_mins(10);
 
-#[test]
-#[ignore = "needs root and the lab's parts: make test"]
-fn a_cluster_outlives_its_management_cluster_and_the_theft_of_all_its_keys() -> Result<()> {
+pub(crate) fn a_cluster_outlives_its_management_cluster_and_the_theft_of_all_its_keys() -> Result<()> {
     let began = Instant::now();
     let tell = |what: &str| eprintln!("{:6.1} s  {what}", began.elapsed().as_secs_f32());
     let mut scene = Scene::set_up(&Size::small(), &tell)?;

@@ -34,9 +34,7 @@ fn object(machine: &Machine) -> Value {
     cluster
 }
 
-#[test]
-#[ignore = "needs root and the lab's parts: make test"]
-fn everything_stored_is_encrypted_gets_another_key_and_is_decrypted_under_a_running_cluster() -> Result<()> {
+pub(crate) fn everything_stored_is_encrypted_gets_another_key_and_is_decrypted_under_a_running_cluster() -> Result<()> {
     let began = Instant::now();
     let tell = |what: &str| eprintln!("{:6.1} s  {what}", began.elapsed().as_secs_f32());
     let lab = Lab::start()?;

@@ -6,9 +6,7 @@ use anyhow::{Context, Result, ensure};
 use keyplane_e2e::installation::{Installation, PATIENCE};
 use keyplane_e2e::{Lab, client_keys, eventually};
 
-#[test]
-#[ignore = "needs root and the lab's parts: make test"]
-fn every_example_is_admitted_and_rendered() -> Result<()> {
+pub(crate) fn every_example_is_admitted_and_rendered() -> Result<()> {
     let lab = Lab::start()?;
     let mut installation = Installation::start(&lab)?;
     let admin = installation.admin().clone();

@@ -42,9 +42,7 @@ struct Light<'a> {
     target: Kubectl,
 }
 
-#[test]
-#[ignore = "needs root and the lab's parts: make test"]
-fn a_cluster_boots_from_what_keyplane_wrote_and_its_keys_do_what_they_are_for() -> Result<()> {
+pub(crate) fn a_cluster_boots_from_what_keyplane_wrote_and_its_keys_do_what_they_are_for() -> Result<()> {
     let began = Instant::now();
     let tell = |what: &str| eprintln!("{:6.1} s  {what}", began.elapsed().as_secs_f32());
     let lab = Lab::start()?;

@@ -28,9 +28,7 @@ fn objects(machine: &Machine, worker: &Machine) -> String {
     documents(&[cluster, pool])
 }
 
-#[test]
-#[ignore = "needs root and the lab's parts: make test"]
-fn kubeadm_works_on_the_machines_as_if_it_had_made_the_cluster() -> Result<()> {
+pub(crate) fn kubeadm_works_on_the_machines_as_if_it_had_made_the_cluster() -> Result<()> {
     let lab = Lab::start()?;
     let images = image::all(lab.parts())?;
     let mut machine = lab.machine("cp1")?;

@@ -30,9 +30,7 @@ fn nothing_is_left_of(id: &str) -> Result<()> {
     Ok(())
 }
 
-#[test]
-#[ignore = "needs root and the lab's parts: make test"]
-fn a_machine_leaves_nothing_behind() -> Result<()> {
+pub(crate) fn a_machine_leaves_nothing_behind() -> Result<()> {
     let lab = Lab::start()?;
     let id = lab.id().to_owned();
     let options = MachineOptions { host_number: Some(77), extra_addresses: vec!["fd00:90::77/64".to_owned()] };
@@ -65,9 +63,7 @@ fn a_machine_leaves_nothing_behind() -> Result<()> {
     Ok(())
 }
 
-#[test]
-#[ignore = "needs root and the lab's parts: make test"]
-fn a_dead_owners_lab_is_swept_by_the_next_one() -> Result<()> {
+pub(crate) fn a_dead_owners_lab_is_swept_by_the_next_one() -> Result<()> {
     let lab = Lab::start()?;
     let id = lab.id().to_owned();
     let _machine = lab.machine("orphan")?;
@@ -85,9 +81,7 @@ fn a_dead_owners_lab_is_swept_by_the_next_one() -> Result<()> {
     Ok(())
 }
 
-#[test]
-#[ignore = "needs root and the lab's parts: make test"]
-fn the_management_cluster_tells_who_wrote_what() -> Result<()> {
+pub(crate) fn the_management_cluster_tells_who_wrote_what() -> Result<()> {
     let lab = Lab::start()?;
     let id = lab.id().to_owned();
     let mut management = Management::start(&lab)?;
@@ -110,9 +104,7 @@ fn the_management_cluster_tells_who_wrote_what() -> Result<()> {
     Ok(())
 }
 
-#[test]
-#[ignore = "needs root and the lab's parts: make test"]
-fn a_control_plane_made_by_kubeadm_boots_on_a_machine() -> Result<()> {
+pub(crate) fn a_control_plane_made_by_kubeadm_boots_on_a_machine() -> Result<()> {
     let lab = Lab::start()?;
     let id = lab.id().to_owned();
     let mut machine = lab.machine("cp1")?;
@@ -238,9 +230,7 @@ Restart=on-failure
 RestartSec=100ms
 ";
 
-#[test]
-#[ignore = "needs root and the lab's parts: make test"]
-fn a_unit_runs_until_it_is_stopped_and_again_after_a_failure() -> Result<()> {
+pub(crate) fn a_unit_runs_until_it_is_stopped_and_again_after_a_failure() -> Result<()> {
     let lab = Lab::start()?;
     let mut machine = lab.machine("one")?;
     machine.put_file("/etc/default/talker", b"WORD=hello\n", 0o644)?;
@@ -266,9 +256,7 @@ fn a_unit_runs_until_it_is_stopped_and_again_after_a_failure() -> Result<()> {
     Ok(())
 }
 
-#[test]
-#[ignore = "needs root and the lab's parts: make test"]
-fn a_load_balancer_leads_only_to_what_is_ready() -> Result<()> {
+pub(crate) fn a_load_balancer_leads_only_to_what_is_ready() -> Result<()> {
     let lab = Lab::start()?;
     let mut machine = lab.machine("cp1")?;
     let mut balancer = lab.load_balancer("lb", &[Backend::from(&machine)])?;
@@ -304,9 +292,7 @@ fn a_load_balancer_leads_only_to_what_is_ready() -> Result<()> {
     })
 }
 
-#[test]
-#[ignore = "needs root and the lab's parts: make test"]
-fn a_machine_keeps_its_disk_over_a_loss_of_power_and_hears_nobody_without_its_cable() -> Result<()> {
+pub(crate) fn a_machine_keeps_its_disk_over_a_loss_of_power_and_hears_nobody_without_its_cable() -> Result<()> {
     let lab = Lab::start()?;
     let mut machine = lab.machine("m1")?;
     let other = lab.machine("m2")?;

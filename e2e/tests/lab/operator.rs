@@ -24,9 +24,7 @@ fn keys(admin: &Kubectl, cluster: &str) -> Result<BTreeMap<String, (String, Valu
 
 const ALL_SECRETS: [&str; 6] = ["ca", "cp1-pki", "etcd", "kubeconfig", "proxy", "sa"];
 
-#[test]
-#[ignore = "needs root and the lab's parts: make test"]
-fn killed_at_any_point_of_the_first_reconciliation_it_ends_with_one_set_of_keys() -> Result<()> {
+pub(crate) fn killed_at_any_point_of_the_first_reconciliation_it_ends_with_one_set_of_keys() -> Result<()> {
     const RUNS: u64 = 30;
     let lab = Lab::start()?;
     let mut installation = Installation::start(&lab)?;
@@ -68,9 +66,7 @@ fn killed_at_any_point_of_the_first_reconciliation_it_ends_with_one_set_of_keys(
     Ok(())
 }
 
-#[test]
-#[ignore = "needs root and the lab's parts: make test"]
-fn one_of_two_replicas_works_and_the_other_takes_over_at_once_when_it_is_asked_to_end() -> Result<()> {
+pub(crate) fn one_of_two_replicas_works_and_the_other_takes_over_at_once_when_it_is_asked_to_end() -> Result<()> {
     let lab = Lab::start()?;
     let mut installation = Installation::start(&lab)?;
     let admin = installation.management.admin().clone();
@@ -119,9 +115,7 @@ fn one_of_two_replicas_works_and_the_other_takes_over_at_once_when_it_is_asked_t
     Ok(())
 }
 
-#[test]
-#[ignore = "needs root and the lab's parts: make test"]
-fn an_operator_without_its_kinds_says_so_and_begins_when_they_come() -> Result<()> {
+pub(crate) fn an_operator_without_its_kinds_says_so_and_begins_when_they_come() -> Result<()> {
     let lab = Lab::start()?;
     let management = Management::start(&lab)?;
     let user = management.add_keyplane("keyplane")?;
@@ -139,9 +133,7 @@ fn an_operator_without_its_kinds_says_so_and_begins_when_they_come() -> Result<(
     Ok(())
 }
 
-#[test]
-#[ignore = "needs root and the lab's parts: make test"]
-fn what_belongs_to_others_and_what_is_unchanged_is_left_alone() -> Result<()> {
+pub(crate) fn what_belongs_to_others_and_what_is_unchanged_is_left_alone() -> Result<()> {
     let lab = Lab::start()?;
     let mut installation = Installation::start(&lab)?;
     let admin = installation.management.admin().clone();
@@ -192,9 +184,7 @@ fn what_belongs_to_others_and_what_is_unchanged_is_left_alone() -> Result<()> {
     Ok(())
 }
 
-#[test]
-#[ignore = "needs root and the lab's parts: make test"]
-fn a_hand_edited_config_map_is_put_right_and_a_lost_authority_is_not_made_anew() -> Result<()> {
+pub(crate) fn a_hand_edited_config_map_is_put_right_and_a_lost_authority_is_not_made_anew() -> Result<()> {
     let lab = Lab::start()?;
     let mut installation = Installation::start(&lab)?;
     let admin = installation.management.admin().clone();
@@ -294,9 +284,7 @@ fn a_hand_edited_config_map_is_put_right_and_a_lost_authority_is_not_made_anew()
     Ok(())
 }
 
-#[test]
-#[ignore = "needs root and the lab's parts: make test"]
-fn keys_outlive_their_cluster_spec_unless_a_person_confirms_their_end() -> Result<()> {
+pub(crate) fn keys_outlive_their_cluster_spec_unless_a_person_confirms_their_end() -> Result<()> {
     let lab = Lab::start()?;
     let mut installation = Installation::start(&lab)?;
     let admin = installation.management.admin().clone();
@@ -338,9 +326,7 @@ fn keys_outlive_their_cluster_spec_unless_a_person_confirms_their_end() -> Resul
     Ok(())
 }
 
-#[test]
-#[ignore = "needs root and the lab's parts: make test"]
-fn a_poisoned_object_does_not_stop_the_others_and_a_paused_one_is_left_alone() -> Result<()> {
+pub(crate) fn a_poisoned_object_does_not_stop_the_others_and_a_paused_one_is_left_alone() -> Result<()> {
     let lab = Lab::start()?;
     let mut installation = Installation::start(&lab)?;
     let admin = installation.management.admin().clone();

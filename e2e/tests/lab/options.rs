@@ -115,9 +115,7 @@ struct Guarded<'a> {
     issuer: Issuer,
 }
 
-#[test]
-#[ignore = "needs root and the lab's parts: make test"]
-fn a_guarded_cluster_behind_a_proxy_boots_and_logs_and_refuses_and_knows_its_users() -> Result<()> {
+pub(crate) fn a_guarded_cluster_behind_a_proxy_boots_and_logs_and_refuses_and_knows_its_users() -> Result<()> {
     let began = Instant::now();
     let tell = |what: &str| eprintln!("{:6.1} s  {what}", began.elapsed().as_secs_f32());
     let lab = Lab::start()?;

@@ -322,9 +322,7 @@ impl Case {
     }
 }
 
-#[test]
-#[ignore = "needs root and the lab's parts: make test"]
-fn render_and_kubeadm_agree_file_by_file_save_the_documented_differences() -> Result<()> {
+pub(crate) fn render_and_kubeadm_agree_file_by_file_save_the_documented_differences() -> Result<()> {
     preflight::check()?;
     let parts = Parts::build()?;
     let exceptions = oracle::exceptions()?;
@@ -347,9 +345,7 @@ fn render_and_kubeadm_agree_file_by_file_save_the_documented_differences() -> Re
     Ok(())
 }
 
-#[test]
-#[ignore = "needs root and the lab's parts: make test"]
-fn kubeadm_lists_the_expiry_of_every_rendered_certificate() -> Result<()> {
+pub(crate) fn kubeadm_lists_the_expiry_of_every_rendered_certificate() -> Result<()> {
     preflight::check()?;
     let parts = Parts::build()?;
     let folder = tempfile::tempdir()?;
@@ -381,9 +377,7 @@ fn kubeadm_lists_the_expiry_of_every_rendered_certificate() -> Result<()> {
     Ok(())
 }
 
-#[test]
-#[ignore = "needs root and the lab's parts: make test"]
-fn kubeadm_accepts_the_rendered_cluster_configuration() -> Result<()> {
+pub(crate) fn kubeadm_accepts_the_rendered_cluster_configuration() -> Result<()> {
     preflight::check()?;
     let parts = Parts::build()?;
     for case in CASES {

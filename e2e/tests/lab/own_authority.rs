@@ -70,9 +70,7 @@ fn objects(folder: &Path, mut cluster: Value) -> Result<Vec<Value>> {
 }
 
 /// kubeadm verifies each certificate that it finds with the authority that it finds, and makes none that is there.
-#[test]
-#[ignore = "needs root and the lab's parts: make test"]
-fn kubeadm_and_openssl_take_what_is_rendered_below_a_root_of_the_users() -> Result<()> {
+pub(crate) fn kubeadm_and_openssl_take_what_is_rendered_below_a_root_of_the_users() -> Result<()> {
     preflight::check()?;
     let parts = Parts::build()?;
     let folder = tempfile::tempdir()?;
@@ -106,9 +104,7 @@ fn kubeadm_and_openssl_take_what_is_rendered_below_a_root_of_the_users() -> Resu
     Ok(())
 }
 
-#[test]
-#[ignore = "needs root and the lab's parts: make test"]
-fn a_cluster_boots_below_a_root_of_the_users_who_needs_nothing_but_the_root() -> Result<()> {
+pub(crate) fn a_cluster_boots_below_a_root_of_the_users_who_needs_nothing_but_the_root() -> Result<()> {
     let lab = Lab::start()?;
     let images = image::all(lab.parts())?;
     let mut machine = lab.machine("cp1")?;

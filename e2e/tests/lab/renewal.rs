@@ -33,9 +33,7 @@ fn objects(machine: &Machine) -> String {
     documents(&[policy, cluster])
 }
 
-#[test]
-#[ignore = "needs root and the lab's parts: make test"]
-fn certificates_are_renewed_under_a_running_cluster_and_nothing_restarts() -> Result<()> {
+pub(crate) fn certificates_are_renewed_under_a_running_cluster_and_nothing_restarts() -> Result<()> {
     let began = Instant::now();
     let tell = |what: &str| eprintln!("{:6.1} s  {what}", began.elapsed().as_secs_f32());
     let lab = Lab::start()?;

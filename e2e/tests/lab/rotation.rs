@@ -19,9 +19,7 @@ use serde_json::Value;
 /// The API server looks at its serving pair every minute.
 const SETTLE: Duration = Duration::from_secs(75);
 
-#[test]
-#[ignore = "needs root and the lab's parts: make test"]
-fn nobody_notices_a_rotation() -> Result<()> {
+pub(crate) fn nobody_notices_a_rotation() -> Result<()> {
     let began = Instant::now();
     let tell = |what: &str| eprintln!("{:6.1} s  {what}", began.elapsed().as_secs_f32());
     let scene = Scene::set_up(&Size::small(), &tell)?;
@@ -91,9 +89,7 @@ fn every_door_knows_its_authority_and_no_stranger(scene: &Scene) -> Result<()> {
 /// Three authorities and the token key, on one control-plane machine and one worker, with everything that can be killed
 /// killed at each stage, and a machine's clock wrong in one. With one API server somebody is always refused while it is
 /// started anew: who is let in by which authority is what this looks at.
-#[test]
-#[ignore = "needs root and the lab's parts: make test"]
-fn each_stage_lets_in_whom_it_says() -> Result<()> {
+pub(crate) fn each_stage_lets_in_whom_it_says() -> Result<()> {
     let began = Instant::now();
     let tell = |what: &str| eprintln!("{:6.1} s  {what}", began.elapsed().as_secs_f32());
     let mut scene = Scene::set_up(&Size::small(), &tell)?;

@@ -3,9 +3,7 @@
 use anyhow::{Result, ensure};
 use keyplane_e2e::smoke;
 
-#[test]
-#[ignore = "needs root and the lab's parts: make test"]
-fn a_whole_cluster_works_and_goes_on_working_with_a_control_plane_machine_less() -> Result<()> {
+pub(crate) fn a_whole_cluster_works_and_goes_on_working_with_a_control_plane_machine_less() -> Result<()> {
     let report = smoke::run();
     ensure!(report.failures().is_empty(), "{}: {}", report.summary(), report.failures().join("; "));
     Ok(())

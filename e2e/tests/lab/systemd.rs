@@ -82,9 +82,7 @@ struct HardWay<'a> {
     target: Kubectl,
 }
 
-#[test]
-#[ignore = "needs root and the lab's parts: make test"]
-fn servers_without_nodes_and_their_workers_run_as_the_units_that_keyplane_wrote() -> Result<()> {
+pub(crate) fn servers_without_nodes_and_their_workers_run_as_the_units_that_keyplane_wrote() -> Result<()> {
     let lab = Lab::start()?;
     let images = image::for_any_node(lab.parts())?;
     let mut server = lab.machine("server")?;

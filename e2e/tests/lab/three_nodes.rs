@@ -30,9 +30,7 @@ struct Three<'a> {
     began: Instant,
 }
 
-#[test]
-#[ignore = "needs root and the lab's parts: make test"]
-fn control_plane_nodes_join_one_after_the_other_and_a_lost_one_is_named_and_replaced() -> Result<()> {
+pub(crate) fn control_plane_nodes_join_one_after_the_other_and_a_lost_one_is_named_and_replaced() -> Result<()> {
     let lab = Lab::start()?;
     let address = |name: &str| lab.site().subnet.address(host(name));
     let backends = ["cp1", "cp2", "cp3", "cp4"].map(|name| Backend { name: name.to_owned(), address: address(name) });

@@ -95,9 +95,7 @@ fn cluster_spec(version: &str, endpoint: &str, machines: &[Machine]) -> Value {
     })
 }
 
-#[test]
-#[ignore = "needs root and the lab's parts: make test"]
-fn a_minor_upgrade_goes_node_by_node_and_a_bad_flag_stops_at_the_first() -> Result<()> {
+pub(crate) fn a_minor_upgrade_goes_node_by_node_and_a_bad_flag_stops_at_the_first() -> Result<()> {
     let lab = Lab::start()?;
     let older = lab.parts().version("v1.36")?;
     let (before, after) = (older.kubernetes_version()?, lab.parts().kubernetes_version()?);

@@ -50,15 +50,11 @@ spec:
   containers: [{name: asker, image: @TOOLBOX@, command: [sleep, '100000']}]
 ";
 
-#[test]
-#[ignore = "needs root and the lab's parts: make test"]
-fn a_cluster_of_kubeadm_with_every_add_on_runs_in_the_lab() -> Result<()> {
+pub(crate) fn a_cluster_of_kubeadm_with_every_add_on_runs_in_the_lab() -> Result<()> {
     run_cluster("v1.37", "nftables")
 }
 
-#[test]
-#[ignore = "needs root and the lab's parts: make test"]
-fn the_older_minor_runs_in_the_lab_too_and_with_iptables() -> Result<()> {
+pub(crate) fn the_older_minor_runs_in_the_lab_too_and_with_iptables() -> Result<()> {
     run_cluster("v1.36", "iptables")
 }
 
