@@ -13,6 +13,8 @@ use serde_json::Value;
 use crate::command;
 use crate::parts::Parts;
 
+mod in_process;
+
 /// kubectl as one user of one cluster.
 #[derive(Clone, Debug)]
 pub struct Kubectl {
@@ -56,14 +58,22 @@ impl Kubectl {
     /// # Errors
     /// When it fails; the message holds its words.
     pub fn run(&self, arguments: &[&str]) -> Result<String> {
+        if let ["get", "--raw", path] = arguments
+            && let Some(text) = in_process::text(&self.kubeconfig, path)
+        {
+            return text.with_context(|| format!("kubectl get --raw {path}"));
+        }
         command::run(&mut self.command(arguments))
     }
 
-    /// Like [`Kubectl::run`] with `-o json`, parsed.
+    /// Like [`Kubectl::run`] with `-o json`, parsed. A single object is read without a process of kubectl.
     ///
     /// # Errors
     /// When it fails or answers something else.
     pub fn json(&self, arguments: &[&str]) -> Result<Value> {
+        if let Some(object) = in_process::object(&self.kubeconfig, arguments) {
+            return object.with_context(|| format!("kubectl {}", arguments.join(" ")));
+        }
         let text = self.run(&[arguments, &["-o", "json"]].concat())?;
         serde_json::from_str(&text).with_context(|| format!("kubectl {arguments:?} did not answer with JSON"))
     }
