@@ -44,7 +44,7 @@ unit: ## The fast tests, which need no cluster and no root
 
 .PHONY: lab
 lab: build static ## The tests on real control planes and machines; they need root
-	cargo test --package keyplane-e2e --locked -- --ignored --test-threads 2
+	cargo test --workspace --locked --test lab -- --ignored
 
 .PHONY: lab-smoke
 lab-smoke: build ## A whole cluster, and what its owner tries first, step by step
@@ -58,6 +58,14 @@ HOURS ?= 12
 .PHONY: endurance
 endurance: build ## Keep a cluster through many lifetimes of its keys under the same load, for HOURS=12 hours
 	@target/debug/keyplane-lab endurance --hours $(HOURS)
+
+# What takes hours, and of which `make test` has one small form each: nobody_notices_a_rotation, each_stage_lets_in_whom_it_says
+# and the test of encryption at rest.
+.PHONY: soak
+soak: build ## Everything that takes hours: all rotations under the load without and with faults, then endurance for HOURS=12 hours
+	target/debug/keyplane-lab rotation
+	target/debug/keyplane-lab rotation --faults
+	target/debug/keyplane-lab endurance --faults --hours $(HOURS)
 
 .PHONY: bench-approver
 bench-approver: packages kubernetes ## Measure the CSR approver beside a raw client and an approver in Go (ten minutes, a quiet machine)

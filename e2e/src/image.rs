@@ -272,8 +272,12 @@ fn started_as(parts: &Parts, name: &str, layers: &[Layer], start: Start) -> Resu
     let key = sha256(recipe(name, layers, start)?.as_bytes())?;
     let short = name.rsplit('/').next().unwrap_or(name).replace(':', "-");
     let archive = folder.join(format!("{short}-{}.tar", &key[..12]));
+    if archive.exists() {
+        return Ok(Image { name: name.to_owned(), archive });
+    }
+    // Labs that need the same image at the same time wait for the first of them.
+    let _lock = parts.lock(&short)?;
     if !archive.exists() {
-        // Two labs may make the same image at the same time; each writes a file of its own and the last one stays.
         let mine = folder.join(format!(".{short}-{}.tar", std::process::id()));
         archive::write(&mine, name, layers, start)?;
         fs::rename(&mine, &archive)?;

@@ -279,6 +279,8 @@ impl Files<'_> {
                 "clusterName": "management",
                 "kubernetesVersion": self.site.parts.kubernetes_version()?,
                 "certificatesDir": self.path("pki"),
+                // RSA keys take seconds.
+                "encryptionAlgorithm": "ECDSA-P256",
                 "controlPlaneEndpoint": format!("127.0.0.1:{port}"),
                 "apiServer": {"certSANs": ["127.0.0.1", "localhost"]},
             }),

@@ -1,7 +1,7 @@
 //! The real Kubernetes, etcd, containerd and add-ons that the lab runs, and the cache that they lie in.
 
 use std::collections::BTreeMap;
-use std::fs;
+use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
@@ -72,6 +72,7 @@ impl Parts {
     /// # Errors
     /// When there is no such set, or it does not build.
     pub fn on_request(&self, name: &str) -> Result<PathBuf> {
+        let _lock = self.lock(name)?;
         let mut sets = build(&["--only", name])?;
         sets.remove(name).with_context(|| format!("build.sh named no folder for {name}"))
     }
@@ -85,6 +86,18 @@ impl Parts {
     #[must_use]
     pub fn cache(&self) -> &Path {
         &self.cache
+    }
+
+    /// Keeps other labs from making the same result in the cache until the lock is dropped.
+    ///
+    /// # Errors
+    /// When the lock file can't be made.
+    pub fn lock(&self, what: &str) -> Result<File> {
+        let folder = self.cache.join("locks");
+        fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
+        let file = File::create(folder.join(what)).with_context(|| format!("cannot make the lock of {what}"))?;
+        file.lock().with_context(|| format!("cannot lock {what}"))?;
+        Ok(file)
     }
 
     /// The path of the program `name` of this version on the host.

@@ -8,8 +8,11 @@ use anyhow::{Context, Result, bail};
 use crate::interrupt;
 use crate::process::Ended;
 
-/// Often enough that a person sees no delay, seldom enough that a process is started for each try.
-const PAUSE: Duration = Duration::from_millis(300);
+/// The shortest pause between two tries. A person sees no delay.
+const SHORTEST_PAUSE: Duration = Duration::from_millis(200);
+
+/// The longest pause.
+const LONGEST_PAUSE: Duration = Duration::from_secs(2);
 
 /// The timeout of a wait for something that takes seconds on an idle computer: a busy one gets this long.
 pub const PATIENCE: Duration = Duration::from_mins(3);
@@ -25,6 +28,7 @@ pub fn eventually<T>(what: &str, timeout: Duration, mut attempt: impl FnMut() ->
     loop {
         interrupt::check()?;
         tries += 1;
+        let began = Instant::now();
         let error = match attempt() {
             Ok(value) => return Ok(value),
             Err(error) => error,
@@ -35,7 +39,8 @@ pub fn eventually<T>(what: &str, timeout: Duration, mut attempt: impl FnMut() ->
         if start.elapsed() >= timeout {
             bail!("no {what} after {} s and {tries} tries; the last one: {error:#}", timeout.as_secs());
         }
-        sleep(PAUSE);
+        // A try that starts processes must not take the computer from what is waited for.
+        sleep((began.elapsed() * 2).clamp(SHORTEST_PAUSE, LONGEST_PAUSE));
     }
 }
 

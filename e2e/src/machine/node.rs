@@ -158,6 +158,9 @@ impl Machine {
         let fresh = !self.has_images && self.kubelet.is_none();
         self.has_images = true;
         let saved = fresh.then(|| store::saved(self.site.parts.cache(), images)).transpose()?;
+        // Machines that need the same images at the same time wait for the first of them.
+        let name = saved.as_ref().filter(|saved| !saved.exists()).and_then(|saved| saved.file_name());
+        let _lock = name.map(|name| self.site.parts.lock(&name.to_string_lossy())).transpose()?;
         if let Some(saved) = saved.as_ref().filter(|saved| saved.exists()) {
             self.stop_containerd()?;
             store::lay(saved, &self.containerd_store())?;
