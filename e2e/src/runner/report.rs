@@ -107,9 +107,11 @@ mod tests {
 
     #[test]
     fn the_slowest_test_comes_first_and_the_result_is_that_of_libtest() {
-        let mut report = Report::begin(2, 3);
-        report.finished(Outcome { name: "a::quick", took: Duration::from_secs(1), details: None });
-        report.finished(Outcome { name: "a::slow", took: Duration::from_secs(90), details: Some("why".to_owned()) });
+        let outcomes = vec![
+            Outcome { name: "a::quick", took: Duration::from_secs(1), details: None },
+            Outcome { name: "a::slow", took: Duration::from_secs(90), details: Some("why".to_owned()) },
+        ];
+        let report = Report { began: Instant::now(), outcomes, ignored: 0, filtered: 3 };
         let text = report.text();
         assert!(!report.is_success());
         assert!(text.contains("first:\n     90.0 s  a::slow\n      1.0 s  a::quick\n"), "{text}");

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::thread::sleep;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use keyplane_e2e::installation::{FIRST_REPLICA, Installation, PATIENCE, cluster_spec, install_kinds};
@@ -23,6 +23,28 @@ fn keys(admin: &Kubectl, cluster: &str) -> Result<BTreeMap<String, (String, Valu
 }
 
 const ALL_SECRETS: [&str; 6] = ["ca", "cp1-pki", "etcd", "kubeconfig", "proxy", "sa"];
+
+/// A check of an operator that runs already.
+type Check = fn(&Lab, &mut Installation) -> Result<()>;
+
+/// Checks that need no more than an operator in a management cluster, and share one. The last one ends both.
+pub(crate) fn an_operator_without_machines_does_what_it_should_and_nothing_else() -> Result<()> {
+    let began = Instant::now();
+    let lab = Lab::start()?;
+    let mut installation = Installation::start(&lab)?;
+    let checks: [(&str, Check); 5] = [
+        ("what belongs to others, and what is unchanged", what_belongs_to_others_and_what_is_unchanged_is_left_alone),
+        ("edits by hand", a_hand_edited_config_map_is_put_right_and_a_lost_authority_is_not_made_anew),
+        ("deletion", keys_outlive_their_cluster_spec_unless_a_person_confirms_their_end),
+        ("poisoned objects", a_poisoned_object_does_not_stop_the_others_and_a_paused_one_is_left_alone),
+        ("replicas", one_of_two_replicas_works_and_the_other_takes_over_at_once_when_it_is_asked_to_end),
+    ];
+    for (name, check) in checks {
+        check(&lab, &mut installation).context(name)?;
+        eprintln!("{:6.1} s  {name}: as it should be", began.elapsed().as_secs_f32());
+    }
+    Ok(())
+}
 
 pub(crate) fn killed_at_any_point_of_the_first_reconciliation_it_ends_with_one_set_of_keys() -> Result<()> {
     const RUNS: u64 = 30;
@@ -66,9 +88,10 @@ pub(crate) fn killed_at_any_point_of_the_first_reconciliation_it_ends_with_one_s
     Ok(())
 }
 
-pub(crate) fn one_of_two_replicas_works_and_the_other_takes_over_at_once_when_it_is_asked_to_end() -> Result<()> {
-    let lab = Lab::start()?;
-    let mut installation = Installation::start(&lab)?;
+fn one_of_two_replicas_works_and_the_other_takes_over_at_once_when_it_is_asked_to_end(
+    lab: &Lab,
+    installation: &mut Installation,
+) -> Result<()> {
     let admin = installation.management.admin().clone();
     admin.apply(&cluster_spec("first", "192.0.2.1").to_string())?;
     installation.wait_for("first", "Rendered")?;
@@ -77,7 +100,7 @@ pub(crate) fn one_of_two_replicas_works_and_the_other_takes_over_at_once_when_it
         Ok(lease["spec"]["holderIdentity"].as_str().unwrap_or_default().to_owned())
     };
     ensure!(holder()? == FIRST_REPLICA);
-    let mut second = Operator::start(&lab, &installation.user, "keyplane-1")?;
+    let mut second = Operator::start(lab, &installation.user, "keyplane-1")?;
     eventually("standby that is ready", PATIENCE, || {
         let text = second.get("/readyz")?;
         ensure!(text.contains("another replica leads"), "{text}");
@@ -95,7 +118,7 @@ pub(crate) fn one_of_two_replicas_works_and_the_other_takes_over_at_once_when_it
     installation.operator = second;
     installation.wait_for("second", "Rendered")?;
     ensure!(holder()? == "keyplane-1");
-    second = Operator::start(&lab, &installation.user, FIRST_REPLICA)?;
+    second = Operator::start(lab, &installation.user, FIRST_REPLICA)?;
 
     // A crash releases nothing: the other one waits until the Lease has run out, and then works.
     installation.operator.kill();
@@ -133,9 +156,10 @@ pub(crate) fn an_operator_without_its_kinds_says_so_and_begins_when_they_come() 
     Ok(())
 }
 
-pub(crate) fn what_belongs_to_others_and_what_is_unchanged_is_left_alone() -> Result<()> {
-    let lab = Lab::start()?;
-    let mut installation = Installation::start(&lab)?;
+fn what_belongs_to_others_and_what_is_unchanged_is_left_alone(
+    _lab: &Lab,
+    installation: &mut Installation,
+) -> Result<()> {
     let admin = installation.management.admin().clone();
     // Somebody else's Secret and ConfigMap bear names that Keyplane would write.
     admin.run(&["create", "secret", "generic", "taken-etcd", "--from-literal=mine=yes"])?;
@@ -184,9 +208,10 @@ pub(crate) fn what_belongs_to_others_and_what_is_unchanged_is_left_alone() -> Re
     Ok(())
 }
 
-pub(crate) fn a_hand_edited_config_map_is_put_right_and_a_lost_authority_is_not_made_anew() -> Result<()> {
-    let lab = Lab::start()?;
-    let mut installation = Installation::start(&lab)?;
+fn a_hand_edited_config_map_is_put_right_and_a_lost_authority_is_not_made_anew(
+    lab: &Lab,
+    installation: &mut Installation,
+) -> Result<()> {
     let admin = installation.management.admin().clone();
     admin.apply(&cluster_spec("demo", "192.0.2.1").to_string())?;
     installation.wait_for("demo", "Rendered")?;
@@ -248,7 +273,7 @@ pub(crate) fn a_hand_edited_config_map_is_put_right_and_a_lost_authority_is_not_
             "-p",
             r#"{"status":{"certificates":null}}"#,
         ])?;
-        installation.operator = Operator::start(&lab, &installation.user, FIRST_REPLICA)?;
+        installation.operator = Operator::start(lab, &installation.user, FIRST_REPLICA)?;
         sleep(Duration::from_secs(5));
         ensure!(admin.run(&["get", "secret", secret]).is_err(), "{secret} was made anew");
 
@@ -284,51 +309,53 @@ pub(crate) fn a_hand_edited_config_map_is_put_right_and_a_lost_authority_is_not_
     Ok(())
 }
 
-pub(crate) fn keys_outlive_their_cluster_spec_unless_a_person_confirms_their_end() -> Result<()> {
-    let lab = Lab::start()?;
-    let mut installation = Installation::start(&lab)?;
+fn keys_outlive_their_cluster_spec_unless_a_person_confirms_their_end(
+    _lab: &Lab,
+    installation: &mut Installation,
+) -> Result<()> {
     let admin = installation.management.admin().clone();
-    admin.apply(&cluster_spec("demo", "192.0.2.1").to_string())?;
-    installation.wait_for("demo", "Rendered")?;
-    let before = keys(&admin, "demo")?;
-    admin.run(&["delete", "clusterspec", "demo", "--timeout=30s"])?;
+    admin.apply(&cluster_spec("kept", "192.0.2.1").to_string())?;
+    installation.wait_for("kept", "Rendered")?;
+    let before = keys(&admin, "kept")?;
+    admin.run(&["delete", "clusterspec", "kept", "--timeout=30s"])?;
     sleep(Duration::from_secs(3));
-    ensure!(keys(&admin, "demo")? == before, "Retain has lost keys");
+    ensure!(keys(&admin, "kept")? == before, "Retain has lost keys");
     eventually("end of the work for a ClusterSpec that is gone", PATIENCE, || {
         let text = installation.operator.get("/metrics")?;
-        ensure!(!text.contains("cluster=\"demo\""), "{text}");
+        ensure!(!text.contains("cluster=\"kept\""), "{text}");
         Ok(())
     })?;
 
-    let mut spec = cluster_spec("demo", "192.0.2.1");
+    let mut spec = cluster_spec("kept", "192.0.2.1");
     spec["spec"]["deletionPolicy"] = "Delete".into();
     admin.apply(&spec.to_string())?;
-    installation.wait_for("demo", "Rendered")?;
-    ensure!(keys(&admin, "demo")? == before, "a ClusterSpec that comes back takes its keys up again");
+    installation.wait_for("kept", "Rendered")?;
+    ensure!(keys(&admin, "kept")? == before, "a ClusterSpec that comes back takes its keys up again");
     eventually("finalizer", PATIENCE, || {
-        let finalizers = admin.json(&["get", "clusterspec", "demo"])?["metadata"]["finalizers"].clone();
+        let finalizers = admin.json(&["get", "clusterspec", "kept"])?["metadata"]["finalizers"].clone();
         ensure!(finalizers == json!(["keyplane.io/keys"]), "{finalizers}");
         Ok(())
     })?;
-    admin.run(&["delete", "clusterspec", "demo", "--wait=false"])?;
+    admin.run(&["delete", "clusterspec", "kept", "--wait=false"])?;
     eventually("condition that asks for confirmation", PATIENCE, || {
-        let told = admin.complaint(&["clusterspec", "demo"], "Ready")?;
-        ensure!(told.contains("DeletionNotConfirmed") && told.contains("keyplane.io/confirm-deletion=demo"), "{told}");
+        let told = admin.complaint(&["clusterspec", "kept"], "Ready")?;
+        ensure!(told.contains("DeletionNotConfirmed") && told.contains("keyplane.io/confirm-deletion=kept"), "{told}");
         Ok(())
     })?;
-    ensure!(keys(&admin, "demo")? == before);
-    admin.run(&["annotate", "clusterspec", "demo", "keyplane.io/confirm-deletion=demo"])?;
+    ensure!(keys(&admin, "kept")? == before);
+    admin.run(&["annotate", "clusterspec", "kept", "keyplane.io/confirm-deletion=kept"])?;
     eventually("end of the keys", PATIENCE, || {
-        ensure!(keys(&admin, "demo")?.is_empty());
-        ensure!(admin.run(&["get", "clusterspec", "demo"]).is_err());
+        ensure!(keys(&admin, "kept")?.is_empty());
+        ensure!(admin.run(&["get", "clusterspec", "kept"]).is_err());
         Ok(())
     })?;
     Ok(())
 }
 
-pub(crate) fn a_poisoned_object_does_not_stop_the_others_and_a_paused_one_is_left_alone() -> Result<()> {
-    let lab = Lab::start()?;
-    let mut installation = Installation::start(&lab)?;
+fn a_poisoned_object_does_not_stop_the_others_and_a_paused_one_is_left_alone(
+    lab: &Lab,
+    installation: &mut Installation,
+) -> Result<()> {
     let admin = installation.management.admin().clone();
     // As if an older or newer version of the kinds had let them in: the schema's checks are switched off for a moment.
     let kinds = ["clusterspecs.keyplane.io", "nodepools.keyplane.io", "certificatepolicies.keyplane.io"];
@@ -359,11 +386,11 @@ pub(crate) fn a_poisoned_object_does_not_stop_the_others_and_a_paused_one_is_lef
     let told = writes.iter().filter(|write| write.name == "poison" && write.resource == "clusterspecs/status").count();
     ensure!(told <= 2, "the status of the poisoned ClusterSpec was written {told} times");
     install_kinds(&installation.management)?;
-    admin.apply(&cluster_spec("good", "192.0.2.1").to_string())?;
-    installation.wait_for("good", "Rendered")?;
+    admin.apply(&cluster_spec("sound", "192.0.2.1").to_string())?;
+    installation.wait_for("sound", "Rendered")?;
     // Also for an operator that finds them when it starts.
     installation.operator.stop()?;
-    installation.operator = Operator::start(&lab, &installation.user, FIRST_REPLICA)?;
+    installation.operator = Operator::start(lab, &installation.user, FIRST_REPLICA)?;
     admin.apply(&cluster_spec("better", "192.0.2.2").to_string())?;
     installation.wait_for("better", "Rendered")?;
     eventually("condition on the one that makes no sense", PATIENCE, || {
