@@ -14,7 +14,7 @@ const BUDGET: &str = "KEYPLANE_LAB_BUDGET";
 const WEIGHT_PER_CORE: u64 = 8;
 
 /// How much memory a unit of weight needs, its processes and their page cache.
-const KIB_PER_WEIGHT: u64 = 1024 * 1024;
+const KIB_PER_WEIGHT: u64 = 512 * 1024;
 
 /// How much weight this host carries at once: as its cores and its memory allow, or as `KEYPLANE_LAB_BUDGET` says.
 ///

@@ -49,7 +49,7 @@ macro_rules! table {
 
 /// Every test with its weight and the seconds that it took on two cores beside the others. A test that is missing here is
 /// dead code, which `make check` refuses.
-const TESTS: [Test; 43] = table! {
+const TESTS: [Test; 41] = table! {
     rotation::each_stage_lets_in_whom_it_says, 3, 900;
     upgrade::a_minor_upgrade_goes_node_by_node_and_a_bad_flag_stops_at_the_first, 3, 500;
     renewal::certificates_are_renewed_under_a_running_cluster_and_nothing_restarts, 2, 420;
@@ -87,8 +87,6 @@ const TESTS: [Test; 43] = table! {
     addons::add_ons_are_those_that_kubeadm_prints_save_the_documented_differences, 1, 10;
     chart::the_charts_are_sound_and_values_that_make_no_sense_are_refused, 1, 10;
     machines::a_machine_keeps_its_disk_over_a_loss_of_power_and_hears_nobody_without_its_cable, 1, 10;
-    oracle::kubeadm_lists_the_expiry_of_every_rendered_certificate, 1, 10;
-    oracle::kubeadm_accepts_the_rendered_cluster_configuration, 1, 10;
     own_authority::kubeadm_and_openssl_take_what_is_rendered_below_a_root_of_the_users, 1, 10;
     addons::the_images_are_those_that_kubeadm_lists, 1, 5;
     machines::a_machine_leaves_nothing_behind, 1, 5;
