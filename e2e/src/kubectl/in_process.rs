@@ -84,8 +84,16 @@ async fn get(kubeconfig: &Path, path: &str) -> Result<String> {
 /// Whether nobody listens: kubectl would not fare better.
 fn is_silence(error: &anyhow::Error) -> bool {
     error.chain().filter_map(|cause| cause.downcast_ref::<io::Error>()).any(|cause| {
-        use io::ErrorKind::{ConnectionRefused, ConnectionReset, HostUnreachable, NetworkUnreachable, TimedOut};
-        matches!(cause.kind(), ConnectionRefused | ConnectionReset | HostUnreachable | NetworkUnreachable | TimedOut)
+        use io::ErrorKind as Kind;
+        matches!(
+            cause.kind(),
+            Kind::ConnectionRefused
+                | Kind::ConnectionReset
+                | Kind::HostUnreachable
+                | Kind::NetworkUnreachable
+                | Kind::TimedOut
+                | Kind::UnexpectedEof
+        )
     })
 }
 

@@ -7,6 +7,7 @@
 mod arguments;
 mod child;
 mod logs;
+mod pace;
 mod report;
 mod schedule;
 
@@ -19,6 +20,7 @@ use clap::Parser;
 
 use self::arguments::Arguments;
 use self::child::Child;
+use self::pace::Pace;
 use self::report::Report;
 use self::schedule::{Schedule, budget};
 use crate::{interrupt, sweep};
@@ -85,10 +87,18 @@ fn run(arguments: &Arguments, tests: &[Test], filtered: usize) -> Result<Report>
     let mut schedule = Schedule::new(tests, budget()?, arguments.most_at_once());
     let mut report = Report::begin(tests.len(), filtered);
     let mut running: Vec<Child> = vec![];
+    let mut pace = Pace::new()?;
     let mut was_killed = false;
     while !interrupt::requested() {
-        while let Some(test) = schedule.next() {
+        pace.look()?;
+        if running.is_empty() {
+            pace.is_idle();
+        }
+        if pace.allows_start()
+            && let Some(test) = schedule.next()
+        {
             running.push(Child::start(test, &folder, arguments.no_capture)?);
+            pace.has_started();
         }
         for child in running.extract_if(.., |child| child.has_ended(TEST_TIMEOUT)) {
             schedule.finished(&child.test);
