@@ -1,8 +1,9 @@
 //! The command line of libtest, as far as it means something for lab tests.
 
-use clap::Parser;
+use clap::{ArgAction, Parser};
 
 /// The lab tests. All of them need root and the lab's parts, so that all are ignored unless `--ignored` is given.
+#[expect(clippy::struct_excessive_bools, reason = "each is a flag of the command line")]
 #[derive(Debug, Default, Parser)]
 #[command(name = "lab")]
 pub(super) struct Arguments {
@@ -15,29 +16,26 @@ pub(super) struct Arguments {
     #[arg(long)]
     pub(super) skip: Vec<String>,
     /// Runs the tests, all of which are ignored otherwise.
-    #[arg(long)]
-    ignored: bool,
-    /// The same.
-    #[arg(long)]
-    include_ignored: bool,
+    #[arg(long, alias = "include-ignored")]
+    pub(super) ignored: bool,
     /// Lists the tests.
     #[arg(long)]
     pub(super) list: bool,
     /// How many tests run at once at most. Without it the weights alone decide.
     #[arg(long)]
     test_threads: Option<usize>,
-    /// Shows the output of the tests as they run.
+    /// Shows the output of the tests as they run, one at a time.
     #[arg(long, alias = "nocapture")]
     pub(super) no_capture: bool,
     /// `terse` lists the names alone.
     #[arg(long)]
     pub(super) format: Option<String>,
     /// Accepted as libtest accepts it, and ignored.
-    #[arg(short, long)]
-    quiet: bool,
+    #[arg(short, long, action = ArgAction::Count)]
+    quiet: u8,
     /// Accepted as libtest accepts it, and ignored.
-    #[arg(long)]
-    show_output: bool,
+    #[arg(long, action = ArgAction::Count)]
+    show_output: u8,
     /// Accepted as libtest accepts it, and ignored.
     #[arg(long)]
     color: Option<String>,
@@ -51,10 +49,6 @@ impl Arguments {
     pub(super) fn chooses(&self, name: &str) -> bool {
         let fits = |filter: &String| if self.exact { name == filter } else { name.contains(filter.as_str()) };
         (self.filters.is_empty() || self.filters.iter().any(fits)) && !self.skip.iter().any(fits)
-    }
-
-    pub(super) fn runs_ignored(&self) -> bool {
-        self.ignored || self.include_ignored
     }
 
     /// How many tests run at once, whatever their weight.
@@ -79,10 +73,10 @@ mod tests {
     #[test]
     fn takes_the_command_lines_of_libtest() {
         let arguments = parsed("rotation csr:: --ignored --test-threads 2 --nocapture --color always -q");
-        assert!(arguments.runs_ignored() && arguments.no_capture);
+        assert!(arguments.ignored && arguments.no_capture);
         assert_eq!(arguments.most_at_once(), 2);
         assert!(arguments.chooses("rotation::one") && arguments.chooses("csr::two") && !arguments.chooses("agent::a"));
-        assert!(!parsed("").runs_ignored() && parsed("--include-ignored").runs_ignored());
+        assert!(!parsed("").ignored && parsed("--include-ignored").ignored);
         assert!(parsed("--list --format terse").list);
     }
 

@@ -57,7 +57,9 @@ fn collect(folder: &Path, logs: &mut Vec<PathBuf>) {
         files.truncate(1);
     }
     logs.extend(files);
-    folders.iter().for_each(|folder| collect(folder, logs));
+    for folder in folders {
+        collect(&folder, logs);
+    }
 }
 
 #[cfg(test)]
@@ -72,8 +74,8 @@ mod tests {
             fs::create_dir_all(path.parent().unwrap()).unwrap();
             fs::write(path, content).unwrap();
         };
-        let long: String = (0..50).map(|number| format!("line {number}\n")).collect();
-        put("ab12c/cp1-kubelet.log", &long);
+        let long: Vec<_> = (0..50).map(|number| format!("line {number}")).collect();
+        put("ab12c/cp1-kubelet.log", &long.join("\n"));
         put("ab12c/keyplane-0.log", "operator\n\n");
         put("ab12c/cp1-init.log", "nothing");
         put("ab12c/pods-cp1/kube-system_etcd-cp1_1/etcd/2.log", "old etcd");

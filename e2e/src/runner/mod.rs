@@ -63,7 +63,7 @@ pub fn main(tests: &[Test]) -> ExitCode {
         return ExitCode::SUCCESS;
     }
     let filtered = tests.len() - chosen.len();
-    let result = if arguments.runs_ignored() {
+    let result = if arguments.ignored {
         run(&arguments, &chosen, filtered)
     } else {
         Ok(Report::all_ignored(chosen.len(), filtered))

@@ -7,13 +7,16 @@ use std::{fs, thread};
 use anyhow::{Context, Result};
 
 /// How many processes may wait for each CPU, on average, when a test starts.
-const RUNNABLE_PER_CPU: f64 = 3.0;
+const RUNNABLE_PER_CPU: f64 = 4.0;
 
 /// The time over which the average is taken.
 const MEMORY: Duration = Duration::from_secs(10);
 
-/// The pause between two starts: the first processes of a test show in the average only then.
-const PAUSE: Duration = Duration::from_secs(5);
+/// The shortest pause between two starts: the first processes of a test show in the average only then.
+const SHORTEST_PAUSE: Duration = Duration::from_secs(4);
+
+/// The longest pause, whatever else the host does.
+const LONGEST_PAUSE: Duration = Duration::from_secs(20);
 
 /// The pace at which tests start.
 #[derive(Debug)]
@@ -44,7 +47,8 @@ impl Pace {
     /// Whether another test may start now. The first one always may.
     pub(super) fn allows_start(&self) -> bool {
         let Some(started) = self.started else { return true };
-        started.elapsed() >= PAUSE && self.runnable <= RUNNABLE_PER_CPU * self.cpus
+        let pause = started.elapsed();
+        pause >= LONGEST_PAUSE || (pause >= SHORTEST_PAUSE && self.runnable <= RUNNABLE_PER_CPU * self.cpus)
     }
 
     /// A test was started.
@@ -69,12 +73,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_busy_host_starts_no_test_unless_none_runs() {
-        let mut pace = Pace { cpus: 2.0, runnable: 7.0, looked: Instant::now(), started: None };
+    fn a_busy_host_starts_tests_slowly() {
+        let mut pace = Pace { cpus: 2.0, runnable: 9.0, looked: Instant::now(), started: None };
         assert!(pace.allows_start());
-        pace.started = Instant::now().checked_sub(PAUSE);
+        pace.started = Instant::now().checked_sub(SHORTEST_PAUSE);
         assert!(!pace.allows_start());
-        pace.runnable = 5.0;
+        pace.runnable = 7.0;
+        assert!(pace.allows_start());
+        pace.runnable = 9.0;
+        pace.started = Instant::now().checked_sub(LONGEST_PAUSE);
         assert!(pace.allows_start());
         pace.has_started();
         assert!(!pace.allows_start());

@@ -1,5 +1,6 @@
 //! What the runner prints.
 
+use std::fmt::Write as _;
 use std::io::{Write, stdout};
 use std::time::{Duration, Instant};
 
@@ -73,8 +74,9 @@ impl Report {
             text.extend(failed.iter().map(|name| format!("    {name}\n")));
         }
         let word = if failed.is_empty() { "ok" } else { "FAILED" };
-        text += &format!(
-            "\ntest result: {word}. {} passed; {} failed; {} ignored; 0 measured; {} filtered out; finished in {:.2}s\n",
+        let _ = writeln!(
+            text,
+            "\ntest result: {word}. {} passed; {} failed; {} ignored; 0 measured; {} filtered out; finished in {:.2}s",
             self.outcomes.len() - failed.len(),
             failed.len(),
             self.ignored,

@@ -48,7 +48,8 @@ pub(crate) fn a_machine_leaves_nothing_behind() -> Result<()> {
     ensure!(one.run(&["stat", "-c", "%a", "/etc/kubernetes/pki/ca.crt"])?.trim() == "600");
     ensure!(two.read_file("/etc/kubernetes/pki/ca.crt").is_err(), "machines share no files");
     ensure!(!std::path::Path::new("/etc/kubernetes/pki/ca.crt").exists(), "the host shares no files");
-    let error = format!("{:#}", one.run(&["sh", "-c", "echo broken >&2; exit 4"]).unwrap_err());
+    let error =
+        format!("{:#}", one.run(&["sh", "-c", "echo broken >&2; exit 4"]).err().context("exit 4 is a success")?);
     ensure!(error.contains("broken") && error.contains("one"), "{error}");
 
     let mut sleeper = one.spawn("sleeper", &["sleep", "1000"])?;
@@ -92,7 +93,7 @@ pub(crate) fn the_management_cluster_tells_who_wrote_what() -> Result<()> {
     let writes = management.writes_of("keyplane")?;
     ensure!(writes.len() == 1 && writes[0].verb == "create" && writes[0].resource == "configmaps", "{writes:?}");
     management.kubectl_apply("{apiVersion: v1, kind: ConfigMap, metadata: {name: applied}}")?;
-    let error = format!("{:#}", management.kubectl(&["get", "configmap", "missing"]).unwrap_err());
+    let error = format!("{:#}", management.kubectl(&["get", "configmap", "missing"]).err().context("it is there")?);
     ensure!(error.contains("not found"), "{error}");
 
     management.kill_api_server();
@@ -251,7 +252,7 @@ pub(crate) fn a_unit_runs_until_it_is_stopped_and_again_after_a_failure() -> Res
     machine.start_unit("once", "[Service]\nType=oneshot\nExecStart=/bin/true\nExecStart=/bin/touch /var/done\n")?;
     machine.read_file("/var/done")?;
     let failing = machine.start_unit("fails", "[Service]\nType=oneshot\nExecStart=/bin/sh -c 'echo why; exit 1'\n");
-    let error = format!("{:#}", failing.unwrap_err());
+    let error = format!("{:#}", failing.err().context("a failure is a success")?);
     ensure!(error.contains("the unit fails") && error.contains("why"), "{error}");
     Ok(())
 }
