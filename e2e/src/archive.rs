@@ -50,6 +50,8 @@ pub struct Start<'a> {
     pub command: &'a [&'a str],
     /// The user and group, as numbers; nothing means root.
     pub user: Option<&'a str>,
+    /// A variable of the environment beside the search path.
+    pub variable: Option<(&'a str, &'a str)>,
 }
 
 /// Writes the image `name` with these layers to the file `archive`.
@@ -131,13 +133,15 @@ fn header(kind: EntryType, mode: u32, size: u64) -> Header {
 
 fn config(layer_digests: &[&str], start: Start) -> Value {
     let layers: Vec<_> = layer_digests.iter().map(|digest| format!("sha256:{digest}")).collect();
+    let mut environment = vec!["PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin".to_owned()];
+    environment.extend(start.variable.map(|(name, value)| format!("{name}={value}")));
     let mut config = json!({
         "architecture": architecture(),
         "os": "linux",
         "config": {
             "Entrypoint": start.command,
             // Probes and people find what an image of a distribution has where it has it.
-            "Env": ["PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"],
+            "Env": environment,
             "WorkingDir": "/",
         },
         "rootfs": {"type": "layers", "diff_ids": layers},
@@ -175,7 +179,8 @@ mod tests {
         fs::write(&program, "#!").unwrap();
         let base = vec![Entry::program("bin/program", program), Entry::link("bin/sh", "program"), Entry::Shared("tmp")];
         let top = vec![Entry::Script("bin/script", "#!/bin/sh\n")];
-        write(&archive, "example.org/image:1", &[base, top], Start { command: &["/bin/program"], user: None }).unwrap();
+        write(&archive, "example.org/image:1", &[base, top], Start { command: &["/bin/program"], ..Start::default() })
+            .unwrap();
 
         let mut manifest = String::new();
         let mut names = Vec::new();
@@ -198,7 +203,10 @@ mod tests {
     #[test]
     fn an_image_runs_as_root_unless_it_names_a_user() {
         assert!(config(&[], Start::default())["config"].get("User").is_none());
-        assert_eq!(config(&[], Start { command: &[], user: Some("1:1") })["config"]["User"], "1:1");
+        assert_eq!(config(&[], Start { user: Some("1:1"), ..Start::default() })["config"]["User"], "1:1");
+        let environment = |start| config(&[], start)["config"]["Env"].as_array().unwrap().clone();
+        assert_eq!(environment(Start::default()).len(), 1);
+        assert_eq!(environment(Start { variable: Some(("A", "b")), ..Start::default() })[1], "A=b");
     }
 
     #[test]

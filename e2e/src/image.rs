@@ -9,7 +9,7 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 
 use crate::archive::{self, Entry, Layer, Start};
-use crate::command;
+use crate::command::{self, FEWER_COLLECTIONS};
 use crate::parts::{Parts, sha256};
 
 mod filter;
@@ -218,7 +218,7 @@ pub enum Profile {
 pub fn keyplane(parts: &Parts, profile: Profile) -> Result<Image> {
     remove_unused(&parts.cache().join("images"));
     let layer = vec![Entry::program("keyplane", build_static(parts, profile)?)];
-    started_as(parts, KEYPLANE, &[layer], Start { command: &["/keyplane"], user: Some(NOBODY) })
+    started_as(parts, KEYPLANE, &[layer], Start { command: &["/keyplane"], user: Some(NOBODY), ..Start::default() })
 }
 
 /// Removes archives of Keyplane that nobody has made anew for long: each change of Keyplane makes another one.
@@ -263,7 +263,7 @@ fn named<'a>(listed: &'a str, short: &str) -> Result<&'a str> {
 }
 
 fn image(parts: &Parts, name: &str, layers: &[Layer], command: &[&str]) -> Result<Image> {
-    started_as(parts, name, layers, Start { command, user: None })
+    started_as(parts, name, layers, Start { command, variable: Some(FEWER_COLLECTIONS), ..Start::default() })
 }
 
 fn started_as(parts: &Parts, name: &str, layers: &[Layer], start: Start) -> Result<Image> {
@@ -288,7 +288,7 @@ fn started_as(parts: &Parts, name: &str, layers: &[Layer], start: Start) -> Resu
 /// All that decides an image's content. The built programs lie in folders named after theirs; of a program of the host
 /// the size and the time of its last change have to do.
 fn recipe(name: &str, layers: &[Layer], start: Start) -> Result<String> {
-    let mut text = format!("{name} {:?} {layers:?}", start.command);
+    let mut text = format!("{name} {:?} {layers:?} {:?}", start.command, start.variable);
     text.extend(start.user);
     for entry in layers.iter().flatten() {
         if let Entry::Program(_, source) = entry {

@@ -10,7 +10,7 @@ use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::{Client, Config};
 use serde_json::Value;
 
-use crate::command;
+use crate::command::{self, FEWER_COLLECTIONS};
 use crate::parts::Parts;
 
 mod in_process;
@@ -49,7 +49,8 @@ impl Kubectl {
     #[must_use]
     pub fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(&self.program);
-        command.env("KUBECONFIG", &self.kubeconfig).args(arguments);
+        let (variable, value) = FEWER_COLLECTIONS;
+        command.env("KUBECONFIG", &self.kubeconfig).env(variable, value).args(arguments);
         command
     }
 

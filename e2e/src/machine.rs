@@ -11,10 +11,11 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 
+use crate::command::{self, FEWER_COLLECTIONS};
 use crate::process::{MARK, Process};
 use crate::site::Site;
 use crate::wait::eventually;
-use crate::{cgroup, command, network};
+use crate::{cgroup, network};
 
 mod agent;
 mod node;
@@ -195,7 +196,8 @@ impl Machine {
         let mut nsenter = Command::new("nsenter");
         nsenter.args(["--target", &self.init.pid().to_string(), "--mount", "--uts", "--net", "--pid", "--"]);
         nsenter.args(arguments.iter().map(AsRef::as_ref));
-        nsenter.env_clear().env("PATH", PATH).env("HOME", "/var/home").env(MARK, &self.site.id);
+        let (variable, value) = FEWER_COLLECTIONS;
+        nsenter.env_clear().env("PATH", PATH).env("HOME", "/var/home").env(MARK, &self.site.id).env(variable, value);
         Ok(nsenter)
     }
 

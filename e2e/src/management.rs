@@ -11,7 +11,7 @@ use anyhow::{Context, Result};
 use serde_json::{Value, json};
 
 use crate::audit::{self, Request};
-use crate::command;
+use crate::command::{self, FEWER_COLLECTIONS};
 use crate::helm::{self, Helm};
 use crate::kubectl::{Kubectl, documents};
 use crate::lab::Lab;
@@ -316,6 +316,8 @@ fn audit_log(folder: &Path) -> PathBuf {
 
 fn start(site: &Site, name: &str, command: &mut Command) -> Result<Process> {
     let full = format!("management-{name}");
+    let (variable, value) = FEWER_COLLECTIONS;
+    command.env(variable, value);
     Process::start(&full, &site.id, command, site.log(&full))
 }
 
