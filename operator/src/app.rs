@@ -20,12 +20,13 @@ use tokio_util::sync::CancellationToken;
 use crate::admin::{self, Role, Roles};
 use crate::args::{Arguments, CertsCommand, Command, CsrCommand, LogFormat, Mode, RunArguments};
 use crate::controllers::own_cluster::OwnCluster;
-use crate::controllers::target::Targets;
+use crate::controllers::sessions::Targets;
 use crate::controllers::{Context, agents, certificate_policy, cluster_spec, issued, node_pool};
-use crate::kube::causes;
-use crate::kube::events::Events;
 use crate::metrics::Metrics;
-use crate::{expiration, explain, images, node, render, yaml};
+use crate::{expiration, explain, images, render};
+use keyplane_client::causes;
+use keyplane_client::events::Events;
+use keyplane_core::yaml;
 
 /// How long work under way may take after a signal. Below the 30 s that Kubernetes gives a Pod by default.
 const SHUTDOWN_GRACE: Duration = Duration::from_secs(20);
@@ -59,7 +60,9 @@ pub fn main(arguments: Arguments) -> ExitCode {
         }
         Command::Node(arguments) => {
             start_log(arguments.log_format);
-            one_thread().and_then(|runtime| runtime.block_on(node::run(*arguments))).map(|()| ExitCode::SUCCESS)
+            one_thread()
+                .and_then(|runtime| runtime.block_on(keyplane_agent::run(arguments.options)))
+                .map(|()| ExitCode::SUCCESS)
         }
         Command::Certs { command: CertsCommand::CheckExpiration(arguments) } => threads()
             .and_then(|runtime| {
@@ -186,7 +189,7 @@ async fn reach(client: &Client, mode: Mode, roles: &Roles) {
             Err(problem) => {
                 failures += 1;
                 tracing::warn!(problem, "not ready");
-                tokio::time::sleep(crate::kube::backoff::delay(failures).min(Duration::from_secs(15))).await;
+                tokio::time::sleep(keyplane_client::backoff::delay(failures).min(Duration::from_secs(15))).await;
             }
         }
     }

@@ -3,8 +3,8 @@
 use serde_json::json;
 
 use crate::args::{ImagesArguments, ImagesFormat};
-use crate::manifests::required_images;
 use crate::render::{self, RenderError};
+use keyplane_core::images::required_images;
 
 /// Every image of every ClusterSpec in the files, each once.
 ///

@@ -8,11 +8,14 @@ mod common;
 use std::collections::{BTreeMap, BTreeSet};
 
 use common::{SMALL, cluster};
-use keyplane::addons::{Addon, AddonFacts, Rollout, health};
-use keyplane::cluster::{Cluster, Version};
-use keyplane::etcd::initial_cluster;
-use keyplane::manifests::{self, required_images};
-use keyplane::target::{self, TargetObject};
+use keyplane_core::addons::{Addon, AddonFacts, Rollout, health};
+use keyplane_core::cluster_bootstrap;
+use keyplane_core::etcd::initial_cluster;
+use keyplane_core::images::required_images;
+use keyplane_core::manifests;
+use keyplane_core::model::{Cluster, Version};
+use keyplane_core::target_objects;
+use keyplane_core::target_objects::TargetObject;
 use serde_json::{Value, json};
 
 fn with(addons: &str) -> Cluster {
@@ -168,11 +171,11 @@ fn rights(cluster: &Cluster) -> BTreeSet<String> {
         value.as_array().into_iter().flatten().map(|text| text.as_str().unwrap().to_owned()).collect()
     };
     let mut rights = BTreeSet::new();
-    for role in target::objects(cluster, "", cluster.version, false)
+    for role in cluster_bootstrap::objects(cluster, "", cluster.version, false)
         .iter()
         .filter(|object| object.resource.kind.ends_with("Role"))
     {
-        if role.object.metadata.name.as_deref() != Some(target::USER) {
+        if role.object.metadata.name.as_deref() != Some(target_objects::USER) {
             continue;
         }
         let namespace = role.object.metadata.namespace.as_deref().unwrap_or("*");

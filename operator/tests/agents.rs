@@ -7,11 +7,15 @@ mod common;
 
 use common::{THREE, noon, settled};
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
-use keyplane::agents::machines::{CARRIED_ANNOTATION, TRUST_CHECKSUM_ANNOTATION, complaints, trust_checksum};
-use keyplane::agents::{AgentFacts, NodeReport, holds_current, machines};
-use keyplane::cluster::Cluster;
-use keyplane::plan::Observed;
-use keyplane::plan::objects::{CONTENT_CHECKSUM_ANNOTATION, node_config_map, node_secret};
+use keyplane_core::agent_access::machines::{CARRIED_ANNOTATION, complaints};
+use keyplane_core::agent_access::{holds_current, machines};
+use keyplane_core::agent_report::NodeReport;
+use keyplane_core::model::Cluster;
+use keyplane_core::names::TRUST_CHECKSUM_ANNOTATION;
+use keyplane_core::names::{CONTENT_CHECKSUM_ANNOTATION, node_config_map, node_secret};
+use keyplane_core::objects::trust_checksum;
+use keyplane_core::observed::AgentFacts;
+use keyplane_core::observed::Observed;
 use kube::ResourceExt;
 
 fn checksum(object: &impl ResourceExt) -> String {

@@ -1,7 +1,7 @@
 //! The tables of the documentation and the code say the same.
 
-use keyplane::approval::{CLIENT_RULES, Rule, SERVING_RULES};
-use keyplane::rotation::reload::{Row, TABLE, Uptake};
+use keyplane_core::approval::{CLIENT_RULES, Rule, SERVING_RULES};
+use keyplane_core::rotation::reload::{Row, TABLE, Uptake};
 use keyplane_crds::CertificatePolicy;
 use kube::CustomResourceExt;
 use serde_json::Value;

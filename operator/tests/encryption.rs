@@ -9,9 +9,10 @@ use std::collections::BTreeMap;
 
 use common::{HARD_WAY, SMALL, THREE, carry_out, cluster, noon, settle, settle_at, settled, text};
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
-use keyplane::cluster::Cluster;
-use keyplane::encryption::{Facts, Rewriting, configuration_hash, keys_in};
-use keyplane::plan::{Observed, Step, encryption_use, encryption_work, plan, status};
+use keyplane_core::encryption::{Facts, Rewriting, configuration_hash, keys_in};
+use keyplane_core::model::Cluster;
+use keyplane_core::observed::Observed;
+use keyplane_core::plan::{Step, encryption_use, encryption_work, plan, status};
 use keyplane_crds::{ClusterSpecStatus, RotationPhase, condition_of};
 
 const FILE: &str = "encryption-config.yaml";
@@ -40,7 +41,7 @@ fn catch_up(cluster: &Cluster, observed: &mut Observed) {
     });
     let mut facts = Facts { configurations: loaded.collect(), rewriting: None };
     if let Some(work) = encryption_work(cluster, observed) {
-        let progress = keyplane::encryption::Progress { done: work.resources, ..Default::default() };
+        let progress = keyplane_core::encryption::Progress { done: work.resources, ..Default::default() };
         facts.rewriting = Some(Rewriting { since: work.since, progress, trouble: None });
     }
     observed.target.encryption = Some(facts);

@@ -8,12 +8,14 @@ mod common;
 use std::collections::BTreeMap;
 
 use common::{HARD_WAY, WORKERS, cluster, cluster_with_pool, noon, pod_ranges};
-use keyplane::addons::Addon;
-use keyplane::cluster::Cluster;
-use keyplane::encryption::{Change, Key, Progress, Stage, State, Writer, configuration};
-use keyplane::etcd::{InitialCluster, initial_cluster};
-use keyplane::pki::inventory;
-use keyplane::{app, manifests, target, yaml};
+use keyplane::app;
+use keyplane_core::addons::Addon;
+use keyplane_core::cluster_bootstrap;
+use keyplane_core::encryption::{Change, Key, Progress, Stage, State, Writer, configuration};
+use keyplane_core::etcd::{InitialCluster, initial_cluster};
+use keyplane_core::inventory;
+use keyplane_core::model::Cluster;
+use keyplane_core::{manifests, target_objects, yaml};
 use keyplane_crds::EncryptionProvider;
 
 /// With which flags a node's etcd starts while nobody can be asked.
@@ -114,9 +116,9 @@ fn the_encryption_configuration_of_a_change_that_is_under_way() {
 #[test]
 fn the_rights_of_servers_that_are_no_nodes() {
     let cluster = cluster(HARD_WAY);
-    let objects = target::objects(&cluster, "TRUST\n", cluster.version, false);
+    let objects = cluster_bootstrap::objects(&cluster, "TRUST\n", cluster.version, false);
     // Of the others the layout changes nothing.
-    let changed = ["system:kube-apiserver-to-kubelet", "system:kube-apiserver", target::USER];
+    let changed = ["system:kube-apiserver-to-kubelet", "system:kube-apiserver", target_objects::USER];
     let rights = objects.iter().filter(|wanted| {
         wanted.resource.group == "rbac.authorization.k8s.io"
             && wanted.object.metadata.namespace.is_none()
@@ -175,7 +177,7 @@ fn the_files_of_a_node_that_joins_and_of_one_with_an_external_etcd() {
 #[test]
 fn the_objects_in_the_target() {
     let cluster = cluster(RICH);
-    let objects: Vec<_> = target::objects(&cluster, "TRUST\n", cluster.version, false)
+    let objects: Vec<_> = cluster_bootstrap::objects(&cluster, "TRUST\n", cluster.version, false)
         .iter()
         .map(|wanted| yaml::write_object(&wanted.object))
         .collect();

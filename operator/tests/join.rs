@@ -11,12 +11,13 @@ use std::process::Command;
 
 use common::{SMALL, cluster, noon};
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
-use keyplane::cluster::{Cluster, FieldError};
-use keyplane::join::state::{self, Facts, NodeState, Request};
-use keyplane::join::token::Token;
-use keyplane::join::{AgentFiles, Pool, bootstrap_data, mark_worker, objects, target_objects, worker_files};
-use keyplane::manifests::File;
-use keyplane::yaml;
+use keyplane_core::host_files::File;
+use keyplane_core::join::state;
+use keyplane_core::join::state::{Facts, NodeState, Request};
+use keyplane_core::join::token::Token;
+use keyplane_core::join::{AgentFiles, Pool, bootstrap_data, mark_worker, objects, target_objects, worker_files};
+use keyplane_core::model::{Cluster, FieldError};
+use keyplane_core::yaml;
 use keyplane_crds::{MachineState, MachineStatus, NodePoolSpec, condition_of};
 use serde_json::{Value, json};
 

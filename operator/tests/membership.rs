@@ -10,11 +10,15 @@ use std::collections::BTreeMap;
 use common::{THREE, cluster, noon, settle, settled, text};
 use k8s_openapi::ByteString;
 use k8s_openapi::api::core::v1::Secret;
-use keyplane::cluster::Cluster;
-use keyplane::etcd::Member;
-use keyplane::pki::{CertificateOrder, ExtendedUsage, PrivateKey, Subject, issue, mint_authority, valid_for};
-use keyplane::plan::{EtcdFacts, INITIAL_CLUSTER_ANNOTATION, MEMBER_ANNOTATION, Observed, plan, status};
+use keyplane_core::etcd::Member;
+use keyplane_core::model::Cluster;
+use keyplane_core::observed::{EtcdFacts, Observed};
+use keyplane_core::pki::{CertificateOrder, ExtendedUsage, PrivateKey, Subject, valid_for};
+use keyplane_core::plan::{plan, status};
+use keyplane_core::rollout::initial_cluster::{INITIAL_CLUSTER_ANNOTATION, MEMBER_ANNOTATION};
 use keyplane_crds::{ClusterSpecStatus, KeyAlgorithm, condition_of};
+use keyplane_issuance::x509::generate;
+use keyplane_issuance::x509::{issue, mint_authority};
 
 const CP1: &str = "cp1=https://10.0.0.11:2380";
 const CP2: &str = "cp2=https://10.0.0.12:2380";
@@ -250,7 +254,7 @@ fn corp_etcd() -> Secret {
     let algorithm = KeyAlgorithm::EcdsaP256;
     let (not_before, not_after) = valid_for(noon(), std::time::Duration::from_hours(1000));
     let authority = mint_authority("corp", algorithm, not_before, not_after).unwrap();
-    let key = PrivateKey::generate(algorithm).unwrap();
+    let key = generate(algorithm).unwrap();
     let order = CertificateOrder {
         subject: Subject { common_name: "demo".to_owned(), organizations: vec![] },
         alternative_names: vec![],

@@ -15,15 +15,19 @@ use std::time::Duration;
 
 use common::{HARD_WAY, SMALL, WORKERS, cluster, cluster_with_pool, noon, settle, text};
 use k8s_openapi::api::core::v1::{ConfigMap, Secret};
-use keyplane::checksum::checksum;
-use keyplane::join::Pool;
-use keyplane::join::objects::worker_config;
-use keyplane::kubeconfig::embedded_credential;
-use keyplane::node::index::read;
-use keyplane::pki::{CertificateOrder, ExtendedUsage, PrivateKey, Subject, certificates_in, issue};
-use keyplane::plan::objects::CONTENT_CHECKSUM_ANNOTATION;
-use keyplane::plan::{AuthoritySet, Observed, status};
+use keyplane_agent::index::read;
+use keyplane_core::authorities::AuthoritySet;
+use keyplane_core::checksum::checksum;
+use keyplane_core::join::Pool;
+use keyplane_core::join::objects::worker_config;
+use keyplane_core::kubeconfig::embedded_credential;
+use keyplane_core::names::CONTENT_CHECKSUM_ANNOTATION;
+use keyplane_core::observed::Observed;
+use keyplane_core::pki::{CertificateOrder, ExtendedUsage, PrivateKey, Subject, certificates_in};
+use keyplane_core::plan::status;
 use keyplane_crds::KeyAlgorithm;
+use keyplane_issuance::x509::generate;
+use keyplane_issuance::x509::issue;
 use kube::ResourceExt;
 use serde_json::json;
 
@@ -237,7 +241,7 @@ fn a_revocation_reaches_the_kubelet_and_an_old_backup_does_not_reach_the_machine
     assert!(site.agent(&before).status().unwrap().success());
     // The kubelet has a certificate of its own from the cluster.
     let set = AuthoritySet::from_secret("demo-ca", &observed.secrets["demo-ca"]).unwrap();
-    let key = PrivateKey::generate(KeyAlgorithm::EcdsaP256).unwrap();
+    let key = generate(KeyAlgorithm::EcdsaP256).unwrap();
     let order = CertificateOrder {
         subject: Subject { common_name: "system:node:cp1".to_owned(), organizations: vec!["system:nodes".to_owned()] },
         alternative_names: vec![],

@@ -9,9 +9,11 @@ use common::{SMALL, cluster, noon, settle, settled, text};
 use k8s_openapi::ByteString;
 use k8s_openapi::api::core::v1::Secret;
 use k8s_openapi::jiff::SignedDuration;
-use keyplane::kubeconfig::embedded_credential;
-use keyplane::pki::{Subject, first_certificate};
-use keyplane::plan::{Authorities, Observed, Step, plan, status};
+use keyplane_core::authorities::Authorities;
+use keyplane_core::kubeconfig::embedded_credential;
+use keyplane_core::observed::Observed;
+use keyplane_core::pki::{Subject, first_certificate};
+use keyplane_core::plan::{Step, plan, status};
 use kube::ResourceExt;
 use serde_json::Value;
 
@@ -121,8 +123,8 @@ fn a_short_certificate_under_a_policy_of_a_long_renewal_time_is_not_due_from_its
         "{leaf: {keyAlgorithm: ECDSA-P256, renewBefore: 720h}, authority: {keyAlgorithm: ECDSA-P256}}",
     )
     .unwrap();
-    let policy = keyplane::cluster::Policy::parse(&policy).unwrap();
-    let cluster = keyplane::cluster::Cluster::parse("demo", "default", &spec, policy).unwrap();
+    let policy = keyplane_core::model::Policy::parse(&policy).unwrap();
+    let cluster = keyplane_core::model::Cluster::parse("demo", "default", &spec, policy).unwrap();
     let mut observed = Observed::default();
     settle(&cluster, &mut observed);
     let listed = status::certificates(&cluster, &observed, &Authorities::load(&cluster, &observed).unwrap());

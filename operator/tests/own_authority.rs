@@ -7,9 +7,11 @@ mod common;
 
 use common::{SMALL, cluster, give, intermediate, mint, noon, settle, settle_at, settled, text};
 use k8s_openapi::jiff::SignedDuration;
-use keyplane::cluster::Cluster;
-use keyplane::pki::{Authority, first_certificate};
-use keyplane::plan::{Blocker, Observed, Plan, plan, status};
+use keyplane_core::blocker::Blocker;
+use keyplane_core::model::Cluster;
+use keyplane_core::observed::Observed;
+use keyplane_core::pki::{Authority, first_certificate};
+use keyplane_core::plan::{Plan, plan, status};
 use keyplane_crds::condition_of;
 use kube::ResourceExt;
 
@@ -218,14 +220,14 @@ fn a_renewed_certificate_in_the_users_secret_is_taken_up_and_one_of_another_name
     let key = text(&observed, "corp-ca", "tls.key");
     let old = Authority::load("corp", &text(&observed, "corp-ca", "tls.crt"), &key).unwrap();
     let late = noon() + SignedDuration::from_hours(2401);
-    let renewed = keyplane::pki::renew_authority(&old, late, late + SignedDuration::from_hours(999)).unwrap();
+    let renewed = keyplane_issuance::x509::renew_authority(&old, late, late + SignedDuration::from_hours(999)).unwrap();
     give(&mut observed, "corp-ca", &pair(&renewed));
     // It has ended, so that nothing is waited for.
     let last = settle_at(late, &cluster, &mut observed);
     assert!(last.blockers.is_empty() && last.steps.is_empty(), "{:?}", last.blockers);
     assert_eq!(text(&observed, "demo-ca", "tls.crt"), renewed.certificate_pem());
     let root = mint("Root", noon());
-    let renamed = keyplane::pki::cross_sign(&renewed, &root, noon()).unwrap().unwrap();
+    let renamed = keyplane_issuance::x509::cross_sign(&renewed, &root, noon()).unwrap().unwrap();
     give(&mut observed, "corp-ca", &[("tls.crt", &renamed), ("tls.key", &key)]);
     let next = plan(&cluster, &observed, noon());
     // The same name and key below another authority: that is the same one for all that it has signed.

@@ -10,7 +10,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use common::{SMALL, THREE, carry_out, cluster, cluster_with_policy, noon, settle, settle_at, settled, text};
 use k8s_openapi::api::core::v1::Secret;
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
-use keyplane::plan::{Observed, Step, TargetFacts, plan, status};
+use keyplane_core::observed::{Observed, TargetFacts};
+use keyplane_core::plan::{Step, plan, status};
 use keyplane_crds::{ClusterSpecStatus, condition_of};
 use kube::ResourceExt;
 
@@ -153,7 +154,7 @@ fn a_name_more_for_the_api_server_is_a_new_certificate_for_the_same_key_and_noth
 fn another_endpoint_is_written_into_kubeconfigs_with_the_same_keys() {
     let (_, mut observed) = settled(SMALL);
     let key = |observed: &Observed| {
-        keyplane::kubeconfig::embedded_credential(&text(observed, "demo-kubeconfig", "value")).unwrap()
+        keyplane_core::kubeconfig::embedded_credential(&text(observed, "demo-kubeconfig", "value")).unwrap()
     };
     let before = key(&observed);
     let changed = cluster(&SMALL.replace("api.demo.example", "new.demo.example"));
@@ -206,7 +207,7 @@ fn two_clusters_whose_names_run_together_do_not_share_a_secret() {
     // demo with the node a-cp1, and demo-a with the node cp1, both want demo-a-cp1-pki.
     let (_, mut observed) = settled(&SMALL.replace("cp1", "a-cp1"));
     let other =
-        keyplane::cluster::Cluster::parse("demo-a", "default", &cluster(SMALL).spec, cluster(SMALL).policy).unwrap();
+        keyplane_core::model::Cluster::parse("demo-a", "default", &cluster(SMALL).spec, cluster(SMALL).policy).unwrap();
     let last = settle(&other, &mut observed);
     assert_eq!(last.blockers[0].reason, "ForeignObject");
     assert!(last.blockers[0].message.contains("demo-a-cp1-pki"));
@@ -216,7 +217,7 @@ fn two_clusters_whose_names_run_together_do_not_share_a_secret() {
 fn a_lost_authority_is_not_made_anew_while_anything_bears_its_trace() {
     for lost in ["demo-ca", "demo-etcd", "demo-proxy", "demo-sa"] {
         let (cluster, observed) = settled(SMALL);
-        let authorities = keyplane::plan::Authorities::load(&cluster, &observed).unwrap();
+        let authorities = keyplane_core::authorities::Authorities::load(&cluster, &observed).unwrap();
         let status = ClusterSpecStatus {
             certificates: status::certificates(&cluster, &observed, &authorities),
             ..ClusterSpecStatus::default()

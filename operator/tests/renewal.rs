@@ -9,9 +9,11 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use common::{SMALL, carry_out, cluster, cluster_with_policy, noon, settle, settle_at, settled, text};
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
-use keyplane::cluster::Cluster;
-use keyplane::kubeconfig::embedded_credential;
-use keyplane::plan::{Authorities, Observed, Step, plan, status};
+use keyplane_core::authorities::Authorities;
+use keyplane_core::kubeconfig::embedded_credential;
+use keyplane_core::model::Cluster;
+use keyplane_core::observed::Observed;
+use keyplane_core::plan::{Step, plan, status};
 use keyplane_crds::condition_of;
 
 /// The Secrets without leaves.

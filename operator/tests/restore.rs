@@ -11,9 +11,10 @@ use common::{THREE, carry_out, cluster, noon, settle, settled, text};
 use k8s_openapi::api::core::v1::Secret;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ManagedFieldsEntry, Time};
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
-use keyplane::cluster::Cluster;
-use keyplane::pki::first_certificate;
-use keyplane::plan::{Observed, is_unknown, plan, status};
+use keyplane_core::model::Cluster;
+use keyplane_core::observed::Observed;
+use keyplane_core::pki::first_certificate;
+use keyplane_core::plan::{is_unknown, plan, status};
 use keyplane_crds::{CLUSTER_LABEL, condition_of};
 use kube::ResourceExt;
 

@@ -15,21 +15,27 @@ use common::{THREE, carry_out, cluster_with_policy, give, intermediate, mint, se
 use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
-use keyplane::agents::machines::CARRIED_ANNOTATION;
-use keyplane::agents::{AgentFacts, NodeReport};
-use keyplane::cluster::Cluster;
-use keyplane::etcd::Member;
-use keyplane::kubeconfig::embedded_credential;
-use keyplane::node::authorities::is_cut_off;
-use keyplane::pki::{
-    CertificateFacts, CertificateOrder, ExtendedUsage, PrivateKey, Subject, certificates_in, first_certificate, issue,
+use keyplane_agent::authorities::is_cut_off;
+use keyplane_core::agent_access::machines::CARRIED_ANNOTATION;
+use keyplane_core::agent_report::NodeReport;
+use keyplane_core::authorities::AuthoritySet;
+use keyplane_core::blocker::Blocker;
+use keyplane_core::etcd::Member;
+use keyplane_core::kubeconfig::embedded_credential;
+use keyplane_core::model::Cluster;
+use keyplane_core::names::{CONTENT_CHECKSUM_ANNOTATION, KUBELET_AUTHORITY_ANNOTATION};
+use keyplane_core::observed::AgentFacts;
+use keyplane_core::observed::StaticPod;
+use keyplane_core::observed::{EtcdFacts, Observed};
+use keyplane_core::pki::{
+    CertificateFacts, CertificateOrder, ExtendedUsage, PrivateKey, Subject, certificates_in, first_certificate,
 };
-use keyplane::plan::objects::{CONTENT_CHECKSUM_ANNOTATION, KUBELET_AUTHORITY_ANNOTATION};
-use keyplane::plan::{AuthoritySet, Blocker, EtcdFacts, Observed, Plan, plan, status};
-use keyplane::rollout::StaticPod;
-use keyplane::rotation::reload::ETCD_MARK;
-use keyplane::rotation::{RotationFacts, Server};
+use keyplane_core::plan::{Plan, plan, status};
+use keyplane_core::rotation::reload::ETCD_MARK;
+use keyplane_core::rotation::{RotationFacts, Server};
 use keyplane_crds::{KeyAlgorithm, RotationPhase, RotationStatus, condition_of};
+use keyplane_issuance::x509::generate;
+use keyplane_issuance::x509::issue;
 use kube::ResourceExt;
 use serde_json::{Value, json};
 
@@ -274,7 +280,7 @@ impl World {
                 not_before: self.now,
                 not_after: self.now + SignedDuration::from_hours(24),
             };
-            issue(&order, &PrivateKey::generate(KeyAlgorithm::EcdsaP256).unwrap(), authority).unwrap()
+            issue(&order, &generate(KeyAlgorithm::EcdsaP256).unwrap(), authority).unwrap()
         };
         let (client, server) = (issued(ExtendedUsage::ClientAuth), issued(ExtendedUsage::ServerAuth));
         let machine = self.machines.get_mut(node).unwrap();
@@ -452,7 +458,7 @@ impl World {
 
     fn is_dropping(&self, name: &str) -> bool {
         let set = self.set(name);
-        set.stage().is_none() && set.state().is_some() || set.stage() == Some(keyplane::rotation::Stage::Drop)
+        set.stage().is_none() && set.state().is_some() || set.stage() == Some(keyplane_core::rotation::Stage::Drop)
     }
 
     /// Everybody who has to reach somebody does.

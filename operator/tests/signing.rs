@@ -15,16 +15,17 @@ use k8s_openapi::api::certificates::v1::CertificateSigningRequest;
 use k8s_openapi::api::core::v1::{ConfigMap, Secret};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
-use keyplane::approval::{KUBELET_SERVING_SIGNER, SigningRequest};
-use keyplane::cluster::Cluster;
-use keyplane::kubeconfig::embedded_credential;
-use keyplane::pki::inventory::AuthorityName;
-use keyplane::pki::{
-    AlternativeName, Authority, PrivateKey, RequestFacts, Subject, first_certificate, mint_authority, request,
-};
-use keyplane::plan::kubelet_requests::hand_on;
-use keyplane::plan::{Observed, Plan, as_observed, own_credential, plan, status};
+use keyplane_core::approval::{KUBELET_SERVING_SIGNER, SigningRequest};
+use keyplane_core::kubeconfig::embedded_credential;
+use keyplane_core::model::Cluster;
+use keyplane_core::observed::Observed;
+use keyplane_core::pki::AuthorityName;
+use keyplane_core::pki::{AlternativeName, Authority, PrivateKey, RequestFacts, Subject, first_certificate};
+use keyplane_core::plan::kubelet_requests::hand_on;
+use keyplane_core::plan::{Plan, as_observed, own_credential, plan, status};
 use keyplane_crds::{ClusterSpecStatus, KeyAlgorithm, condition_of};
+use keyplane_issuance::x509::generate;
+use keyplane_issuance::x509::{mint_authority, request};
 use kube::ResourceExt;
 use tempfile::NamedTempFile;
 
@@ -437,7 +438,7 @@ fn an_approved_request_of_a_kubelet_is_handed_on_and_answered_by_what_was_asked_
     let world = World::up();
     let cluster = as_observed(&world.cluster, &world.observed);
     let authority = world.signer.authorities["ca"].facts();
-    let key = PrivateKey::generate(KeyAlgorithm::EcdsaP256).unwrap();
+    let key = generate(KeyAlgorithm::EcdsaP256).unwrap();
     let subject = Subject { common_name: "system:node:cp1".to_owned(), organizations: vec!["system:nodes".to_owned()] };
     let names = [AlternativeName::parse("cp1"), AlternativeName::parse("10.0.0.11")];
     let pem = k8s_openapi::ByteString(request(&subject, &names, &key).unwrap().into_bytes());

@@ -12,14 +12,17 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use common::{HARD_WAY, WORKERS, cluster, cluster_with_pool, noon, pod_ranges, settle, text};
-use keyplane::cluster::Cluster;
-use keyplane::etcd::Member;
-use keyplane::etcd::initial_cluster;
-use keyplane::join::Pool;
-use keyplane::join::objects::worker_config;
-use keyplane::manifests::{self, File, systemd};
-use keyplane::plan::objects::IndexEntry;
-use keyplane::plan::{EtcdFacts, Observed, TargetFacts, plan, status};
+use keyplane_core::etcd::Member;
+use keyplane_core::etcd::initial_cluster;
+use keyplane_core::host_files::File;
+use keyplane_core::join::Pool;
+use keyplane_core::join::objects::worker_config;
+use keyplane_core::manifests;
+use keyplane_core::manifests::systemd;
+use keyplane_core::model::Cluster;
+use keyplane_core::objects::IndexEntry;
+use keyplane_core::observed::{EtcdFacts, Observed, TargetFacts};
+use keyplane_core::plan::{plan, status};
 use keyplane_crds::condition_of;
 
 const EXAMPLE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../examples/systemd.yaml");

@@ -12,11 +12,13 @@ use serde::de::DeserializeOwned;
 
 use super::cluster_spec::unversioned;
 use super::{Context, Error, deletion};
-use crate::cluster::Cluster;
-use crate::kube::write::{Written, write};
-use crate::plan::issuance::fulfil;
-use crate::plan::{Blocker, Observed, Step, plan};
-use crate::rollout;
+use keyplane_client::write::{Written, write};
+use keyplane_core::blocker::Blocker;
+use keyplane_core::model::Cluster;
+use keyplane_core::observed::Observed;
+use keyplane_core::plan::{Step, plan};
+use keyplane_core::rollout;
+use keyplane_issuance::fulfil;
 
 /// Plans and writes until nothing is left to do; gives back what is in the way.
 pub(super) async fn act(

@@ -11,8 +11,8 @@ use kube::runtime::reflector::Store;
 use kube::{Api, Client, ResourceExt};
 
 use super::{Error, RESYNC, config, drive, watch_config};
-use crate::cluster::Policy;
-use crate::kube::apply::update_status;
+use keyplane_client::apply::update_status;
+use keyplane_core::model::Policy;
 
 type Guarded = DeserializeGuard<CertificatePolicy>;
 

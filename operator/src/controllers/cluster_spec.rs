@@ -21,16 +21,21 @@ use tokio_stream::wrappers::UnboundedReceiverStream;
 
 use super::act::act;
 use super::due::{next_check, wait_until};
-use super::target::{Brief, presented_by_each};
+use super::sessions::{Brief, presented_by_each};
 use super::{Context, Error, RECONCILE_TIMEOUT, RESYNC, config, deletion, news, node_pool, observe, watch_config};
-use crate::cluster::{Cluster, Policy};
-use crate::join::Pool;
-use crate::kube::apply::update_status;
-use crate::kube::backoff::Backoff;
-use crate::kube::{backoff, causes};
-use crate::plan::objects::{self, CONTENT_CHECKSUM_ANNOTATION, MANAGED_BY, MANAGED_BY_LABEL};
-use crate::plan::{Authorities, Blocker, Observed, as_observed, encryption_work, is_unknown, kubelet_turns, status};
-use crate::rollout;
+use keyplane_client::apply::update_status;
+use keyplane_client::backoff::Backoff;
+use keyplane_client::{backoff, causes};
+use keyplane_core::authorities::Authorities;
+use keyplane_core::blocker::Blocker;
+use keyplane_core::join::Pool;
+use keyplane_core::model::{Cluster, Policy};
+use keyplane_core::names;
+use keyplane_core::names::{CONTENT_CHECKSUM_ANNOTATION, MANAGED_BY, MANAGED_BY_LABEL};
+use keyplane_core::objects;
+use keyplane_core::observed::Observed;
+use keyplane_core::plan::{as_observed, encryption_work, is_unknown, kubelet_turns, status};
+use keyplane_core::rollout;
 
 /// A cluster that runs already answers at once; of one that is yet to be made nobody does.
 const FIRST_LOOK: Duration = Duration::from_secs(2);
@@ -297,7 +302,7 @@ fn brief(cluster: &Cluster, observed: &Observed, reference: ObjectReference, con
         Pool::parse(&pool.name_any(), &pool.spec, cluster).ok()?
     });
     let rollout = rollout::rollout(cluster, observed);
-    let own = observed.secrets.get(&objects::own_secret(&cluster.name));
+    let own = observed.secrets.get(&names::own_secret(&cluster.name));
     Some(Brief {
         own_credential: own.and_then(|own| own.annotations().get(CONTENT_CHECKSUM_ANNOTATION).cloned()),
         configuration: rollout.configuration,

@@ -12,11 +12,14 @@ use serde::de::DeserializeOwned;
 use serde_json::json;
 
 use super::{Context, Error};
-use crate::cluster::Cluster;
-use crate::kube::apply::update_status;
-use crate::kube::write::{self, Deleted};
-use crate::plan::objects::{MANAGED_BY, MANAGED_BY_LABEL};
-use crate::plan::{Blocker, Kind, Observed, Removal, status};
+use keyplane_client::apply::update_status;
+use keyplane_client::write;
+use keyplane_client::write::Deleted;
+use keyplane_core::blocker::Blocker;
+use keyplane_core::model::Cluster;
+use keyplane_core::names::{MANAGED_BY, MANAGED_BY_LABEL};
+use keyplane_core::observed::Observed;
+use keyplane_core::plan::{Kind, Removal, status};
 
 /// Holds a ClusterSpec whose keys shall go with it, until they are gone.
 const FINALIZER: &str = "keyplane.io/keys";

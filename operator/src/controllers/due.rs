@@ -6,8 +6,10 @@ use k8s_openapi::jiff::Timestamp;
 use keyplane_crds::ClusterSpecStatus;
 
 use super::RESYNC;
-use crate::cluster::Cluster;
-use crate::plan::{Blocker, Observed, next_encryption_change};
+use keyplane_core::blocker::Blocker;
+use keyplane_core::model::Cluster;
+use keyplane_core::observed::Observed;
+use keyplane_core::plan::next_encryption_change;
 
 /// How often a Secret is looked for that a user has announced and not made yet.
 const GIVEN_SECRET_PERIOD: Duration = Duration::from_secs(15);

@@ -10,8 +10,8 @@ use kube::runtime::{WatchStreamExt, watcher};
 use kube::{Api, Client, ResourceExt};
 
 use super::watch_config;
-use crate::cluster::Cluster;
-use crate::plan::objects::{MANAGED_BY, MANAGED_BY_LABEL};
+use keyplane_core::model::Cluster;
+use keyplane_core::names::{MANAGED_BY, MANAGED_BY_LABEL};
 
 /// The Secrets of users' kubeconfigs, without what is in them.
 #[derive(Clone)]

@@ -12,7 +12,7 @@ pub mod node_pool;
 mod observe;
 pub mod own_cluster;
 mod pool_deletion;
-pub mod target;
+pub mod sessions;
 
 use std::fmt::Debug;
 use std::sync::Arc;
@@ -27,12 +27,12 @@ use kube::runtime::{controller, watcher};
 use kube::{Client, Resource};
 use serde::de::DeserializeOwned;
 
-use crate::kube::events::Events;
-use crate::kube::{backoff, causes};
 use crate::metrics::Metrics;
 use agents::Agents;
 use issued::IssuedKubeconfigs;
-use target::Targets;
+use keyplane_client::events::Events;
+use keyplane_client::{backoff, causes};
+use sessions::Targets;
 
 /// Objects are looked at again after about this long even if nothing has changed: a watch can miss an event.
 const RESYNC: Duration = Duration::from_hours(1);
@@ -112,7 +112,7 @@ pub enum Error {
     },
     /// A key or certificate could not be made.
     #[error(transparent)]
-    Issuance(#[from] crate::plan::issuance::IssuanceError),
+    Issuance(#[from] keyplane_issuance::IssuanceError),
     /// Somebody else wrote at the same time.
     #[error("{0} was changed by somebody else meanwhile")]
     Conflict(String),

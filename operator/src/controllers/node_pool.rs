@@ -18,14 +18,15 @@ use kube::{Api, Client, Resource, ResourceExt};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::UnboundedReceiverStream;
 
-use super::target::Brief;
+use super::sessions::Brief;
 use super::{Context, Error, RESYNC, config, drive, pool_deletion, watch_config};
-use crate::join::objects::{is_of_pool, worker_config, worker_config_map};
-use crate::join::{Pool, state};
-use crate::kube::apply::update_status;
-use crate::kube::write::{Written, write};
-use crate::manifests::systemd::PodRanges;
-use crate::plan::objects::{KUBELET_AUTHORITY_ANNOTATION, MANAGED_BY, MANAGED_BY_LABEL, config_map_to_write};
+use keyplane_client::apply::update_status;
+use keyplane_client::write::{Written, write};
+use keyplane_core::join::objects::{is_of_pool, worker_config, worker_config_map};
+use keyplane_core::join::{Pool, state};
+use keyplane_core::manifests::systemd::PodRanges;
+use keyplane_core::names::{KUBELET_AUTHORITY_ANNOTATION, MANAGED_BY, MANAGED_BY_LABEL};
+use keyplane_core::objects::config_map_to_write;
 
 type Guarded = DeserializeGuard<NodePool>;
 type Clusters = mpsc::UnboundedReceiver<ObjectRef<DeserializeGuard<ClusterSpec>>>;

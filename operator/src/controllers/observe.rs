@@ -10,25 +10,29 @@ use kube::{Api, Resource};
 use serde::de::DeserializeOwned;
 
 use super::{Context, Error};
-use crate::cluster::Cluster;
-use crate::pki::inventory::AuthorityName;
-use crate::plan::{Observed, departed, is_revoking, objects, request_config_maps};
-use crate::rotation::Subject;
+use keyplane_core::authorities::is_revoking;
+use keyplane_core::model::Cluster;
+use keyplane_core::names;
+use keyplane_core::objects;
+use keyplane_core::observed::Observed;
+use keyplane_core::pki::AuthorityName;
+use keyplane_core::plan::{departed, request_config_maps};
+use keyplane_core::rotation::Subject;
 
 /// Gathers the cluster's Secrets and ConfigMaps, what is left of nodes that have gone, and the Secrets of others that it
 /// refers to.
 pub(super) async fn gather(context: &Context, cluster: &Cluster, status: ClusterSpecStatus) -> Result<Observed, Error> {
     let (client, issued) = (&context.client, &context.issued_kubeconfigs);
     let departed = departed(cluster, &status);
-    let departed_config_maps = departed.iter().map(|node| objects::node_config_map(&cluster.name, node));
+    let departed_config_maps = departed.iter().map(|node| names::node_config_map(&cluster.name, node));
     let secrets: Api<Secret> = Api::namespaced(client.clone(), &cluster.namespace);
     let config_maps: Api<ConfigMap> = Api::namespaced(client.clone(), &cluster.namespace);
-    let names: BTreeSet<_> = objects::secret_names(cluster)
-        .chain(objects::referenced_secret_names(cluster))
+    let names: BTreeSet<_> = names::secret_names(cluster)
+        .chain(names::referenced_secret_names(cluster))
         .chain(issued.of(cluster))
-        .chain(departed.iter().flat_map(|node| objects::departed_secret_names(cluster, node)))
+        .chain(departed.iter().flat_map(|node| names::departed_secret_names(cluster, node)))
         .collect();
-    let config_map_names: BTreeSet<_> = objects::config_map_names(cluster).chain(departed_config_maps).collect();
+    let config_map_names: BTreeSet<_> = names::config_map_names(cluster).chain(departed_config_maps).collect();
     let read_both = futures::future::try_join(read(&secrets, names), read(&config_maps, config_map_names));
     let (found_secrets, mut found_config_maps) = read_both.await?;
     // The keys that wait for certificates tell which requests are published.
@@ -46,7 +50,7 @@ pub(super) async fn gather(context: &Context, cluster: &Cluster, status: Cluster
     };
     // Workers have one only then.
     if is_revoking(cluster, &observed, Subject::Authority(AuthorityName::Cluster)) {
-        let names = observed.workers.keys().map(|node| objects::node_secret(&cluster.name, node));
+        let names = observed.workers.keys().map(|node| names::node_secret(&cluster.name, node));
         let missing: BTreeSet<_> = names.filter(|name| !observed.secrets.contains_key(name)).collect();
         observed.secrets.extend(read(&secrets, missing).await?);
     }

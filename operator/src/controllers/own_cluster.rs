@@ -18,12 +18,12 @@ use kube::{Api, Client, ResourceExt};
 use tokio::time::{sleep, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 
-use super::target::signing_requests::SigningRequests;
-use super::target::verdicts::Place;
-use super::target::watched::{WatchedNode, WatchedRequest};
-use crate::approval::{Approver, Terms};
-use crate::kube::events::Events;
+use super::sessions::signing_requests::SigningRequests;
+use super::sessions::verdicts::Place;
+use super::sessions::watched::{WatchedNode, WatchedRequest};
 use crate::metrics::Metrics;
+use keyplane_client::events::Events;
+use keyplane_core::approval::{Approver, Terms};
 
 /// How long one batch of verdicts may take: a few hundred requests at most.
 const WORK_TIMEOUT: Duration = Duration::from_mins(2);

@@ -15,9 +15,9 @@ use serde_json::json;
 
 use super::Error;
 use super::node_pool::{FINALIZER, State, is_held, report};
-use crate::join::objects::{bootstrap_secret, is_of_pool, worker_config_map};
-use crate::join::state::TokenState;
-use crate::plan::objects::node_secret;
+use keyplane_core::join::objects::{bootstrap_secret, is_of_pool, worker_config_map};
+use keyplane_core::join::state::TokenState;
+use keyplane_core::names::node_secret;
 
 /// How soon a pool is looked at again whose token is not revoked yet.
 const SOON: Duration = Duration::from_secs(5);

@@ -14,7 +14,7 @@ use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity
 use tonic::{Code, Request, Status};
 use tonic_prost::ProstCodec;
 
-use crate::etcd::{Answer, CLIENT_PORT, Listed, client_url};
+use keyplane_core::etcd::{Answer, CLIENT_PORT, Listed, client_url};
 use messages::{
     Anything, MemberAddRequest, MemberListRequest, MemberListResponse, MemberRequest, MoveLeaderRequest, StatusRequest,
     StatusResponse,
@@ -80,7 +80,7 @@ impl EtcdClient {
     /// # Errors
     /// If the credentials can't be used.
     pub fn new(address: IpAddr, credentials: &Credentials) -> Result<Self, EtcdError> {
-        let failed = |error: tonic::transport::Error| EtcdError::NoAnswer(crate::kube::causes(&error));
+        let failed = |error: tonic::transport::Error| EtcdError::NoAnswer(keyplane_client::causes(&error));
         let tls = ClientTlsConfig::new()
             .ca_certificate(credentials.trust.clone())
             .identity(credentials.identity.clone())
@@ -175,7 +175,7 @@ impl EtcdClient {
         Received: prost::Message + Default + Send + Sync + 'static,
     {
         let mut grpc = Grpc::new(self.channel.clone());
-        grpc.ready().await.map_err(|error| EtcdError::NoAnswer(crate::kube::causes(&error)))?;
+        grpc.ready().await.map_err(|error| EtcdError::NoAnswer(keyplane_client::causes(&error)))?;
         let codec: ProstCodec<Sent, Received> = ProstCodec::default();
         let response = grpc.unary(Request::new(message), PathAndQuery::from_static(path), codec).await?;
         Ok(response.into_inner())
@@ -193,7 +193,7 @@ fn alarm(error: &str) -> Option<(u64, &'static str)> {
 /// Whether a machine gives a sign of life: it accepts or refuses a connection to one of these ports.
 pub async fn gives_a_sign_of_life(address: IpAddr) -> bool {
     /// The kubelet's, and etcd's two.
-    const PORTS: [u16; 3] = [10250, crate::etcd::PEER_PORT, CLIENT_PORT];
+    const PORTS: [u16; 3] = [10250, keyplane_core::etcd::PEER_PORT, CLIENT_PORT];
     let knocks = PORTS.map(|port| async move {
         let knock = tokio::net::TcpStream::connect(SocketAddr::new(address, port));
         match tokio::time::timeout(TIMEOUT, knock).await {

@@ -10,8 +10,8 @@ use kube::core::DeserializeGuard;
 use kube::{Api, ResourceExt};
 
 use crate::args::{CheckExpirationArguments, ExpirationFormat};
-use crate::kube::causes;
-use crate::kube::connect::{ConnectError, connect};
+use keyplane_client::causes;
+use keyplane_client::connect::{ConnectError, connect};
 
 /// Why nothing can be said.
 #[derive(Debug, thiserror::Error)]

@@ -124,7 +124,7 @@ pub(super) fn json(clusters: &[Cluster]) -> String {
 
 /// The same as YAML.
 pub(super) fn yaml(clusters: &[Cluster]) -> String {
-    crate::yaml::write(&serde_json::json!({ "clusters": clusters }))
+    keyplane_core::yaml::write(&serde_json::json!({ "clusters": clusters }))
 }
 
 #[cfg(test)]

@@ -7,7 +7,7 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use super::ExplainError;
-use crate::approval::SigningRequest;
+use keyplane_core::approval::SigningRequest;
 
 /// What was read.
 #[derive(Default)]

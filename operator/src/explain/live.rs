@@ -10,10 +10,10 @@ use serde::de::DeserializeOwned;
 
 use super::ExplainError;
 use super::place::{self, Place};
-use crate::approval::{NodeFacts, SigningRequest};
 use crate::args::ExplainArguments;
-use crate::kube::causes;
-use crate::kube::connect::{connect, connect_by};
+use keyplane_client::causes;
+use keyplane_client::connect::{connect, connect_by};
+use keyplane_core::approval::{NodeFacts, SigningRequest};
 
 /// A request in a cluster.
 pub(super) struct Found {

@@ -10,10 +10,10 @@ use std::io;
 
 use k8s_openapi::jiff::Timestamp;
 
-use crate::approval::{Judgement, Resolved, SigningRequest, Verdict};
 use crate::args::{ExplainArguments, Output, read_text};
-use crate::kube::resolve;
 use documents::Documents;
+use keyplane_client::resolve;
+use keyplane_core::approval::{Judgement, Resolved, SigningRequest, Verdict};
 use place::Place;
 
 /// Why a request can't be explained.

@@ -7,7 +7,7 @@ use kube::ResourceExt;
 
 use super::ExplainError;
 use super::documents::Documents;
-use crate::approval::{Approver, NodeFacts, SigningRequest, Terms};
+use keyplane_core::approval::{Approver, NodeFacts, SigningRequest, Terms};
 
 /// Where kubectl puts an object whose YAML has no namespace.
 const DEFAULT_NAMESPACE: &str = "default";

@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use crate::approval::{Judgement, SigningRequest};
+use keyplane_core::approval::{Judgement, SigningRequest};
 
 /// One JSON object.
 pub(super) fn json(request: &SigningRequest, place: &str, settled: Option<&str>, judgement: &Judgement) -> String {

@@ -186,7 +186,7 @@ fn the_table_has_a_line_for_each_rule() {
     assert!(text.contains("Judged by: ClusterSpec default/demo, the default policy\nVerdict:   Deny\n"), "{text}");
     let line = text.lines().find(|line| line.starts_with("declared-addresses ")).unwrap();
     assert!(line.contains(" Deny ") && line.contains("10.0.0.22"), "{line}");
-    assert_eq!(text.lines().count(), 8 + crate::approval::SERVING_RULES.len());
+    assert_eq!(text.lines().count(), 8 + keyplane_core::approval::SERVING_RULES.len());
 }
 
 #[test]

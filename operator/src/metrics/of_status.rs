@@ -5,7 +5,7 @@ use keyplane_crds::{ClusterSpecStatus, RotationPhase, RotationStatus};
 use prometheus::Registry;
 
 use super::series::Series;
-use crate::plan::is_stuck;
+use keyplane_core::plan::is_stuck;
 
 /// The gauges.
 #[derive(Clone)]

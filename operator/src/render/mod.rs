@@ -14,13 +14,16 @@ use kube::ResourceExt;
 use self::inputs::{Inputs, namespace_of, read};
 use self::output::{OBJECTS_DIRECTORY, make_directory, write_nodes, write_objects};
 use crate::args::RenderArguments;
-use crate::cluster::{Cluster, FieldError, Policy};
-use crate::join::Pool;
-use crate::join::objects::worker_config;
-use crate::manifests::systemd::pod_ranges;
-use crate::plan::issuance::{IssuanceError, fulfil};
-use crate::plan::{Authorities, Blocker, Kind, Observed, Step, Waiting, as_observed, plan};
-use crate::signing::request::SIGNING_REQUEST_LABEL;
+use keyplane_core::authorities::Authorities;
+use keyplane_core::blocker::Blocker;
+use keyplane_core::external_signer::request::SIGNING_REQUEST_LABEL;
+use keyplane_core::join::Pool;
+use keyplane_core::join::objects::worker_config;
+use keyplane_core::manifests::systemd::pod_ranges;
+use keyplane_core::model::{Cluster, FieldError, Policy};
+use keyplane_core::observed::Observed;
+use keyplane_core::plan::{Kind, Step, Waiting, as_observed, plan};
+use keyplane_issuance::{IssuanceError, fulfil};
 
 /// Why nothing, or not everything, was rendered.
 #[derive(Debug, thiserror::Error)]

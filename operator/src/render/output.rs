@@ -9,12 +9,15 @@ use std::path::Path;
 use kube::ResourceExt;
 
 use super::{RenderError, file_error};
-use crate::addons::Addon;
-use crate::cluster::Cluster;
-use crate::join::Pool;
-use crate::plan::objects::{INDEX_KEY, IndexEntry};
-use crate::plan::{Authorities, Observed};
-use crate::{join, target, yaml};
+use keyplane_core::addons::Addon;
+use keyplane_core::authorities::Authorities;
+use keyplane_core::cluster_bootstrap;
+use keyplane_core::join::Pool;
+use keyplane_core::model::Cluster;
+use keyplane_core::names::INDEX_KEY;
+use keyplane_core::objects::IndexEntry;
+use keyplane_core::observed::Observed;
+use keyplane_core::{join, target_objects, yaml};
 
 /// Where the objects of both clusters' APIs are written, below the output directory.
 pub(super) const OBJECTS_DIRECTORY: &str = "objects";
@@ -63,7 +66,7 @@ pub(super) fn write_objects(
     let trust = &authorities.trust();
     let target = output.join(OBJECTS_DIRECTORY).join("target").join(&cluster.name);
     let of_pools = join::target_objects(&cluster.namespace, workers, &[]);
-    for wanted in target::objects(cluster, trust, cluster.version, false).into_iter().chain(of_pools) {
+    for wanted in cluster_bootstrap::objects(cluster, trust, cluster.version, false).into_iter().chain(of_pools) {
         let metadata = &wanted.object.metadata;
         let parts = [Some(wanted.resource.kind.to_lowercase()), metadata.namespace.clone(), metadata.name.clone()];
         let name = parts.into_iter().flatten().collect::<Vec<_>>().join("-").replace(':', "-");

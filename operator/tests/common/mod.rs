@@ -7,12 +7,14 @@ use k8s_openapi::ByteString;
 use k8s_openapi::api::core::v1::Secret;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
-use keyplane::cluster::{Cluster, Policy};
-use keyplane::manifests::systemd::PodRanges;
-use keyplane::pki::{Authority, cross_sign, mint_authority};
-use keyplane::plan::issuance::fulfil;
-use keyplane::plan::{Kind, Observed, Plan, Step, as_observed, plan};
+use keyplane_core::manifests::systemd::PodRanges;
+use keyplane_core::model::{Cluster, Policy};
+use keyplane_core::observed::Observed;
+use keyplane_core::pki::Authority;
+use keyplane_core::plan::{Kind, Plan, Step, as_observed, plan};
 use keyplane_crds::{CertificatePolicySpec, ClusterSpecSpec, KeyAlgorithm, NodePoolSpec};
+use keyplane_issuance::fulfil;
+use keyplane_issuance::x509::{cross_sign, mint_authority};
 use kube::ResourceExt;
 
 /// A small cluster, and keys that are made in no time.

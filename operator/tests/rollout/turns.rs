@@ -2,10 +2,11 @@
 
 use std::collections::BTreeMap;
 
-use keyplane::agents::{AgentFacts, NodeReport, RESTART_TURN_ANNOTATION, WantedRestart};
-use keyplane::plan::status;
-use keyplane::rollout::{Progress, rollout};
-use keyplane::rotation::reload::ETCD_MARK;
+use keyplane_core::agent_report::{NodeReport, RESTART_TURN_ANNOTATION, WantedRestart};
+use keyplane_core::observed::AgentFacts;
+use keyplane_core::plan::status;
+use keyplane_core::rollout::{Progress, rollout};
+use keyplane_core::rotation::reload::ETCD_MARK;
 use kube::ResourceExt;
 
 use super::common::{cluster, noon, settle};

@@ -1,8 +1,8 @@
 //! Revocations, and restores in the middle of a rotation.
 
-use keyplane::plan::objects::NOT_AFTER_ANNOTATION;
-use keyplane::rotation::Stage;
-use keyplane::rotation::revocation::REVOKED_ANNOTATION;
+use keyplane_core::names::NOT_AFTER_ANNOTATION;
+use keyplane_core::rotation::Stage;
+use keyplane_core::rotation::revocation::REVOKED_ANNOTATION;
 use keyplane_crds::{CLUSTER_LABEL, Condition, RevocationStatus};
 
 use super::*;
@@ -190,9 +190,9 @@ fn a_worker_gets_a_client_certificate_only_while_its_kubelet_is_refused() {
         steps
             .iter()
             .map(|step| match step {
-                keyplane::plan::Step::Secret(draft) => draft.name.clone(),
-                keyplane::plan::Step::ConfigMap(wanted) => wanted.name_any(),
-                keyplane::plan::Step::Removal(removal) => format!("no {}", removal.name),
+                keyplane_core::plan::Step::Secret(draft) => draft.name.clone(),
+                keyplane_core::plan::Step::ConfigMap(wanted) => wanted.name_any(),
+                keyplane_core::plan::Step::Removal(removal) => format!("no {}", removal.name),
             })
             .collect::<Vec<_>>()
     };

@@ -16,14 +16,16 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::watched::{Agents, of_cluster};
-use crate::agents::bootstrap::{Bootstrap, decide};
-use crate::agents::objects::{AgentObjects, agent_objects, bootstrap, is_of_agent, with_token};
-use crate::agents::{AgentFacts, CredentialKind, names};
-use crate::cluster::Cluster;
 use crate::controllers::{Context, Error, RESYNC};
-use crate::join::Pool;
-use crate::kube::write::{Written, delete, write};
-use crate::plan::objects::to_write;
+use keyplane_client::write::{Written, delete, write};
+use keyplane_core::agent_access::bootstrap::{Bootstrap, decide};
+use keyplane_core::agent_access::objects::{AgentObjects, agent_objects, bootstrap, is_of_agent, with_token};
+use keyplane_core::agent_report::CredentialKind;
+use keyplane_core::join::Pool;
+use keyplane_core::model::Cluster;
+use keyplane_core::names;
+use keyplane_core::objects::to_write;
+use keyplane_core::observed::AgentFacts;
 
 /// What is in the way is looked at again after this time.
 const BLOCKED_PERIOD: Duration = Duration::from_mins(1);
@@ -244,7 +246,7 @@ impl Agents {
             }),
             ..TokenRequest::default()
         };
-        let account = names::service_account(&cluster.name, node);
+        let account = names::agent_service_account(&cluster.name, node);
         let accounts: Api<ServiceAccount> = Api::namespaced(self.0.client.clone(), &cluster.namespace);
         let answer = accounts.create_token_request(&account, &PostParams::default(), &request).await;
         let answer = answer.map_err(Error::api(format!("making a token of ServiceAccount {account}")))?;

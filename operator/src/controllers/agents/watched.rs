@@ -21,14 +21,14 @@ use kube::{Api, Client, Resource, ResourceExt};
 use serde::de::DeserializeOwned;
 use tokio::sync::Notify;
 
-use crate::agents::AgentFacts;
-use crate::agents::machines::Workers;
-use crate::agents::objects::BOOTSTRAP_LABEL;
-use crate::cluster::Cluster;
-use crate::controllers::target::Targets;
+use crate::controllers::sessions::Targets;
 use crate::controllers::watch_config;
-use crate::kube::causes;
-use crate::plan::objects::{MANAGED_BY, MANAGED_BY_LABEL};
+use keyplane_client::causes;
+use keyplane_core::agent_access::objects::BOOTSTRAP_LABEL;
+use keyplane_core::model::Cluster;
+use keyplane_core::names::{MANAGED_BY, MANAGED_BY_LABEL};
+use keyplane_core::observed::AgentFacts;
+use keyplane_core::observed::Workers;
 
 /// How often silence is looked for.
 const SILENCE_PERIOD: Duration = Duration::from_mins(1);
@@ -204,7 +204,7 @@ impl Agents {
         }
         let facts = AgentFacts::of(lease);
         let now = Told {
-            report: lease.annotations().get(crate::agents::REPORT_ANNOTATION).cloned(),
+            report: lease.annotations().get(keyplane_core::agent_report::REPORT_ANNOTATION).cloned(),
             silent: facts.is_silent(Timestamp::now()),
             clock_is_off: facts.clock_is_off().map(|off| off.is_negative()),
         };

@@ -1,0 +1,71 @@
+//! Kernel modules and parameters.
+
+use std::collections::BTreeMap;
+use std::fmt::Write;
+
+use crate::model::Cluster;
+
+/// containerd's snapshots need the one, bridged traffic of pods the other.
+pub const KERNEL_MODULES: [&str; 2] = ["overlay", "br_netfilter"];
+
+/// Where the parameters are: the name that Kubernetes' own instructions use, which sorts behind the distributions'.
+pub const SYSCTL_FILE: &str = "/etc/sysctl.d/k8s.conf";
+
+/// Traffic of pods is seen by the packet filter and forwarded.
+const NETWORK: &[(&str, &str)] = &[
+    ("net.bridge.bridge-nf-call-ip6tables", "1"),
+    ("net.bridge.bridge-nf-call-iptables", "1"),
+    ("net.ipv4.ip_forward", "1"),
+];
+
+/// What a kubelet sets itself, or demands with `protectKernelDefaults` (`pkg/util/sysctl` in Kubernetes).
+const KUBELET: &[(&str, &str)] = &[
+    ("kernel.keys.root_maxbytes", "25000000"),
+    ("kernel.keys.root_maxkeys", "1000000"),
+    ("kernel.panic", "10"),
+    ("kernel.panic_on_oops", "1"),
+    ("vm.overcommit_memory", "1"),
+    ("vm.panic_on_oom", "0"),
+];
+
+pub(super) fn modules_file() -> String {
+    format!("# Kernel modules that Kubernetes needs.\n{}\n", KERNEL_MODULES.join("\n"))
+}
+
+pub(super) fn sysctl_file(cluster: &Cluster, more: &BTreeMap<String, String>) -> String {
+    let mut parameters: BTreeMap<String, &str> =
+        NETWORK.iter().chain(KUBELET).map(|(key, value)| ((*key).to_owned(), *value)).collect();
+    if cluster.service_cidrs.iter().chain(&cluster.pod_cidrs).any(|range| range.addr().is_ipv6()) {
+        parameters.insert("net.ipv6.conf.all.forwarding".to_owned(), "1");
+    }
+    for (key, value) in more {
+        parameters.insert(dotted(key), value);
+    }
+    let mut text = "# Kernel parameters that kubelet and kube-proxy need, and those of the NodePool.\n".to_owned();
+    for (key, value) in parameters {
+        // Writing to a String does not fail.
+        let _ = writeln!(text, "{key} = {value}");
+    }
+    text
+}
+
+/// One form of a key, so that the same parameter is not there twice. A slash first means that dots are part of names, as
+/// in `net/ipv4/conf/eth0.1/forwarding`, and is left as it is.
+fn dotted(key: &str) -> String {
+    match key.find(['.', '/']) {
+        Some(at) if key[at..].starts_with('/') && !key.contains('.') => key.replace('/', "."),
+        _ => key.to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_same_parameter_in_another_form_replaces_ours() {
+        assert_eq!(dotted("net/ipv4/ip_forward"), "net.ipv4.ip_forward");
+        assert_eq!(dotted("net.ipv4.ip_forward"), "net.ipv4.ip_forward");
+        assert_eq!(dotted("net/ipv4/conf/eth0.1/forwarding"), "net/ipv4/conf/eth0.1/forwarding");
+    }
+}

@@ -1,0 +1,105 @@
+//! Which image each component runs.
+
+use std::fmt;
+
+use crate::model::{Cluster, Version};
+
+/// kubeadm's default repository, the only one where CoreDNS has a folder of its own.
+const DEFAULT_REPOSITORY: &str = "registry.k8s.io";
+
+/// Flannel has no version per Kubernetes version: this is the one that the lab runs.
+const FLANNEL: &str = "ghcr.io/flannel-io/flannel:v0.28.10";
+
+/// The one in Flannel's manifest of that version.
+const FLANNEL_CNI_PLUGIN: &str = "ghcr.io/flannel-io/flannel-cni-plugin:v1.9.1-flannel3";
+
+/// A component that runs as a container.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Image {
+    /// kube-apiserver.
+    ApiServer,
+    /// kube-controller-manager.
+    ControllerManager,
+    /// kube-scheduler.
+    Scheduler,
+    /// kube-proxy.
+    KubeProxy,
+    /// CoreDNS.
+    CoreDns,
+    /// The sandbox of every Pod.
+    Pause,
+    /// etcd.
+    Etcd,
+    /// Flannel.
+    Flannel,
+    /// Flannel's CNI plugin.
+    FlannelCniPlugin,
+}
+
+impl Image {
+    /// The image's reference: the override, or the repository with the version's tag.
+    #[must_use]
+    pub fn reference(self, cluster: &Cluster) -> String {
+        self.reference_for(cluster, cluster.version)
+    }
+
+    /// The image's reference for a version: in an upgrade not everything has the cluster's new one yet.
+    #[must_use]
+    pub fn reference_for(self, cluster: &Cluster, version: Version) -> String {
+        let images = &cluster.spec.images;
+        let repository = &cluster.spec.image_repository;
+        let in_repository = |tag: &str| format!("{repository}/{self}:{tag}");
+        // A parsed version always has its tags.
+        let tag = Option::unwrap_or_default;
+        let (written, default) = match self {
+            Self::ApiServer => (&images.api_server, in_repository(&version.to_string())),
+            Self::ControllerManager => (&images.controller_manager, in_repository(&version.to_string())),
+            Self::Scheduler => (&images.scheduler, in_repository(&version.to_string())),
+            Self::KubeProxy => (&images.kube_proxy, in_repository(&version.to_string())),
+            Self::CoreDns if repository == DEFAULT_REPOSITORY => {
+                (&images.core_dns, format!("{repository}/coredns/{self}:{}", tag(version.core_dns_image_tag())))
+            }
+            Self::CoreDns => (&images.core_dns, in_repository(tag(version.core_dns_image_tag()))),
+            Self::Pause => (&images.pause, in_repository(tag(version.pause_image_tag()))),
+            Self::Etcd => (&images.etcd, in_repository(tag(version.etcd_image_tag()))),
+            Self::Flannel => (&images.flannel, FLANNEL.to_owned()),
+            Self::FlannelCniPlugin => (&images.flannel_cni_plugin, FLANNEL_CNI_PLUGIN.to_owned()),
+        };
+        written.clone().unwrap_or(default)
+    }
+}
+
+impl fmt::Display for Image {
+    /// The image's name, which is also the component's and its pod's.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::ApiServer => "kube-apiserver",
+            Self::ControllerManager => "kube-controller-manager",
+            Self::Scheduler => "kube-scheduler",
+            Self::KubeProxy => "kube-proxy",
+            Self::CoreDns => "coredns",
+            Self::Pause => "pause",
+            Self::Etcd => "etcd",
+            Self::Flannel => "flannel",
+            Self::FlannelCniPlugin => "flannel-cni-plugin",
+        })
+    }
+}
+
+/// Every image that the cluster's machines need, in the order of `kubeadm config images list`, which knows no Flannel.
+#[must_use]
+pub fn required_images(cluster: &Cluster) -> Vec<String> {
+    let addons = &cluster.spec.addons;
+    let wanted = [
+        (Image::ApiServer, true),
+        (Image::ControllerManager, true),
+        (Image::Scheduler, true),
+        (Image::KubeProxy, addons.kube_proxy.enabled),
+        (Image::CoreDns, addons.core_dns.enabled),
+        (Image::Pause, true),
+        (Image::Etcd, cluster.spec.etcd.external.is_none()),
+        (Image::Flannel, addons.flannel.enabled),
+        (Image::FlannelCniPlugin, addons.flannel.enabled),
+    ];
+    wanted.into_iter().filter(|(_, wanted)| *wanted).map(|(image, _)| image.reference(cluster)).collect()
+}

@@ -1,0 +1,54 @@
+//! Join data as a configuration for Ignition.
+
+use serde_json::{Value, json};
+
+use crate::host_files::File;
+use crate::kubeconfig::base64;
+
+/// Both Fedora's and Flatcar's systems have understood it for years.
+const VERSION: &str = "3.3.0";
+
+/// Ignition runs before the machine's own system is up, so the steps wait for it in a unit. Root's alone: a token is in it.
+const STEPS: &str = "/etc/keyplane/join.sh";
+
+/// Units of packages are in `/usr`, which can't be written there; those of the administrator win over them.
+const PACKAGED_UNITS: &str = "/usr/lib/systemd/system/";
+const OWN_UNITS: &str = "/etc/systemd/system/";
+
+pub(super) fn write(files: &[File], steps: &str) -> String {
+    let entry = |path: &str, mode: u32, content: &str| {
+        let source = format!("data:;base64,{}", base64(content));
+        json!({"path": path, "mode": mode, "overwrite": true, "contents": {"source": source}})
+    };
+    let place = |path: &str| match path.strip_prefix(PACKAGED_UNITS) {
+        Some(unit) => format!("{OWN_UNITS}{unit}"),
+        None => path.to_owned(),
+    };
+    let mut written: Vec<Value> =
+        files.iter().map(|file| entry(&place(&file.path), file.mode, &file.content)).collect();
+    written.push(entry(STEPS, 0o700, steps));
+    let unit = format!(
+        "[Unit]
+Description=Join the Kubernetes cluster
+Wants=network-online.target
+After=network-online.target
+ConditionPathExists={STEPS}
+
+[Service]
+Type=oneshot
+ExecStart=/bin/sh {STEPS}
+ExecStartPost=/bin/rm -f {STEPS}
+Restart=on-failure
+RestartSec=30
+
+[Install]
+WantedBy=multi-user.target
+"
+    );
+    let configuration = json!({
+        "ignition": {"version": VERSION},
+        "storage": {"files": written},
+        "systemd": {"units": [{"name": "keyplane-join.service", "enabled": true, "contents": unit}]},
+    });
+    format!("{configuration}\n")
+}

@@ -1,0 +1,106 @@
+//! The units of a control-plane machine.
+
+use super::super::{apiserver, controller_manager, etcd, options, scheduler};
+use super::unit::Service;
+use super::{file, program, restart, setting};
+use crate::etcd::InitialCluster;
+use crate::host_files::File;
+use crate::model::{Cluster, Node};
+
+const KUBERNETES: &str = "https://kubernetes.io/docs/reference/command-line-tools-reference/";
+
+/// What etcd's own unit allows: a member holds a connection for each watch of each API server.
+const ETCD_OPEN_FILES: &str = "65536";
+
+/// As the kernel treats a static pod of kubeadm's, which is system-node-critical: the last to be killed for memory.
+const OUT_OF_MEMORY_SCORE: &str = "-997";
+
+pub(super) fn files(cluster: &Cluster, machine: &Node, initial_cluster: &InitialCluster) -> Vec<File> {
+    let api_server = ["network-online.target", "kube-apiserver.service"];
+    let mut files = vec![
+        file("kube-apiserver.service", "/etc/systemd/system/kube-apiserver.service", api_server_unit(cluster, machine)),
+        file(
+            "kube-controller-manager.service",
+            "/etc/systemd/system/kube-controller-manager.service",
+            Service {
+                description: "Kubernetes controller manager",
+                documentation: &format!("{KUBERNETES}kube-controller-manager/"),
+                after: &api_server,
+                wants: &["network-online.target"],
+                settings: settings(controller_manager::command(cluster), vec![]),
+                ..Service::default()
+            }
+            .text(),
+        ),
+        file(
+            "kube-scheduler.service",
+            "/etc/systemd/system/kube-scheduler.service",
+            Service {
+                description: "Kubernetes scheduler",
+                documentation: &format!("{KUBERNETES}kube-scheduler/"),
+                after: &api_server,
+                wants: &["network-online.target"],
+                settings: settings(scheduler::command(cluster), vec![]),
+                ..Service::default()
+            }
+            .text(),
+        ),
+        file("kube-scheduler.yaml", scheduler::CONFIGURATION_PATH, scheduler::configuration(cluster)),
+    ];
+    files.extend(options::files(cluster));
+    if cluster.external_etcd().is_none() {
+        let unit = etcd_unit(cluster, machine, initial_cluster);
+        files.insert(0, file("etcd.service", "/etc/systemd/system/etcd.service", unit));
+    }
+    files
+}
+
+fn etcd_unit(cluster: &Cluster, machine: &Node, initial_cluster: &InitialCluster) -> String {
+    Service {
+        description: "etcd, where the cluster's objects are stored",
+        documentation: "https://etcd.io/docs/",
+        after: &["network-online.target"],
+        wants: &["network-online.target"],
+        settings: settings(
+            etcd::command(cluster, machine, initial_cluster),
+            // It says that it is ready once there is a quorum, and the other machines may take their time.
+            vec![
+                setting("Type", "notify"),
+                setting("TimeoutStartSec", "infinity"),
+                setting("LimitNOFILE", ETCD_OPEN_FILES),
+            ],
+        ),
+        ..Service::default()
+    }
+    .text()
+}
+
+fn api_server_unit(cluster: &Cluster, machine: &Node) -> String {
+    // kubeadm's time for a component to come up.
+    let mut own = vec![setting("Type", "notify"), setting("TimeoutStartSec", "4min")];
+    // systemd passes over names that begin with X-. The unit changes with what the API server reads only when it starts.
+    own.extend(options::annotation(cluster).map(|(_, checksum)| ("X-OptionsChecksum", checksum)));
+    Service {
+        description: "Kubernetes API server",
+        documentation: &format!("{KUBERNETES}kube-apiserver/"),
+        after: &["network-online.target", "etcd.service"],
+        wants: &["network-online.target", "etcd.service"],
+        settings: settings(apiserver::command(cluster, machine), own),
+        ..Service::default()
+    }
+    .text()
+}
+
+/// What the four have in common. None of them needs more rights than it has, root's home, or to write below /usr.
+fn settings(command: Vec<String>, own: Vec<(&'static str, String)>) -> Vec<(&'static str, String)> {
+    let mut settings = own;
+    settings.push(("ExecStart", program(command)));
+    settings.extend(restart());
+    settings.extend([
+        setting("OOMScoreAdjust", OUT_OF_MEMORY_SCORE),
+        setting("NoNewPrivileges", "true"),
+        setting("ProtectSystem", "true"),
+        setting("ProtectHome", "true"),
+    ]);
+    settings
+}

@@ -1,0 +1,82 @@
+//! The ConfigMaps that are derived from the spec.
+
+use std::collections::BTreeMap;
+
+use k8s_openapi::api::core::v1::ConfigMap;
+use keyplane_crds::CLUSTER_LABEL;
+use kube::ResourceExt;
+
+use super::{Plan, Step, kubelet_turns};
+use crate::agent_report::RESTART_TURN_ANNOTATION;
+use crate::authorities::Authorities;
+use crate::manifests::{self, systemd};
+use crate::model::{Cluster, Node};
+use crate::names::{
+    INDEX_KEY, KUBEADM_CONFIG_KEY, KUBELET_AUTHORITY_ANNOTATION, node_config_map, trust_bundle_config_map,
+};
+use crate::objects::{IndexEntry, config_map, config_map_to_write, index};
+use crate::observed::{Observed, Slot};
+use crate::rollout::{Rollout, initial_cluster};
+use crate::rotation::reload::ETCD_MARK;
+
+/// The trust bundle: the certificates that sign for the cluster's API. The roots above them are beside it and not in it:
+/// whoever has another authority below a root would be one of the cluster's.
+pub(super) fn trust_bundle(cluster: &Cluster, authorities: &Authorities) -> ConfigMap {
+    let roots = authorities.cluster().roots().map(|roots| ("root.crt".to_owned(), roots));
+    let data = std::iter::once(("ca.crt".to_owned(), authorities.trust())).chain(roots).collect();
+    config_map(cluster, trust_bundle_config_map(&cluster.name), None, data)
+}
+
+/// All that isn't secret on a control-plane machine, as far as it is rolled out.
+pub(super) fn node_config(
+    cluster: &Cluster,
+    node: &Node,
+    authorities: &Authorities,
+    rollout: &Rollout,
+    observed: &Observed,
+) -> ConfigMap {
+    let name = node_config_map(&cluster.name, &node.name);
+    let before = match observed.config_map(&cluster.name, &name) {
+        Slot::Ours(found) => found.data.as_ref(),
+        Slot::Free | Slot::Foreign(_) => None,
+    };
+    let network = systemd::pod_network(cluster, node, observed.target.pod_ranges.as_ref(), before);
+    let files: Vec<_> = rollout.files(node).iter().chain(&network).collect();
+    let entries: Vec<_> = files.iter().map(|file| IndexEntry::new(&file.key, &file.path, file.mode)).collect();
+    let configuration = manifests::cluster_configuration(cluster, rollout.configuration);
+    let mut data =
+        BTreeMap::from([(INDEX_KEY.to_owned(), index(&entries)), (KUBEADM_CONFIG_KEY.to_owned(), configuration)]);
+    data.extend(files.iter().map(|file| (file.key.to_string(), file.content.clone())));
+    let joins = initial_cluster::of(cluster, node, observed);
+    let mut config_map = config_map(cluster, name, Some(node), data);
+    let authority = kubelet_turns::of_machine(cluster, node, authorities, observed);
+    config_map
+        .annotations_mut()
+        .extend(authority.map(|authority| (KUBELET_AUTHORITY_ANNOTATION.to_owned(), authority)));
+    let restart = rollout.etcd_restart(node).map(|mark| (ETCD_MARK.to_owned(), mark.to_owned()));
+    config_map.annotations_mut().extend(restart);
+    if cluster.spec.node_agent.is_some() {
+        config_map.annotations_mut().insert(RESTART_TURN_ANNOTATION.to_owned(), rollout.turn(node).to_owned());
+    }
+    if cluster.external_etcd().is_none() {
+        config_map.metadata.annotations.get_or_insert_default().extend([
+            (initial_cluster::INITIAL_CLUSTER_ANNOTATION.to_owned(), joins.flags.to_text()),
+            (initial_cluster::MEMBER_ANNOTATION.to_owned(), joins.known.name().to_owned()),
+        ]);
+    }
+    config_map
+}
+
+/// Plans a ConfigMap that is derived from the spec.
+pub(super) fn plan_config_map(wanted: ConfigMap, observed: &Observed, plan: &mut Plan) {
+    let name = wanted.metadata.name.as_deref().unwrap_or_default();
+    let cluster = wanted.metadata.labels.as_ref().and_then(|labels| labels.get(CLUSTER_LABEL));
+    match observed.config_map(cluster.map_or("", String::as_str), name) {
+        Slot::Foreign(blocker) => plan.blockers.push(blocker),
+        Slot::Ours(found) => {
+            let write = config_map_to_write(Some(found), wanted);
+            plan.steps.extend(write.map(|wanted| Step::ConfigMap(Box::new(wanted))));
+        }
+        Slot::Free => plan.steps.push(Step::ConfigMap(Box::new(wanted))),
+    }
+}

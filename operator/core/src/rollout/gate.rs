@@ -1,0 +1,138 @@
+//! What a change of a static pod waits for, in words.
+
+use super::{Progress, Running, Step, never_up, pod};
+use crate::model::Cluster;
+use crate::names;
+use crate::observed::Observed;
+use crate::observed::{image_of, tag_of, version_of};
+
+/// Why a change waits.
+pub(super) struct Wait {
+    reason: &'static str,
+    message: String,
+}
+
+impl Wait {
+    pub(super) fn new(reason: &'static str, message: String) -> Self {
+        Self { reason, message }
+    }
+}
+
+/// What the change of `step` waits for; nothing if it may be made now. `before` are the steps before it, in order.
+pub(super) fn wait(cluster: &Cluster, before: &[Step], step: &Step, observed: &Observed) -> Option<Wait> {
+    let target = &observed.target;
+    let (Some(Ok(())), Some(nodes), Some(_)) = (&target.available, &target.nodes, &target.static_pods) else {
+        return Some(wait_for_target(cluster));
+    };
+    // kubeadm upgraded it on the machine, and now the spec says the same: the whole node is taken over at once, as its
+    // machine would go back to the old version if only a part of it were carried there.
+    let adopted = is_adopted(step);
+    let counts = |earlier: &&Step| !(never_up(&earlier.node, observed) || (adopted && earlier.node == step.node));
+    // What was changed last comes first: if an API server does not start, its node's other pods are not Ready either.
+    let (changed, others): (Vec<_>, Vec<_>) = before.iter().filter(counts).partition(|earlier| earlier.is_under_way());
+    if let Some(message) = changed.into_iter().chain(others).find_map(|earlier| not_running(cluster, earlier)) {
+        return Some(Wait::new("WaitsForMachine", message));
+    }
+    // The node itself need not be Ready: the change may be what it lacks.
+    for node in cluster.nodes.iter().filter(|node| node.name != step.node && !never_up(&node.name, observed)) {
+        if nodes.get(&node.name) != Some(&true) {
+            return Some(Wait::new("WaitsForNode", format!("the Node {} to be Ready", node.name)));
+        }
+        // The same components run everywhere: one that is missing here is not Ready either.
+        let of_node = target.static_pods.iter().flatten().filter(|((other, _), _)| *other == node.name);
+        let not_ready = of_node.filter(|(_, pod)| !pod.ready).map(|((_, component), _)| component);
+        let missing = pod(&node.name, &step.component, observed).is_none().then_some(&step.component);
+        if let Some(component) = not_ready.chain(missing).next() {
+            return Some(Wait::new("WaitsForNode", format!("{component} on {} to be Ready", node.name)));
+        }
+    }
+    // A machine without power has a Node that is Ready for most of a minute; its member of etcd is missed in seconds. Where
+    // members can't be asked, what the API server says has to do.
+    target.confirmed_members()?;
+    ailing_member(cluster, step, observed)
+}
+
+/// A member of etcd on another machine that is no healthy voter.
+fn ailing_member(cluster: &Cluster, step: &Step, observed: &Observed) -> Option<Wait> {
+    let counts = |name: &&str| *name != step.node && !never_up(name, observed);
+    let ailing = observed.target.ailing_members(cluster).find(counts)?;
+    Some(Wait::new("WaitsForMachine", format!("etcd on {ailing} to be a healthy voter")))
+}
+
+pub(super) fn wait_for_target(cluster: &Cluster) -> Wait {
+    Wait::new("WaitsForTarget", format!("the API server at {} to answer", cluster.endpoint))
+}
+
+/// A change of a static pod that is not seen to run yet.
+pub(super) fn wait_for_changes(cluster: &Cluster, before: &[Step]) -> Option<Wait> {
+    let message = before.iter().filter(|step| step.is_under_way()).find_map(|step| not_running(cluster, step))?;
+    Some(Wait::new("WaitsForMachine", message))
+}
+
+/// What a restart of etcd in its place waits for: what a change of its manifest does, and that all other members are well.
+pub(super) fn wait_for_restart(cluster: &Cluster, before: &[Step], step: &Step, observed: &Observed) -> Option<Wait> {
+    if step.is_under_way() {
+        return not_running(cluster, step).map(|message| Wait::new("WaitsForMachine", message));
+    }
+    wait(cluster, before, step, observed).or_else(|| ailing_member(cluster, step, observed))
+}
+
+/// Whether the machine runs the wanted version already.
+fn is_adopted(step: &Step) -> bool {
+    let running = step.running_image.as_deref().and_then(version_of);
+    running.is_some() && running == version_of(&image_of(&step.wanted)) && running != version_of(&image_of(&step.text))
+}
+
+fn not_running(cluster: &Cluster, step: &Step) -> Option<String> {
+    let Step { node, component, .. } = step;
+    match step.running {
+        Running::Ready => None,
+        Running::NotReady => Some(format!("{component} on {node} to be Ready")),
+        Running::Absent | Running::Unknown => Some(format!("{component} on {node}, which is not there")),
+        Running::Other => Some(format!(
+            "{node} to run {component} as it is written: carry ConfigMap {} to the machine, or look there why it does not \
+             start",
+            names::node_config_map(&cluster.name, node)
+        )),
+    }
+}
+
+/// The progress while a step is held back.
+pub(super) fn held(steps: &[Step], wait: &Wait) -> Progress {
+    let next = steps.iter().find(|step| step.is_pending());
+    let next = next.map(|step| format!(", next is {}", describe(step, &step.text))).unwrap_or_default();
+    let message = format!("{} of {} steps are done{next}; waits for {}", done(steps), steps.len(), wait.message);
+    Progress::UnderWay { reason: wait.reason, message }
+}
+
+/// The progress while nothing is held back: the last step may not be seen to run yet.
+pub(super) fn under_way(cluster: &Cluster, steps: &[Step]) -> Progress {
+    let Some(step) = steps.iter().find(|step| step.is_under_way()) else { return Progress::Done };
+    let before = step.running_image.clone().or_else(|| step.proof.as_ref().map(|proof| proof.image.clone()));
+    let written = match before {
+        Some(before) if tag_of(&before) != tag_of(&image_of(&step.wanted)) => between(step, &before),
+        _ => format!("{}: {}", step.node, step.component),
+    };
+    let wait = not_running(cluster, step).unwrap_or_default();
+    let message = format!("{} of {} steps are done, written is {written}; waits for {wait}", done(steps), steps.len());
+    Progress::UnderWay { reason: "WaitsForMachine", message }
+}
+
+fn done(steps: &[Step]) -> usize {
+    steps.iter().filter(|step| !step.is_pending() && step.is_proven()).count()
+}
+
+/// `cp2: kube-apiserver v1.36.4 -> v1.37.2`, or what changes besides.
+fn describe(step: &Step, text: &str) -> String {
+    let before = image_of(text);
+    if before == image_of(&step.wanted) {
+        return format!("{}: {} with another manifest", step.node, step.component);
+    }
+    between(step, &before)
+}
+
+fn between(step: &Step, before: &str) -> String {
+    let after = image_of(&step.wanted);
+    let tag = |image: &str| tag_of(image).unwrap_or(image).to_owned();
+    format!("{}: {} {} -> {}", step.node, step.component, tag(before), tag(&after))
+}

@@ -1,0 +1,103 @@
+//! Whether the kubelets' versions fit the control plane's. The binary is the machine owner's: Keyplane only tells.
+
+use std::collections::BTreeMap;
+
+use crate::model::Version;
+
+/// A kubelet may be this many minor versions older than its API servers, and never newer (Kubernetes' version skew
+/// policy since 1.28).
+const OLDEST: u8 = 3;
+
+/// So many names are told; in a large cluster the rest is counted.
+const NAMES: usize = 5;
+
+/// How the kubelets' versions compare with that of the control plane.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum KubeletVersions {
+    /// No kubelet is older or newer.
+    Current,
+    /// Some are: the condition's reason and message.
+    Differ {
+        /// The reason.
+        reason: &'static str,
+        /// Which, and what to do.
+        message: String,
+    },
+}
+
+/// Compares the kubelets' versions, by Node, with the version that all control-plane nodes run.
+#[must_use]
+pub fn kubelet_versions(control_plane: Version, kubelets: &BTreeMap<String, String>) -> KubeletVersions {
+    let mut by_version: BTreeMap<Version, Vec<&str>> = BTreeMap::new();
+    for (node, reported) in kubelets {
+        if let Some(version) = Version::reported(reported) {
+            by_version.entry(version).or_default().push(node);
+        }
+    }
+    let mut problems = [("KubeletNewer", vec![]), ("KubeletTooOld", vec![]), ("KubeletOlder", vec![])];
+    for (version, nodes) in &by_version {
+        let (place, cure) = if version.minor > control_plane.minor {
+            (0, "is newer than its API servers, which Kubernetes does not support: install an older package")
+        } else if version.minor + OLDEST < control_plane.minor {
+            (
+                1,
+                "is more than three minor versions older than its API servers, which Kubernetes does not support: upgrade the package and restart it",
+            )
+        } else if *version < control_plane {
+            (2, "is older than the control plane: upgrade the package and restart it")
+        } else {
+            continue;
+        };
+        let problem = format!("kubelet {version} on {} {cure}", named(nodes));
+        problems[place].1.push(problem);
+    }
+    let Some((reason, _)) = problems.iter().find(|(_, problems)| !problems.is_empty()) else {
+        return KubeletVersions::Current;
+    };
+    let messages: Vec<_> = problems.iter().flat_map(|(_, problems)| problems).cloned().collect();
+    KubeletVersions::Differ {
+        reason,
+        message: format!("the control plane runs {control_plane}; {}", messages.join("; ")),
+    }
+}
+
+fn named(nodes: &[&str]) -> String {
+    match nodes.split_at_checked(NAMES) {
+        Some((first, rest)) if !rest.is_empty() => format!("{} and {} more", first.join(", "), rest.len()),
+        _ => nodes.join(", "),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn compare(kubelets: &[(&str, &str)]) -> KubeletVersions {
+        let kubelets = kubelets.iter().map(|(node, version)| ((*node).to_owned(), (*version).to_owned()));
+        kubelet_versions(Version { minor: 37, patch: 2 }, &kubelets.collect())
+    }
+
+    #[test]
+    fn names_the_kubelets_of_another_version_and_the_cure() {
+        assert_eq!(compare(&[("cp1", "v1.37.2"), ("w1", "v1.37.3"), ("w2", "strange")]), KubeletVersions::Current);
+        for (kubelets, expected, words) in [
+            (&[("w1", "v1.36.4"), ("cp1", "v1.37.2")][..], "KubeletOlder", "kubelet v1.36.4 on w1 is older"),
+            (&[("w1", "v1.37.1")], "KubeletOlder", "upgrade the package"),
+            (&[("w1", "v1.33.9"), ("w2", "v1.36.4")], "KubeletTooOld", "kubelet v1.33.9 on w1 is more than three"),
+            (&[("w1", "v1.38.0"), ("w2", "v1.36.4")], "KubeletNewer", "kubelet v1.38.0 on w1 is newer"),
+        ] {
+            let KubeletVersions::Differ { reason, message } = compare(kubelets) else {
+                panic!("{kubelets:?} is current")
+            };
+            assert!(reason == expected && message.contains(words), "{reason}: {message}");
+        }
+    }
+
+    #[test]
+    fn a_large_cluster_is_counted() {
+        let names: Vec<_> = (0..1000).map(|n| format!("w{n:04}")).collect();
+        let kubelets: Vec<_> = names.iter().map(|name| (name.as_str(), "v1.36.0")).collect();
+        let KubeletVersions::Differ { message, .. } = compare(&kubelets) else { panic!("all are current") };
+        assert!(message.contains("w0004 and 995 more") && message.len() < 200, "{message}");
+    }
+}
