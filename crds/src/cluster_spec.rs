@@ -30,7 +30,8 @@ use crate::{
     printcolumn(name = "Endpoint", type_ = "string", json_path = ".status.endpoint"),
     printcolumn(name = "Ready", type_ = "string", json_path = ".status.conditions[?(@.type==\"Ready\")].status"),
     printcolumn(name = "Reason", type_ = "string", json_path = ".status.conditions[?(@.type==\"Ready\")].reason"),
-    printcolumn(name = "Nodes", type_ = "string", json_path = ".status.nodesReady"),
+    printcolumn(name = "Nodes", type_ = "integer", json_path = ".status.readyNodes"),
+    printcolumn(name = "Desired", type_ = "integer", json_path = ".status.desiredNodes"),
     printcolumn(name = "Certs-Expire", type_ = "string", json_path = ".status.certificatesExpire"),
     printcolumn(name = "Rotation", type_ = "string", json_path = ".status.rotation"),
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"),
@@ -211,9 +212,13 @@ pub struct ClusterSpecStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub endpoint: Option<String>,
 
-    /// Control-plane Nodes that are Ready in the target, of those declared, for example `1/1`.
+    /// The control-plane Nodes that are Ready.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub nodes_ready: Option<String>,
+    pub ready_nodes: Option<i32>,
+
+    /// The control-plane nodes that the spec declares.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub desired_nodes: Option<i32>,
 
     /// The version of Kubernetes that every control-plane node was seen to run. In an upgrade it follows the spec's last.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -250,8 +255,8 @@ pub struct ClusterSpecStatus {
     pub signing_requests: Vec<SigningRequestStatus>,
 
     /// Rendered, `ControlPlaneAvailable`, `ControlPlaneNodesReady`, `SpreadAcrossFailureDomains`, `CertificatesValid`,
-    /// `RolledOut`, `MachinesInSync`, `KubeletsCurrent`, `AddonsReady`, `RotationsSettled`,
-    /// `AuthoritiesAsGiven`, `CertificatesSigned`, `EncryptedAtRest`, Ready, Reconciling, Stalled.
+    /// `RolledOut`, `NodesInSync`, `KubeletVersionsMatch`, `AddonsReady`, `RotationsCompleted`,
+    /// `CertificateAuthoritiesInSync`, `CertificatesSigned`, `EncryptedAtRest`, Ready, Reconciling, Stalled.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["type".into()]))]
     pub conditions: Vec<Condition>,
@@ -297,12 +302,12 @@ pub struct SigningRequestStatus {
     pub node: Option<String>,
 
     /// The authority that is to sign it: `ca`, `etcd-ca` or `front-proxy-ca`.
-    pub authority: String,
+    pub issuer: String,
 
-    /// Since when it waits.
-    pub since: Time,
+    /// When the certificate was requested.
+    pub request_time: Time,
 
     /// What is wrong with the signer's answer, if there is one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub refused: Option<String>,
+    pub rejection: Option<String>,
 }

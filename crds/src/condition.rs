@@ -21,9 +21,9 @@ pub enum ClusterCondition {
     RolledOut,
     /// The machines hold what Keyplane wrote: False when somebody changed something there, for example with kubeadm.
     /// Only told: Ready does not depend on it.
-    MachinesInSync,
+    NodesInSync,
     /// No kubelet is of another version than the control plane. Only told: Ready does not depend on it.
-    KubeletsCurrent,
+    KubeletVersionsMatch,
     /// The add-ons run in the target as they are declared. Ready does not wait for it: without a worker that takes its
     /// Pods, a cluster's DNS may have no place to run.
     AddonsReady,
@@ -32,13 +32,13 @@ pub enum ClusterCondition {
     EncryptedAtRest,
     /// No authority or key is being rotated: False while one is, and the message says what it waits for. Not there while
     /// none ever was. Only told: Ready does not depend on it.
-    RotationsSettled,
+    RotationsCompleted,
     /// No certificate waits for a signer outside. Only there where an authority's key is not here, and only told: Ready
     /// depends on the certificates themselves.
     CertificatesSigned,
     /// The authorities are those that `spec.certificateAuthorities` gives. Not there without that field. Only told: Ready
     /// does not depend on it.
-    AuthoritiesAsGiven,
+    CertificateAuthoritiesInSync,
     /// All of the others but those that only tell. The condition that kstatus, and so most `GitOps` tools, waits for.
     Ready,
     /// Work is going on. kstatus reads `True` as "in progress".
@@ -48,6 +48,26 @@ pub enum ClusterCondition {
 }
 
 impl ClusterCondition {
+    /// All conditions.
+    pub const ALL: [Self; 16] = [
+        Self::Rendered,
+        Self::ControlPlaneAvailable,
+        Self::ControlPlaneNodesReady,
+        Self::SpreadAcrossFailureDomains,
+        Self::CertificatesValid,
+        Self::RolledOut,
+        Self::NodesInSync,
+        Self::KubeletVersionsMatch,
+        Self::AddonsReady,
+        Self::EncryptedAtRest,
+        Self::RotationsCompleted,
+        Self::CertificatesSigned,
+        Self::CertificateAuthoritiesInSync,
+        Self::Ready,
+        Self::Reconciling,
+        Self::Stalled,
+    ];
+
     /// The condition's `type`.
     #[must_use]
     pub const fn name(self) -> &'static str {
@@ -58,16 +78,65 @@ impl ClusterCondition {
             Self::SpreadAcrossFailureDomains => "SpreadAcrossFailureDomains",
             Self::CertificatesValid => "CertificatesValid",
             Self::RolledOut => "RolledOut",
-            Self::MachinesInSync => "MachinesInSync",
-            Self::KubeletsCurrent => "KubeletsCurrent",
+            Self::NodesInSync => "NodesInSync",
+            Self::KubeletVersionsMatch => "KubeletVersionsMatch",
             Self::AddonsReady => "AddonsReady",
             Self::EncryptedAtRest => "EncryptedAtRest",
-            Self::RotationsSettled => "RotationsSettled",
+            Self::RotationsCompleted => "RotationsCompleted",
             Self::CertificatesSigned => "CertificatesSigned",
-            Self::AuthoritiesAsGiven => "AuthoritiesAsGiven",
+            Self::CertificateAuthoritiesInSync => "CertificateAuthoritiesInSync",
             Self::Ready => "Ready",
             Self::Reconciling => "Reconciling",
             Self::Stalled => "Stalled",
+        }
+    }
+}
+
+/// The conditions of a `NodePool`. All are positive.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum NodePoolCondition {
+    /// The declaration is in force.
+    Ready,
+    /// All nodes of the pool are Ready.
+    NodesReady,
+    /// No CSR of a kubelet has waited for long. Not set while there was never anything to report.
+    CertificatesApproved,
+}
+
+impl NodePoolCondition {
+    /// All conditions.
+    pub const ALL: [Self; 3] = [Self::Ready, Self::NodesReady, Self::CertificatesApproved];
+
+    /// The condition's `type`.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Ready => "Ready",
+            Self::NodesReady => "NodesReady",
+            Self::CertificatesApproved => "CertificatesApproved",
+        }
+    }
+}
+
+/// The conditions of a `CertificatePolicy`. All are positive.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum CertificatePolicyCondition {
+    /// The policy is valid.
+    Ready,
+    /// The policy decides about CSRs of Keyplane's own cluster. Not set without `spec.approver`.
+    ApproverInForce,
+}
+
+impl CertificatePolicyCondition {
+    /// All conditions.
+    pub const ALL: [Self; 2] = [Self::Ready, Self::ApproverInForce];
+
+    /// The condition's `type`.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Ready => "Ready",
+            Self::ApproverInForce => "ApproverInForce",
         }
     }
 }

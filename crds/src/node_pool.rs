@@ -29,7 +29,8 @@ use crate::{Bootstrap, LocalReference, Taint};
         .message("metadata.name must be a DNS label of at most 50 characters: it is in the names of the join data and of the token's group"),
     printcolumn(name = "Cluster", type_ = "string", json_path = ".spec.clusterRef.name"),
     printcolumn(name = "Role", type_ = "string", json_path = ".spec.role"),
-    printcolumn(name = "Machines", type_ = "string", json_path = ".status.machinesReady"),
+    printcolumn(name = "Nodes", type_ = "integer", json_path = ".status.readyNodes"),
+    printcolumn(name = "Desired", type_ = "integer", json_path = ".status.desiredNodes"),
     printcolumn(name = "Ready", type_ = "string", json_path = ".status.conditions[?(@.type==\"Ready\")].status"),
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp")
 )]
@@ -213,13 +214,17 @@ pub struct NodePoolStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub observed_generation: Option<i64>,
 
-    /// Machines that are declared by name.
+    /// The nodes that the spec declares by name.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub nodes: Option<i32>,
+    pub declared_nodes: Option<i32>,
 
-    /// Machines that are Ready, of those that are declared or have joined by the selector, for example `2/3`.
+    /// The nodes of the pool that are Ready.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub machines_ready: Option<String>,
+    pub ready_nodes: Option<i32>,
+
+    /// The nodes of the pool: those that are declared by name, and those that have joined by the selector.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub desired_nodes: Option<i32>,
 
     /// Until when the token in the join data is good. Not set means that there is none: no machine is missing.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -231,7 +236,7 @@ pub struct NodePoolStatus {
     #[x_kube(merge_strategy = ListMerge::Map(vec!["name".into()]))]
     pub machines: Vec<MachineStatus>,
 
-    /// Ready: the ClusterSpec is there, and the declaration is in force. `MachinesReady`: all machines are.
+    /// Ready: the ClusterSpec is there, and the declaration is in force. `NodesReady`: all machines are.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["type".into()]))]
     pub conditions: Vec<Condition>,
@@ -247,8 +252,8 @@ pub struct MachineStatus {
     /// How far it has come.
     pub state: MachineState,
 
-    /// Since when.
-    pub since: Time,
+    /// When the state last changed.
+    pub last_transition_time: Time,
 
     /// Why it is there and no further, in one word.
     #[serde(default, skip_serializing_if = "String::is_empty")]

@@ -17,17 +17,20 @@ pub struct Revoke {
     /// The cluster's authority alone, `ca`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 64))]
-    pub cluster_authority: Option<String>,
+    #[serde(rename = "clusterCA")]
+    pub cluster_ca: Option<String>,
 
     /// etcd's authority alone, `etcd-ca`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 64))]
-    pub etcd_authority: Option<String>,
+    #[serde(rename = "etcdCA")]
+    pub etcd_ca: Option<String>,
 
     /// The authority of aggregated API servers alone, `front-proxy-ca`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 64))]
-    pub front_proxy_authority: Option<String>,
+    #[serde(rename = "frontProxyCA")]
+    pub front_proxy_ca: Option<String>,
 
     /// The key that signs service-account tokens: every token that was ever issued is refused. The annotation
     /// `keyplane.io/revoke-service-account-key` asks for the same.

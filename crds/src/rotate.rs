@@ -25,17 +25,20 @@ pub struct Rotate {
     /// The cluster's authority alone, `ca`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 64))]
-    pub cluster_authority: Option<String>,
+    #[serde(rename = "clusterCA")]
+    pub cluster_ca: Option<String>,
 
     /// etcd's authority alone, `etcd-ca`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 64))]
-    pub etcd_authority: Option<String>,
+    #[serde(rename = "etcdCA")]
+    pub etcd_ca: Option<String>,
 
     /// The authority of aggregated API servers alone, `front-proxy-ca`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 64))]
-    pub front_proxy_authority: Option<String>,
+    #[serde(rename = "frontProxyCA")]
+    pub front_proxy_ca: Option<String>,
 
     /// Longer lives for authorities that have signed themselves: each gets another certificate of the same key, so that
     /// what it has signed stays good. No successor is made. The annotation `keyplane.io/renew-certificate-authorities` asks

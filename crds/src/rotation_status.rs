@@ -26,15 +26,15 @@ pub struct RotationStatus {
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub rolling_back: bool,
 
-    /// When it began.
-    pub started: Time,
+    /// When the rotation started.
+    pub start_time: Time,
 
-    /// Since when it is in this stage, or when it was completed.
-    pub since: Time,
+    /// When the stage last changed, or when the rotation was completed.
+    pub last_transition_time: Time,
 
-    /// Since when every machine holds what this stage has written, and runs with it.
+    /// When every node ran with the files of this stage.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub held_since: Option<Time>,
+    pub nodes_updated_time: Option<Time>,
 
     /// What the stage waits for, each with the machine or component that it is about; the first few.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]

@@ -267,5 +267,5 @@ fn the_condition_tells_the_worst_by_name() {
         "Pods available: kube-proxy 2/2, CoreDNS 2/2; left to the user: ConfigMap kube-system/coredns"
     );
     let none = with("addons: {coreDNS: {enabled: false}, kubeProxy: {enabled: false}}");
-    assert_eq!(health(&none, Some(&BTreeMap::new())).reason, "NoneWanted");
+    assert_eq!(health(&none, Some(&BTreeMap::new())).reason, "NotRequired");
 }

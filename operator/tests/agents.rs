@@ -7,19 +7,19 @@ mod common;
 
 use common::{THREE, noon, settled};
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
-use keyplane_core::agent_access::machines::{CARRIED_ANNOTATION, complaints};
+use keyplane_core::agent_access::machines::complaints;
 use keyplane_core::agent_access::{holds_current, machines};
 use keyplane_core::agent_report::NodeReport;
 use keyplane_core::model::Cluster;
-use keyplane_core::names::TRUST_CHECKSUM_ANNOTATION;
-use keyplane_core::names::{CONTENT_CHECKSUM_ANNOTATION, node_config_map, node_secret};
+use keyplane_core::names::{node_config_map, node_secret};
 use keyplane_core::objects::trust_checksum;
 use keyplane_core::observed::AgentFacts;
 use keyplane_core::observed::Observed;
+use keyplane_crds::keys;
 use kube::ResourceExt;
 
 fn checksum(object: &impl ResourceExt) -> String {
-    object.annotations()[CONTENT_CHECKSUM_ANNOTATION].clone()
+    object.annotations()[keys::CONTENT_CHECKSUM_ANNOTATION].clone()
 }
 
 /// The agent of a machine that holds everything.
@@ -68,15 +68,15 @@ fn a_machine_without_an_agent_is_acknowledged_object_by_object_and_once_for_each
     let acknowledge = |observed: &mut Observed, config_too: bool| {
         let secret = observed.secrets.get_mut("demo-cp2-pki").unwrap();
         let now = checksum(secret);
-        secret.annotations_mut().insert(CARRIED_ANNOTATION.to_owned(), now);
+        secret.annotations_mut().insert(keys::APPLIED_CHECKSUM_ANNOTATION.to_owned(), now);
         if config_too {
             let config = observed.config_maps.get_mut("demo-cp2-config").unwrap();
             let now = checksum(config);
-            config.annotations_mut().insert(CARRIED_ANNOTATION.to_owned(), now);
+            config.annotations_mut().insert(keys::APPLIED_CHECKSUM_ANNOTATION.to_owned(), now);
         }
     };
     let why = holds_current(&cluster, &observed, "cp2", noon()).unwrap_err();
-    assert!(why.contains("kubectl annotate --overwrite secret demo-cp2-pki keyplane.io/carried="), "{why}");
+    assert!(why.contains("kubectl annotate --overwrite secret demo-cp2-pki keyplane.io/applied-checksum="), "{why}");
     // Who never acknowledged anything is not bothered.
     assert_eq!(complaints(&cluster, &observed, noon()), []);
     acknowledge(&mut observed, false);
@@ -85,10 +85,10 @@ fn a_machine_without_an_agent_is_acknowledged_object_by_object_and_once_for_each
     acknowledge(&mut observed, true);
     assert_eq!(holds_current(&cluster, &observed, "cp2", noon()), Ok(()));
     let secret = observed.secrets.get_mut("demo-cp2-pki").unwrap();
-    secret.annotations_mut().insert(CONTENT_CHECKSUM_ANNOTATION.to_owned(), "newer".to_owned());
+    secret.annotations_mut().insert(keys::CONTENT_CHECKSUM_ANNOTATION.to_owned(), "newer".to_owned());
     assert!(holds_current(&cluster, &observed, "cp2", noon()).is_err());
     let told = complaints(&cluster, &observed, noon());
-    assert!(told.len() == 1 && told[0].0 == "NotCarried", "{told:?}");
+    assert!(told.len() == 1 && told[0].0 == "NotApplied", "{told:?}");
 }
 
 #[test]
@@ -97,14 +97,15 @@ fn a_worker_whose_files_are_older_than_the_bundle_does_not_count() {
     let bundle = observed.config_maps["demo-ca-bundle"].data.as_ref().unwrap()["ca.crt"].clone();
     let mut config = observed.config_maps["demo-cp1-config"].metadata.clone();
     let annotations = config.annotations.as_mut().unwrap();
-    annotations.insert(TRUST_CHECKSUM_ANNOTATION.to_owned(), trust_checksum("old"));
-    annotations.insert(CARRIED_ANNOTATION.to_owned(), annotations[CONTENT_CHECKSUM_ANNOTATION].clone());
+    annotations.insert(keys::TRUST_CHECKSUM_ANNOTATION.to_owned(), trust_checksum("old"));
+    annotations
+        .insert(keys::APPLIED_CHECKSUM_ANNOTATION.to_owned(), annotations[keys::CONTENT_CHECKSUM_ANNOTATION].clone());
     observed.workers.insert("w1".to_owned(), config);
     assert!(machines(&cluster, &observed).contains("w1"));
     let why = holds_current(&cluster, &observed, "w1", noon()).unwrap_err();
     assert!(why.contains("demo-w1-config is yet to be written"), "{why}");
     let annotations = observed.workers.get_mut("w1").unwrap().annotations.as_mut().unwrap();
-    annotations.insert(TRUST_CHECKSUM_ANNOTATION.to_owned(), trust_checksum(&bundle));
+    annotations.insert(keys::TRUST_CHECKSUM_ANNOTATION.to_owned(), trust_checksum(&bundle));
     assert_eq!(holds_current(&cluster, &observed, "w1", noon()), Ok(()));
     assert!(holds_current(&cluster, &observed, "nobody", noon()).unwrap_err().contains("not written yet"));
 }
@@ -120,5 +121,5 @@ fn an_agent_has_a_minute_to_carry_what_was_written() {
     secret.metadata.managed_fields = serde_json::from_value(entry).unwrap();
     assert!(holds_current(&cluster, &observed, "cp1", later(60)).is_err());
     assert_eq!(complaints(&cluster, &observed, later(60)), []);
-    assert_eq!(complaints(&cluster, &observed, later(61))[0].0, "NotCarried");
+    assert_eq!(complaints(&cluster, &observed, later(61))[0].0, "NotApplied");
 }

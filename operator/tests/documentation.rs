@@ -2,18 +2,69 @@
 
 use keyplane_core::approval::{CLIENT_RULES, Rule, SERVING_RULES};
 use keyplane_core::rotation::reload::{Row, TABLE, Uptake};
-use keyplane_crds::CertificatePolicy;
+use keyplane_crds::keys::{KEYS, Key};
+use keyplane_crds::reasons::{REASONS, REQUEST_REASONS, Reason};
+use keyplane_crds::{CertificatePolicy, CertificatePolicyCondition, ClusterCondition, NodePoolCondition};
 use kube::CustomResourceExt;
 use serde_json::Value;
 
 const CSR_APPROVER: &str = include_str!("../../docs/csr-approver.md");
 const CERTIFICATES: &str = include_str!("../../docs/certificates.md");
+const KEYS_PAGE: &str = include_str!("../../docs/reference/labels-and-annotations.md");
+const CONDITIONS_PAGE: &str = include_str!("../../docs/reference/conditions-and-events.md");
 
 /// The rows of the table of that page whose head begins so, cell by cell.
 fn table(page: &str, head: &str) -> Vec<Vec<String>> {
     let lines = page.lines().skip_while(|line| !line.starts_with(head)).skip(2);
     let rows = lines.take_while(|line| line.starts_with('|'));
     rows.map(|row| row.trim_matches('|').split('|').map(|cell| cell.trim().to_owned()).collect()).collect()
+}
+
+/// The part of a page below a heading.
+fn section<'a>(page: &'a str, heading: &str) -> &'a str {
+    let from = page.split(&format!("\n## {heading}\n")).nth(1).unwrap_or_default();
+    from.split("\n## ").next().unwrap_or_default()
+}
+
+#[test]
+fn the_reference_lists_every_label_annotation_and_finalizer() {
+    let mut documented = vec![];
+    for heading in KEYS_PAGE.lines().filter_map(|line| line.strip_prefix("## ")) {
+        for row in table(section(KEYS_PAGE, heading), "| Key | Kind | Set by | Purpose |") {
+            documented.push([vec![heading.to_owned()], row].concat());
+        }
+    }
+    let row = |key: &Key| {
+        let name = format!("`{}`", key.name);
+        [key.on, &name, key.kind.name(), key.writer, key.purpose].map(str::to_owned).to_vec()
+    };
+    assert_eq!(documented, KEYS.iter().map(row).collect::<Vec<_>>());
+}
+
+#[test]
+fn the_reference_lists_every_condition() {
+    let names = |heading: &str, head: &str| {
+        let rows = table(section(CONDITIONS_PAGE, heading), head);
+        rows.into_iter().map(|row| row[0].trim_matches('`').to_owned()).collect::<Vec<_>>()
+    };
+    let of_clusters = names("ClusterSpec", "| Condition | Ready depends on it | True means |");
+    assert_eq!(of_clusters, ClusterCondition::ALL.map(ClusterCondition::name));
+    assert_eq!(names("NodePool", "| Condition | True means |"), NodePoolCondition::ALL.map(NodePoolCondition::name));
+    let of_policies = names("CertificatePolicy", "| Condition | True means |");
+    assert_eq!(of_policies, CertificatePolicyCondition::ALL.map(CertificatePolicyCondition::name));
+}
+
+#[test]
+fn the_reference_lists_every_reason() {
+    for (reasons, head) in
+        [(REASONS, "| Reason | Condition | Meaning |"), (REQUEST_REASONS, "| Reason | Verdict | Meaning |")]
+    {
+        let row =
+            |reason: &Reason| vec![format!("`{}`", reason.name), reason.on.to_owned(), reason.meaning().to_owned()];
+        let mut rows: Vec<_> = reasons.iter().map(row).collect();
+        rows.sort();
+        assert_eq!(table(CONDITIONS_PAGE, head), rows);
+    }
 }
 
 #[test]

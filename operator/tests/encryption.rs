@@ -134,7 +134,7 @@ fn a_cluster_without_encryption_has_nothing_of_it() {
 fn encryption_is_turned_on_rotated_and_turned_off_under_a_running_cluster() {
     let (plain, mut observed) = settled(SMALL);
     observed.status = report(&plain, &observed);
-    let all = ["Publish", "Write", "Rewrite", "Settle", "Drop", "Completed"];
+    let all = ["Publish", "Write", "Reencrypt", "Settle", "Drop", "Completed"];
 
     let on = cluster(&encrypted(SMALL));
     settle(&on, &mut observed);

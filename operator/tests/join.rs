@@ -448,7 +448,7 @@ fn request(node: &str, minutes: i64) -> Request {
 }
 
 fn shown(machines: &[MachineStatus]) -> Vec<(MachineState, &str, i64)> {
-    let minutes = |machine: &MachineStatus| machine.since.0.duration_since(noon()).as_mins();
+    let minutes = |machine: &MachineStatus| machine.last_transition_time.0.duration_since(noon()).as_mins();
     machines.iter().map(|machine| (machine.state, machine.reason.as_str(), minutes(machine))).collect()
 }
 
@@ -511,13 +511,14 @@ fn the_condition_names_a_machine_that_is_stuck_and_why() {
     let mut told = |facts: &Facts| {
         let machines = state::machines(&pool, facts, &[], at(0));
         state::report(&mut conditions, &machines, facts, Some(1), at(0));
-        let condition = condition_of(&conditions, "MachinesReady").unwrap();
-        (condition.status.clone(), condition.reason.clone(), condition.message.clone(), state::ready_of(&machines))
+        let condition = condition_of(&conditions, "NodesReady").unwrap();
+        let ready = format!("{}/{}", state::ready(&machines), machines.len());
+        (condition.status.clone(), condition.reason.clone(), condition.message.clone(), ready)
     };
     let (status, reason, message, ready) = told(&facts(&[("worker1", node(Some(false), 0))]));
-    assert_eq!((status.as_str(), reason.as_str(), ready.as_str()), ("False", "MachinesNotReady", "0/2"));
+    assert_eq!((status.as_str(), reason.as_str(), ready.as_str()), ("False", "NodesNotReady", "0/2"));
     assert_eq!(message, "worker1 is Joined: of that; and 1 more");
-    assert_eq!(told(&Facts::default()).1, "TargetSilent");
+    assert_eq!(told(&Facts::default()).1, "TargetUnreachable");
     let all = facts(&[("worker1", node(Some(true), 0)), ("worker2", node(Some(true), 0))]);
     let (status, reason, _, ready) = told(&all);
     assert_eq!((status.as_str(), reason.as_str(), ready.as_str()), ("True", "AllReady", "2/2"));

@@ -15,8 +15,7 @@ use keyplane_core::model::Cluster;
 use keyplane_core::observed::{EtcdFacts, Observed};
 use keyplane_core::pki::{CertificateOrder, ExtendedUsage, PrivateKey, Subject, valid_for};
 use keyplane_core::plan::{plan, status};
-use keyplane_core::rollout::initial_cluster::{INITIAL_CLUSTER_ANNOTATION, MEMBER_ANNOTATION};
-use keyplane_crds::{ClusterSpecStatus, KeyAlgorithm, condition_of};
+use keyplane_crds::{ClusterSpecStatus, KeyAlgorithm, condition_of, keys};
 use keyplane_issuance::x509::generate;
 use keyplane_issuance::x509::{issue, mint_authority};
 
@@ -114,8 +113,8 @@ fn nodes_that_began_together_before_there_were_joins_keep_what_they_have() {
     let (cluster, mut observed) = settled(THREE);
     for config_map in observed.config_maps.values_mut() {
         let annotations = config_map.metadata.annotations.as_mut().unwrap();
-        annotations.remove(INITIAL_CLUSTER_ANNOTATION);
-        annotations.remove(MEMBER_ANNOTATION);
+        annotations.remove(keys::ETCD_INITIAL_CLUSTER_ANNOTATION);
+        annotations.remove(keys::ETCD_MEMBER_ANNOTATION);
         let Some(manifest) = config_map.data.as_mut().unwrap().get_mut("etcd.yaml") else { continue };
         let lines = manifest.lines().filter(|line| !line.contains("--initial-cluster-state")).map(|line| {
             match line.split_once("--initial-cluster=") {

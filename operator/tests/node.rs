@@ -21,11 +21,10 @@ use keyplane_core::checksum::checksum;
 use keyplane_core::join::Pool;
 use keyplane_core::join::objects::worker_config;
 use keyplane_core::kubeconfig::embedded_credential;
-use keyplane_core::names::CONTENT_CHECKSUM_ANNOTATION;
 use keyplane_core::observed::Observed;
 use keyplane_core::pki::{CertificateOrder, ExtendedUsage, PrivateKey, Subject, certificates_in};
 use keyplane_core::plan::status;
-use keyplane_crds::KeyAlgorithm;
+use keyplane_crds::{KeyAlgorithm, keys};
 use keyplane_issuance::x509::generate;
 use keyplane_issuance::x509::issue;
 use kube::ResourceExt;
@@ -87,7 +86,7 @@ fn object(kind: &str, round: usize) -> String {
     let mut data = BTreeMap::from([("index.json".to_owned(), json!(index).to_string())]);
     data.extend(paths(kind).iter().map(|path| (path.replace('/', "-"), content(round, path))));
     let sum = checksum(data.iter().map(|(key, text)| (key.as_str(), text.as_bytes())));
-    let metadata = json!({"name": "x", "annotations": {CONTENT_CHECKSUM_ANNOTATION: sum}});
+    let metadata = json!({"name": "x", "annotations": {keys::CONTENT_CHECKSUM_ANNOTATION: sum}});
     let data: BTreeMap<_, _> = data
         .into_iter()
         .map(|(key, text)| {

@@ -35,7 +35,7 @@ fn subject(observed: &Observed, secret: &str) -> Subject {
 }
 
 const JANE: &str = "demo-user-jane-kubeconfig";
-const ANNOTATION: &str = "keyplane.io/options-checksum";
+const ANNOTATION: &str = "keyplane.io/config-checksum";
 
 #[test]
 fn a_user_gets_a_kubeconfig_whose_certificate_has_every_group() {

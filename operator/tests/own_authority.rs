@@ -54,8 +54,8 @@ fn the_users_authorities_are_taken_over_and_the_others_are_made() {
     }
     assert_eq!(observed.secrets["corp-ca"], users, "the user's Secret is never written");
     assert!(observed.secrets.contains_key("demo-etcd"));
-    let (reason, message) = condition(&cluster, &observed, &last, "AuthoritiesAsGiven");
-    assert_eq!((reason.as_str(), message.contains("ca is that of Secret corp-ca")), ("AsGiven", true), "{message}");
+    let (reason, message) = condition(&cluster, &observed, &last, "CertificateAuthoritiesInSync");
+    assert_eq!((reason.as_str(), message.contains("ca is that of Secret corp-ca")), ("InSync", true), "{message}");
 }
 
 #[test]
@@ -117,7 +117,7 @@ fn nobody_is_let_in_by_two_authorities() {
     give(&mut observed, "corp-proxy", &[("tls.crt", &certificate), ("tls.key", &key)]);
     give(&mut observed, "corp-ca", &pair(&twice));
     let next = plan(&given_cluster(), &observed, noon());
-    let (reason, message) = condition(&given_cluster(), &observed, &next, "AuthoritiesAsGiven");
+    let (reason, message) = condition(&given_cluster(), &observed, &next, "CertificateAuthoritiesInSync");
     assert_eq!(reason, "SecretUnusable");
     assert!(message.contains("frontProxy.secretRef") && message.contains("that of ca too"), "{message}");
     assert!(next.blockers.is_empty(), "the cluster goes on: {:?}", next.blockers);
@@ -141,7 +141,7 @@ fn a_cluster_that_runs_goes_on_with_its_copy_whatever_becomes_of_the_users_secre
     give(&mut observed, "corp-proxy", &[("tls.crt", "broken"), ("tls.key", "broken")]);
     let next = plan(&cluster, &observed, noon());
     assert!(next.steps.is_empty() && next.blockers.is_empty());
-    let (reason, message) = condition(&cluster, &observed, &next, "AuthoritiesAsGiven");
+    let (reason, message) = condition(&cluster, &observed, &next, "CertificateAuthoritiesInSync");
     assert_eq!(reason, "SecretNotFound");
     for words in ["goes on with what Secret demo-ca has", "goes on with what Secret demo-proxy has", "tls.crt holds"] {
         assert!(message.contains(words), "{message}");
@@ -154,7 +154,7 @@ fn a_cluster_that_runs_goes_on_with_its_copy_whatever_becomes_of_the_users_secre
     assert_eq!(observed.secrets["demo-ca"].data, kept.data);
     observed.secrets.remove("demo-ca");
     give(&mut observed, "corp-ca", &pair(&mint("Corp", noon())));
-    assert_eq!(settle(&cluster, &mut observed).blockers[0].reason, "AuthorityMissing");
+    assert_eq!(settle(&cluster, &mut observed).blockers[0].reason, "CAMissing");
 }
 
 #[test]
@@ -164,14 +164,14 @@ fn requests_that_the_users_secret_has_to_answer_are_refused_with_the_cure() {
     give(&mut observed, "corp-etcd", &pair(&mint("Corp", noon())));
     settle(&cluster(&all), &mut observed);
     for (rotate, words) in [
-        ("rotate: {clusterAuthority: a}", "put the next one with its key into Secret corp-ca"),
+        ("rotate: {clusterCA: a}", "put the next one with its key into Secret corp-ca"),
         ("rotate: {certificateAuthorities: a}", "spec.certificateAuthorities.frontProxy.secretRef gives it"),
         ("rotate: {renewCertificateAuthorities: a}", "put a renewed certificate of the same key into Secret corp-etcd"),
     ] {
         let asked = cluster(&format!("{all}{rotate}\n"));
         let next = plan(&asked, &observed, noon());
         assert!(next.steps.is_empty() && next.blockers.is_empty());
-        let (reason, message) = condition(&asked, &observed, &next, "RotationsSettled");
+        let (reason, message) = condition(&asked, &observed, &next, "RotationsCompleted");
         assert_eq!(reason, "RequestRefused", "{message}");
         assert!(message.contains(words), "{message}");
     }
@@ -183,8 +183,8 @@ fn requests_that_the_users_secret_has_to_answer_are_refused_with_the_cure() {
     let late = noon() + SignedDuration::from_hours(3000);
     let alone = cluster(&format!("{SMALL}rotate: {{renewCertificateAuthorities: a}}\n"));
     let last = settle_at(late, &alone, &mut observed);
-    let (reason, message) = condition(&alone, &observed, &last, "RotationsSettled");
-    assert_eq!(reason, "WaitsToBegin", "{message}");
+    let (reason, message) = condition(&alone, &observed, &last, "RotationsCompleted");
+    assert_eq!(reason, "WaitingToStart", "{message}");
     assert_eq!(text(&observed, "demo-ca", "tls.crt"), certificate);
     assert_ne!(text(&observed, "demo-proxy", "tls.crt"), text(&observed, "corp-proxy", "tls.crt"));
 }
@@ -231,8 +231,8 @@ fn a_renewed_certificate_in_the_users_secret_is_taken_up_and_one_of_another_name
     give(&mut observed, "corp-ca", &[("tls.crt", &renamed), ("tls.key", &key)]);
     let next = plan(&cluster, &observed, noon());
     // The same name and key below another authority: that is the same one for all that it has signed.
-    let (reason, message) = condition(&cluster, &observed, &next, "AuthoritiesAsGiven");
-    assert_eq!(reason, "WaitsToBegin", "{message}");
+    let (reason, message) = condition(&cluster, &observed, &next, "CertificateAuthoritiesInSync");
+    assert_eq!(reason, "WaitingToStart", "{message}");
     assert!(message.contains("gets the certificate of Secret corp-ca"), "{message}");
 }
 
@@ -244,9 +244,9 @@ fn an_authority_that_was_revoked_is_not_taken_up_again() {
     let gone = first_certificate("corp", &text(&observed, "corp-ca", "tls.crt")).unwrap();
     let (_, other) = settled(SMALL);
     let mut secret = other.secrets["demo-ca"].clone();
-    secret.annotations_mut().insert("keyplane.io/revoked-authorities".to_owned(), gone.fingerprint());
+    secret.annotations_mut().insert("keyplane.io/revoked-cas".to_owned(), gone.fingerprint());
     observed.secrets.insert("demo-ca".to_owned(), secret);
-    let (reason, message) = condition(&cluster, &observed, &Plan::default(), "AuthoritiesAsGiven");
+    let (reason, message) = condition(&cluster, &observed, &Plan::default(), "CertificateAuthoritiesInSync");
     assert_eq!(reason, "SecretUnusable");
     assert!(message.contains("was revoked: give another one"), "{message}");
 }

@@ -235,7 +235,7 @@ fn a_lost_authority_is_not_made_anew_while_anything_bears_its_trace() {
                 next.steps.iter().filter(|step| matches!(step, Step::Secret(draft) if draft.name == lost)).collect();
             assert!(minted.is_empty(), "{lost} was made anew in spite of {trace}");
             let told = next.blockers.iter().find(|blocker| blocker.message.contains(lost)).unwrap();
-            assert_eq!(told.reason, "AuthorityMissing");
+            assert_eq!(told.reason, "CAMissing");
         }
     }
 }
@@ -268,10 +268,10 @@ fn a_broken_authority_and_one_of_another_cluster_stop_the_issuing() {
     swapped.secrets.get_mut("demo-ca").unwrap().data.as_mut().unwrap().get_mut("tls.key").unwrap().0 =
         others("tls.key");
     for (what, observed, reason) in [
-        ("another key", replaced("demo-ca", "tls.key", &others("tls.key")), "AuthorityUnreadable"),
-        ("no certificate", replaced("demo-etcd", "tls.crt", b"x"), "AuthorityUnreadable"),
-        ("another public key", replaced("demo-sa", "tls.crt", b"x"), "AuthorityUnreadable"),
-        ("another authority", swapped, "AuthorityChanged"),
+        ("another key", replaced("demo-ca", "tls.key", &others("tls.key")), "CAUnreadable"),
+        ("no certificate", replaced("demo-etcd", "tls.crt", b"x"), "CAUnreadable"),
+        ("another public key", replaced("demo-sa", "tls.crt", b"x"), "CAUnreadable"),
+        ("another authority", swapped, "CAChanged"),
     ] {
         let next = plan(&cluster, &observed, noon());
         assert_eq!(next.blockers.first().map(|blocker| blocker.reason), Some(reason), "{what}");
@@ -322,7 +322,7 @@ fn the_status_says_in_one_word_what_is_missing() {
     };
     let good = report(&observed, noon());
     assert_eq!(ready(&good), is("True", "Ready"));
-    assert_eq!((good.nodes_ready.as_deref(), good.observed_generation), (Some("1/1"), Some(3)));
+    assert_eq!((good.ready_nodes, good.desired_nodes, good.observed_generation), (Some(1), Some(1), Some(3)));
     // Three authorities, twelve certificates on the node, and the owner's kubeconfig.
     assert_eq!(good.certificates.len(), 16);
     assert_eq!(ready(&report(&observed, noon() + SignedDuration::from_hours(24 * 300))), is("False", "RenewalDue"));
@@ -349,7 +349,7 @@ fn an_authority_is_warned_of_a_year_before_its_end_and_nothing_else_is_held_agai
         "{authority: {validity: 87600h, keyAlgorithm: ECDSA-P256}, leaf: {validity: 2160h, keyAlgorithm: ECDSA-P256}}";
     assert_eq!(certificates(quarterly, 3284).0, "Valid");
     let (reason, message) = certificates(quarterly, 3286);
-    assert_eq!(reason, "AuthorityEndsSoon");
+    assert_eq!(reason, "CAExpiresSoon");
     assert!(message.contains("ca, etcd-ca, front-proxy-ca"), "{message}");
     let short =
         "{authority: {validity: 2h, keyAlgorithm: ECDSA-P256}, leaf: {validity: 30m, keyAlgorithm: ECDSA-P256}}";

@@ -125,7 +125,7 @@ fn a_renewal_waits_for_the_maintenance_window_until_it_is_urgent() {
     assert_eq!(told(&cluster, &observed, monday), Vec::<String>::new());
     let report = status::report(&cluster, &observed, &[], None, monday);
     let valid = condition_of(&report.conditions, "CertificatesValid").unwrap();
-    assert_eq!((valid.status.as_str(), valid.reason.as_str()), ("True", "RenewalWaits"));
+    assert_eq!((valid.status.as_str(), valid.reason.as_str()), ("True", "RenewalWaiting"));
     assert!(valid.message.contains("2027-08-14T10:00:00Z"), "{}", valid.message);
     assert_eq!(told(&cluster, &observed, saturday).len(), 2);
     // Once a third of the 110 days is left there is no more waiting.

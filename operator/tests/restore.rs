@@ -15,7 +15,7 @@ use keyplane_core::model::Cluster;
 use keyplane_core::observed::Observed;
 use keyplane_core::pki::first_certificate;
 use keyplane_core::plan::{is_unknown, plan, status};
-use keyplane_crds::{CLUSTER_LABEL, condition_of};
+use keyplane_crds::{condition_of, keys};
 use kube::ResourceExt;
 
 /// All that a cluster may have.
@@ -39,7 +39,8 @@ fn annotated(cluster: &Cluster, restore: &str) -> Cluster {
 
 /// What `kubectl get secrets,configmaps -l keyplane.io/cluster=demo -o yaml` has and `kubectl create` makes of it elsewhere.
 fn restored(observed: &Observed) -> Observed {
-    let is_selected = |labels: &BTreeMap<String, String>| labels.get(CLUSTER_LABEL).is_some_and(|name| name == "demo");
+    let is_selected =
+        |labels: &BTreeMap<String, String>| labels.get(keys::CLUSTER_LABEL).is_some_and(|name| name == "demo");
     let mut restored = Observed::default();
     for secret in observed.secrets.values().filter(|secret| is_selected(secret.labels())) {
         restored.secrets.insert(secret.name_any(), put_back(secret));
@@ -91,7 +92,7 @@ fn a_spec_that_comes_first_makes_no_key_that_a_backup_brings() {
     for (name, secret) in &all.secrets {
         let next = plan(&waiting, &observed, noon());
         assert!(next.steps.is_empty(), "before {name}");
-        assert_eq!(next.blockers[0].reason, "WaitsForRestore");
+        assert_eq!(next.blockers[0].reason, "WaitingForRestore");
         observed.secrets.insert(name.clone(), secret.clone());
     }
     let told = &plan(&waiting, &observed, noon()).blockers[0].message.clone();
@@ -100,7 +101,7 @@ fn a_spec_that_comes_first_makes_no_key_that_a_backup_brings() {
     assert!(plan(&waiting, &observed, noon()).steps.is_empty());
     // What it did not have is made, once nobody waits for it any more.
     observed.secrets.remove("demo-user-ada-kubeconfig");
-    assert_eq!(reasons(&observed, &waiting), ["WaitsForRestore"]);
+    assert_eq!(reasons(&observed, &waiting), ["WaitingForRestore"]);
     assert!(settle(&cluster, &mut observed).blockers.is_empty());
     assert_eq!(text(&observed, "demo-ca", "tls.key"), text(&before, "demo-ca", "tls.key"));
 }
@@ -114,7 +115,7 @@ fn half_a_backup_is_never_made_whole_with_new_keys() {
         observed.secrets.insert(there.to_owned(), all.secrets[there].clone());
         let next = plan(&cluster, &observed, noon());
         assert!(next.steps.is_empty(), "{there}");
-        assert!(next.blockers.iter().all(|blocker| blocker.reason == "WaitsForRestore"), "{:?}", next.blockers);
+        assert!(next.blockers.iter().all(|blocker| blocker.reason == "WaitingForRestore"), "{:?}", next.blockers);
         assert!(next.blockers[0].message.contains(there), "{:?}", next.blockers);
         // Somebody who says so has it otherwise.
         assert!(!plan(&annotated(&cluster, "false"), &observed, noon()).steps.is_empty());
@@ -141,7 +142,7 @@ fn no_keys_are_made_for_machines_that_run_a_cluster_already() {
     observed.target.serving.insert("cp2".to_owned(), of("apiserver.crt"));
     let next = plan(&cluster, &observed, noon());
     assert!(next.steps.is_empty());
-    assert_eq!(next.blockers[0].reason, "ClusterRunsAlready");
+    assert_eq!(next.blockers[0].reason, "ClusterAlreadyRunning");
     assert!(next.blockers[0].message.contains("cp2") && next.blockers[0].message.contains("keyplane.io/restore=false"));
     assert!(!plan(&annotated(&cluster, "false"), &observed, noon()).steps.is_empty());
     observed.secrets = restored(&before).secrets;
@@ -175,10 +176,10 @@ fn a_backup_from_before_a_rotation_is_told_and_not_fought() {
     assert!(next.steps.is_empty() && next.blockers.is_empty());
     let in_sync = |observed: &Observed| {
         let status = status::report(&cluster, observed, &[], None, later);
-        condition_of(&status.conditions, "MachinesInSync").unwrap().clone()
+        condition_of(&status.conditions, "NodesInSync").unwrap().clone()
     };
     let told = in_sync(&observed);
-    assert_eq!((told.status.as_str(), told.reason.as_str()), ("False", "AuthorityDiffers"));
+    assert_eq!((told.status.as_str(), told.reason.as_str()), ("False", "CADiffers"));
     assert!(told.message.contains("older than what the machine has"), "{}", told.message);
     // The other way round the machine has not got its files yet.
     observed = restored(&newer);

@@ -190,7 +190,7 @@ fn an_upgrade_goes_node_by_node_in_kubeadms_order_and_each_step_waits_until_the_
             let Progress::UnderWay { reason, message } = rollout(&world.cluster, &world.observed).progress else {
                 panic!("done before {node} {component}");
             };
-            assert_eq!(reason, "WaitsForMachine");
+            assert_eq!(reason, "WaitingForNodeFiles");
             assert!(message.contains(&format!("carry ConfigMap demo-{node}-config to the machine")), "{message}");
             // There, but not Ready: nothing moves.
             let manifest = world.written(node, component).to_owned();
@@ -234,7 +234,7 @@ fn a_target_that_does_not_answer_moves_nothing() {
     let mut world = World::up(THREE);
     world.unreachable();
     assert!(world.apply(&upgraded(THREE)).is_empty());
-    assert_eq!(world.condition("RolledOut").reason, "WaitsForTarget");
+    assert_eq!(world.condition("RolledOut").reason, "WaitingForTarget");
     // A Keyplane that has just started knows as little.
     world.observed.target = TargetFacts::default();
     assert!(world.step().is_empty());
@@ -260,8 +260,8 @@ fn a_flag_that_takes_an_api_server_down_reaches_one_machine_and_can_be_taken_bac
     world.carry("cp2");
     world.carry("cp3");
     world.run("cp1", "kube-apiserver", &manifest, false);
-    assert_eq!(world.condition("RolledOut").reason, "WaitsForMachine");
-    assert_eq!(world.condition("MachinesInSync").status, "True");
+    assert_eq!(world.condition("RolledOut").reason, "WaitingForNodeFiles");
+    assert_eq!(world.condition("NodesInSync").status, "True");
     world.carry("cp1");
     assert!(world.step().is_empty());
     assert_eq!(world.condition("RolledOut").status, "True");
@@ -273,7 +273,7 @@ fn no_change_while_another_node_is_down_because_etcd_may_need_the_rest() {
     world.target().nodes.as_mut().unwrap().insert("cp3".to_owned(), false);
     assert!(world.apply(&upgraded(THREE)).is_empty());
     let condition = world.condition("RolledOut");
-    assert!(condition.reason == "WaitsForNode" && condition.message.contains("the Node cp3 to be Ready"));
+    assert!(condition.reason == "WaitingForNode" && condition.message.contains("the Node cp3 to be Ready"));
     world.carry("cp3");
     let manifest = world.written("cp3", "etcd").to_owned();
     world.run("cp3", "etcd", &manifest, false);
@@ -323,7 +323,7 @@ fn an_upgrade_with_kubeadm_is_told_and_not_undone_and_taken_over_by_the_spec() {
     upgrade_with_kubeadm(&mut world, "cp1");
     world.target().configured_ahead = Some(cluster(&upgraded(THREE)).version);
     assert!(world.step().is_empty());
-    let condition = world.condition("MachinesInSync");
+    let condition = world.condition("NodesInSync");
     assert_eq!((condition.status.as_str(), condition.reason.as_str()), ("False", "VersionDiffers"));
     for words in [
         "cp1: kube-apiserver, kube-controller-manager, kube-scheduler run v1.37.2 and the spec says v1.36.4",
@@ -339,7 +339,7 @@ fn an_upgrade_with_kubeadm_is_told_and_not_undone_and_taken_over_by_the_spec() {
     assert_eq!(written, ["cp1 kube-apiserver", "cp1 kube-controller-manager", "cp1 kube-scheduler"]);
     world.carry("cp1");
     assert_eq!(world.step(), ["cp2 kube-apiserver"]);
-    assert_eq!(world.condition("MachinesInSync").status, "True");
+    assert_eq!(world.condition("NodesInSync").status, "True");
 }
 
 #[test]
@@ -347,14 +347,14 @@ fn a_manifest_that_was_changed_on_the_machine_is_told() {
     let mut world = World::up(THREE);
     let changed = world.written("cp2", "kube-scheduler").replace("--leader-elect=true", "--leader-elect=false");
     world.run("cp2", "kube-scheduler", &changed, true);
-    let condition = world.condition("MachinesInSync");
+    let condition = world.condition("NodesInSync");
     assert_eq!(condition.reason, "ManifestDiffers");
     assert!(condition.message.starts_with("cp2: kube-scheduler"), "{}", condition.message);
     assert_eq!(world.condition("RolledOut").status, "True");
     // What Keyplane itself is about to change is no news.
     let mut world = World::up(THREE);
     world.apply(&upgraded(THREE));
-    assert_eq!(world.condition("MachinesInSync").status, "True");
+    assert_eq!(world.condition("NodesInSync").status, "True");
 }
 
 #[test]
@@ -366,27 +366,27 @@ fn a_certificate_that_keyplane_did_not_issue_is_told_with_its_serial_number() {
     };
     let own = of(&world, "cp1");
     world.target().serving.insert("cp1".to_owned(), own);
-    assert_eq!(world.condition("MachinesInSync").status, "True");
+    assert_eq!(world.condition("NodesInSync").status, "True");
     // Another one of the same authority, as kubeadm makes it.
     let renewed = of(&world, "cp2");
     world.target().serving.insert("cp1".to_owned(), renewed.clone());
-    let condition = world.condition("MachinesInSync");
+    let condition = world.condition("NodesInSync");
     assert_eq!((condition.status.as_str(), condition.reason.as_str()), ("False", "CertificateDiffers"));
     for words in ["cp1: ", "kubeadm certs renew", &renewed.serial, "Secret demo-cp1-pki"] {
         assert!(condition.message.contains(words), "{words} in {}", condition.message);
     }
     let strange = of(&World::new(THREE), "cp1");
     world.target().serving.insert("cp1".to_owned(), strange);
-    assert!(world.condition("MachinesInSync").message.contains("another authority"));
+    assert!(world.condition("NodesInSync").message.contains("another authority"));
     world.unreachable();
-    assert_eq!(world.condition("MachinesInSync").status, "Unknown");
+    assert_eq!(world.condition("NodesInSync").status, "Unknown");
 }
 
 #[test]
 fn a_kubelet_of_another_version_is_named() {
     let mut world = World::up(THREE);
     world.target().kubelets = [("cp1", "v1.36.4"), ("worker1", "v1.35.9")].map(|(a, b)| (a.into(), b.into())).into();
-    let condition = world.condition("KubeletsCurrent");
+    let condition = world.condition("KubeletVersionsMatch");
     assert_eq!((condition.status.as_str(), condition.reason.as_str()), ("False", "KubeletOlder"));
     assert!(condition.message.contains("kubelet v1.35.9 on worker1"), "{}", condition.message);
     assert_eq!(world.condition("Ready").status, "True");
@@ -423,7 +423,7 @@ fn what_a_revocation_needs_is_written_at_once_and_an_upgrade_that_is_under_way_k
     settle(&world.cluster, &mut world.observed);
     for node in NODES {
         for component in ["etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler"] {
-            let mark = format!("keyplane.io/restart.{component}");
+            let mark = format!("keyplane.io/restart-checksum.{component}");
             let value = &world.observed.secrets[&format!("demo-{node}-pki")].annotations()[&mark];
             assert!(world.written(node, component).contains(value.as_str()), "{component} on {node}");
         }

@@ -16,14 +16,12 @@ use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use keyplane_agent::authorities::is_cut_off;
-use keyplane_core::agent_access::machines::CARRIED_ANNOTATION;
 use keyplane_core::agent_report::NodeReport;
 use keyplane_core::authorities::AuthoritySet;
 use keyplane_core::blocker::Blocker;
 use keyplane_core::etcd::Member;
 use keyplane_core::kubeconfig::embedded_credential;
 use keyplane_core::model::Cluster;
-use keyplane_core::names::{CONTENT_CHECKSUM_ANNOTATION, KUBELET_AUTHORITY_ANNOTATION};
 use keyplane_core::observed::AgentFacts;
 use keyplane_core::observed::StaticPod;
 use keyplane_core::observed::{EtcdFacts, Observed};
@@ -31,9 +29,8 @@ use keyplane_core::pki::{
     CertificateFacts, CertificateOrder, ExtendedUsage, PrivateKey, Subject, certificates_in, first_certificate,
 };
 use keyplane_core::plan::{Plan, plan, status};
-use keyplane_core::rotation::reload::ETCD_MARK;
 use keyplane_core::rotation::{RotationFacts, Server};
-use keyplane_crds::{KeyAlgorithm, RotationPhase, RotationStatus, condition_of};
+use keyplane_crds::{KeyAlgorithm, RotationPhase, RotationStatus, condition_of, keys};
 use keyplane_issuance::x509::generate;
 use keyplane_issuance::x509::issue;
 use kube::ResourceExt;
@@ -228,18 +225,18 @@ impl World {
             return self.act_as_agent(node);
         }
         let secret = self.observed.secrets.get_mut(&secret).unwrap();
-        let checksum = secret.annotations()[CONTENT_CHECKSUM_ANNOTATION].clone();
-        secret.annotations_mut().insert(CARRIED_ANNOTATION.to_owned(), checksum);
+        let checksum = secret.annotations()[keys::CONTENT_CHECKSUM_ANNOTATION].clone();
+        secret.annotations_mut().insert(keys::APPLIED_CHECKSUM_ANNOTATION.to_owned(), checksum);
         let config = self.observed.config_maps.get_mut(&config).unwrap();
-        let checksum = config.annotations()[CONTENT_CHECKSUM_ANNOTATION].clone();
-        config.annotations_mut().insert(CARRIED_ANNOTATION.to_owned(), checksum);
+        let checksum = config.annotations()[keys::CONTENT_CHECKSUM_ANNOTATION].clone();
+        config.annotations_mut().insert(keys::APPLIED_CHECKSUM_ANNOTATION.to_owned(), checksum);
     }
 
     /// The agent starts etcd anew if it is told to, and reports.
     fn act_as_agent(&mut self, node: &'static str) {
         let machine = self.machines.get_mut(node).unwrap();
         let config = &self.observed.config_maps[&format!("demo-{node}-config")];
-        if let Some(mark) = config.annotations().get(ETCD_MARK)
+        if let Some(mark) = config.annotations().get(keys::ETCD_RESTART_ANNOTATION)
             && machine.etcd_restart.as_ref() != Some(mark)
         {
             machine.etcd_restart = Some(mark.clone());
@@ -248,7 +245,8 @@ impl World {
             }
             *self.restarts.entry("etcd in its place".to_owned()).or_default() += 1;
         }
-        let held = |metadata: &ObjectMeta| metadata.annotations.as_ref()?.get(CONTENT_CHECKSUM_ANNOTATION).cloned();
+        let held =
+            |metadata: &ObjectMeta| metadata.annotations.as_ref()?.get(keys::CONTENT_CHECKSUM_ANNOTATION).cloned();
         let report = NodeReport {
             secret: held(&self.observed.secrets[&format!("demo-{node}-pki")].metadata),
             config: held(&config.metadata),
@@ -263,7 +261,7 @@ impl World {
     fn kubelet(&mut self, node: &'static str, first: bool) {
         let set = self.set("demo-ca");
         let config = &self.observed.config_maps[&format!("demo-{node}-config")];
-        let wanted = config.annotations().get(KUBELET_AUTHORITY_ANNOTATION).cloned();
+        let wanted = config.annotations().get(keys::KUBELET_CA_ANNOTATION).cloned();
         let signing = first_certificate("signing", &self.machines["cp1"].disk["cluster-signing-ca.crt"]).unwrap();
         let client = &self.machines[node].kubelet_client;
         let is_known = first || self.is_up() && chain_is_good(client, &self.machines["cp1"].disk["ca.crt"]);
@@ -330,7 +328,8 @@ impl World {
         let mut facts = RotationFacts::default();
         let key_ids = |pem: &str| -> BTreeSet<String> {
             let secret = &self.observed.secrets["demo-sa"];
-            let all = ["tls.key", "other.key"].into_iter().filter_map(|key| secret.data.as_ref()?.get(key));
+            let all =
+                ["tls.key", "next.key", "previous.key"].into_iter().filter_map(|key| secret.data.as_ref()?.get(key));
             let keys = all.map(|key| PrivateKey::from_pem("sa", std::str::from_utf8(&key.0).unwrap()).unwrap());
             keys.filter(|key| pem.contains(key.public_key_pem().trim())).map(|key| key.token_key_id()).collect()
         };
@@ -551,8 +550,8 @@ fn everything_is_rotated_at_once_and_nobody_is_refused_on_the_way() {
         world.tick();
     }
     assert_eq!(world.rotation("ca").unwrap().phase, RotationPhase::Prepared);
-    let condition = condition_of(&world.observed.status.conditions, "RotationsSettled").unwrap().clone();
-    assert_eq!(condition.reason, "WaitsForCompletion", "{condition:?}");
+    let condition = condition_of(&world.observed.status.conditions, "RotationsCompleted").unwrap().clone();
+    assert_eq!(condition.reason, "WaitingForApproval", "{condition:?}");
     assert!(condition.message.contains("spec.rotate.complete"), "{condition:?}");
     world.ask("complete-rotation", "2026");
     for name in ["ca", "etcd-ca", "front-proxy-ca", "service-account-key"] {
@@ -672,13 +671,13 @@ fn authorities_of_the_users_own_come_by_a_rotation_and_go_by_one_and_nobody_is_r
     world.spec = format!("{THREE}{GIVEN}");
     world.parse();
     world.report();
-    assert_eq!(world.condition("AuthoritiesAsGiven").0, "WaitsToBegin");
+    assert_eq!(world.condition("CertificateAuthoritiesInSync").0, "WaitingToStart");
     world.tick();
     world.run_until("ca", RotationPhase::Preparing);
-    assert_eq!(world.condition("AuthoritiesAsGiven").0, "RotationUnderWay");
+    assert_eq!(world.condition("CertificateAuthoritiesInSync").0, "RotationInProgress");
     world.complete_all();
     check_given(&world, &first);
-    assert_eq!(world.condition("AuthoritiesAsGiven").0, "AsGiven");
+    assert_eq!(world.condition("CertificateAuthoritiesInSync").0, "InSync");
     // From now on somebody outside trusts the root alone, as long as what is below it stays.
     world.outside.0 = first;
     world.outside.1 = client_in(&text(&world.observed, "demo-kubeconfig", "value"));
@@ -692,7 +691,7 @@ fn authorities_of_the_users_own_come_by_a_rotation_and_go_by_one_and_nobody_is_r
     // Without the Secrets, and without the reference, all goes on.
     world.observed.secrets.remove("corp-ca");
     world.report();
-    let (reason, message) = world.condition("AuthoritiesAsGiven");
+    let (reason, message) = world.condition("CertificateAuthoritiesInSync");
     assert_eq!(reason, "SecretNotFound");
     assert!(message.contains("goes on with what Secret demo-ca has"), "{message}");
     assert!(plan(&world.cluster, &world.observed, world.now).blockers.is_empty());
@@ -700,7 +699,7 @@ fn authorities_of_the_users_own_come_by_a_rotation_and_go_by_one_and_nobody_is_r
     world.parse();
     assert!(plan(&world.cluster, &world.observed, world.now).steps.is_empty());
     world.report();
-    assert!(condition_of(&world.observed.status.conditions, "AuthoritiesAsGiven").is_none());
+    assert!(condition_of(&world.observed.status.conditions, "CertificateAuthoritiesInSync").is_none());
     // The way back to one that Keyplane makes.
     world.outside.0 = second;
     world.outside.1 = client_in(&text(&world.observed, "demo-kubeconfig", "value"));
@@ -729,7 +728,7 @@ fn a_given_authority_that_is_taken_back_is_not_taken_up_again() {
         world.tick();
     }
     assert_eq!(world.rotation("ca").unwrap().phase, RotationPhase::Completed);
-    let (reason, message) = world.condition("AuthoritiesAsGiven");
+    let (reason, message) = world.condition("CertificateAuthoritiesInSync");
     assert_eq!(reason, "RolledBack");
     assert!(message.contains(&requested) && message.contains("corp-ca"), "{message}");
     let roots = world.observed.config_maps["demo-ca-bundle"].data.as_ref().unwrap()["root.crt"].clone();
@@ -747,14 +746,14 @@ fn an_authority_is_renewed_with_its_key_and_everything_that_it_has_signed_stays(
     world.observed.target.nodes.as_mut().unwrap().insert("cp2".to_owned(), false);
     assert!(plan(&world.cluster, &world.observed, world.now).steps.is_empty());
     world.report();
-    let (reason, message) = world.condition("RotationsSettled");
-    assert_eq!(reason, "WaitsToBegin");
+    let (reason, message) = world.condition("RotationsCompleted");
+    assert_eq!(reason, "WaitingToStart");
     assert!(message.starts_with("the renewal of ca, etcd-ca, front-proxy-ca waits for cp2 to be Ready"), "{message}");
     for _ in 0..60 {
         world.tick();
     }
     assert!(plan(&world.cluster, &world.observed, world.now).steps.is_empty(), "it asks once");
-    assert!(condition_of(&world.observed.status.conditions, "RotationsSettled").is_none());
+    assert!(condition_of(&world.observed.status.conditions, "RotationsCompleted").is_none());
     for (node, before) in NODES.into_iter().zip(&before) {
         let machine = &world.machines[node];
         for file in files {

@@ -200,7 +200,7 @@ impl World {
 fn a_cluster_goes_from_nothing_to_all_its_secrets_by_answers_and_no_authoritys_key_is_anywhere() {
     let mut world = World::new();
     let waits = world.settle();
-    assert!(waits.blockers.iter().all(|blocker| blocker.reason == "WaitsForSigner"), "{:?}", waits.blockers);
+    assert!(waits.blockers.iter().all(|blocker| blocker.reason == "WaitingForSigner"), "{:?}", waits.blockers);
     assert_eq!(waits.waiting.len(), world.requests().len());
     assert!(
         !world.observed.secrets.contains_key("demo-cp1-pki"),
@@ -272,12 +272,12 @@ fn a_renewal_asks_with_a_new_key_and_the_former_certificate_stays_in_use_until_i
     assert_eq!((waits.blockers, world.requests().len()), (vec![], 16), "nothing is in the way meanwhile");
     assert_eq!(world.observed.secrets["demo-cp1-pki"], before);
     let (reason, message) = world.signed();
-    assert_eq!(reason, "WaitsForSigner");
+    assert_eq!(reason, "WaitingForSigner");
     assert!(message.contains("demo-cp1-apiserver-csr since ") && message.contains("more (status."), "{message}");
     let status = world.status();
     assert_eq!(status.signing_requests.len(), 16);
     let valid = condition_of(&status.conditions, "CertificatesValid").unwrap();
-    assert_eq!((valid.reason.as_str(), valid.status.as_str()), ("WaitsForSigner", "True"));
+    assert_eq!((valid.reason.as_str(), valid.status.as_str()), ("WaitingForSigner", "True"));
     let request = &world.observed.config_maps["demo-cp1-apiserver-csr"].data.as_ref().unwrap()["request.csr"];
     let former = first_certificate("apiserver", &world.text("demo-cp1-pki", "apiserver.crt")).unwrap();
     assert_ne!(RequestFacts::from_pem(request).unwrap().subject_public_key_info, former.subject_public_key_info);
@@ -285,7 +285,7 @@ fn a_renewal_asks_with_a_new_key_and_the_former_certificate_stays_in_use_until_i
     // Nobody answers.
     world.now += SignedDuration::from_hours(9);
     world.settle();
-    assert_eq!(world.signed().0, "SignerLate");
+    assert_eq!(world.signed().0, "SignerOverdue");
     let valid = condition_of(&world.status().conditions, "CertificatesValid").cloned().unwrap();
     assert_eq!((valid.reason.as_str(), valid.status.as_str()), ("RenewalDue", "False"));
 
@@ -389,7 +389,7 @@ fn another_authority_is_refused_and_a_key_that_comes_later_is_left_to_its_owner(
     world.settle();
     assert_eq!(world.observed.secrets["demo-ca"], own);
     let status = world.status();
-    let settled = condition_of(&status.conditions, "RotationsSettled").unwrap();
+    let settled = condition_of(&status.conditions, "RotationsCompleted").unwrap();
     assert!(settled.message.contains("can't be replaced"), "{}", settled.message);
     // A key in the place of one that signs outside changes nothing either.
     let first = world.signer.authorities["ca"].certificate_pem().to_owned();
@@ -426,11 +426,11 @@ fn an_authority_of_ones_own_does_not_become_one_outside_by_a_key_that_is_missing
     assert!(as_observed(&world.cluster, &world.observed).signed_outside.is_empty());
     assert_eq!(world.requests(), Vec::<String>::new());
     let status = world.status();
-    let given = condition_of(&status.conditions, "AuthoritiesAsGiven").unwrap();
+    let given = condition_of(&status.conditions, "CertificateAuthoritiesInSync").unwrap();
     assert!(given.message.contains("lacks tls.key"), "{}", given.message);
     // Nor does a copy that has lost its key.
     world.observed.secrets.get_mut("demo-ca").unwrap().data.as_mut().unwrap().remove("tls.key");
-    assert_eq!(world.settle().blockers[0].reason, "AuthorityUnreadable");
+    assert_eq!(world.settle().blockers[0].reason, "CAUnreadable");
 }
 
 #[test]

@@ -455,7 +455,7 @@ fn servers_that_are_no_nodes_count_by_their_api_servers_answers() {
         let valid = condition_of(&status.conditions, "CertificatesValid").unwrap().status.clone();
         assert_eq!(valid, "True");
         let ready = condition_of(&status.conditions, "ControlPlaneNodesReady").unwrap();
-        format!("{} {}", status.nodes_ready.unwrap(), ready.reason)
+        format!("{}/{} {}", status.ready_nodes.unwrap(), status.desired_nodes.unwrap(), ready.reason)
     };
     assert_eq!(counted(&observed), "0/1 NotContacted");
     // A Node of the server's name is not the server.

@@ -3,8 +3,9 @@
 use std::collections::BTreeMap;
 
 use keyplane_core::checksum::checksum;
-use keyplane_core::names::{CONTENT_CHECKSUM_ANNOTATION, INDEX_KEY};
+use keyplane_core::names::INDEX_KEY;
 use keyplane_core::objects::IndexEntry;
+use keyplane_crds::keys::{self, CONTENT_CHECKSUM_ANNOTATION};
 
 /// Below these directories an agent writes, and nowhere else: whoever can write the machine's objects can't take it over
 /// by way of `/root/.ssh` or `/etc/passwd`.
@@ -88,7 +89,7 @@ pub fn read(
     data: &BTreeMap<String, Vec<u8>>,
 ) -> Result<Wanted, Refused> {
     let refused = |problem: String| Refused { object: object.to_owned(), problem };
-    let written = annotations.get(CONTENT_CHECKSUM_ANNOTATION);
+    let written = annotations.get(keys::CONTENT_CHECKSUM_ANNOTATION);
     let written = written.ok_or_else(|| refused(format!("it lacks the annotation {CONTENT_CHECKSUM_ANNOTATION}")))?;
     let found = checksum(data.iter().map(|(key, value)| (key.as_str(), value.as_slice())));
     if *written != found {
@@ -152,7 +153,7 @@ mod tests {
 
     fn annotated(data: &BTreeMap<String, Vec<u8>>) -> BTreeMap<String, String> {
         let sum = checksum(data.iter().map(|(key, value)| (key.as_str(), value.as_slice())));
-        BTreeMap::from([(CONTENT_CHECKSUM_ANNOTATION.to_owned(), sum)])
+        BTreeMap::from([(keys::CONTENT_CHECKSUM_ANNOTATION.to_owned(), sum)])
     }
 
     fn refusal(path: &str, mode: &str, owner: &str) -> String {

@@ -8,6 +8,7 @@ use k8s_openapi::api::coordination::v1::{Lease, LeaseSpec};
 use k8s_openapi::api::core::v1::{ConfigMap, Secret};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
 use k8s_openapi::jiff::Timestamp;
+use keyplane_crds::keys;
 use kube::api::PostParams;
 use kube::core::PartialObjectMeta;
 use kube::runtime::{WatchStreamExt, watcher};
@@ -17,11 +18,10 @@ use super::carry::Objects;
 use super::index::{Wanted, read};
 use keyplane_client::causes;
 use keyplane_core::agent_access::settings::Settings;
-use keyplane_core::agent_report::{NodeReport, REPORT_ANNOTATION, RESTART_TURN_ANNOTATION};
+use keyplane_core::agent_report::NodeReport;
 use keyplane_core::names;
-use keyplane_core::names::{KUBELET_AUTHORITY_ANNOTATION, node_config_map, node_secret};
-use keyplane_core::rotation::reload::ETCD_MARK;
-use keyplane_core::rotation::revocation::{REVOKED_ANNOTATION, revoked};
+use keyplane_core::names::{node_config_map, node_secret};
+use keyplane_core::rotation::revocation::revoked;
 
 /// Why something could not be had from the management cluster.
 #[derive(Debug)]
@@ -127,7 +127,7 @@ impl Management {
         let text = serde_json::to_string(report).unwrap_or_default();
         let told = |error: kube::Error| Trouble::of(&format!("writing Lease {name}"), &error);
         let mut lease = leases.get(&name).await.map_err(told)?;
-        lease.annotations_mut().insert(REPORT_ANNOTATION.to_owned(), text);
+        lease.annotations_mut().insert(keys::AGENT_REPORT_ANNOTATION.to_owned(), text);
         let spec = lease.spec.get_or_insert_with(LeaseSpec::default);
         spec.holder_identity = Some(self.settings.node.clone());
         spec.renew_time = Some(MicroTime(now));
@@ -144,9 +144,9 @@ impl Fetched {
             let annotations = config_map.metadata.annotations.clone().unwrap_or_default();
             let texts = config_map.data.clone().unwrap_or_default();
             let data = texts.into_iter().map(|(key, text)| (key, text.into_bytes())).collect();
-            fetched.kubelet_authority = annotations.get(KUBELET_AUTHORITY_ANNOTATION).cloned();
-            fetched.restart_turn = annotations.get(RESTART_TURN_ANNOTATION).cloned();
-            fetched.etcd_restart = annotations.get(ETCD_MARK).cloned();
+            fetched.kubelet_authority = annotations.get(keys::KUBELET_CA_ANNOTATION).cloned();
+            fetched.restart_turn = annotations.get(keys::RESTART_PERMIT_ANNOTATION).cloned();
+            fetched.etcd_restart = annotations.get(keys::ETCD_RESTART_ANNOTATION).cloned();
             let what = format!("ConfigMap {}", config_map.name_any());
             fetched.objects.config = fetched.take(&what, &annotations, &data);
         }
@@ -165,7 +165,8 @@ impl Fetched {
         annotations: &BTreeMap<String, String>,
         data: &BTreeMap<String, Vec<u8>>,
     ) -> Option<Wanted> {
-        self.revoked.extend(annotations.get(REVOKED_ANNOTATION).map(|text| revoked(text)).unwrap_or_default());
+        self.revoked
+            .extend(annotations.get(keys::REVOKED_CAS_ANNOTATION).map(|text| revoked(text)).unwrap_or_default());
         match read(what, annotations, data) {
             Ok(wanted) => Some(wanted),
             Err(refused) => {

@@ -3,13 +3,6 @@
 use k8s_openapi::jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-/// Annotation on an agent's Lease: its report.
-pub const REPORT_ANNOTATION: &str = "keyplane.io/node-report";
-
-/// Annotation on the ConfigMap of a control-plane machine: the [`WantedRestart::mark`] whose turn it is, or was last. While
-/// it is there, an agent restarts nothing without it.
-pub const RESTART_TURN_ANNOTATION: &str = "keyplane.io/restart-turn";
-
 /// What an agent reports. When it did, by its own clock, is the Lease's `renewTime`: so a report that says nothing new is
 /// the same text.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -38,7 +31,7 @@ pub struct NodeReport {
     /// What a person has to do on the machine so that a file takes effect.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub pending: Vec<String>,
-    /// For what etcd there was started anew last: the machine's ConfigMap said so in [`crate::rotation::reload::ETCD_MARK`].
+    /// For what etcd there was started anew last: the machine's ConfigMap said so in [`keyplane_crds::keys::ETCD_RESTART_ANNOTATION`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub etcd_restart: Option<String>,
     /// What it would restart, and waits for its turn.
@@ -56,7 +49,7 @@ pub struct WantedRestart {
     /// Their names, in the order in which they are restarted.
     pub units: Vec<String>,
     /// The checksum of what they were started with and what they are to be started with:
-    /// [`RESTART_TURN_ANNOTATION`] with this value says that it is the machine's turn.
+    /// [`keyplane_crds::keys::RESTART_PERMIT_ANNOTATION`] with this value says that it is the machine's turn.
     pub mark: String,
 }
 

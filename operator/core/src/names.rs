@@ -1,4 +1,4 @@
-//! What the objects in the management cluster are called, and the labels and annotations on them.
+//! What the objects in the management cluster are called.
 
 use crate::model::Cluster;
 use crate::pki::AuthorityName;
@@ -9,28 +9,11 @@ pub const MANAGED_BY_LABEL: &str = "app.kubernetes.io/managed-by";
 pub const MANAGED_BY: &str = "keyplane";
 /// The type of the Secrets of Cluster API's contract.
 pub const CLUSTER_API_SECRET_TYPE: &str = "cluster.x-k8s.io/secret";
-/// Annotation: the earliest end of a certificate in the object (RFC 3339).
-pub const NOT_AFTER_ANNOTATION: &str = "keyplane.io/not-after";
-/// Annotation: the SHA-256 of the authorities that signed what is in the object.
-pub const ISSUER_CHECKSUM_ANNOTATION: &str = "keyplane.io/issuer-checksum";
-/// Annotation: the SHA-256 of the object's data.
-pub const CONTENT_CHECKSUM_ANNOTATION: &str = "keyplane.io/content-checksum";
-/// Annotation on a Secret: the stage of a rotation, or `Completed`.
-pub const ROTATION_STAGE_ANNOTATION: &str = "keyplane.io/rotation-stage";
-/// Annotation on an authority's Secret without a key: its owner signs outside. Without it a key that is not there is lost.
-pub const SIGNED_OUTSIDE_ANNOTATION: &str = "keyplane.io/signed-outside";
 /// The key under which an object lists its files.
 pub const INDEX_KEY: &str = "index.json";
 /// The key of the kubeadm configuration in a node's ConfigMap. It is for people and tools: kubeadm keeps it in the
 /// target, not on a machine, so the index has no path for it.
 pub const KUBEADM_CONFIG_KEY: &str = "kubeadm-config.yaml";
-/// Annotation on the ConfigMap of a machine with a kubelet: the fingerprint of the authority that the kubelet's certificates
-/// are to come from. It is there once the cluster's authority is rotated: otherwise the kubelet's own renewal is enough.
-pub const KUBELET_AUTHORITY_ANNOTATION: &str = "keyplane.io/kubelet-authority";
-/// Annotation on a worker's ConfigMap: the checksum of the trust bundle in it.
-pub const TRUST_CHECKSUM_ANNOTATION: &str = "keyplane.io/trust-checksum";
-/// Annotation: until when the token in the join data is good (RFC 3339).
-pub const TOKEN_EXPIRES_ANNOTATION: &str = "keyplane.io/token-expires";
 
 /// The Secret of an authority.
 #[must_use]

@@ -5,18 +5,19 @@ use std::collections::BTreeMap;
 use k8s_openapi::ByteString;
 use k8s_openapi::api::core::v1::{ConfigMap, Secret};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
-use keyplane_crds::{CLUSTER_API_LABEL, CLUSTER_LABEL, NODE_LABEL};
+use keyplane_crds::CLUSTER_API_LABEL;
 use kube::ResourceExt;
 use serde::{Deserialize, Serialize};
 
 use crate::checksum::checksum;
 use crate::model::{Cluster, Node};
-use crate::names::{CONTENT_CHECKSUM_ANNOTATION, MANAGED_BY, MANAGED_BY_LABEL, SIGNED_OUTSIDE_ANNOTATION};
+use crate::names::{MANAGED_BY, MANAGED_BY_LABEL};
+use keyplane_crds::keys;
 
 /// Whether an authority's Secret says that its owner signs outside.
 #[must_use]
 pub fn is_signed_outside(secret: &Secret) -> bool {
-    secret.annotations().get(SIGNED_OUTSIDE_ANNOTATION).is_some_and(|value| value == "true")
+    secret.annotations().get(keys::EXTERNAL_CA_ANNOTATION).is_some_and(|value| value == "true")
         && text(secret, "tls.key").is_none()
 }
 
@@ -50,7 +51,7 @@ pub fn index(entries: &[IndexEntry]) -> String {
 pub fn config_map(cluster: &Cluster, name: String, node: Option<&Node>, data: BTreeMap<String, String>) -> ConfigMap {
     let checksum = checksum(data.iter().map(|(key, value)| (key.as_str(), value.as_bytes())));
     ConfigMap {
-        metadata: metadata(cluster, name, node, [(CONTENT_CHECKSUM_ANNOTATION, checksum)]),
+        metadata: metadata(cluster, name, node, [(keys::CONTENT_CHECKSUM_ANNOTATION, checksum)]),
         data: Some(data),
         ..ConfigMap::default()
     }
@@ -66,7 +67,7 @@ pub fn secret<const N: usize>(
     annotations: [(&'static str, String); N],
 ) -> Secret {
     let checksum = checksum(data.iter().map(|(key, value)| (key.as_str(), value.as_bytes())));
-    let mut metadata = metadata(cluster, name, node, [(CONTENT_CHECKSUM_ANNOTATION, checksum)]);
+    let mut metadata = metadata(cluster, name, node, [(keys::CONTENT_CHECKSUM_ANNOTATION, checksum)]);
     let more = annotations.into_iter().map(|(key, value)| (key.to_owned(), value));
     metadata.annotations.get_or_insert_default().extend(more);
     Secret {
@@ -85,11 +86,11 @@ fn metadata<const N: usize>(
 ) -> ObjectMeta {
     let mut labels = BTreeMap::from([
         (MANAGED_BY_LABEL.to_owned(), MANAGED_BY.to_owned()),
-        (CLUSTER_LABEL.to_owned(), cluster.name.clone()),
+        (keys::CLUSTER_LABEL.to_owned(), cluster.name.clone()),
         (CLUSTER_API_LABEL.to_owned(), cluster.name.clone()),
     ]);
     if let Some(node) = node {
-        labels.insert(NODE_LABEL.to_owned(), node.name.clone());
+        labels.insert(keys::NODE_LABEL.to_owned(), node.name.clone());
     }
     ObjectMeta {
         name: Some(name),
@@ -131,7 +132,7 @@ pub fn onto(found: Option<&ObjectMeta>, wanted: ObjectMeta) -> ObjectMeta {
 /// Whether an object is Keyplane's, for this cluster and with this label besides.
 #[must_use]
 pub fn is_ours(found: &ObjectMeta, cluster: &str, (label, value): (&str, &str)) -> bool {
-    let labels = [(MANAGED_BY_LABEL, MANAGED_BY), (CLUSTER_LABEL, cluster), (label, value)];
+    let labels = [(MANAGED_BY_LABEL, MANAGED_BY), (keys::CLUSTER_LABEL, cluster), (label, value)];
     let found = |label: &str| found.labels.as_ref().and_then(|labels| labels.get(label));
     labels.into_iter().all(|(label, value)| found(label).is_some_and(|found| found == value))
 }

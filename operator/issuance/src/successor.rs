@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 
 use k8s_openapi::api::core::v1::Secret;
 use k8s_openapi::jiff::Timestamp;
+use keyplane_crds::keys;
 use kube::ResourceExt;
 
 use crate::x509::{cross_sign, generate, mint_authority, renew_authority};
@@ -16,8 +17,8 @@ use keyplane_core::objects;
 use keyplane_core::pki::AuthorityName;
 use keyplane_core::pki::{Authority, PkiError, PrivateKey, first_certificate};
 use keyplane_core::plan::rotation::{Move, Renewal, Successor};
-use keyplane_core::rotation::revocation::{REVOKED_ANNOTATION, remembered};
-use keyplane_core::rotation::{STATE_ANNOTATION, Stage, State, Subject};
+use keyplane_core::rotation::revocation::remembered;
+use keyplane_core::rotation::{Stage, State, Subject};
 
 /// The keys of the Secret for the authority that signs.
 const OWN: (&str, &str) = ("tls.crt", "tls.key");
@@ -31,7 +32,7 @@ pub(super) fn first(cluster: &Cluster, authority: AuthorityName, name: &str, mad
     let asked = [rotate.of(subject), rotate.renewal(), rotate.revocation_of(subject)];
     let mut marks: Vec<_> = asked.into_iter().flat_map(|request| request.marks().collect::<Vec<_>>()).collect();
     if made.key().is_none() {
-        marks.push((names::SIGNED_OUTSIDE_ANNOTATION.to_owned(), "true".to_owned()));
+        marks.push((keys::EXTERNAL_CA_ANNOTATION.to_owned(), "true".to_owned()));
     }
     written(cluster, subject, name, data, None, marks)
 }
@@ -59,7 +60,8 @@ pub(super) fn fulfil(
                     if let Some(cross) = cross_sign(&made, set.signing(), not_before)? {
                         data.insert(CROSS.to_owned(), cross);
                     }
-                    put(&mut data, OTHER, OTHER_ABOVE, &made);
+                    let peer = PeerKeys::of(state.stage);
+                    put(&mut data, peer.pair, peer.above, &made);
                     // What is made anew needs no longer life.
                     marks.extend(cluster.rotate.renewal().marks());
                 }
@@ -67,7 +69,7 @@ pub(super) fn fulfil(
                     let keys = ServiceAccountKeys::from_secret(name, found).map_err(without_key)?;
                     let made = succeed_key(name, &successor)?;
                     data.insert("tls.crt".to_owned(), public_keys([keys.signing(), &made]));
-                    data.insert(OTHER.1.to_owned(), made.pem().to_owned());
+                    data.insert(PeerKeys::of(state.stage).pair.1.to_owned(), made.pem().to_owned());
                 }
             }
             marks.extend(cluster.rotate.of(subject).marks());
@@ -85,23 +87,23 @@ pub(super) fn fulfil(
             None
         }
         Move::Revoke { successor, not_before, state } => {
-            for key in [OTHER.0, OTHER.1, OTHER_ABOVE.0, OTHER_ABOVE.1, CROSS] {
-                data.remove(key);
-            }
+            PeerKeys::clear(&mut data);
+            data.remove(CROSS);
             match subject {
                 Subject::Authority(authority) => {
                     let set = AuthoritySet::from_secret(name, found).map_err(unreadable)?;
-                    put(&mut data, OTHER, OTHER_ABOVE, set.signing());
+                    let peer = PeerKeys::of(state.stage);
+                    put(&mut data, peer.pair, peer.above, set.signing());
                     put(&mut data, OWN, ABOVE, &succeed(authority, successor, not_before)?);
                     let gone = std::iter::once(set.signing()).chain(set.other());
                     let gone: Vec<_> = gone.map(|one| one.facts().fingerprint()).collect();
-                    marks.push((REVOKED_ANNOTATION.to_owned(), remembered(&gone, set.revoked())));
+                    marks.push((keys::REVOKED_CAS_ANNOTATION.to_owned(), remembered(&gone, set.revoked())));
                     marks.extend(cluster.rotate.renewal().marks());
                 }
                 Subject::ServiceAccountKey => {
                     let keys = ServiceAccountKeys::from_secret(name, found).map_err(without_key)?;
                     let made = succeed_key(name, &successor)?;
-                    data.insert(OTHER.1.to_owned(), keys.signing().pem().to_owned());
+                    data.insert(PeerKeys::of(state.stage).pair.1.to_owned(), keys.signing().pem().to_owned());
                     data.insert(OWN.0.to_owned(), public_keys([&made]));
                     data.insert(OWN.1.to_owned(), made.pem().to_owned());
                 }
@@ -112,12 +114,14 @@ pub(super) fn fulfil(
             Some(state)
         }
         Move::Enter { state, swap } => {
+            let peer = PeerKeys::of(state.stage);
+            peer.take_over(&mut data);
             if swap {
-                exchange(&mut data, "tls.key", OTHER.1);
+                exchange(&mut data, "tls.key", peer.pair.1);
                 if matches!(subject, Subject::Authority(_)) {
-                    exchange(&mut data, "tls.crt", OTHER.0);
-                    exchange(&mut data, ABOVE.0, OTHER_ABOVE.0);
-                    exchange(&mut data, ABOVE.1, OTHER_ABOVE.1);
+                    exchange(&mut data, "tls.crt", peer.pair.0);
+                    exchange(&mut data, ABOVE.0, peer.above.0);
+                    exchange(&mut data, ABOVE.1, peer.above.1);
                 }
             }
             if subject == Subject::ServiceAccountKey {
@@ -125,16 +129,15 @@ pub(super) fn fulfil(
                 let signing = key("tls.key")?;
                 let public = match state.stage {
                     Some(Stage::Drop) => public_keys([&signing]),
-                    _ => public_keys([&signing, &key(OTHER.1)?]),
+                    _ => public_keys([&signing, &key(peer.pair.1)?]),
                 };
                 data.insert("tls.crt".to_owned(), public);
             }
             Some(state)
         }
         Move::Complete { state } => {
-            for key in [OTHER.0, OTHER.1, OTHER_ABOVE.0, OTHER_ABOVE.1, CROSS] {
-                data.remove(key);
-            }
+            PeerKeys::clear(&mut data);
+            data.remove(CROSS);
             Some(state)
         }
     };
@@ -173,9 +176,9 @@ fn written(
     };
     let type_ = names::CLUSTER_API_SECRET_TYPE;
     let mut secret = objects::secret(cluster, name.to_owned(), None, type_, data, []);
-    let end = end.map(|facts| (names::NOT_AFTER_ANNOTATION.to_owned(), facts.not_after.to_string()));
+    let end = end.map(|facts| (keys::NOT_AFTER_ANNOTATION.to_owned(), facts.not_after.to_string()));
     secret.annotations_mut().extend(end.into_iter().chain(marks));
-    let state = state.map(|state| (STATE_ANNOTATION.to_owned(), state.to_text()));
+    let state = state.map(|state| (keys::ROTATION_STATE_ANNOTATION.to_owned(), state.to_text()));
     secret.annotations_mut().extend(state);
     secret
 }

@@ -5,7 +5,7 @@ use std::fmt::Debug;
 
 use k8s_openapi::api::core::v1::{ConfigMap, ObjectReference, Secret};
 use k8s_openapi::jiff::Timestamp;
-use keyplane_crds::condition_of;
+use keyplane_crds::{ClusterCondition, condition_of, reasons};
 use kube::{Api, Resource, ResourceExt};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -62,10 +62,10 @@ pub(super) async fn act(
                     let written = put(&config_maps, &*config_map, context).await?;
                     let mut other = unversioned(&written);
                     let mut note = format!("{} ConfigMap {name}", if before.is_some() { "put right" } else { "wrote" });
-                    let mut reason = "Written";
+                    let mut reason = reasons::WRITTEN;
                     if !changes.is_empty() {
                         note = format!("{note}: {changes}");
-                        reason = "RollingOut";
+                        reason = reasons::ROLLING_OUT;
                         // Events that differ in their note only would be taken for repetitions of one.
                         other.field_path = Some(changes);
                     }
@@ -109,7 +109,8 @@ where
 
 /// An Event the first time; the condition stays.
 async fn warn_of_new_blockers(blockers: &[Blocker], observed: &Observed, about: &ObjectReference, context: &Context) {
-    let told = condition_of(&observed.status.conditions, "Rendered").map(|condition| condition.message.as_str());
+    let told = condition_of(&observed.status.conditions, ClusterCondition::Rendered.name())
+        .map(|condition| condition.message.as_str());
     for blocker in blockers {
         if !told.is_some_and(|told| told.contains(&blocker.message)) {
             context.events.warning(about, blocker.reason, "Plan", &blocker.message).await;

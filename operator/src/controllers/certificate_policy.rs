@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use k8s_openapi::jiff::Timestamp;
-use keyplane_crds::{CertificatePolicy, condition_of, set_condition};
+use keyplane_crds::{CertificatePolicy, CertificatePolicyCondition, condition_of, reasons, set_condition};
 use kube::core::DeserializeGuard;
 use kube::runtime::controller::{Action, Controller};
 use kube::runtime::reflector::Store;
@@ -17,7 +17,7 @@ use keyplane_core::model::Policy;
 type Guarded = DeserializeGuard<CertificatePolicy>;
 
 /// Whether the policy is the one by which requests of Keyplane's own cluster are judged.
-const APPROVER: &str = "ApproverInForce";
+const APPROVER: &str = CertificatePolicyCondition::ApproverInForce.name();
 
 /// How soon to look again at a policy that another one is in the way of.
 const LOOK_AGAIN: Duration = Duration::from_mins(1);
@@ -60,15 +60,23 @@ async fn reconcile(policy: Arc<Guarded>, state: Arc<State>) -> Result<Action, Er
     let mut status = policy.status.clone().unwrap_or_default();
     status.observed_generation = generation;
     let (ready, reason, message) = match Policy::parse(&policy.spec) {
-        Ok(_) => (true, "Accepted", "the policy is in force for the ClusterSpecs that refer to it".to_owned()),
-        Err(error) => (false, "InvalidSpec", error.to_string()),
+        Ok(_) => (true, reasons::ACCEPTED, "the policy is in force for the ClusterSpecs that refer to it".to_owned()),
+        Err(error) => (false, reasons::INVALID_SPEC, error.to_string()),
     };
-    set_condition(&mut status.conditions, "Ready", ready, reason, &message, generation, Timestamp::now());
+    set_condition(
+        &mut status.conditions,
+        CertificatePolicyCondition::Ready.name(),
+        ready,
+        reason,
+        &message,
+        generation,
+        Timestamp::now(),
+    );
     let mut again = RESYNC;
     if policy.spec.approver.is_some() || condition_of(&status.conditions, APPROVER).is_some() {
         let (in_force, reason, message) = approver_in_force(policy, ready, &state);
         set_condition(&mut status.conditions, APPROVER, in_force, reason, &message, generation, Timestamp::now());
-        if reason == "AnotherApprover" {
+        if reason == reasons::ANOTHER_APPROVER {
             again = LOOK_AGAIN;
         }
     }
@@ -87,17 +95,17 @@ fn approver_in_force(policy: &CertificatePolicy, readable: bool, state: &State) 
         other.namespace().as_deref() == Some(own) && other.name_any() != policy.name_any() && approves
     });
     if policy.spec.approver.is_none() {
-        (false, "NoApprover", "the policy has no spec.approver".to_owned())
+        (false, reasons::NO_APPROVER, "the policy has no spec.approver".to_owned())
     } else if namespace != *own {
         let message = format!("spec.approver has effect in the namespace {own} only, which is Keyplane's own");
-        (false, "OtherNamespace", message)
+        (false, reasons::OTHER_NAMESPACE, message)
     } else if !readable {
-        (false, "InvalidSpec", "the policy could not be read: see Ready".to_owned())
+        (false, reasons::INVALID_SPEC, "the policy could not be read: see Ready".to_owned())
     } else if let Some(other) = other {
         let name = other.name_any();
         let message = format!("{name} has spec.approver too, or can't be read: while there are two, none is in force");
-        (false, "AnotherApprover", message)
+        (false, reasons::ANOTHER_APPROVER, message)
     } else {
-        (true, "InForce", "requests of this cluster's kubelets are judged by this policy".to_owned())
+        (true, reasons::IN_FORCE, "requests of this cluster's kubelets are judged by this policy".to_owned())
     }
 }

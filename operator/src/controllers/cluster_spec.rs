@@ -8,8 +8,7 @@ use futures::StreamExt;
 use k8s_openapi::api::core::v1::{ConfigMap, ObjectReference, Secret};
 use k8s_openapi::jiff::Timestamp;
 use keyplane_crds::{
-    AT_ONCE, CLUSTER_LABEL, CertificatePolicy, ClusterSpec, ClusterSpecStatus, NodePool, NodePoolRole,
-    ROLLOUT_ANNOTATION,
+    AT_ONCE, CertificatePolicy, ClusterSpec, ClusterSpecStatus, NodePool, NodePoolRole, keys, reasons,
 };
 use kube::core::{ApiResource, DeserializeGuard, DynamicObject, PartialObjectMeta};
 use kube::runtime::controller::{self, Action, Controller};
@@ -31,7 +30,7 @@ use keyplane_core::blocker::Blocker;
 use keyplane_core::join::Pool;
 use keyplane_core::model::{Cluster, Policy};
 use keyplane_core::names;
-use keyplane_core::names::{CONTENT_CHECKSUM_ANNOTATION, MANAGED_BY, MANAGED_BY_LABEL};
+use keyplane_core::names::{MANAGED_BY, MANAGED_BY_LABEL};
 use keyplane_core::objects;
 use keyplane_core::observed::Observed;
 use keyplane_core::plan::{as_observed, encryption_work, is_unknown, kubelet_turns, status};
@@ -58,7 +57,7 @@ pub async fn run(
     // Metadata is enough to see that a Secret has changed; keys are read when they are needed, and not kept.
     let ours = watch_config().labels(&format!("{MANAGED_BY_LABEL}={MANAGED_BY}"));
     // Besides ours, Secrets that users give and have labelled so that a change of them is seen.
-    let labelled = watch_config().labels(CLUSTER_LABEL);
+    let labelled = watch_config().labels(keys::CLUSTER_LABEL);
     let secrets: Api<PartialObjectMeta<Secret>> = Api::all(client.clone());
     let config_maps: Api<PartialObjectMeta<ConfigMap>> = Api::all(client.clone());
     let policies: Api<DeserializeGuard<CertificatePolicy>> = Api::all(client.clone());
@@ -111,7 +110,7 @@ fn forget(context: &Context, namespace: &str, name: &str) {
 }
 
 fn owner<K: Resource<DynamicType = ()>>(object: &K) -> Option<ObjectRef<Guarded>> {
-    let cluster = object.meta().labels.as_ref()?.get(CLUSTER_LABEL)?;
+    let cluster = object.meta().labels.as_ref()?.get(keys::CLUSTER_LABEL)?;
     Some(ObjectRef::new(cluster).within(object.meta().namespace.as_deref()?))
 }
 
@@ -161,7 +160,8 @@ async fn one_pass((namespace, name): &(String, String), context: &Context) -> Re
         Ok(found) => found,
         Err(invalid) => {
             tracing::warn!(namespace, cluster = name, error = %invalid, "a ClusterSpec that can't be read is left alone");
-            let blocker = Blocker { reason: "Unreadable", message: format!("the object can't be read: {invalid}") };
+            let blocker =
+                Blocker { reason: reasons::UNREADABLE, message: format!("the object can't be read: {invalid}") };
             if let Err(error) = refuse_unreadable(namespace, name, &blocker, context).await {
                 tracing::warn!(namespace, cluster = name, %error, "its status could not be written");
             }
@@ -189,7 +189,7 @@ async fn one_pass((namespace, name): &(String, String), context: &Context) -> Re
     let mut observed = observe::gather(context, &cluster, status).await?;
     let cluster = as_observed(&cluster, &observed);
     observed.target = context.targets.facts(namespace, name);
-    observed.at_once = found.annotations().get(ROLLOUT_ANNOTATION).is_some_and(|value| value == AT_ONCE);
+    observed.at_once = found.annotations().get(keys::ROLLOUT_ANNOTATION).is_some_and(|value| value == AT_ONCE);
     if is_unknown(&cluster, &observed) {
         observed.target.serving = presented_by_each(&cluster, FIRST_LOOK).await;
     }
@@ -253,7 +253,7 @@ fn parse(found: &ClusterSpec, context: &Context) -> Result<Cluster, Blocker> {
             let key = ObjectRef::new(&reference.name).within(&namespace);
             let stored = context.certificate_policies.get(&key);
             let missing = || Blocker {
-                reason: "CertificatePolicyNotFound",
+                reason: reasons::CERTIFICATE_POLICY_NOT_FOUND,
                 message: format!(
                     "spec.certificatePolicyRef: there is no CertificatePolicy {} in namespace {namespace}: apply it, or \
                      take the reference away",
@@ -262,13 +262,13 @@ fn parse(found: &ClusterSpec, context: &Context) -> Result<Cluster, Blocker> {
             };
             let policy = stored.as_ref().and_then(|guard| guard.0.as_ref().ok()).ok_or_else(missing)?;
             Policy::parse(&policy.spec).map_err(|error| Blocker {
-                reason: "CertificatePolicyInvalid",
+                reason: reasons::CERTIFICATE_POLICY_INVALID,
                 message: format!("CertificatePolicy {}: {error}", reference.name),
             })?
         }
     };
     let cluster = Cluster::parse(&found.name_any(), &namespace, &found.spec, policy)
-        .map_err(|error| Blocker { reason: "InvalidSpec", message: error.to_string() })?;
+        .map_err(|error| Blocker { reason: reasons::INVALID_SPEC, message: error.to_string() })?;
     let pools = pools(&cluster, context);
     let staying = pools.iter().filter(|pool| pool.metadata.deletion_timestamp.is_none());
     Ok(cluster.with_annotations(found.annotations()).with_pools(staying.map(|pool| (pool.name_any(), &pool.spec))))
@@ -304,7 +304,7 @@ fn brief(cluster: &Cluster, observed: &Observed, reference: ObjectReference, con
     let rollout = rollout::rollout(cluster, observed);
     let own = observed.secrets.get(&names::own_secret(&cluster.name));
     Some(Brief {
-        own_credential: own.and_then(|own| own.annotations().get(CONTENT_CHECKSUM_ANNOTATION).cloned()),
+        own_credential: own.and_then(|own| own.annotations().get(keys::CONTENT_CHECKSUM_ANNOTATION).cloned()),
         configuration: rollout.configuration,
         addons: rollout.addons,
         is_rotating: authorities.is_rotating(),

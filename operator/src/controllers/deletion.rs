@@ -3,7 +3,12 @@
 
 use k8s_openapi::api::core::v1::{ConfigMap, Secret};
 use k8s_openapi::jiff::Timestamp;
-use keyplane_crds::{CLUSTER_LABEL, CONFIRM_DELETION_ANNOTATION, ClusterSpec, DeletionPolicy};
+use keyplane_crds::{
+    ClusterSpec, DeletionPolicy,
+    keys::CONFIRM_DELETION_ANNOTATION,
+    keys::{self, CLUSTER_LABEL},
+    reasons,
+};
 use kube::api::{DeleteParams, ListParams, Patch, PatchParams, Preconditions};
 use kube::core::PartialObjectMeta;
 use kube::runtime::controller::Action;
@@ -21,13 +26,10 @@ use keyplane_core::names::{MANAGED_BY, MANAGED_BY_LABEL};
 use keyplane_core::observed::Observed;
 use keyplane_core::plan::{Kind, Removal, status};
 
-/// Holds a ClusterSpec whose keys shall go with it, until they are gone.
-const FINALIZER: &str = "keyplane.io/keys";
-
 /// Sets or takes the finalizer, and does what a deletion asks for. Nothing means that the object lives on.
 pub(super) async fn handle(found: &ClusterSpec, context: &Context) -> Result<Option<Action>, Error> {
     let (namespace, name) = (found.namespace().unwrap_or_default(), found.name_any());
-    let held = found.finalizers().iter().any(|finalizer| finalizer == FINALIZER);
+    let held = found.finalizers().iter().any(|finalizer| finalizer == keys::CLUSTERSPEC_FINALIZER);
     let delete = found.spec.deletion_policy == DeletionPolicy::Delete;
     if found.metadata.deletion_timestamp.is_none() {
         if delete != held {
@@ -40,9 +42,9 @@ pub(super) async fn handle(found: &ClusterSpec, context: &Context) -> Result<Opt
         return Ok(Some(Action::await_change()));
     }
     if delete {
-        if found.annotations().get(CONFIRM_DELETION_ANNOTATION) != Some(&name) {
+        if found.annotations().get(keys::CONFIRM_DELETION_ANNOTATION) != Some(&name) {
             let blocker = Blocker {
-                reason: "DeletionNotConfirmed",
+                reason: reasons::DELETION_NOT_CONFIRMED,
                 message: format!(
                     "deletionPolicy is Delete, so the keys of {name} would be lost for ever: confirm with `kubectl annotate \
                      clusterspec {name} -n {namespace} {CONFIRM_DELETION_ANNOTATION}={name}`, or keep them with \
@@ -114,9 +116,10 @@ pub(super) async fn remove(
 }
 
 async fn set_finalizer(found: &ClusterSpec, held: bool, context: &Context) -> Result<(), Error> {
-    let mut finalizers: Vec<_> = found.finalizers().iter().filter(|other| *other != FINALIZER).cloned().collect();
+    let mut finalizers: Vec<_> =
+        found.finalizers().iter().filter(|other| *other != keys::CLUSTERSPEC_FINALIZER).cloned().collect();
     if held {
-        finalizers.push(FINALIZER.to_owned());
+        finalizers.push(keys::CLUSTERSPEC_FINALIZER.to_owned());
     }
     // The list is replaced as a whole: the version makes sure that it is the one that was seen.
     let patch = json!({"metadata": {"finalizers": finalizers, "resourceVersion": found.metadata.resource_version}});

@@ -3,7 +3,7 @@
 
 use futures::StreamExt;
 use k8s_openapi::api::core::v1::Secret;
-use keyplane_crds::{CLUSTER_LABEL, USER_LABEL};
+use keyplane_crds::keys::{self, USER_LABEL};
 use kube::core::PartialObjectMeta;
 use kube::runtime::reflector::{self, Store};
 use kube::runtime::{WatchStreamExt, watcher};
@@ -27,7 +27,7 @@ impl IssuedKubeconfigs {
     pub(super) fn of(&self, cluster: &Cluster) -> Vec<String> {
         let belongs = |secret: &PartialObjectMeta<Secret>| {
             secret.namespace().as_deref() == Some(&cluster.namespace)
-                && secret.labels().get(CLUSTER_LABEL) == Some(&cluster.name)
+                && secret.labels().get(keys::CLUSTER_LABEL) == Some(&cluster.name)
         };
         self.0.state().iter().filter(|secret| belongs(secret)).map(|secret| secret.name_any()).collect()
     }

@@ -1,47 +1,47 @@
 //! Events about what is new in a status.
 
-use keyplane_crds::{ClusterCondition, ClusterSpec, ClusterSpecStatus, Condition, condition_of};
+use keyplane_crds::{ClusterCondition, ClusterSpec, ClusterSpecStatus, Condition, condition_of, reasons};
 
 use super::Context;
 use super::cluster_spec::unversioned;
 
 /// Conditions that do not stop anything, and that somebody should hear of whatever their reason is.
-const WARNINGS: [ClusterCondition; 2] = [ClusterCondition::MachinesInSync, ClusterCondition::KubeletsCurrent];
+const WARNINGS: [ClusterCondition; 2] = [ClusterCondition::NodesInSync, ClusterCondition::KubeletVersionsMatch];
 
 /// A revocation waits for a person.
-const NOT_CONFIRMED: &str = "RevocationNotConfirmed";
+const NOT_CONFIRMED: &str = reasons::REVOCATION_NOT_CONFIRMED;
 
 /// Reasons of other conditions that somebody should hear of.
 const REASONS: [(ClusterCondition, &str); 12] = [
-    (ClusterCondition::CertificatesValid, "AuthorityEndsSoon"),
-    (ClusterCondition::CertificatesValid, "RenewalDue"),
-    (ClusterCondition::CertificatesValid, "Expired"),
-    (ClusterCondition::RotationsSettled, "RotationStuck"),
-    (ClusterCondition::RotationsSettled, NOT_CONFIRMED),
-    (ClusterCondition::RotationsSettled, "RequestRefused"),
-    (ClusterCondition::AuthoritiesAsGiven, "SecretNotFound"),
-    (ClusterCondition::AuthoritiesAsGiven, "SecretUnusable"),
-    (ClusterCondition::EncryptedAtRest, "EncryptionStuck"),
-    (ClusterCondition::CertificatesSigned, "WaitsForSigner"),
-    (ClusterCondition::CertificatesSigned, "SignerLate"),
+    (ClusterCondition::CertificatesValid, reasons::CA_EXPIRES_SOON),
+    (ClusterCondition::CertificatesValid, reasons::RENEWAL_DUE),
+    (ClusterCondition::CertificatesValid, reasons::EXPIRED),
+    (ClusterCondition::RotationsCompleted, reasons::ROTATION_STUCK),
+    (ClusterCondition::RotationsCompleted, NOT_CONFIRMED),
+    (ClusterCondition::RotationsCompleted, reasons::REQUEST_REFUSED),
+    (ClusterCondition::CertificateAuthoritiesInSync, reasons::SECRET_NOT_FOUND),
+    (ClusterCondition::CertificateAuthoritiesInSync, reasons::SECRET_UNUSABLE),
+    (ClusterCondition::EncryptedAtRest, reasons::ENCRYPTION_STUCK),
+    (ClusterCondition::CertificatesSigned, reasons::WAITING_FOR_SIGNER),
+    (ClusterCondition::CertificatesSigned, reasons::SIGNER_OVERDUE),
     (ClusterCondition::CertificatesSigned, REFUSED),
 ];
 
 /// What is wrong with an answer is told whenever it is something else.
-const REFUSED: &str = "CertificateRefused";
+const REFUSED: &str = reasons::CERTIFICATE_REFUSED;
 
 /// Tells what the new status says and the one before did not.
 pub(super) async fn tell(found: &ClusterSpec, status: &ClusterSpecStatus, context: &Context) {
     let before = found.status.clone().unwrap_or_default();
     let about = unversioned(found);
     if is_true(&status.conditions, ClusterCondition::Ready) && !is_true(&before.conditions, ClusterCondition::Ready) {
-        context.events.normal(&about, "Ready", "Report", "the cluster is Ready").await;
+        context.events.normal(&about, reasons::READY, "Report", "the cluster is Ready").await;
     }
     if let (Some(old), Some(new)) = (&before.kubernetes_version, &status.kubernetes_version)
         && old != new
     {
         let note = format!("the control plane runs {new} on every node; it ran {old}");
-        context.events.normal(&about, "Upgraded", "Report", &note).await;
+        context.events.normal(&about, reasons::UPGRADED, "Report", &note).await;
     }
     for condition in warnings(&before.conditions, &status.conditions) {
         context.events.warning(&about, &condition.reason, "Compare", &condition.message).await;
@@ -89,22 +89,21 @@ mod tests {
 
     #[test]
     fn a_rotation_that_is_stuck_and_an_authority_that_ends_are_warned_of_once() {
-        let settled = ClusterCondition::RotationsSettled;
-        let under_way = saying(settled, ConditionStatus::False, "RotationUnderWay", "ca waits for cp1");
+        let settled = ClusterCondition::RotationsCompleted;
+        let under_way = saying(settled, ConditionStatus::False, "RotationInProgress", "ca waits for cp1");
         let stuck = |on: &str| saying(settled, ConditionStatus::False, "RotationStuck", on);
         assert!(warnings(&[], &under_way).is_empty());
         assert_eq!(warnings(&under_way, &stuck("cp1"))[0].reason, "RotationStuck");
         assert!(warnings(&stuck("cp1"), &stuck("cp2")).is_empty());
-        let ending = saying(ClusterCondition::CertificatesValid, ConditionStatus::True, "AuthorityEndsSoon", "ca");
+        let ending = saying(ClusterCondition::CertificatesValid, ConditionStatus::True, "CAExpiresSoon", "ca");
         assert_eq!(warnings(&[], &ending)[0].message, "ca");
         assert!(warnings(&ending, &ending).is_empty());
     }
 
     #[test]
     fn a_machine_that_differs_otherwise_than_before_is_warned_of_again() {
-        let differs = |message: &str| {
-            saying(ClusterCondition::MachinesInSync, ConditionStatus::False, "ManifestDiffers", message)
-        };
+        let differs =
+            |message: &str| saying(ClusterCondition::NodesInSync, ConditionStatus::False, "ManifestDiffers", message);
         assert_eq!(warnings(&differs("cp1"), &differs("cp2")).len(), 1);
         assert!(warnings(&differs("cp1"), &differs("cp1")).is_empty());
     }

@@ -9,7 +9,11 @@ use futures::StreamExt;
 use k8s_openapi::api::core::v1::{ConfigMap, Secret};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use k8s_openapi::jiff::Timestamp;
-use keyplane_crds::{CLUSTER_LABEL, ClusterSpec, NODE_POOL_LABEL, NodePool, NodePoolStatus, set_condition};
+use keyplane_crds::{
+    ClusterSpec, NodePool, NodePoolCondition, NodePoolStatus,
+    keys::{self, NODE_POOL_LABEL},
+    reasons, set_condition,
+};
 use kube::core::{DeserializeGuard, PartialObjectMeta};
 use kube::runtime::controller::{Action, Controller};
 use kube::runtime::reflector::{ObjectRef, Store};
@@ -25,14 +29,11 @@ use keyplane_client::write::{Written, write};
 use keyplane_core::join::objects::{is_of_pool, worker_config, worker_config_map};
 use keyplane_core::join::{Pool, state};
 use keyplane_core::manifests::systemd::PodRanges;
-use keyplane_core::names::{KUBELET_AUTHORITY_ANNOTATION, MANAGED_BY, MANAGED_BY_LABEL};
+use keyplane_core::names::{MANAGED_BY, MANAGED_BY_LABEL};
 use keyplane_core::objects::config_map_to_write;
 
 type Guarded = DeserializeGuard<NodePool>;
 type Clusters = mpsc::UnboundedReceiver<ObjectRef<DeserializeGuard<ClusterSpec>>>;
-
-/// Holds a NodePool whose token is still to be revoked.
-pub(super) const FINALIZER: &str = "keyplane.io/join";
 
 /// How soon a pool is looked at again whose ClusterSpec's controller has not taken note of it yet.
 const SOON: Duration = Duration::from_secs(5);
@@ -77,7 +78,7 @@ fn of_cluster(pools: &Store<Guarded>, namespace: Option<&str>, cluster: &str) ->
 /// Whether the end of the pool can't be missed: only then it gets a token.
 #[must_use]
 pub fn is_held(pool: &NodePool) -> bool {
-    pool.finalizers().iter().any(|finalizer| finalizer == FINALIZER)
+    pool.finalizers().iter().any(|finalizer| finalizer == keys::NODEPOOL_FINALIZER)
 }
 
 /// Runs until `stop`. `clusters` are those whose session has news for its pools.
@@ -106,7 +107,7 @@ pub async fn run(
         })
         .watches(secrets, ours, move |secret| {
             let namespace = secret.namespace()?;
-            targets.wake(&namespace, secret.labels().get(CLUSTER_LABEL)?);
+            targets.wake(&namespace, secret.labels().get(keys::CLUSTER_LABEL)?);
             owner(&secret)
         })
         .reconcile_on(news);
@@ -114,7 +115,7 @@ pub async fn run(
 }
 
 fn owner<K: Resource<DynamicType = ()>>(object: &K) -> Option<ObjectRef<Guarded>> {
-    let pool = object.meta().labels.as_ref()?.get(NODE_POOL_LABEL)?;
+    let pool = object.meta().labels.as_ref()?.get(keys::NODE_POOL_LABEL)?;
     Some(ObjectRef::new(pool).within(object.meta().namespace.as_deref()?))
 }
 
@@ -148,14 +149,14 @@ async fn reconcile(pool: Arc<Guarded>, state: Arc<State>) -> Result<Action, Erro
     let now = Timestamp::now();
     let mut status = pool.status.clone().unwrap_or_default();
     status.observed_generation = pool.metadata.generation;
-    status.nodes = i32::try_from(pool.spec.machines.len()).ok();
+    status.declared_nodes = i32::try_from(pool.spec.machines.len()).ok();
     let brief = state.context.targets.brief(&namespace, cluster);
     let (verdict, next) = match (found, brief) {
         (None, _) => {
             let message = format!(
                 "spec.clusterRef: there is no ClusterSpec {cluster} in namespace {namespace}: apply it, or mend the name"
             );
-            (Verdict::bad("ClusterSpecNotFound", message), RESYNC)
+            (Verdict::bad(reasons::CLUSTER_SPEC_NOT_FOUND, message), RESYNC)
         }
         (Some(_), None) => (in_force(cluster), RESYNC),
         (Some(_), Some(brief)) => with_brief(pool, &brief, &mut status, &state, now).await?,
@@ -163,14 +164,14 @@ async fn reconcile(pool: Arc<Guarded>, state: Arc<State>) -> Result<Action, Erro
     let Verdict { ready, reason, message } = verdict;
     let (facts, generation) = (state.context.targets.join_facts(&namespace, cluster), pool.metadata.generation);
     state::report_waiting(&mut status.conditions, &pool.name_any(), &facts, generation, now);
-    set_condition(&mut status.conditions, "Ready", ready, reason, &message, generation, now);
+    set_condition(&mut status.conditions, NodePoolCondition::Ready.name(), ready, reason, &message, generation, now);
     report(pool, &status, &state).await?;
     Ok(Action::requeue(next))
 }
 
 fn in_force(cluster: &str) -> Verdict {
     let message = format!("kubelets of ClusterSpec {cluster} are judged by this declaration");
-    Verdict { ready: true, reason: "InForce", message }
+    Verdict { ready: true, reason: reasons::IN_FORCE, message }
 }
 
 /// All that needs the cluster's session. Gives back when to look again, too.
@@ -184,7 +185,7 @@ async fn with_brief(
     let parsed = match Pool::parse(&pool.name_any(), &pool.spec, &brief.cluster) {
         Ok(Some(parsed)) => parsed,
         Ok(None) => return Ok((in_force(&brief.cluster.name), RESYNC)),
-        Err(error) => return Ok((Verdict::bad("InvalidSpec", error.to_string()), RESYNC)),
+        Err(error) => return Ok((Verdict::bad(reasons::INVALID_SPEC, error.to_string()), RESYNC)),
     };
     if !is_held(pool) {
         pool_deletion::set_finalizer(pool, true, &state.context.client).await?;
@@ -204,7 +205,8 @@ async fn with_brief(
     };
     let blocked = write_files(pool, basis, state).await?;
     status.machines = state::machines(&parsed, &facts, &status.machines, now);
-    status.machines_ready = Some(state::ready_of(&status.machines));
+    status.ready_nodes = i32::try_from(state::ready(&status.machines)).ok();
+    status.desired_nodes = i32::try_from(status.machines.len()).ok();
     state::report(&mut status.conditions, &status.machines, &facts, pool.metadata.generation, now);
     let mut verdict = in_force(cluster);
     match facts.tokens.get(&parsed.name) {
@@ -212,11 +214,11 @@ async fn with_brief(
         Some(state::TokenState::None) => status.token_expires = None,
         Some(state::TokenState::Good(expires)) => status.token_expires = Some(Time(*expires)),
         Some(state::TokenState::Failed(message)) => {
-            verdict = Verdict::bad("NoToken", format!("machines can't join: {message}"));
+            verdict = Verdict::bad(reasons::NO_TOKEN, format!("machines can't join: {message}"));
         }
     }
     if let Some(message) = blocked {
-        verdict = Verdict::bad("ForeignObject", message);
+        verdict = Verdict::bad(reasons::FOREIGN_OBJECT, message);
     }
     if let Some(time) = state::next_check(&parsed, &facts, now) {
         let wait = Duration::try_from(time.duration_since(now)).unwrap_or_default();
@@ -280,7 +282,7 @@ async fn write_each(
         let before = found.as_ref().and_then(|found| found.data.as_ref());
         let mut wanted = worker_config(cluster, parsed, machine, &brief.trust, ranges, before);
         if let Some(authority) = brief.kubelet_authorities.get(&parsed.name) {
-            wanted.annotations_mut().insert(KUBELET_AUTHORITY_ANNOTATION.to_owned(), authority.clone());
+            wanted.annotations_mut().insert(keys::KUBELET_CA_ANNOTATION.to_owned(), authority.clone());
         }
         wanted.annotations_mut().extend(brief.revoked.clone());
         let Some(wanted) = config_map_to_write(found.as_ref(), wanted) else { continue };

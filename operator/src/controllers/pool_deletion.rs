@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use k8s_openapi::api::core::v1::{ConfigMap, Secret};
 use k8s_openapi::jiff::Timestamp;
-use keyplane_crds::{ClusterSpec, NodePool, set_condition};
+use keyplane_crds::{ClusterSpec, NodePool, NodePoolCondition, keys, reasons, set_condition};
 use kube::api::{DeleteParams, Patch, PatchParams, Preconditions};
 use kube::core::NamespaceResourceScope;
 use kube::core::PartialObjectMeta;
@@ -36,7 +36,15 @@ pub(super) async fn handle(pool: &NodePool, state: &State) -> Result<Action, Err
     if let Some(message) = still_waits(pool, state, Timestamp::now()).filter(|_| stays) {
         let mut status = pool.status.clone().unwrap_or_default();
         let generation = pool.metadata.generation;
-        set_condition(&mut status.conditions, "Ready", false, "RevokingToken", &message, generation, Timestamp::now());
+        set_condition(
+            &mut status.conditions,
+            NodePoolCondition::Ready.name(),
+            false,
+            reasons::REVOKING_TOKEN,
+            &message,
+            generation,
+            Timestamp::now(),
+        );
         report(pool, &status, state).await?;
         return Ok(Action::requeue(SOON));
     }
@@ -117,9 +125,10 @@ where
 
 /// Sets or takes the finalizer.
 pub(super) async fn set_finalizer(pool: &NodePool, held: bool, client: &Client) -> Result<(), Error> {
-    let mut finalizers: Vec<_> = pool.finalizers().iter().filter(|other| *other != FINALIZER).cloned().collect();
+    let mut finalizers: Vec<_> =
+        pool.finalizers().iter().filter(|other| *other != keys::NODEPOOL_FINALIZER).cloned().collect();
     if held {
-        finalizers.push(FINALIZER.to_owned());
+        finalizers.push(keys::NODEPOOL_FINALIZER.to_owned());
     }
     // The list is replaced as a whole: the version makes sure that it is the one that was seen.
     let patch = json!({"metadata": {"finalizers": finalizers, "resourceVersion": pool.metadata.resource_version}});

@@ -75,9 +75,9 @@ impl OfStatus {
         self.certificate_expiry.set(namespace, cluster, ends);
         let waiting = status.signing_requests.iter().map(|request| {
             let node = request.node.clone().unwrap_or_default();
-            let refused = request.refused.is_some().to_string();
-            let labels = vec![request.certificate.clone(), node, request.authority.clone(), refused];
-            (labels, request.since.0.as_second())
+            let refused = request.rejection.is_some().to_string();
+            let labels = vec![request.certificate.clone(), node, request.issuer.clone(), refused];
+            (labels, request.request_time.0.as_second())
         });
         self.signing_request_since.set(namespace, cluster, waiting);
         let (done, under_way): (Vec<&RotationStatus>, Vec<_>) =
@@ -85,18 +85,19 @@ impl OfStatus {
         let since = under_way.iter().map(|rotation| {
             let stage = rotation.stage.clone().unwrap_or_default();
             let labels = vec![rotation.name.clone(), rotation.phase.name().to_owned(), stage];
-            (labels, rotation.since.0.as_second())
+            (labels, rotation.last_transition_time.0.as_second())
         });
         self.rotation_stage_since.set(namespace, cluster, since);
         let stuck = status.rotations.iter();
         let stuck = stuck.map(|rotation| (vec![rotation.name.clone()], i64::from(is_stuck(rotation, now))));
         self.rotation_stuck.set(namespace, cluster, stuck);
         let durations = done.iter().map(|rotation| {
-            let taken = rotation.since.0.duration_since(rotation.started.0);
+            let taken = rotation.last_transition_time.0.duration_since(rotation.start_time.0);
             (vec![rotation.name.clone()], taken.as_secs())
         });
         self.rotation_last_duration.set(namespace, cluster, durations);
-        let ended = done.iter().map(|rotation| (vec![rotation.name.clone()], rotation.since.0.as_second()));
+        let ended =
+            done.iter().map(|rotation| (vec![rotation.name.clone()], rotation.last_transition_time.0.as_second()));
         self.rotation_completed.set(namespace, cluster, ended);
     }
 
@@ -135,9 +136,9 @@ mod tests {
             phase,
             stage: stage.map(str::to_owned),
             rolling_back: false,
-            started: Time(at(10)),
-            since: Time(at(since)),
-            held_since: None,
+            start_time: Time(at(10)),
+            last_transition_time: Time(at(since)),
+            nodes_updated_time: None,
             waiting_for: vec![],
         }
     }

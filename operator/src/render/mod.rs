@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::{fs, io};
 
 use k8s_openapi::jiff::Timestamp;
-use keyplane_crds::{ClusterSpec, NodePool};
+use keyplane_crds::{ClusterSpec, NodePool, keys};
 use kube::ResourceExt;
 
 use self::inputs::{Inputs, namespace_of, read};
@@ -223,7 +223,7 @@ fn complete(cluster: &Cluster, inputs: &Inputs, now: Timestamp) -> Result<(Obser
         }
     }
     // Of ConfigMaps only what signers have answered: all others are made anew.
-    let answered = inputs.config_maps.iter().filter(|found| found.labels().contains_key(SIGNING_REQUEST_LABEL));
+    let answered = inputs.config_maps.iter().filter(|found| found.labels().contains_key(keys::SIGNING_REQUEST_LABEL));
     for config_map in answered.filter(|found| namespace_of(*found) == cluster.namespace) {
         observed.config_maps.insert(config_map.name_any(), config_map.clone());
     }

@@ -6,6 +6,7 @@ use std::io::Write;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::Path;
 
+use keyplane_crds::keys;
 use kube::ResourceExt;
 
 use super::{RenderError, file_error};
@@ -24,7 +25,7 @@ pub(super) const OBJECTS_DIRECTORY: &str = "objects";
 
 /// Writes the machines' files, and gives back how many.
 pub(super) fn write_nodes(output: &Path, observed: &Observed) -> Result<usize, RenderError> {
-    let node_of = |labels: &BTreeMap<String, String>| labels.get(keyplane_crds::NODE_LABEL).cloned();
+    let node_of = |labels: &BTreeMap<String, String>| labels.get(keys::NODE_LABEL).cloned();
     let secrets = observed.secrets.values().map(|secret| {
         let data = secret.data.iter().flatten().map(|(key, value)| (key.clone(), value.0.clone())).collect();
         (node_of(secret.labels()), data)

@@ -2,11 +2,11 @@
 
 use std::collections::BTreeMap;
 
-use keyplane_core::agent_report::{NodeReport, RESTART_TURN_ANNOTATION, WantedRestart};
+use keyplane_core::agent_report::{NodeReport, WantedRestart};
 use keyplane_core::observed::AgentFacts;
 use keyplane_core::plan::status;
 use keyplane_core::rollout::{Progress, rollout};
-use keyplane_core::rotation::reload::ETCD_MARK;
+use keyplane_crds::keys;
 use kube::ResourceExt;
 
 use super::common::{cluster, noon, settle};
@@ -23,7 +23,7 @@ fn agent(world: &mut World, node: &str, etcd_restart: Option<&str>) {
 fn mark_etcd(world: &mut World, nodes: &[&str]) {
     for node in nodes {
         let secret = world.observed.secrets.get_mut(&format!("demo-{node}-pki")).unwrap();
-        secret.annotations_mut().insert(ETCD_MARK.to_owned(), "new".to_owned());
+        secret.annotations_mut().insert(keys::ETCD_RESTART_ANNOTATION.to_owned(), "new".to_owned());
     }
 }
 
@@ -36,7 +36,7 @@ fn with_flag(spec: &str) -> String {
 fn told(world: &World) -> Vec<&'static str> {
     let is_told = |node: &&str| {
         let config = &world.observed.config_maps[&format!("demo-{node}-config")];
-        config.annotations().get(ETCD_MARK).is_some_and(|mark| mark == "new")
+        config.annotations().get(keys::ETCD_RESTART_ANNOTATION).is_some_and(|mark| mark == "new")
     };
     NODES.into_iter().filter(is_told).collect()
 }
@@ -100,7 +100,7 @@ fn without_an_agent_etcd_gets_another_manifest_which_stays_when_an_agent_comes()
     let mut world = World::up(THREE);
     mark_etcd(&mut world, &["cp1"]);
     assert_eq!(world.apply(THREE), ["cp1 etcd"]);
-    assert!(world.written("cp1", "etcd").contains(ETCD_MARK));
+    assert!(world.written("cp1", "etcd").contains(keys::ETCD_RESTART_ANNOTATION));
     world.carry("cp1");
     agent(&mut world, "cp1", None);
     assert!(world.apply(THREE).is_empty());
@@ -118,7 +118,8 @@ fn wants_restart(world: &mut World, node: &str, mark: Option<&str>) {
 
 fn turns(world: &World) -> Vec<&str> {
     let turn = |node: &str| {
-        world.observed.config_maps[&format!("demo-{node}-config")].annotations()[RESTART_TURN_ANNOTATION].as_str()
+        world.observed.config_maps[&format!("demo-{node}-config")].annotations()[keys::RESTART_PERMIT_ANNOTATION]
+            .as_str()
     };
     NODES.map(turn).to_vec()
 }
@@ -183,7 +184,7 @@ fn agents_wait_for_nobody_while_something_is_revoked() {
     assert_eq!(turns(&world), ["a", "a", "a"]);
     for node in NODES {
         let config = &world.observed.config_maps[&format!("demo-{node}-config")];
-        let mark = &world.observed.secrets[&format!("demo-{node}-pki")].annotations()[ETCD_MARK];
-        assert_eq!(config.annotations().get(ETCD_MARK), Some(mark), "etcd on {node}");
+        let mark = &world.observed.secrets[&format!("demo-{node}-pki")].annotations()[keys::ETCD_RESTART_ANNOTATION];
+        assert_eq!(config.annotations().get(keys::ETCD_RESTART_ANNOTATION), Some(mark), "etcd on {node}");
     }
 }

@@ -1,9 +1,7 @@
 //! Revocations, and restores in the middle of a rotation.
 
-use keyplane_core::names::NOT_AFTER_ANNOTATION;
 use keyplane_core::rotation::Stage;
-use keyplane_core::rotation::revocation::REVOKED_ANNOTATION;
-use keyplane_crds::{CLUSTER_LABEL, Condition, RevocationStatus};
+use keyplane_crds::{Condition, RevocationStatus, keys};
 
 use super::*;
 
@@ -11,7 +9,7 @@ const SECRETS: [&str; 4] = ["demo-ca", "demo-etcd", "demo-proxy", "demo-sa"];
 const NAMES: [&str; 4] = ["ca", "etcd-ca", "front-proxy-ca", "service-account-key"];
 
 fn settled(world: &World) -> Condition {
-    condition_of(&world.observed.status.conditions, "RotationsSettled").unwrap().clone()
+    condition_of(&world.observed.status.conditions, "RotationsCompleted").unwrap().clone()
 }
 
 fn notice(world: &World) -> RevocationStatus {
@@ -173,7 +171,8 @@ fn a_revocation_ends_a_rotation_that_is_under_way_in_whichever_stage() {
         assert!(plan(&world.cluster, &world.observed, world.now).steps.is_empty());
         let machine = &world.observed.secrets["demo-cp1-pki"];
         assert!(
-            machine.annotations()[REVOKED_ANNOTATION].contains(&first_certificate("", &both[0]).unwrap().fingerprint())
+            machine.annotations()[keys::REVOKED_CAS_ANNOTATION]
+                .contains(&first_certificate("", &both[0]).unwrap().fingerprint())
         );
     }
 }
@@ -213,7 +212,7 @@ fn a_worker_gets_a_client_certificate_only_while_its_kubelet_is_refused() {
     settle_at(world.now, &world.cluster, &mut world.observed);
     let secret = &world.observed.secrets["demo-w1-pki"];
     assert_eq!(secret.labels()["keyplane.io/node-pool"], "workers");
-    assert!(secret.annotations().contains_key(NOT_AFTER_ANNOTATION));
+    assert!(secret.annotations().contains_key(keys::NOT_AFTER_ANNOTATION));
     let kubeconfig = text(&world.observed, "demo-w1-pki", "kubelet.conf");
     assert!(kubeconfig.contains("https://api.demo.example:6443"), "{kubeconfig}");
     let authority = text(&world.observed, "demo-ca", "tls.crt");
@@ -240,10 +239,11 @@ fn a_backup_from_the_middle_of_a_rotation_goes_on() {
     while world.set("demo-ca").stage() != Some(Stage::Kubelets) {
         world.run(1);
     }
-    let keys = |world: &World| ["tls.key", "other.key"].map(|key| text(&world.observed, "demo-ca", key));
+    let keys = |world: &World| ["tls.key", "previous.key"].map(|key| text(&world.observed, "demo-ca", key));
     let before = keys(&world);
     // The management cluster is gone; a new one has the objects with the label, and nothing else.
-    let is_selected = |labels: &BTreeMap<String, String>| labels.get(CLUSTER_LABEL).is_some_and(|name| name == "demo");
+    let is_selected =
+        |labels: &BTreeMap<String, String>| labels.get(keys::CLUSTER_LABEL).is_some_and(|name| name == "demo");
     let lost = std::mem::take(&mut world.observed);
     world.observed.secrets = lost.secrets.into_iter().filter(|(_, secret)| is_selected(secret.labels())).collect();
     world.observed.config_maps =
@@ -297,12 +297,12 @@ fn an_authority_that_the_user_gives_is_revoked_for_the_next_one_that_the_user_gi
     let next = text(&world.observed, "corp-ca", "tls.crt");
     world.run_until("ca", RotationPhase::Completed);
     assert!(next.contains(text(&world.observed, "demo-ca", "tls.crt").trim()));
-    assert_eq!(world.condition("AuthoritiesAsGiven").0, "AsGiven");
+    assert_eq!(world.condition("CertificateAuthoritiesInSync").0, "InSync");
     // A pipeline that puts the old one there again changes nothing.
     let now = text(&world.observed, "demo-ca", "tls.crt");
     world.observed.secrets.insert("corp-ca".to_owned(), stolen);
     world.run(10);
-    let (reason, message) = world.condition("AuthoritiesAsGiven");
+    let (reason, message) = world.condition("CertificateAuthoritiesInSync");
     assert_eq!(reason, "SecretUnusable");
     assert!(message.contains("was revoked"), "{message}");
     assert_eq!(text(&world.observed, "demo-ca", "tls.crt"), now);

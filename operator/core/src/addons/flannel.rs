@@ -1,6 +1,7 @@
 //! Flannel, from its documentation (`configuration.md`, `backends.md`, `kubernetes.md` of the version in `Image`). Names
 //! and paths are those of its own manifest, so that what its documentation says can be found.
 
+use keyplane_crds::keys;
 use serde_json::{Map, Value, json};
 
 use super::{RBAC, cluster_role_binding, labelled, resources, service_account};
@@ -128,7 +129,7 @@ fn daemon_set(cluster: &Cluster, version: Version, network: &str) -> Value {
         "selector": {"matchLabels": {APP.0: APP.1}},
         "template": {
             // flanneld reads its configuration once: a changed one makes new Pods.
-            "metadata": {"labels": {APP.0: APP.1}, "annotations": {"keyplane.io/network": network}},
+            "metadata": {"labels": {APP.0: APP.1}, "annotations": {keys::NETWORK_CHECKSUM_ANNOTATION: network}},
             "spec": {
                 "hostNetwork": true,
                 "priorityClassName": "system-node-critical",

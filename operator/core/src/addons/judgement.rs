@@ -1,11 +1,10 @@
 //! What is to be done with an object of an add-on, seen what the target has under its name.
 
-use kube::DynamicObject;
-use serde_json::Value;
-
-use super::UNMANAGED_ANNOTATION;
 use crate::names::{MANAGED_BY, MANAGED_BY_LABEL};
 use crate::target_objects::TargetObject;
+use keyplane_crds::keys;
+use kube::DynamicObject;
+use serde_json::Value;
 
 /// What is to be done with an object.
 #[derive(Debug, Clone, PartialEq)]
@@ -43,7 +42,7 @@ pub fn is_ours(found: &DynamicObject) -> bool {
 /// Whether the user has taken the object over.
 #[must_use]
 pub fn is_to_be_left(found: &DynamicObject) -> bool {
-    let annotation = found.metadata.annotations.as_ref().and_then(|all| all.get(UNMANAGED_ANNOTATION));
+    let annotation = found.metadata.annotations.as_ref().and_then(|all| all.get(keys::UNMANAGED_ANNOTATION));
     annotation.is_some_and(|value| value == "true")
 }
 
@@ -107,7 +106,7 @@ mod tests {
     fn what_the_user_has_taken_over_is_left() {
         let mut found = wanted().object;
         found.data["spec"]["replicas"] = 3.into();
-        found.metadata.annotations = Some([(UNMANAGED_ANNOTATION.to_owned(), "true".to_owned())].into());
+        found.metadata.annotations = Some([(keys::UNMANAGED_ANNOTATION.to_owned(), "true".to_owned())].into());
         assert_eq!(judge(wanted(), Some(&found)), Judgement::Leave);
     }
 

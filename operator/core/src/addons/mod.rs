@@ -21,10 +21,6 @@ use crate::model::{Cluster, Version};
 use crate::names::{MANAGED_BY, MANAGED_BY_LABEL};
 use crate::target_objects::TargetObject;
 
-/// An object of the target with this annotation, and the value `true`, is the user's own: it is neither changed nor
-/// deleted.
-pub const UNMANAGED_ANNOTATION: &str = "keyplane.io/unmanaged";
-
 /// The namespace of kubeadm's add-ons.
 const KUBE_SYSTEM: &str = "kube-system";
 

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use keyplane_crds::reasons;
 use serde_json::Value;
 
 use super::Addon;
@@ -72,7 +73,7 @@ pub fn health(cluster: &Cluster, facts: Option<&BTreeMap<Addon, AddonFacts>>) ->
     let Some(facts) = facts else {
         return health(
             false,
-            "NotContacted",
+            reasons::NOT_CONTACTED,
             "the add-ons have not been looked at: the target has not answered".to_owned(),
         );
     };
@@ -99,7 +100,7 @@ pub fn health(cluster: &Cluster, facts: Option<&BTreeMap<Addon, AddonFacts>>) ->
         }
     }
     if !failed.is_empty() {
-        return health(false, "ApplyFailed", failed.join("; "));
+        return health(false, reasons::APPLY_FAILED, failed.join("; "));
     }
     if !foreign.is_empty() {
         let message = format!(
@@ -107,19 +108,19 @@ pub fn health(cluster: &Cluster, facts: Option<&BTreeMap<Addon, AddonFacts>>) ->
              them, or switch the add-on off in spec.addons",
             foreign.join("; ")
         );
-        return health(false, "ForeignObject", message);
+        return health(false, reasons::FOREIGN_OBJECT, message);
     }
     if !under_way.is_empty() {
-        return health(false, "RollingOut", under_way.join("; "));
+        return health(false, reasons::ROLLING_OUT, under_way.join("; "));
     }
     if running.is_empty() {
-        return health(true, "NoneWanted", "no add-on is switched on".to_owned());
+        return health(true, reasons::NOT_REQUIRED, "no add-on is switched on".to_owned());
     }
     let mut message = format!("Pods available: {}", running.join(", "));
     if !left.is_empty() {
         message = format!("{message}; left to the user: {}", left.join(", "));
     }
-    health(true, "Installed", message)
+    health(true, reasons::INSTALLED, message)
 }
 
 #[cfg(test)]

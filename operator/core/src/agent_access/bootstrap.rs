@@ -5,10 +5,9 @@
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use k8s_openapi::jiff::Timestamp;
+use keyplane_crds::keys;
 
 use crate::agent_report::CredentialKind;
-use crate::names::CONTENT_CHECKSUM_ANNOTATION;
-use crate::names::TOKEN_EXPIRES_ANNOTATION;
 use crate::observed::AgentFacts;
 
 /// What becomes of a machine's bootstrap Secret.
@@ -39,10 +38,10 @@ pub fn decide(
         return Bootstrap::Remove;
     }
     let annotation = |object: &ObjectMeta, key: &str| object.annotations.as_ref().and_then(|all| all.get(key)).cloned();
-    if annotation(found, CONTENT_CHECKSUM_ANNOTATION) != annotation(wanted, CONTENT_CHECKSUM_ANNOTATION) {
+    if annotation(found, keys::CONTENT_CHECKSUM_ANNOTATION) != annotation(wanted, keys::CONTENT_CHECKSUM_ANNOTATION) {
         return Bootstrap::Make;
     }
-    match renewal(found, annotation(found, TOKEN_EXPIRES_ANNOTATION)) {
+    match renewal(found, annotation(found, keys::TOKEN_EXPIRES_ANNOTATION)) {
         Some(renewal) if renewal > now => Bootstrap::Keep(Some(renewal)),
         // It is over, or a crash came before its token was in it.
         _ => Bootstrap::Make,
@@ -68,14 +67,14 @@ mod tests {
     }
 
     fn wanted() -> ObjectMeta {
-        let sum = (CONTENT_CHECKSUM_ANNOTATION.to_owned(), "1".to_owned());
+        let sum = (keys::CONTENT_CHECKSUM_ANNOTATION.to_owned(), "1".to_owned());
         ObjectMeta { annotations: Some([sum].into()), ..ObjectMeta::default() }
     }
 
     fn found() -> ObjectMeta {
         let mut found = wanted();
         found.creation_timestamp = Some(Time(at("12:00:00")));
-        let expires = (TOKEN_EXPIRES_ANNOTATION.to_owned(), at("13:00:00").to_string());
+        let expires = (keys::TOKEN_EXPIRES_ANNOTATION.to_owned(), at("13:00:00").to_string());
         found.annotations.as_mut().unwrap().extend([expires]);
         found
     }
@@ -104,10 +103,10 @@ mod tests {
     #[test]
     fn one_without_a_token_or_with_other_settings_is_made_anew() {
         let mut empty = found();
-        empty.annotations.as_mut().unwrap().remove(TOKEN_EXPIRES_ANNOTATION);
+        empty.annotations.as_mut().unwrap().remove(keys::TOKEN_EXPIRES_ANNOTATION);
         assert_eq!(decide(Some(&empty), &wanted(), None, at("12:01:00")), Bootstrap::Make);
         let mut other = wanted();
-        other.annotations.as_mut().unwrap().insert(CONTENT_CHECKSUM_ANNOTATION.to_owned(), "2".to_owned());
+        other.annotations.as_mut().unwrap().insert(keys::CONTENT_CHECKSUM_ANNOTATION.to_owned(), "2".to_owned());
         assert_eq!(decide(Some(&found()), &other, None, at("12:01:00")), Bootstrap::Make);
     }
 }

@@ -4,18 +4,18 @@ use std::collections::BTreeSet;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
+use keyplane_crds::{
+    keys::{self, APPLIED_CHECKSUM_ANNOTATION},
+    reasons,
+};
 
+use crate::checksum::checksum;
 use crate::model::Cluster;
 use crate::names;
-use crate::names::TRUST_CHECKSUM_ANNOTATION;
-use crate::names::{CONTENT_CHECKSUM_ANNOTATION, node_config_map, node_secret, trust_bundle_config_map};
+use crate::names::{node_config_map, node_secret, trust_bundle_config_map};
 use crate::objects::trust_checksum;
 use crate::observed::AgentFacts;
 use crate::observed::Observed;
-
-/// Annotation that a person sets on a machine's Secret and ConfigMap after carrying it there: the object's
-/// `keyplane.io/content-checksum`.
-pub const CARRIED_ANNOTATION: &str = "keyplane.io/carried";
 
 /// An agent has so long to carry what was written before a condition tells of it.
 const GRACE: SignedDuration = SignedDuration::from_secs(60);
@@ -27,7 +27,7 @@ pub fn machines(cluster: &Cluster, observed: &Observed) -> BTreeSet<String> {
 }
 
 /// Whether both objects of a machine are on it as they are now. With an agent its report says so, without one the
-/// annotations [`CARRIED_ANNOTATION`] of both do.
+/// annotations [`keyplane_crds::keys::APPLIED_CHECKSUM_ANNOTATION`] of both do.
 ///
 /// # Errors
 /// Why not, with the machine's name and the cure.
@@ -56,18 +56,18 @@ fn complaint(cluster: &Cluster, observed: &Observed, node: &str, now: Timestamp)
     let Some(agent) = agent(observed, node) else {
         let mut stale = objects.iter().filter(|object| object.carried.is_some());
         let stale = stale.find_map(|object| object.is_acknowledged(node).err());
-        return stale.map(|message| ("NotCarried", message));
+        return stale.map(|message| (reasons::NOT_APPLIED, message));
     };
     if let Err(message) = hears(cluster, node, agent, now) {
-        return Some((if agent.is_silent(now) { "AgentSilent" } else { "ClockDiffers" }, message));
+        return Some((if agent.is_silent(now) { reasons::AGENT_SILENT } else { reasons::CLOCK_DIFFERS }, message));
     }
     if let Err(message) = says_no_error(node, agent) {
-        return Some(("AgentReports", message));
+        return Some((reasons::AGENT_REPORTS, message));
     }
     let mut late =
         objects.iter().filter(|object| object.written.is_none_or(|written| now.duration_since(written) > GRACE));
     let late = late.find_map(|object| object.is_reported(node, agent).err());
-    late.map(|message| ("NotCarried", message))
+    late.map(|message| (reasons::NOT_APPLIED, message))
 }
 
 /// The agent of a machine, once it has reported.
@@ -117,8 +117,8 @@ impl Object {
         Self {
             kind,
             name,
-            checksum: annotation(CONTENT_CHECKSUM_ANNOTATION).unwrap_or_default(),
-            carried: annotation(CARRIED_ANNOTATION),
+            checksum: annotation(keys::CONTENT_CHECKSUM_ANNOTATION).unwrap_or_default(),
+            carried: annotation(keys::APPLIED_CHECKSUM_ANNOTATION),
             written: times.map(|time| time.0).max(),
         }
     }
@@ -141,7 +141,7 @@ impl Object {
         let Self { kind, name, checksum, .. } = self;
         Err(format!(
             "{node}: it has no agent: carry {kind} {name} to it, then `kubectl annotate --overwrite {} {name} \
-             {CARRIED_ANNOTATION}={checksum}`",
+             {APPLIED_CHECKSUM_ANNOTATION}={checksum}`",
             kind.to_lowercase()
         ))
     }
@@ -180,7 +180,7 @@ fn trusts_the_bundle(
 ) -> Result<(), String> {
     let bundle = observed.config_maps.get(&trust_bundle_config_map(&cluster.name));
     let bundle = bundle.and_then(|bundle| bundle.data.as_ref()).and_then(|data| data.get("ca.crt"));
-    let held = found.annotations.as_ref().and_then(|all| all.get(TRUST_CHECKSUM_ANNOTATION));
+    let held = found.annotations.as_ref().and_then(|all| all.get(keys::TRUST_CHECKSUM_ANNOTATION));
     if bundle.is_none() || held == bundle.map(|bundle| trust_checksum(bundle)).as_ref() {
         return Ok(());
     }

@@ -7,19 +7,15 @@ use k8s_openapi::api::core::v1::{Secret, ServiceAccount};
 use k8s_openapi::api::rbac::v1::{PolicyRule, Role, RoleBinding, RoleRef, Subject};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use k8s_openapi::jiff::Timestamp;
-use keyplane_crds::{CLUSTER_LABEL, NODE_LABEL, NODE_POOL_LABEL, NodeAgent};
+use keyplane_crds::{NodeAgent, keys};
 
 use crate::agent_access::settings::{DEFAULT_FILE, FileSettings};
 use crate::host_files::File;
 use crate::model::Cluster;
 use crate::names;
-use crate::names::TOKEN_EXPIRES_ANNOTATION;
 use crate::names::{INDEX_KEY, MANAGED_BY, MANAGED_BY_LABEL, node_config_map, node_secret};
 use crate::objects::{IndexEntry, index, is_ours, secret, text};
 use crate::yaml;
-
-/// Label on the Secret with which an agent begins.
-pub const BOOTSTRAP_LABEL: &str = "keyplane.io/agent-bootstrap";
 
 /// Where the token is on the machine.
 const TOKEN: &str = "/etc/keyplane/token";
@@ -115,8 +111,8 @@ fn metadata(cluster: &Cluster, node: &str, name: String) -> ObjectMeta {
         namespace: Some(cluster.namespace.clone()),
         labels: Some(BTreeMap::from([
             (MANAGED_BY_LABEL.to_owned(), MANAGED_BY.to_owned()),
-            (CLUSTER_LABEL.to_owned(), cluster.name.clone()),
-            (NODE_LABEL.to_owned(), node.to_owned()),
+            (keys::CLUSTER_LABEL.to_owned(), cluster.name.clone()),
+            (keys::NODE_LABEL.to_owned(), node.to_owned()),
         ])),
         ..ObjectMeta::default()
     }
@@ -125,7 +121,7 @@ fn metadata(cluster: &Cluster, node: &str, name: String) -> ObjectMeta {
 /// Whether the object is that of this machine's agent.
 #[must_use]
 pub fn is_of_agent(found: &ObjectMeta, cluster: &str, node: &str) -> bool {
-    is_ours(found, cluster, (NODE_LABEL, node))
+    is_ours(found, cluster, (keys::NODE_LABEL, node))
 }
 
 /// The Secret with which an agent begins, before its token is in it: the token is bound to this very object.
@@ -154,10 +150,10 @@ pub fn bootstrap(cluster: &Cluster, agent: &NodeAgent, authorities: &str, node: 
     ]);
     let mut object = secret(cluster, names::agent_bootstrap_secret(&cluster.name, node), None, "Opaque", data, []);
     let labels = object.metadata.labels.get_or_insert_default();
-    labels.insert(NODE_LABEL.to_owned(), node.to_owned());
-    labels.insert(BOOTSTRAP_LABEL.to_owned(), "true".to_owned());
+    labels.insert(keys::NODE_LABEL.to_owned(), node.to_owned());
+    labels.insert(keys::AGENT_BOOTSTRAP_LABEL.to_owned(), "true".to_owned());
     // By this label the pool's join data follows it.
-    labels.extend(pool.map(|pool| (NODE_POOL_LABEL.to_owned(), pool.to_owned())));
+    labels.extend(pool.map(|pool| (keys::NODE_POOL_LABEL.to_owned(), pool.to_owned())));
     object
 }
 
@@ -166,7 +162,7 @@ pub fn bootstrap(cluster: &Cluster, agent: &NodeAgent, authorities: &str, node: 
 pub fn with_token(mut object: Secret, token: String, expires: Timestamp) -> Secret {
     object.data.get_or_insert_default().insert("token".to_owned(), k8s_openapi::ByteString(token.into_bytes()));
     let annotations = object.metadata.annotations.get_or_insert_default();
-    annotations.insert(TOKEN_EXPIRES_ANNOTATION.to_owned(), expires.to_string());
+    annotations.insert(keys::TOKEN_EXPIRES_ANNOTATION.to_owned(), expires.to_string());
     object
 }
 

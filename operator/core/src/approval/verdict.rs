@@ -1,5 +1,7 @@
 //! What the rules answer, and what comes of it.
 
+use keyplane_crds::reasons;
+
 /// What becomes of a request. In the order of gravity: the gravest answer of all rules decides.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Verdict {
@@ -43,7 +45,7 @@ pub enum Answer {
     /// The rule is kept.
     Pass,
     /// The rule could not be asked: another one objects to what it would look at.
-    NotJudged,
+    NotEvaluated,
     /// The rule objects.
     Objection {
         /// What the rule wants: anything but `Approve`.
@@ -61,7 +63,7 @@ impl Answer {
     pub const fn verdict(&self) -> Verdict {
         match self {
             Self::Pass => Verdict::Approve,
-            Self::NotJudged => Verdict::Wait,
+            Self::NotEvaluated => Verdict::Wait,
             Self::Objection { verdict, .. } => *verdict,
         }
     }
@@ -70,8 +72,8 @@ impl Answer {
     #[must_use]
     pub const fn reason(&self) -> &'static str {
         match self {
-            Self::Pass => "Passed",
-            Self::NotJudged => "NotJudged",
+            Self::Pass => reasons::PASSED,
+            Self::NotEvaluated => reasons::NOT_EVALUATED,
             Self::Objection { reason, .. } => reason,
         }
     }
@@ -81,7 +83,7 @@ impl Answer {
     pub fn message(&self) -> &str {
         match self {
             Self::Pass => "",
-            Self::NotJudged => "could not be asked: see the other rules",
+            Self::NotEvaluated => "could not be asked: see the other rules",
             Self::Objection { message, .. } => message,
         }
     }
@@ -158,18 +160,20 @@ impl Judgement {
         let decisive = answers
             .iter()
             .filter(|answer| answer.answer.verdict() == verdict)
-            .min_by_key(|answer| answer.answer == Answer::NotJudged);
+            .min_by_key(|answer| answer.answer == Answer::NotEvaluated);
         let (rule, reason, message) = match decisive {
             Some(RuleAnswer { rule, answer: Answer::Objection { reason, message, .. } }) => {
                 (*rule, *reason, message.clone())
             }
-            Some(RuleAnswer { answer: Answer::Pass, .. }) => {
-                (EVERY_RULE, "AllRulesPassed", format!("all {} rules passed for {}", answers.len(), shown(username)))
+            Some(RuleAnswer { answer: Answer::Pass, .. }) => (
+                EVERY_RULE,
+                reasons::ALL_RULES_PASSED,
+                format!("all {} rules passed for {}", answers.len(), shown(username)),
+            ),
+            Some(RuleAnswer { rule, answer: Answer::NotEvaluated }) => {
+                (*rule, reasons::NOT_EVALUATED, format!("the rule {rule} could not be asked"))
             }
-            Some(RuleAnswer { rule, answer: Answer::NotJudged }) => {
-                (*rule, "NotJudged", format!("the rule {rule} could not be asked"))
-            }
-            None => ("none", "NotJudged", "no rule was asked".to_owned()),
+            None => ("none", reasons::NOT_EVALUATED, "no rule was asked".to_owned()),
         };
         Self { verdict, rule, reason, message, violation: verdict == Verdict::Deny, dry_run: false, answers }
     }

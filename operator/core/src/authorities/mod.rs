@@ -1,5 +1,6 @@
 //! The authorities and the service-account pair of a cluster, as they are read from their Secrets.
 
+mod peer_keys;
 mod service_account;
 mod set;
 
@@ -8,16 +9,18 @@ use std::collections::BTreeMap;
 use k8s_openapi::api::core::v1::Secret;
 use kube::ResourceExt;
 
+pub use peer_keys::PeerKeys;
 pub use service_account::ServiceAccountKeys;
-pub use set::{ABOVE, AuthoritySet, CROSS, OTHER, OTHER_ABOVE};
+pub use set::{ABOVE, AuthoritySet, CROSS};
 
 use crate::blocker::Blocker;
 use crate::model::Cluster;
 use crate::names;
 use crate::observed::{Observed, Slot};
 use crate::pki::AuthorityName;
-use crate::rotation::revocation::REVOKED_ANNOTATION;
-use crate::rotation::{STATE_ANNOTATION, Stage, State, Subject};
+use crate::rotation::{Stage, State, Subject};
+use keyplane_crds::keys;
+use keyplane_crds::reasons;
 
 /// The authorities and the service-account pair of a cluster, all of them.
 #[derive(Debug)]
@@ -91,7 +94,7 @@ impl Authorities {
     #[must_use]
     pub fn revoked_annotation(&self) -> Option<(String, String)> {
         let all: Vec<_> = self.all().flat_map(|(_, set)| set.revoked().iter().map(String::as_str)).collect();
-        (!all.is_empty()).then(|| (REVOKED_ANNOTATION.to_owned(), all.join(",")))
+        (!all.is_empty()).then(|| (keys::REVOKED_CAS_ANNOTATION.to_owned(), all.join(",")))
     }
 
     /// The keys of service-account tokens.
@@ -138,7 +141,7 @@ fn load<T>(
         Slot::Ours(secret) => match read(secret) {
             Ok(loaded) => Loaded::There(loaded),
             Err(problem) => Loaded::Blocked(Blocker {
-                reason: "AuthorityUnreadable",
+                reason: reasons::CA_UNREADABLE,
                 message: format!("Secret {name} can't be used: {problem}; restore it from a backup"),
             }),
         },
@@ -159,7 +162,8 @@ pub fn secret_of<'a>(cluster: &Cluster, observed: &'a Observed, subject: Subject
 /// Whether something was revoked and not everybody has noticed yet: then nothing that depends on it can be waited for.
 #[must_use]
 pub fn is_revoking(cluster: &Cluster, observed: &Observed, subject: Subject) -> bool {
-    let state = secret_of(cluster, observed, subject).and_then(|secret| secret.annotations().get(STATE_ANNOTATION));
+    let state = secret_of(cluster, observed, subject)
+        .and_then(|secret| secret.annotations().get(keys::ROTATION_STATE_ANNOTATION));
     let state = state.and_then(|text| State::parse(text).ok());
     state.is_some_and(|state| state.stage == Some(Stage::Revoke))
 }

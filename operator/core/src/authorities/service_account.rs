@@ -1,12 +1,13 @@
 //! The keys of service-account tokens as they lie in their Secret: the one that signs, and those that verify.
 
 use k8s_openapi::api::core::v1::Secret;
+use keyplane_crds::keys;
 use kube::ResourceExt;
 
-use super::OTHER;
+use super::PeerKeys;
 use crate::objects;
 use crate::pki::PrivateKey;
-use crate::rotation::{STATE_ANNOTATION, Stage, State};
+use crate::rotation::{Stage, State};
 
 /// The key that signs service-account tokens, or the two of a rotation.
 #[derive(Debug)]
@@ -28,15 +29,15 @@ impl ServiceAccountKeys {
         if !public.contains(signing.public_key_pem().trim()) {
             return Err("tls.crt does not hold the public key of tls.key".to_owned());
         }
-        let state = secret.annotations().get(STATE_ANNOTATION).map(|text| State::parse(text)).transpose()?;
-        let other = objects::text(secret, OTHER.1).map(|key| PrivateKey::from_pem(name, key));
-        let other = other.transpose().map_err(|error| error.to_string())?;
-        if other.is_none() && state.as_ref().is_some_and(|state| state.stage.is_some()) {
-            return Err(format!("it is being rotated, and lacks {}", OTHER.1));
-        }
-        if other.is_some() && state.as_ref().is_none_or(|state| state.stage.is_none()) {
-            return Err(format!("it has {}, and its annotation {STATE_ANNOTATION} names no stage", OTHER.1));
-        }
+        let state =
+            secret.annotations().get(keys::ROTATION_STATE_ANNOTATION).map(|text| State::parse(text)).transpose()?;
+        let other = match PeerKeys::find(secret, state.as_ref())? {
+            Some(PeerKeys { pair: (_, key), .. }) => {
+                let text = objects::text(secret, key).ok_or_else(|| format!("it is being rotated, and lacks {key}"))?;
+                Some(PrivateKey::from_pem(name, text).map_err(|error| error.to_string())?)
+            }
+            None => None,
+        };
         Ok(Self { signing, public: public.to_owned(), other, state })
     }
 

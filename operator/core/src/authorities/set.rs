@@ -1,22 +1,20 @@
 //! An authority as it lies in its Secret, with the one that replaces it or that it has replaced while it is rotated.
 
 use k8s_openapi::api::core::v1::Secret;
+use keyplane_crds::keys;
 use kube::ResourceExt;
 
+use super::PeerKeys;
 use crate::inventory::Leaf;
 use crate::objects;
 use crate::pki::{Authority, CertificateFacts, ExtendedUsage, first_certificate};
-use crate::rotation::revocation::{REVOKED_ANNOTATION, revoked};
-use crate::rotation::{STATE_ANNOTATION, Stage, State};
+use crate::rotation::revocation::revoked;
+use crate::rotation::{Stage, State};
 
-/// The keys of the Secret for the other authority of a rotation: the one to come, or the one before.
-pub const OTHER: (&str, &str) = ("other.crt", "other.key");
 /// The keys of the Secret for the authorities above one and for the root, if it is not a root itself.
 pub const ABOVE: (&str, &str) = ("chain.crt", "root.crt");
-/// The same for the other authority of a rotation.
-pub const OTHER_ABOVE: (&str, &str) = ("other-chain.crt", "other-root.crt");
 /// The key of the Secret for the new authority as the old one has signed it.
-pub const CROSS: &str = "cross.crt";
+pub const CROSS: &str = "cross-signed.crt";
 
 /// An authority, or the two of a rotation.
 #[derive(Debug)]
@@ -39,24 +37,24 @@ impl AuthoritySet {
             authority.below(text(above).unwrap_or_default(), text(root))
         };
         let signing = below(load(name, secret)?, ABOVE);
-        let state = secret.annotations().get(STATE_ANNOTATION).map(|text| State::parse(text)).transpose()?;
-        let other = match (objects::text(secret, OTHER.0), objects::text(secret, OTHER.1)) {
-            (Some(certificate), Some(key)) => {
-                let what = format!("{name} ({})", OTHER.0);
+        let state =
+            secret.annotations().get(keys::ROTATION_STATE_ANNOTATION).map(|text| State::parse(text)).transpose()?;
+        let other = match PeerKeys::find(secret, state.as_ref())? {
+            Some(PeerKeys { pair, above }) => {
+                let text = |key| {
+                    objects::text(secret, key)
+                        .ok_or_else(|| format!("it is being rotated, and lacks {} or {}", pair.0, pair.1))
+                };
+                let (certificate, key) = (text(pair.0)?, text(pair.1)?);
+                let what = format!("{name} ({})", pair.0);
                 let other = Authority::load(&what, certificate, key).map_err(|error| error.to_string())?;
-                Some(below(other, OTHER_ABOVE))
+                Some(below(other, above))
             }
-            _ => None,
+            None => None,
         };
-        if other.is_none() && state.as_ref().is_some_and(|state| state.stage.is_some()) {
-            return Err(format!("it is being rotated, and lacks {} or {}", OTHER.0, OTHER.1));
-        }
-        // Without its stage nobody knows which of the two is trusted where.
-        if other.is_some() && state.as_ref().is_none_or(|state| state.stage.is_none()) {
-            return Err(format!("it has {}, and its annotation {STATE_ANNOTATION} names no stage", OTHER.0));
-        }
         let cross = objects::text(secret, CROSS).map(str::to_owned);
-        let revoked = secret.annotations().get(REVOKED_ANNOTATION).map(|text| revoked(text)).unwrap_or_default();
+        let revoked =
+            secret.annotations().get(keys::REVOKED_CAS_ANNOTATION).map(|text| revoked(text)).unwrap_or_default();
         Ok(Self { signing, other, cross, state, revoked })
     }
 

@@ -17,7 +17,7 @@ pub fn lists(state: &State) -> BTreeMap<String, Vec<Writer>> {
         match state.change.as_ref().map(|change| change.stage) {
             _ if former == latter => vec![former],
             None | Some(Stage::Publish) => vec![former, latter],
-            Some(Stage::Write | Stage::Rewrite | Stage::Settle) => vec![latter, former],
+            Some(Stage::Write | Stage::Reencrypt | Stage::Settle) => vec![latter, former],
             Some(Stage::Drop) => vec![latter],
         }
     };

@@ -156,8 +156,8 @@ fn under_way(wanted: &Wanted, state: &State, change: &Change, around: &Surroundi
     let loaded = || is_loaded_everywhere(around.nodes, around.file, around.facts);
     match change.stage {
         Stage::Publish if loaded() => to_stage(Stage::Write),
-        Stage::Write if loaded() => to_stage(Stage::Rewrite),
-        Stage::Rewrite => {
+        Stage::Write if loaded() => to_stage(Stage::Reencrypt),
+        Stage::Reencrypt => {
             let seen = around.facts.and_then(|facts| facts.rewriting.as_ref());
             let progress = &seen.filter(|seen| seen.since == change.since)?.progress;
             let all_done = state.moved().is_subset(&progress.done);
@@ -165,7 +165,7 @@ fn under_way(wanted: &Wanted, state: &State, change: &Change, around: &Surroundi
                 return None;
             }
             let mut next = state.clone();
-            let (stage, since) = if all_done { (Stage::Settle, around.now) } else { (Stage::Rewrite, change.since) };
+            let (stage, since) = if all_done { (Stage::Settle, around.now) } else { (Stage::Reencrypt, change.since) };
             next.change = Some(Change { stage, since, progress: progress.clone(), ..change.clone() });
             Some(next)
         }

@@ -9,7 +9,7 @@
 //! |---|---|---|
 //! | `Publish` | former, new | every API server has loaded it |
 //! | `Write` | new, former | every API server has loaded it |
-//! | `Rewrite` | new, former | every object was written anew |
+//! | `Reencrypt` | new, former | every object was written anew |
 //! | `Settle` | new, former | etcd has forgotten what was there before |
 //! | `Drop` | new | every API server has loaded it |
 
@@ -21,7 +21,7 @@ mod report;
 use std::collections::{BTreeMap, BTreeSet};
 
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
-use keyplane_crds::EncryptionProvider;
+use keyplane_crds::{EncryptionProvider, reasons};
 use serde::{Deserialize, Serialize};
 
 pub use configuration::{configuration, keys_in, lists};
@@ -62,7 +62,7 @@ pub enum Stage {
     /// Every API server begins to write with it.
     Write,
     /// What is there is written anew.
-    Rewrite,
+    Reencrypt,
     /// Whoever reads what was there a moment ago still needs the former key.
     Settle,
     /// The former key is taken away from every API server.
@@ -74,11 +74,11 @@ impl Stage {
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
-            Self::Publish => "Publish",
-            Self::Write => "Write",
-            Self::Rewrite => "Rewrite",
-            Self::Settle => "Settle",
-            Self::Drop => "Drop",
+            Self::Publish => reasons::PUBLISH,
+            Self::Write => reasons::WRITE,
+            Self::Reencrypt => reasons::REENCRYPT,
+            Self::Settle => reasons::SETTLE,
+            Self::Drop => reasons::DROP,
         }
     }
 }
@@ -182,7 +182,7 @@ impl State {
     #[must_use]
     pub fn work(&self, delays: Delays) -> Option<Work> {
         let change = self.change.as_ref()?;
-        let rewrites = change.stage == Stage::Rewrite;
+        let rewrites = change.stage == Stage::Reencrypt;
         let resources = if rewrites { self.moved() } else { BTreeSet::new() };
         Some(Work { since: change.since, begins: change.since + delays.request, resources })
     }

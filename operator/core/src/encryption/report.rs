@@ -1,7 +1,7 @@
 //! What is told of a change.
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
-use keyplane_crds::{RotationPhase, RotationStatus};
+use keyplane_crds::{RotationPhase, RotationStatus, reasons};
 
 use super::proof::lack;
 use super::{Facts, Stage, State, Surroundings, Writer};
@@ -19,14 +19,14 @@ pub fn news(before: Option<&State>, after: &State) -> Option<&'static str> {
         return None;
     }
     Some(match &after.change {
-        None if after.completed.is_none() => "EncryptionKeyMade",
-        None => "EncryptionCompleted",
+        None if after.completed.is_none() => reasons::ENCRYPTION_KEY_CREATED,
+        None => reasons::ENCRYPTION_COMPLETED,
         Some(change) => match change.stage {
-            Stage::Publish => "EncryptionPublish",
-            Stage::Write => "EncryptionWrite",
-            Stage::Rewrite => "EncryptionRewrite",
-            Stage::Settle => "EncryptionSettle",
-            Stage::Drop => "EncryptionDrop",
+            Stage::Publish => reasons::ENCRYPTION_PUBLISH,
+            Stage::Write => reasons::ENCRYPTION_WRITE,
+            Stage::Reencrypt => reasons::ENCRYPTION_REENCRYPT,
+            Stage::Settle => reasons::ENCRYPTION_SETTLE,
+            Stage::Drop => reasons::ENCRYPTION_DROP,
         },
     })
 }
@@ -39,15 +39,15 @@ pub fn rotation(state: &State, waits: Vec<String>) -> Option<RotationStatus> {
             name: ROTATION.to_owned(),
             requested: change.requested.clone(),
             phase: match change.stage {
-                Stage::Publish | Stage::Write | Stage::Rewrite => RotationPhase::Preparing,
+                Stage::Publish | Stage::Write | Stage::Reencrypt => RotationPhase::Preparing,
                 Stage::Settle => RotationPhase::Prepared,
                 Stage::Drop => RotationPhase::Completing,
             },
             stage: Some(change.stage.name().to_owned()),
             rolling_back: change.rolling_back,
-            started: Time(change.started),
-            since: Time(change.since),
-            held_since: None,
+            start_time: Time(change.started),
+            last_transition_time: Time(change.since),
+            nodes_updated_time: None,
             waiting_for: waits,
         });
     }
@@ -58,9 +58,9 @@ pub fn rotation(state: &State, waits: Vec<String>) -> Option<RotationStatus> {
         phase: RotationPhase::Completed,
         stage: None,
         rolling_back: completed.rolled_back,
-        started: Time(completed.started),
-        since: Time(completed.ended),
-        held_since: None,
+        start_time: Time(completed.started),
+        last_transition_time: Time(completed.ended),
+        nodes_updated_time: None,
         waiting_for: vec![],
     })
 }
@@ -77,7 +77,7 @@ pub fn waits(state: &State, around: &Surroundings<'_>, secret: impl Fn(&str) -> 
             });
             words.take(TOLD).collect()
         }
-        Stage::Rewrite => vec![rewriting(state, around.facts)],
+        Stage::Reencrypt => vec![rewriting(state, around.facts)],
         Stage::Settle => {
             let until = change.since + around.delays.history;
             vec![format!("etcd: until {until} somebody may read what was there before")]
@@ -112,7 +112,7 @@ pub fn describe(state: &State) -> String {
         let what = match change.stage {
             Stage::Publish => "becomes known to every API server",
             Stage::Write => "is written with by every API server",
-            Stage::Rewrite => "is for everything: objects are written anew",
+            Stage::Reencrypt => "is for everything: objects are written anew",
             Stage::Settle => "is for everything, and the former is kept until nobody reads what was there before",
             Stage::Drop => "is the only one: the former is taken away from every API server",
         };

@@ -114,7 +114,7 @@ fn each_stage_waits_for_every_api_server_and_names_the_one_that_it_waits_for() {
     for (expected, list) in [
         (Stage::Publish, ["identity", "key-1"].as_slice()),
         (Stage::Write, &["key-1", "identity"]),
-        (Stage::Rewrite, &["key-1", "identity"]),
+        (Stage::Reencrypt, &["key-1", "identity"]),
         (Stage::Settle, &["key-1", "identity"]),
         (Stage::Drop, &["key-1"]),
     ] {
@@ -147,7 +147,7 @@ fn each_stage_waits_for_every_api_server_and_names_the_one_that_it_waits_for() {
                 cluster.load("cp2", &state);
                 step(&cluster)
             }
-            Stage::Rewrite => {
+            Stage::Reencrypt => {
                 let since = state.change.as_ref().unwrap().since;
                 let begins = state.work(DELAYS).unwrap().begins;
                 assert_eq!(begins, since + DELAYS.request);
@@ -162,7 +162,7 @@ fn each_stage_waits_for_every_api_server_and_names_the_one_that_it_waits_for() {
                 cluster.facts.rewriting = Some(Rewriting { since, progress: done(&[], "a/b"), trouble: None });
                 let half = step(&cluster).unwrap();
                 assert_eq!(half.change.as_ref().unwrap().progress.last, Some(("secrets".to_owned(), "a/b".to_owned())));
-                assert_eq!((news(Some(&state), &half), news(None, &half)), (None, Some("EncryptionRewrite")));
+                assert_eq!((news(Some(&state), &half), news(None, &half)), (None, Some("EncryptionReencrypt")));
                 assert_eq!(cluster.decide(&wanted, Some(&half), false), None, "it is remembered once");
                 state = half;
                 cluster.facts.rewriting = Some(Rewriting { since, progress: done(&["secrets"], "z/z"), trouble: None });
@@ -184,7 +184,7 @@ fn each_stage_waits_for_every_api_server_and_names_the_one_that_it_waits_for() {
 
 #[test]
 fn another_key_provider_or_list_and_the_end_are_the_same_change() {
-    let all = [Stage::Write, Stage::Rewrite, Stage::Settle, Stage::Drop];
+    let all = [Stage::Write, Stage::Reencrypt, Stage::Settle, Stage::Drop];
     let mut cluster = Cluster::new();
     let mut state = cluster.decide(&secrets(), None, true).unwrap();
     let steps: [(Wanted, &[(&str, &str)]); 5] = [
@@ -278,7 +278,7 @@ fn a_retired_key_is_kept_as_long_as_was_asked_for() {
 fn what_was_begun_is_taken_back_in_every_stage_but_the_last() {
     let asked = Wanted { requested: Some("a".to_owned()), ..secrets() };
     let back = Wanted { rolls_back: true, ..secrets() };
-    for begun in [Stage::Publish, Stage::Write, Stage::Rewrite, Stage::Settle, Stage::Drop] {
+    for begun in [Stage::Publish, Stage::Write, Stage::Reencrypt, Stage::Settle, Stage::Drop] {
         let mut cluster = Cluster::new();
         let born = cluster.decide(&secrets(), None, true).unwrap();
         let mut state = cluster.decide(&asked, Some(&born), false).unwrap();

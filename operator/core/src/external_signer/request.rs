@@ -7,11 +7,6 @@ use super::Asked;
 use crate::pki::AuthorityName;
 use crate::pki::{AlternativeName, ExtendedUsage};
 
-/// Label on a ConfigMap that asks for a certificate: the authority that is to sign it.
-pub const SIGNING_REQUEST_LABEL: &str = "keyplane.io/signing-request";
-/// Annotation on it: since when it asks (RFC 3339).
-pub const REQUESTED_AT_ANNOTATION: &str = "keyplane.io/requested-at";
-
 /// The request (PKCS #10, PEM).
 pub const REQUEST_KEY: &str = "request.csr";
 /// What the request is for, for people.

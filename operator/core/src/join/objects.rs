@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use k8s_openapi::api::core::v1::{ConfigMap, Secret};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use k8s_openapi::jiff::Timestamp;
-use keyplane_crds::{NODE_LABEL, NODE_POOL_LABEL};
+use keyplane_crds::keys;
 
 use super::files::worker_files;
 use super::pool::{Machine, Pool};
@@ -13,8 +13,6 @@ use super::token::Token;
 use super::{AgentFiles, bootstrap_data};
 use crate::manifests::systemd::{self, PodRanges};
 use crate::model::Cluster;
-use crate::names::TOKEN_EXPIRES_ANNOTATION;
-use crate::names::TRUST_CHECKSUM_ANNOTATION;
 use crate::names::{INDEX_KEY, node_config_map};
 use crate::objects::trust_checksum;
 use crate::objects::{IndexEntry, config_map, index, is_ours, secret, to_write};
@@ -54,10 +52,10 @@ pub fn worker_config(
     data.extend(files.into_iter().map(|file| (file.key.into_owned(), file.content)));
     let mut object = config_map(cluster, worker_config_map(&cluster.name, &machine.name), None, data);
     let labels = object.metadata.labels.get_or_insert_default();
-    labels.insert(NODE_LABEL.to_owned(), machine.name.clone());
-    labels.insert(NODE_POOL_LABEL.to_owned(), pool.name.clone());
+    labels.insert(keys::NODE_LABEL.to_owned(), machine.name.clone());
+    labels.insert(keys::NODE_POOL_LABEL.to_owned(), pool.name.clone());
     let annotations = object.metadata.annotations.get_or_insert_default();
-    annotations.insert(TRUST_CHECKSUM_ANNOTATION.to_owned(), trust_checksum(trust));
+    annotations.insert(keys::TRUST_CHECKSUM_ANNOTATION.to_owned(), trust_checksum(trust));
     object
 }
 
@@ -76,16 +74,16 @@ pub fn bootstrap(
         ("format".to_owned(), pool.bootstrap.format.name().to_owned()),
     ]);
     let name = bootstrap_secret(&cluster.name, &pool.name);
-    let annotations = [(TOKEN_EXPIRES_ANNOTATION, expires.to_string())];
+    let annotations = [(keys::TOKEN_EXPIRES_ANNOTATION, expires.to_string())];
     let mut object = secret(cluster, name, None, BOOTSTRAP_SECRET_TYPE, data, annotations);
-    object.metadata.labels.get_or_insert_default().insert(NODE_POOL_LABEL.to_owned(), pool.name.clone());
+    object.metadata.labels.get_or_insert_default().insert(keys::NODE_POOL_LABEL.to_owned(), pool.name.clone());
     object
 }
 
 /// Whether an object is Keyplane's, for this pool of this cluster.
 #[must_use]
 pub fn is_of_pool(metadata: &ObjectMeta, cluster: &str, pool: &str) -> bool {
-    is_ours(metadata, cluster, (NODE_POOL_LABEL, pool))
+    is_ours(metadata, cluster, (keys::NODE_POOL_LABEL, pool))
 }
 
 /// The Secret to write over what was found; nothing if that is as it should be.

@@ -7,7 +7,7 @@ use k8s_openapi::api::certificates::v1::CertificateSigningRequest;
 use k8s_openapi::api::core::v1::Node;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use k8s_openapi::jiff::Timestamp;
-use keyplane_crds::{Condition, MachineState, MachineStatus, condition_of, set_condition};
+use keyplane_crds::{Condition, MachineState, MachineStatus, NodePoolCondition, condition_of, reasons, set_condition};
 
 use super::pool::Pool;
 use crate::approval::SigningRequest;
@@ -18,7 +18,7 @@ use crate::manifests::systemd::PodRanges;
 pub const MISSING_AFTER: Duration = Duration::from_mins(5);
 
 /// The condition that tells of kubelets whose requests have no verdict.
-const APPROVED: &str = "CertificatesApproved";
+const APPROVED: &str = NodePoolCondition::CertificatesApproved.name();
 
 /// Machines that are listed, of those that have joined by a selector: a status is one object.
 const LISTED: usize = 200;
@@ -47,7 +47,7 @@ impl From<&Node> for NodeState {
         let mut conditions = node.status.iter().flat_map(|status| status.conditions.iter().flatten());
         let Some(ready) = conditions.find(|condition| condition.type_ == "Ready") else {
             let message = "the Node is registered, and its kubelet has not reported yet".to_owned();
-            return Self { ready: Some(false), since: None, reason: "NoStatus".to_owned(), message };
+            return Self { ready: Some(false), since: None, reason: reasons::NO_STATUS.to_owned(), message };
         };
         Self {
             ready: match ready.status.as_str() {
@@ -107,15 +107,21 @@ impl Request {
         };
         let issued = status.and_then(|status| status.certificate.as_ref()).is_some();
         let (reason, message) = if let Some(why) = condition("Denied") {
-            ("RequestDenied", format!("its request {name} was denied: {why}"))
+            (reasons::REQUEST_DENIED, format!("its request {name} was denied: {why}"))
         } else if let Some(why) = condition("Failed") {
-            ("RequestFailed", format!("its request {name} could not be signed: {why}"))
+            (reasons::REQUEST_FAILED, format!("its request {name} could not be signed: {why}"))
         } else if issued {
-            ("CertificateIssued", "its kubelet has a certificate, and has not registered its Node yet".to_owned())
+            (
+                reasons::CERTIFICATE_ISSUED,
+                "its kubelet has a certificate, and has not registered its Node yet".to_owned(),
+            )
         } else if condition("Approved").is_some() {
-            ("NotSigned", format!("its request {name} is approved, and not signed yet by the controller-manager"))
+            (
+                reasons::NOT_SIGNED,
+                format!("its request {name} is approved, and not signed yet by the controller-manager"),
+            )
         } else {
-            ("NotApproved", format!("its request {name} is not approved yet"))
+            (reasons::NOT_APPROVED, format!("its request {name} is not approved yet"))
         };
         Some(Self { node: request.subject_node()?, created: request.created?, reason, message })
     }
@@ -171,12 +177,12 @@ pub fn machines(pool: &Pool, facts: &Facts, before: &[MachineStatus], now: Times
         .map(|name| {
             let old = known(name);
             let (state, reason, message) = state(name, facts, old, now);
-            let since = match old {
-                Some(old) if old.state == state => old.since.clone(),
+            let last_transition_time = match old {
+                Some(old) if old.state == state => old.last_transition_time.clone(),
                 // To the second, as it comes back.
                 _ => Time(Timestamp::from_second(now.as_second()).unwrap_or(now)),
             };
-            MachineStatus { name: name.clone(), state, since, reason, message: shortened(&message) }
+            MachineStatus { name: name.clone(), state, last_transition_time, reason, message: shortened(&message) }
         })
         .collect()
 }
@@ -185,7 +191,9 @@ fn state(name: &str, facts: &Facts, old: Option<&MachineStatus>, now: Timestamp)
     let Some(nodes) = &facts.nodes else {
         return match old {
             Some(old) => (old.state, old.reason.clone(), old.message.clone()),
-            None => (MachineState::Declared, "NotSeen".to_owned(), "the target has not answered yet".to_owned()),
+            None => {
+                (MachineState::Declared, reasons::NOT_SEEN.to_owned(), "the target has not answered yet".to_owned())
+            }
         };
     };
     if let Some(node) = nodes.get(name) {
@@ -200,14 +208,14 @@ fn state(name: &str, facts: &Facts, old: Option<&MachineStatus>, now: Timestamp)
         old.filter(|old| matches!(old.state, MachineState::Joined | MachineState::Ready | MachineState::Missing));
     // A request that is older than the loss is the one with which the machine had joined.
     let request = facts.requests.get(name).filter(|request| {
-        was_there.is_none_or(|old| old.state == MachineState::Missing && request.created > old.since.0)
+        was_there.is_none_or(|old| old.state == MachineState::Missing && request.created > old.last_transition_time.0)
     });
     match (request, was_there) {
         (Some(request), _) => (MachineState::Bootstrapping, request.reason.to_owned(), request.message.clone()),
-        (None, Some(_)) => (MachineState::Missing, "NodeGone".to_owned(), "its Node is gone".to_owned()),
+        (None, Some(_)) => (MachineState::Missing, reasons::NODE_GONE.to_owned(), "its Node is gone".to_owned()),
         (None, None) => {
             let message = "the machine has not asked for a certificate: give it the join data".to_owned();
-            (MachineState::Declared, "NotSeen".to_owned(), message)
+            (MachineState::Declared, reasons::NOT_SEEN.to_owned(), message)
         }
     }
 }
@@ -219,7 +227,7 @@ pub fn next_check(pool: &Pool, facts: &Facts, now: Timestamp) -> Option<Timestam
     silent.filter_map(|(_, node)| node.missing_from()).filter(|from| *from > now).min()
 }
 
-/// Sets the condition `MachinesReady`.
+/// Sets the condition `NodesReady`.
 pub fn report(
     conditions: &mut Vec<Condition>,
     machines: &[MachineStatus],
@@ -236,17 +244,21 @@ pub fn report(
         })
         .collect();
     let (ready, reason, message) = if facts.nodes.is_none() {
-        (false, "TargetSilent", "the target does not answer; the machines are listed as they were".to_owned())
+        (
+            false,
+            reasons::TARGET_UNREACHABLE,
+            "the target does not answer; the machines are listed as they were".to_owned(),
+        )
     } else if let Some(first) = waiting.first() {
         let more = waiting.len() - 1;
         let message = if more == 0 { first.clone() } else { format!("{first}; and {more} more") };
-        (false, "MachinesNotReady", message)
+        (false, reasons::NODES_NOT_READY, message)
     } else if machines.is_empty() {
-        (true, "NoMachines", "no machine has joined yet, and none is declared by name".to_owned())
+        (true, reasons::NO_NODES, "no machine has joined yet, and none is declared by name".to_owned())
     } else {
-        (true, "AllReady", format!("all {} machines are Ready", machines.len()))
+        (true, reasons::ALL_READY, format!("all {} machines are Ready", machines.len()))
     };
-    set_condition(conditions, "MachinesReady", ready, reason, &message, generation, now);
+    set_condition(conditions, NodePoolCondition::NodesReady.name(), ready, reason, &message, generation, now);
 }
 
 /// Says whether the kubelets of the pool have the certificates that they have asked for. A pool of which there was never
@@ -263,15 +275,14 @@ pub fn report_waiting(
         set_condition(conditions, APPROVED, false, reason, message, generation, now);
     } else if condition_of(conditions, APPROVED).is_some() {
         let message = "no kubelet's request has waited for long";
-        set_condition(conditions, APPROVED, true, "NothingWaits", message, generation, now);
+        set_condition(conditions, APPROVED, true, reasons::NO_PENDING_REQUESTS, message, generation, now);
     }
 }
 
-/// Ready machines of all, as the table shows them.
+/// The number of machines whose Node is Ready.
 #[must_use]
-pub fn ready_of(machines: &[MachineStatus]) -> String {
-    let ready = machines.iter().filter(|machine| machine.state == MachineState::Ready).count();
-    format!("{ready}/{}", machines.len())
+pub fn ready(machines: &[MachineStatus]) -> usize {
+    machines.iter().filter(|machine| machine.state == MachineState::Ready).count()
 }
 
 fn shortened(message: &str) -> String {

@@ -12,7 +12,7 @@ use k8s_openapi::ByteString;
 use k8s_openapi::api::core::v1::Secret as SecretObject;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use k8s_openapi::jiff::Timestamp;
-use keyplane_crds::NODE_POOL_LABEL;
+use keyplane_crds::keys;
 
 use crate::approval::POOL_GROUP_PREFIX;
 use crate::names::{MANAGED_BY, MANAGED_BY_LABEL};
@@ -110,7 +110,7 @@ impl Terms {
             metadata: ObjectMeta {
                 name: Some(secret_name(id)),
                 namespace: Some(NAMESPACE.to_owned()),
-                labels: Some([label(MANAGED_BY_LABEL, MANAGED_BY), label(NODE_POOL_LABEL, &self.pool)].into()),
+                labels: Some([label(MANAGED_BY_LABEL, MANAGED_BY), label(keys::NODE_POOL_LABEL, &self.pool)].into()),
                 ..ObjectMeta::default()
             },
             type_: Some(SECRET_TYPE.to_owned()),
@@ -217,7 +217,7 @@ pub fn is_ours(secret: &SecretObject, pool: &str) -> bool {
     let is = |label: &str, value: &str| {
         secret.metadata.labels.as_ref().and_then(|labels| labels.get(label)).is_some_and(|found| found == value)
     };
-    is(MANAGED_BY_LABEL, MANAGED_BY) && is(NODE_POOL_LABEL, pool)
+    is(MANAGED_BY_LABEL, MANAGED_BY) && is(keys::NODE_POOL_LABEL, pool)
 }
 
 #[cfg(test)]

@@ -2,9 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use keyplane_crds::RESTORE_ANNOTATION;
+use keyplane_crds::keys;
 
-/// What the annotation [`RESTORE_ANNOTATION`] says of Secrets that are missing.
+/// What the annotation [`keyplane_crds::keys::RESTORE_ANNOTATION`] says of Secrets that are missing.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Restore {
     /// Nothing: they are made, unless something shows that they were there before.
@@ -18,7 +18,7 @@ pub enum Restore {
 
 impl Restore {
     pub(super) fn of(annotations: &BTreeMap<String, String>) -> Self {
-        match annotations.get(RESTORE_ANNOTATION).map(String::as_str) {
+        match annotations.get(keys::RESTORE_ANNOTATION).map(String::as_str) {
             Some("false") => Self::Renounced,
             // A word that is misspelt must not make keys.
             Some(_) => Self::Expected,

@@ -2,12 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use keyplane_crds::{
-    COMPLETE_ROTATION_ANNOTATION, CONFIRM_REVOCATION_ANNOTATION, ClusterSpecSpec, GROUP, RENEW_AUTHORITIES_ANNOTATION,
-    REVOKE_AUTHORITIES_ANNOTATION, REVOKE_SERVICE_ACCOUNT_KEY_ANNOTATION, ROLL_BACK_ROTATION_ANNOTATION,
-    ROTATE_AUTHORITIES_ANNOTATION, ROTATE_CERTIFICATES_ANNOTATION, ROTATE_ENCRYPTION_KEY_ANNOTATION,
-    ROTATE_SERVICE_ACCOUNT_KEY_ANNOTATION, Revoke, Rotate,
-};
+use keyplane_crds::{ClusterSpecSpec, Revoke, Rotate, keys};
 
 use crate::pki::AuthorityName;
 use crate::rotation::Subject;
@@ -25,7 +20,7 @@ impl Requests {
 
     /// The annotations by which a Secret shows the requests that it is an answer to.
     pub fn marks(&self) -> impl Iterator<Item = (String, String)> {
-        self.0.iter().map(|(source, value)| (format!("{GROUP}/rotated-by-{source}"), value.clone()))
+        self.0.iter().map(|(source, value)| (format!("{}{source}", keys::ROTATED_BY_PREFIX), value.clone()))
     }
 
     /// Whether one of them is not answered yet by a Secret with these annotations.
@@ -51,16 +46,16 @@ pub struct RotateRequests {
 impl RotateRequests {
     /// The annotations that ask for something.
     const ANNOTATIONS: [&'static str; 10] = [
-        ROTATE_CERTIFICATES_ANNOTATION,
-        ROTATE_AUTHORITIES_ANNOTATION,
-        RENEW_AUTHORITIES_ANNOTATION,
-        ROTATE_SERVICE_ACCOUNT_KEY_ANNOTATION,
-        ROTATE_ENCRYPTION_KEY_ANNOTATION,
-        COMPLETE_ROTATION_ANNOTATION,
-        ROLL_BACK_ROTATION_ANNOTATION,
-        REVOKE_AUTHORITIES_ANNOTATION,
-        REVOKE_SERVICE_ACCOUNT_KEY_ANNOTATION,
-        CONFIRM_REVOCATION_ANNOTATION,
+        keys::ROTATE_CERTIFICATES_ANNOTATION,
+        keys::ROTATE_CERTIFICATE_AUTHORITIES_ANNOTATION,
+        keys::RENEW_CERTIFICATE_AUTHORITIES_ANNOTATION,
+        keys::ROTATE_SERVICE_ACCOUNT_KEY_ANNOTATION,
+        keys::ROTATE_ENCRYPTION_KEY_ANNOTATION,
+        keys::COMPLETE_ROTATION_ANNOTATION,
+        keys::ROLL_BACK_ROTATION_ANNOTATION,
+        keys::REVOKE_CERTIFICATE_AUTHORITIES_ANNOTATION,
+        keys::REVOKE_SERVICE_ACCOUNT_KEY_ANNOTATION,
+        keys::CONFIRM_REVOCATION_ANNOTATION,
     ];
 
     pub(super) fn of_spec(spec: &ClusterSpecSpec) -> Self {
@@ -75,21 +70,21 @@ impl RotateRequests {
     /// For new certificates with new keys.
     #[must_use]
     pub fn certificates(&self) -> Requests {
-        let annotation = self.annotations.get(ROTATE_CERTIFICATES_ANNOTATION);
+        let annotation = self.annotations.get(keys::ROTATE_CERTIFICATES_ANNOTATION);
         Requests::of([("spec", self.spec.certificates.as_ref()), ("annotation", annotation)])
     }
 
     /// For another key of what is stored.
     #[must_use]
     pub fn encryption_key(&self) -> Requests {
-        let annotation = self.annotations.get(ROTATE_ENCRYPTION_KEY_ANNOTATION);
+        let annotation = self.annotations.get(keys::ROTATE_ENCRYPTION_KEY_ANNOTATION);
         Requests::of([("spec", self.spec.encryption_key.as_ref()), ("annotation", annotation)])
     }
 
     /// For other certificates of authorities, with the same keys.
     #[must_use]
     pub fn renewal(&self) -> Requests {
-        let annotation = self.annotations.get(RENEW_AUTHORITIES_ANNOTATION);
+        let annotation = self.annotations.get(keys::RENEW_CERTIFICATE_AUTHORITIES_ANNOTATION);
         Requests::of([
             ("renewal", self.spec.renew_certificate_authorities.as_ref()),
             ("renewal-annotation", annotation),
@@ -101,17 +96,17 @@ impl RotateRequests {
     pub fn of(&self, subject: Subject) -> Requests {
         let own = match subject {
             Subject::ServiceAccountKey => {
-                let annotation = self.annotations.get(ROTATE_SERVICE_ACCOUNT_KEY_ANNOTATION);
+                let annotation = self.annotations.get(keys::ROTATE_SERVICE_ACCOUNT_KEY_ANNOTATION);
                 return Requests::of([("spec", self.spec.service_account_key.as_ref()), ("annotation", annotation)]);
             }
-            Subject::Authority(AuthorityName::Cluster) => &self.spec.cluster_authority,
-            Subject::Authority(AuthorityName::Etcd) => &self.spec.etcd_authority,
-            Subject::Authority(AuthorityName::FrontProxy) => &self.spec.front_proxy_authority,
+            Subject::Authority(AuthorityName::Cluster) => &self.spec.cluster_ca,
+            Subject::Authority(AuthorityName::Etcd) => &self.spec.etcd_ca,
+            Subject::Authority(AuthorityName::FrontProxy) => &self.spec.front_proxy_ca,
         };
         Requests::of([
             ("spec", self.spec.certificate_authorities.as_ref()),
             ("spec-of-one", own.as_ref()),
-            ("annotation", self.annotations.get(ROTATE_AUTHORITIES_ANNOTATION)),
+            ("annotation", self.annotations.get(keys::ROTATE_CERTIFICATE_AUTHORITIES_ANNOTATION)),
         ])
     }
 
@@ -121,14 +116,16 @@ impl RotateRequests {
         let spec = self.spec.revoke.as_ref();
         let in_spec = |of: fn(&Revoke) -> &Option<String>| spec.and_then(|revoke| of(revoke).as_ref());
         let own = in_spec(match subject {
-            Subject::Authority(AuthorityName::Cluster) => |revoke| &revoke.cluster_authority,
-            Subject::Authority(AuthorityName::Etcd) => |revoke| &revoke.etcd_authority,
-            Subject::Authority(AuthorityName::FrontProxy) => |revoke| &revoke.front_proxy_authority,
+            Subject::Authority(AuthorityName::Cluster) => |revoke| &revoke.cluster_ca,
+            Subject::Authority(AuthorityName::Etcd) => |revoke| &revoke.etcd_ca,
+            Subject::Authority(AuthorityName::FrontProxy) => |revoke| &revoke.front_proxy_ca,
             Subject::ServiceAccountKey => |revoke| &revoke.service_account_key,
         });
         let (all, annotation) = match subject {
-            Subject::Authority(_) => (in_spec(|revoke| &revoke.certificate_authorities), REVOKE_AUTHORITIES_ANNOTATION),
-            Subject::ServiceAccountKey => (None, REVOKE_SERVICE_ACCOUNT_KEY_ANNOTATION),
+            Subject::Authority(_) => {
+                (in_spec(|revoke| &revoke.certificate_authorities), keys::REVOKE_CERTIFICATE_AUTHORITIES_ANNOTATION)
+            }
+            Subject::ServiceAccountKey => (None, keys::REVOKE_SERVICE_ACCOUNT_KEY_ANNOTATION),
         };
         Requests::of([
             ("revocation-in-spec", all),
@@ -141,21 +138,21 @@ impl RotateRequests {
     #[must_use]
     pub fn confirms_revocation(&self, word: &str) -> bool {
         let in_spec = self.spec.revoke.as_ref().and_then(|revoke| revoke.confirm.as_ref());
-        let texts = [in_spec, self.annotations.get(CONFIRM_REVOCATION_ANNOTATION)];
+        let texts = [in_spec, self.annotations.get(keys::CONFIRM_REVOCATION_ANNOTATION)];
         texts.into_iter().flatten().any(|text| confirms(text, word))
     }
 
     /// Whether the rotation that was asked for with this value may take the old one away.
     #[must_use]
     pub fn completes(&self, requested: &str) -> bool {
-        let annotation = self.annotations.get(COMPLETE_ROTATION_ANNOTATION);
+        let annotation = self.annotations.get(keys::COMPLETE_ROTATION_ANNOTATION);
         [self.spec.complete.as_ref(), annotation].into_iter().flatten().any(|value| value == requested)
     }
 
     /// Whether the rotation that was asked for with this value is to be taken back.
     #[must_use]
     pub fn rolls_back(&self, requested: &str) -> bool {
-        let annotation = self.annotations.get(ROLL_BACK_ROTATION_ANNOTATION);
+        let annotation = self.annotations.get(keys::ROLL_BACK_ROTATION_ANNOTATION);
         [self.spec.roll_back.as_ref(), annotation].into_iter().flatten().any(|value| value == requested)
     }
 }
@@ -183,13 +180,14 @@ mod tests {
 
     #[test]
     fn an_authority_is_asked_for_alone_or_with_the_others() {
-        let rotate = Rotate { etcd_authority: Some("a".to_owned()), ..Rotate::default() };
+        let rotate = Rotate { etcd_ca: Some("a".to_owned()), ..Rotate::default() };
         let asked = RotateRequests { spec: rotate, annotations: BTreeMap::new() };
         let open = |asked: &RotateRequests| {
             Subject::ALL.map(|subject| asked.of(subject).open(&BTreeMap::new()).unwrap_or_default())
         };
         assert_eq!(open(&asked), ["", "a", "", ""]);
-        let annotations = BTreeMap::from([(ROTATE_AUTHORITIES_ANNOTATION.to_owned(), "b".to_owned())]);
+        let annotations =
+            BTreeMap::from([(keys::ROTATE_CERTIFICATE_AUTHORITIES_ANNOTATION.to_owned(), "b".to_owned())]);
         let asked = RotateRequests::default().and_annotations(&annotations);
         assert_eq!(open(&asked), ["b", "b", "b", ""]);
     }

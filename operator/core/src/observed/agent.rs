@@ -2,8 +2,9 @@
 
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
+use keyplane_crds::keys;
 
-use crate::agent_report::{NodeReport, REPORT_ANNOTATION};
+use crate::agent_report::NodeReport;
 
 /// An agent that reports every minute and was not heard of for so long is silent.
 const SILENT_AFTER: SignedDuration = SignedDuration::from_mins(5);
@@ -27,7 +28,8 @@ impl AgentFacts {
     #[must_use]
     pub fn of(lease: &Lease) -> Self {
         let metadata = &lease.metadata;
-        let report = metadata.annotations.as_ref().and_then(|annotations| annotations.get(REPORT_ANNOTATION));
+        let report =
+            metadata.annotations.as_ref().and_then(|annotations| annotations.get(keys::AGENT_REPORT_ANNOTATION));
         let report = report.and_then(|text| serde_json::from_str(text).ok());
         let reported = lease.spec.as_ref().and_then(|spec| spec.renew_time.as_ref()).map(|time| time.0);
         // The API server notes when it was written last: without that a silent agent could not be told from a clock
@@ -60,7 +62,7 @@ mod tests {
     fn lease(renewed: &str, written: Option<&str>) -> Lease {
         let managed = written.map(|time| json!([{"manager": "keyplane-node", "time": time}]));
         serde_json::from_value(json!({
-            "metadata": {"annotations": {"keyplane.io/node-report": "{\"version\":\"1\"}"}, "managedFields": managed},
+            "metadata": {"annotations": {"keyplane.io/agent-report": "{\"version\":\"1\"}"}, "managedFields": managed},
             "spec": {"renewTime": renewed},
         }))
         .unwrap()

@@ -9,7 +9,11 @@ pub use static_pod::{StaticPod, image_of, tag_of, version_of};
 use std::collections::BTreeMap;
 
 use k8s_openapi::api::core::v1::{ConfigMap, Secret};
-use keyplane_crds::{CLUSTER_LABEL, ClusterSpecStatus};
+use keyplane_crds::{
+    ClusterSpecStatus,
+    keys::{self, CLUSTER_LABEL},
+    reasons,
+};
 use kube::ResourceExt;
 
 use super::names::{MANAGED_BY, MANAGED_BY_LABEL};
@@ -137,11 +141,11 @@ impl Observed {
 fn slot<'a, T: ResourceExt>(kind: &str, cluster: &str, name: &str, object: Option<&'a T>) -> Slot<'a, T> {
     let Some(object) = object else { return Slot::Free };
     let is = |label: &str, value: &str| object.labels().get(label).is_some_and(|found| found == value);
-    if is(MANAGED_BY_LABEL, MANAGED_BY) && is(CLUSTER_LABEL, cluster) {
+    if is(MANAGED_BY_LABEL, MANAGED_BY) && is(keys::CLUSTER_LABEL, cluster) {
         return Slot::Ours(object);
     }
     Slot::Foreign(Blocker {
-        reason: "ForeignObject",
+        reason: reasons::FOREIGN_OBJECT,
         message: format!(
             "{kind} {name} exists and is not Keyplane's (it lacks the labels {MANAGED_BY_LABEL}={MANAGED_BY} and \
              {CLUSTER_LABEL}={cluster}): it is left alone; rename or delete it, or choose another name for the ClusterSpec"

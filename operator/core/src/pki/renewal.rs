@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
+use keyplane_crds::reasons;
 
 use super::certificate::BACKDATE;
 use super::{CertificateFacts, CertificateOrder, PrivateKey};
@@ -46,8 +47,8 @@ impl Reason {
             Self::NamesChanged => "NamesChanged",
             Self::UsagesChanged => "UsagesChanged",
             Self::KeyAlgorithmChanged => "KeyAlgorithmChanged",
-            Self::Requested => "Requested",
-            Self::RenewalDue => "RenewalDue",
+            Self::Requested => reasons::REQUESTED,
+            Self::RenewalDue => reasons::RENEWAL_DUE,
         }
     }
 }

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use k8s_openapi::jiff::Timestamp;
-use keyplane_crds::Layout;
+use keyplane_crds::{Layout, keys, reasons};
 
 use super::{Content, Draft, Plan, Step, given_authorities, restore};
 use crate::authorities::Authorities;
@@ -85,7 +85,7 @@ fn mint(cluster: &Cluster, observed: &Observed, secret: String, content: Content
     let layout = cluster.layout();
     let (certificate_key, private_key) = copies(layout, &content, trace.is_some_and(|trace| trace.ends_with("-pki")));
     plan.blockers.push(Blocker {
-        reason: "AuthorityMissing",
+        reason: reasons::CA_MISSING,
         message: format!(
             "Secret {secret} is gone, and the cluster lives on what it held, so no new one is made: restore it from a \
              backup with its labels ({copy}{certificate_key} and {private_key}); if the cluster is not in use, delete \

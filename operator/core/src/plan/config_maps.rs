@@ -3,21 +3,17 @@
 use std::collections::BTreeMap;
 
 use k8s_openapi::api::core::v1::ConfigMap;
-use keyplane_crds::CLUSTER_LABEL;
 use kube::ResourceExt;
 
 use super::{Plan, Step, kubelet_turns};
-use crate::agent_report::RESTART_TURN_ANNOTATION;
 use crate::authorities::Authorities;
 use crate::manifests::{self, systemd};
 use crate::model::{Cluster, Node};
-use crate::names::{
-    INDEX_KEY, KUBEADM_CONFIG_KEY, KUBELET_AUTHORITY_ANNOTATION, node_config_map, trust_bundle_config_map,
-};
+use crate::names::{INDEX_KEY, KUBEADM_CONFIG_KEY, node_config_map, trust_bundle_config_map};
 use crate::objects::{IndexEntry, config_map, config_map_to_write, index};
 use crate::observed::{Observed, Slot};
 use crate::rollout::{Rollout, initial_cluster};
-use crate::rotation::reload::ETCD_MARK;
+use keyplane_crds::keys;
 
 /// The trust bundle: the certificates that sign for the cluster's API. The roots above them are beside it and not in it:
 /// whoever has another authority below a root would be one of the cluster's.
@@ -50,18 +46,16 @@ pub(super) fn node_config(
     let joins = initial_cluster::of(cluster, node, observed);
     let mut config_map = config_map(cluster, name, Some(node), data);
     let authority = kubelet_turns::of_machine(cluster, node, authorities, observed);
-    config_map
-        .annotations_mut()
-        .extend(authority.map(|authority| (KUBELET_AUTHORITY_ANNOTATION.to_owned(), authority)));
-    let restart = rollout.etcd_restart(node).map(|mark| (ETCD_MARK.to_owned(), mark.to_owned()));
+    config_map.annotations_mut().extend(authority.map(|authority| (keys::KUBELET_CA_ANNOTATION.to_owned(), authority)));
+    let restart = rollout.etcd_restart(node).map(|mark| (keys::ETCD_RESTART_ANNOTATION.to_owned(), mark.to_owned()));
     config_map.annotations_mut().extend(restart);
     if cluster.spec.node_agent.is_some() {
-        config_map.annotations_mut().insert(RESTART_TURN_ANNOTATION.to_owned(), rollout.turn(node).to_owned());
+        config_map.annotations_mut().insert(keys::RESTART_PERMIT_ANNOTATION.to_owned(), rollout.turn(node).to_owned());
     }
     if cluster.external_etcd().is_none() {
         config_map.metadata.annotations.get_or_insert_default().extend([
-            (initial_cluster::INITIAL_CLUSTER_ANNOTATION.to_owned(), joins.flags.to_text()),
-            (initial_cluster::MEMBER_ANNOTATION.to_owned(), joins.known.name().to_owned()),
+            (keys::ETCD_INITIAL_CLUSTER_ANNOTATION.to_owned(), joins.flags.to_text()),
+            (keys::ETCD_MEMBER_ANNOTATION.to_owned(), joins.known.name().to_owned()),
         ]);
     }
     config_map
@@ -70,7 +64,7 @@ pub(super) fn node_config(
 /// Plans a ConfigMap that is derived from the spec.
 pub(super) fn plan_config_map(wanted: ConfigMap, observed: &Observed, plan: &mut Plan) {
     let name = wanted.metadata.name.as_deref().unwrap_or_default();
-    let cluster = wanted.metadata.labels.as_ref().and_then(|labels| labels.get(CLUSTER_LABEL));
+    let cluster = wanted.metadata.labels.as_ref().and_then(|labels| labels.get(keys::CLUSTER_LABEL));
     match observed.config_map(cluster.map_or("", String::as_str), name) {
         Slot::Foreign(blocker) => plan.blockers.push(blocker),
         Slot::Ours(found) => {

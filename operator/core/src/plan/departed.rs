@@ -6,7 +6,7 @@
 use std::collections::BTreeSet;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
-use keyplane_crds::ClusterSpecStatus;
+use keyplane_crds::{ClusterSpecStatus, reasons};
 
 use super::{Kind, Plan, Removal, Step, pending};
 use crate::model::Cluster;
@@ -59,5 +59,5 @@ fn removal(kind: Kind, found: &ObjectMeta, node: &str) -> Step {
         kind.name()
     );
     let (uid, resource_version) = (found.uid.clone(), found.resource_version.clone());
-    Step::Removal(Box::new(Removal { kind, name, uid, resource_version, reason: "NodeRemoved", note }))
+    Step::Removal(Box::new(Removal { kind, name, uid, resource_version, reason: reasons::NODE_REMOVED, note }))
 }

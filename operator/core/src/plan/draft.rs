@@ -1,7 +1,7 @@
 //! A Secret that is to be written, before its keys are made: what it will hold, and where each certificate in it comes from.
 
 use k8s_openapi::jiff::Timestamp;
-use keyplane_crds::KeyAlgorithm;
+use keyplane_crds::{KeyAlgorithm, reasons};
 
 use super::{Ask, own_credential, rotation};
 use crate::encryption::{State, describe};
@@ -162,14 +162,16 @@ impl Draft {
         let renewed = match &self.content {
             Content::Authority { .. } | Content::GivenAuthority { .. } | Content::ServiceAccountKey { .. } => false,
             Content::Rotation { step, .. } => return step.reason(),
-            Content::Encryption { news, .. } => return news.unwrap_or("Continued"),
-            Content::Requests { asked, .. } => return if asked.is_empty() { "RequestSettled" } else { "Requested" },
+            Content::Encryption { news, .. } => return news.unwrap_or(reasons::CONTINUED),
+            Content::Requests { asked, .. } => {
+                return if asked.is_empty() { reasons::REQUEST_SETTLED } else { reasons::REQUESTED };
+            }
             Content::Own { sources } => sources.iter().any(|(_, source)| replaces(source)),
             Content::Node { leaves, .. } => leaves.iter().any(|planned| replaces(&planned.source)),
             Content::Kubeconfig { leaf } => replaces(&leaf.source),
             Content::User { source, .. } | Content::WorkerCredential { source, .. } => replaces(source),
         };
-        if renewed { "Renewed" } else { "Issued" }
+        if renewed { reasons::RENEWED } else { reasons::ISSUED }
     }
 
     /// Whether an Event tells of it: what goes on step by step is told at its beginning and its end.

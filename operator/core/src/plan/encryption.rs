@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use k8s_openapi::api::core::v1::Secret as SecretObject;
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
-use keyplane_crds::{ClusterCondition, RotationStatus, condition_of, parse_duration};
+use keyplane_crds::{ClusterCondition, RotationStatus, condition_of, keys, parse_duration, reasons};
 use kube::ResourceExt;
 
 use super::given::GivenFile;
@@ -28,9 +28,9 @@ const STATE: &str = "state.json";
 /// Before the name of a key that only backups need.
 const RETIRED: &str = "retired-";
 /// What the condition says while there never was a key of ours. With every other reason it is a trace of keys.
-const WITHOUT_KEYS: [&str; 3] = [NOT_RENDERED, NOT_ENCRYPTED, "ForeignObject"];
-const NOT_RENDERED: &str = "NotRendered";
-const NOT_ENCRYPTED: &str = "NotEncrypted";
+const WITHOUT_KEYS: [&str; 3] = [NOT_RENDERED, NOT_ENCRYPTED, reasons::FOREIGN_OBJECT];
+const NOT_RENDERED: &str = reasons::NOT_RENDERED;
+const NOT_ENCRYPTED: &str = reasons::NOT_ENCRYPTED;
 /// An API server's `--request-timeout`.
 const REQUEST_TIMEOUT: SignedDuration = SignedDuration::from_mins(1);
 /// An API server's `--etcd-compaction-interval`.
@@ -60,13 +60,13 @@ fn load(cluster: &Cluster, observed: &Observed) -> Result<Option<Kept>, Blocker>
         Slot::Free => return trace.map_or(Ok(None), |trace| Err(missing(&name, &trace))),
     };
     let kept = read(secret).map_err(|problem| Blocker {
-        reason: "EncryptionKeysUnreadable",
+        reason: reasons::ENCRYPTION_KEYS_UNREADABLE,
         message: format!("Secret {name} can't be used: {problem}; restore it from a backup with its labels"),
     })?;
     match outdated(cluster, observed, &kept) {
         None => Ok(Some(kept)),
         Some((node, key)) => Err(Blocker {
-            reason: "EncryptionKeysOutdated",
+            reason: reasons::ENCRYPTION_KEYS_OUTDATED,
             message: format!(
                 "Secret {name} is older than what is on the machines: it lacks {key}, with which objects may be encrypted \
                  (Secret {node} has it, under {CONFIGURATION}); restore the newest backup of it"
@@ -117,7 +117,7 @@ fn trace(cluster: &Cluster, observed: &Observed) -> Option<String> {
 
 fn missing(name: &str, trace: &str) -> Blocker {
     Blocker {
-        reason: "EncryptionKeysMissing",
+        reason: reasons::ENCRYPTION_KEYS_MISSING,
         message: format!(
             "Secret {name} is gone, and what is stored in etcd can be read with its keys only, so no new ones are made: \
              restore it from a backup with its labels ({trace}); if the cluster is not in use, delete this ClusterSpec with \
@@ -154,7 +154,7 @@ pub fn encryption_use(cluster: &Cluster, observed: &Observed) -> EncryptionUse {
 /// Since when, and which objects are written anew, and how far that is: for who does it.
 #[must_use]
 pub fn rewriting(secret: &SecretObject) -> Option<(Timestamp, encryption::Progress)> {
-    let change = read(secret).ok()?.state.change.filter(|change| change.stage == Stage::Rewrite)?;
+    let change = read(secret).ok()?.state.change.filter(|change| change.stage == Stage::Reencrypt)?;
     Some((change.since, change.progress))
 }
 
@@ -170,7 +170,7 @@ pub fn encryption_work(cluster: &Cluster, observed: &Observed) -> Option<encrypt
 pub(super) fn file(cluster: &Cluster, observed: &Observed) -> Result<Option<GivenFile>, Blocker> {
     let Some(kept) = load(cluster, observed)? else { return Ok(None) };
     let content = kept.configuration().ok_or_else(|| Blocker {
-        reason: "EncryptionKeysUnreadable",
+        reason: reasons::ENCRYPTION_KEYS_UNREADABLE,
         message: format!("Secret {} lacks a key that is in use", names::encryption_secret(&cluster.name)),
     })?;
     let path = encryption_configuration(cluster);
@@ -208,7 +208,7 @@ fn foreign_flag(cluster: &Cluster) -> Option<Blocker> {
     let extra = &cluster.spec.control_plane.api_server.extra_args;
     let flag = extra.iter().find(|argument| argument.name.starts_with("encryption-provider-config"))?;
     cluster.encryption_use.configured.then(|| Blocker {
-        reason: "EncryptionInUse",
+        reason: reasons::ENCRYPTION_IN_USE,
         message: format!(
             "spec.controlPlane.apiServer.extraArgs: {} excludes encryption at rest, which is still in use: take the flag away \
              until everything is decrypted and the condition EncryptedAtRest is gone",
@@ -301,7 +301,7 @@ pub fn compose<E>(
         data.insert(entry(&key.name, key.retired.is_some()), material);
     }
     let stage = state.change.as_ref().map_or("Completed", |change| change.stage.name());
-    let annotations = [(names::ROTATION_STAGE_ANNOTATION, stage.to_owned())];
+    let annotations = [(keys::ROTATION_STAGE_ANNOTATION, stage.to_owned())];
     let name = names::encryption_secret(&cluster.name);
     let mut secret = objects::secret(cluster, name, None, "Opaque", data, annotations);
     if state.made > made {
@@ -336,14 +336,14 @@ pub(super) fn outcome(cluster: &Cluster, observed: &Observed, now: Timestamp) ->
     };
     let words = encryption::describe(&kept.state);
     match &kept.state.change {
-        None if kept.state.is_in_use() => Some(Outcome::good("Encrypted", words)),
+        None if kept.state.is_in_use() => Some(Outcome::good(reasons::ENCRYPTED, words)),
         None => cluster.encryption.as_ref().map(|_| Outcome::bad(NOT_ENCRYPTED, words)),
         Some(change) => {
             let waits = waits(cluster, observed, &kept, now);
             let message = format!("{words}; waits for {}", waits.join("; "));
             // Objects may be many.
-            let is_late = change.stage != Stage::Rewrite && rotation_status::is_late(change.since, now);
-            Some(Outcome::bad(if is_late { "EncryptionStuck" } else { change.stage.name() }, message))
+            let is_late = change.stage != Stage::Reencrypt && rotation_status::is_late(change.since, now);
+            Some(Outcome::bad(if is_late { reasons::ENCRYPTION_STUCK } else { change.stage.name() }, message))
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use k8s_openapi::api::core::v1::Secret as SecretObject;
 use k8s_openapi::jiff::Timestamp;
-use keyplane_crds::Layout;
+use keyplane_crds::{Layout, reasons};
 
 use super::given::{GivenFile, NOT_FOUND, UNUSABLE};
 use super::node::{PRIVATE, PUBLIC};
@@ -62,7 +62,7 @@ pub(super) fn ended(cluster: &Cluster, observed: &Observed, now: Timestamp) -> O
     let certificate = objects::text(observed.secrets.get(name)?, "tls.crt")?;
     let end = first_certificate("tls.crt", certificate).ok()?.not_after;
     (end <= now).then(|| Blocker {
-        reason: "EtcdCertificateExpired",
+        reason: reasons::ETCD_CERTIFICATE_EXPIRED,
         message: format!(
             "{FIELD}: the certificate in Secret {name} has ended at {end}: put a new tls.crt and tls.key there"
         ),

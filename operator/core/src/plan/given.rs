@@ -1,5 +1,6 @@
 //! What users give in Secrets of their own, and what belongs on the machines.
 
+use keyplane_crds::reasons;
 use serde_json::Value;
 
 use super::node::PRIVATE;
@@ -14,8 +15,8 @@ use crate::pki::SecretText;
 /// The key of a kubeconfig in a Secret, as Cluster API has it.
 const KUBECONFIG_KEY: &str = "value";
 
-pub(super) const NOT_FOUND: &str = "SecretNotFound";
-pub(super) const UNUSABLE: &str = "SecretUnusable";
+pub(super) const NOT_FOUND: &str = reasons::SECRET_NOT_FOUND;
+pub(super) const UNUSABLE: &str = reasons::SECRET_UNUSABLE;
 
 /// A secret file for every control-plane machine.
 #[derive(Debug)]

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use k8s_openapi::jiff::Timestamp;
+use keyplane_crds::reasons;
 use kube::ResourceExt;
 
 use super::given::{NOT_FOUND, UNUSABLE};
@@ -192,7 +193,7 @@ pub(super) fn outcome(
     };
     match (verdicts.is_empty(), reason) {
         (true, _) => None,
-        (false, None) => Some(Outcome::good("AsGiven", words(false))),
+        (false, None) => Some(Outcome::good(reasons::IN_SYNC, words(false))),
         (false, Some(reason)) => Some(Outcome::bad(reason, words(true))),
     }
 }
@@ -216,7 +217,9 @@ fn verdict(
         }
     };
     let (name, from) = (name.name(), given.name());
-    let Some(set) = set else { return (Some("NotTakenOver"), format!("{name} of Secret {from} is not in use yet")) };
+    let Some(set) = set else {
+        return (Some(reasons::NOT_ADOPTED), format!("{name} of Secret {from} is not in use yet"));
+    };
     let requested = request_of(&given);
     let is_given = |authority: &Authority| given.facts().is_renewal_of(authority.facts());
     if set.stage().is_some() {
@@ -224,22 +227,24 @@ fn verdict(
             Some((_, new)) if is_given(new) => format!("{name} is being replaced by the one of Secret {from}"),
             _ => format!("{name} is being replaced by another one: that of Secret {from} is taken up after it"),
         };
-        return (Some("RotationUnderWay"), words);
+        return (Some(reasons::ROTATION_IN_PROGRESS), words);
     }
     match difference(set, &given) {
         Difference::None => (None, format!("{name} is that of Secret {from}")),
-        Difference::Certificate => {
-            (Some("WaitsToBegin"), format!("{name} gets the certificate of Secret {from}: see RotationsSettled"))
-        }
+        Difference::Certificate => (
+            Some(reasons::WAITING_TO_START),
+            format!("{name} gets the certificate of Secret {from}: see RotationsCompleted"),
+        ),
         Difference::Key if cluster.rotate.rolls_back(&requested) => (
-            Some("RolledBack"),
+            Some(reasons::ROLLED_BACK),
             format!(
                 "{name} is not that of Secret {from}, as spec.rotate.rollBack is {requested:?}: put the former one into the \
                  Secret, or take the reference away"
             ),
         ),
-        Difference::Key => {
-            (Some("WaitsToBegin"), format!("{name} becomes that of Secret {from} by a rotation: see RotationsSettled"))
-        }
+        Difference::Key => (
+            Some(reasons::WAITING_TO_START),
+            format!("{name} becomes that of Secret {from} by a rotation: see RotationsCompleted"),
+        ),
     }
 }

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use k8s_openapi::api::core::v1::ConfigMap;
 use k8s_openapi::jiff::Timestamp;
+use keyplane_crds::{keys, reasons};
 use kube::ResourceExt;
 
 use super::{Kind, Removal, pending};
@@ -16,9 +17,6 @@ use crate::model::Cluster;
 use crate::observed::Observed;
 use crate::pki::AuthorityName;
 use crate::pki::CertificateFacts;
-
-/// Label on a ConfigMap that asks in a kubelet's name: the request in the target.
-pub const KUBELET_REQUEST_LABEL: &str = "keyplane.io/kubelet-request";
 
 /// What is to be done for the kubelets of a target.
 #[derive(Debug, Default)]
@@ -70,7 +68,7 @@ pub fn hand_on(
             format!("{} of {} in cluster {}", request.signer_name, kubelet.subject.common_name, cluster.name);
         let ours = data(&description, AuthorityName::Cluster, &kubelet.request, &asked);
         let mut wanted = pending::publish(cluster, &config_map, AuthorityName::Cluster, ours, since, &observed);
-        wanted.labels_mut().insert(KUBELET_REQUEST_LABEL.to_owned(), label_value(name));
+        wanted.labels_mut().insert(keys::KUBELET_CSR_LABEL.to_owned(), label_value(name));
         let mut write = super::Plan::default();
         super::config_maps::plan_config_map(wanted, &observed, &mut write);
         handing.published.extend(write.steps.into_iter().filter_map(|step| match step {
@@ -100,7 +98,7 @@ fn removal(found: &ConfigMap) -> Removal {
         kind: Kind::ConfigMap,
         uid: found.uid(),
         resource_version: found.resource_version(),
-        reason: "RequestSettled",
+        reason: reasons::REQUEST_SETTLED,
         note: format!("deleted ConfigMap {name}: the kubelet's request is answered, or gone"),
         name,
     }

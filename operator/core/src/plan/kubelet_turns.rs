@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use keyplane_crds::NODE_POOL_LABEL;
+use keyplane_crds::keys;
 
 use crate::authorities::Authorities;
 use crate::model::{Cluster, Node};
@@ -62,12 +62,12 @@ pub fn of_pools(authorities: &Authorities, observed: &Observed) -> BTreeMap<Stri
     let mut waits = BTreeMap::<Option<&String>, bool>::new();
     for (node, server) in observed.target.rotation.kubelets.iter().flatten() {
         let labels = observed.workers.get(node).and_then(|metadata| metadata.labels.as_ref());
-        let pool = labels.and_then(|labels| labels.get(NODE_POOL_LABEL));
+        let pool = labels.and_then(|labels| labels.get(keys::NODE_POOL_LABEL));
         let presents = server.as_ref().is_some_and(|server| server.presents_one_of(new));
         *waits.entry(pool).or_default() |= !presents;
     }
     for metadata in observed.workers.values() {
-        let pool = metadata.labels.as_ref().and_then(|labels| labels.get(NODE_POOL_LABEL));
+        let pool = metadata.labels.as_ref().and_then(|labels| labels.get(keys::NODE_POOL_LABEL));
         waits.entry(pool).or_default();
     }
     if authorities.cluster().stage() == Some(Stage::Revoke) {

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use k8s_openapi::api::core::v1::Secret as SecretObject;
 use k8s_openapi::jiff::Timestamp;
-use keyplane_crds::{Layout, NODE_POOL_LABEL};
+use keyplane_crds::{Layout, keys, reasons};
 use kube::ResourceExt;
 
 use super::given::GivenFile;
@@ -190,7 +190,7 @@ fn other_authority(name: &str, secret: &SecretObject, authorities: &Authorities)
     authorities.all().find_map(|(authority, loaded)| {
         let stored = objects::text(secret, &data_key(&format!("{}.crt", authority.file())))?;
         (!loaded.is_one_of(stored)).then(|| Blocker {
-            reason: "AuthorityChanged",
+            reason: reasons::CA_CHANGED,
             message: format!(
                 "Secret {name} was made with another authority {} than the one in its Secret now: put the former one \
                  back (Secret {name} has it, under {})",
@@ -293,12 +293,12 @@ pub fn compose(
     let bundles: Vec<_> = authorities.all().map(|(name, authority)| (name.name(), authority.bundle())).collect();
     let issuers = checksum(bundles.iter().map(|(name, bundle)| (*name, bundle.as_bytes())));
     let annotations =
-        [(names::NOT_AFTER_ANNOTATION, earliest_end(pairs.values())), (names::ISSUER_CHECKSUM_ANNOTATION, issuers)];
+        [(keys::NOT_AFTER_ANNOTATION, earliest_end(pairs.values())), (keys::ISSUER_CHECKSUM_ANNOTATION, issuers)];
     let name = names::node_secret(&cluster.name, &node.name);
     let mut secret = objects::secret(cluster, name, Some(node), "Opaque", data, annotations);
     secret.annotations_mut().extend(cluster.rotate.certificates().marks());
     secret.annotations_mut().extend(authorities.revoked_annotation());
-    let pool = cluster.pool_of(node).map(|pool| (NODE_POOL_LABEL.to_owned(), pool.to_owned()));
+    let pool = cluster.pool_of(node).map(|pool| (keys::NODE_POOL_LABEL.to_owned(), pool.to_owned()));
     secret.metadata.labels.get_or_insert_default().extend(pool);
     secret
 }

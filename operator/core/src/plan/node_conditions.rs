@@ -6,6 +6,7 @@ use super::status::Outcome;
 use crate::etcd::{Spread, majority, member_of, spread};
 use crate::model::{Cluster, Node};
 use crate::observed::Observed;
+use keyplane_crds::reasons;
 
 /// What a node lacks; the worst last.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -20,11 +21,11 @@ enum Lack {
 impl Lack {
     const fn reason(self) -> &'static str {
         match self {
-            Self::Leaving => "EtcdMemberLeaving",
-            Self::Joining => "EtcdMemberJoining",
-            Self::EtcdMember => "EtcdMemberUnhealthy",
-            Self::Ready => "NodeNotReady",
-            Self::Everything => "NodeMissing",
+            Self::Leaving => reasons::ETCD_MEMBER_LEAVING,
+            Self::Joining => reasons::ETCD_MEMBER_JOINING,
+            Self::EtcdMember => reasons::ETCD_MEMBER_UNHEALTHY,
+            Self::Ready => reasons::NODE_NOT_READY,
+            Self::Everything => reasons::NODE_MISSING,
         }
     }
 }
@@ -50,16 +51,16 @@ pub(super) fn nodes_ready(cluster: &Cluster, observed: &Observed) -> Outcome {
     // One member has nobody to join; that its Node is Ready says enough.
     let has_members = cluster.external_etcd().is_none() && cluster.nodes.len() > 1;
     match (target.control_plane(cluster), &target.etcd) {
-        (None, _) => Outcome::bad("NotContacted", "the API server has not told of its Nodes"),
-        (Some(_), Some(Err(why))) if has_members => Outcome::bad("EtcdUnreachable", why.clone()),
-        (Some(_), None) if has_members => Outcome::bad("EtcdNotContacted", "etcd has not been asked yet"),
+        (None, _) => Outcome::bad(reasons::NOT_CONTACTED, "the API server has not told of its Nodes"),
+        (Some(_), Some(Err(why))) if has_members => Outcome::bad(reasons::ETCD_UNREACHABLE, why.clone()),
+        (Some(_), None) if has_members => Outcome::bad(reasons::ETCD_NOT_CONTACTED, "etcd has not been asked yet"),
         (Some(_), Some(Ok(facts))) if facts.waits.is_some() => {
-            Outcome::bad("EtcdWaits", facts.waits.clone().unwrap_or_default())
+            Outcome::bad(reasons::ETCD_WAITING, facts.waits.clone().unwrap_or_default())
         }
         (Some(_), _) if !cluster.spec.control_plane.register_nodes => {
-            Outcome::good("NodesReady", "every API server answers at its own address")
+            Outcome::good(reasons::NODES_READY, "every API server answers at its own address")
         }
-        (Some(_), _) => Outcome::good("NodesReady", "every control-plane node is Ready"),
+        (Some(_), _) => Outcome::good(reasons::NODES_READY, "every control-plane node is Ready"),
     }
 }
 
@@ -106,13 +107,15 @@ fn etcd_lack(cluster: &Cluster, node: &Node, observed: &Observed) -> Option<(boo
 pub(super) fn spread_across_failure_domains(cluster: &Cluster) -> Option<Outcome> {
     let count = cluster.nodes.len();
     Some(match spread(cluster)? {
-        Spread::Even => Outcome::good("Spread", "the loss of any one failure domain leaves the control plane working"),
+        Spread::Even => {
+            Outcome::good(reasons::SPREAD, "the loss of any one failure domain leaves the control plane working")
+        }
         Spread::Undeclared(nodes) => Outcome::bad(
-            "NotAllDeclared",
+            reasons::NOT_ALL_DECLARED,
             format!("write failureDomain for {} too: it can't be known what fails with what", nodes.join(", ")),
         ),
         Spread::Uneven { nodes, most: 0, .. } if cluster.external_etcd().is_none() => Outcome::bad(
-            "TooFewNodes",
+            reasons::TOO_FEW_NODES,
             format!(
                 "{nodes} of {count} members of etcd can't be lost: {} are a majority; declare three nodes in three failure \
                  domains",
@@ -123,7 +126,7 @@ pub(super) fn spread_across_failure_domains(cluster: &Cluster) -> Option<Outcome
             let domains: BTreeMap<_, _> =
                 cluster.nodes.iter().map(|node| (node.failure_domain.as_deref(), node.name.as_str())).collect();
             Outcome::bad(
-                "DomainHoldsMajority",
+                reasons::DOMAIN_HOLDS_MAJORITY,
                 format!(
                     "the control plane ends with {domain}, which has {nodes} of {count} nodes in {} failure domain(s): \
                      have at most {most} in each",

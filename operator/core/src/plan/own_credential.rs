@@ -3,6 +3,7 @@
 
 use k8s_openapi::api::core::v1::Secret as SecretObject;
 use k8s_openapi::jiff::Timestamp;
+use keyplane_crds::keys;
 use kube::ResourceExt;
 
 use super::node::{Asked, earliest_end};
@@ -118,7 +119,7 @@ fn written(cluster: &Cluster, pairs: &[(&'static Own, Pair)]) -> SecretObject {
     });
     let end = earliest_end(pairs.iter().map(|(_, pair)| pair));
     let name = names::own_secret(&cluster.name);
-    let annotations = [(names::NOT_AFTER_ANNOTATION, end)];
+    let annotations = [(keys::NOT_AFTER_ANNOTATION, end)];
     let mut secret = objects::secret(cluster, name, None, "Opaque", data.collect(), annotations);
     secret.annotations_mut().extend(cluster.rotate.certificates().marks());
     secret

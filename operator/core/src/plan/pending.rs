@@ -5,10 +5,10 @@ use std::collections::BTreeMap;
 
 use k8s_openapi::api::core::v1::{ConfigMap, Secret as SecretObject};
 use k8s_openapi::jiff::Timestamp;
-use keyplane_crds::KeyAlgorithm;
+use keyplane_crds::{KeyAlgorithm, keys};
 use kube::ResourceExt;
 
-use crate::external_signer::request::{REQUEST_KEY, REQUESTED_AT_ANNOTATION, SIGNING_REQUEST_LABEL};
+use crate::external_signer::request::REQUEST_KEY;
 use crate::model::Cluster;
 use crate::names;
 use crate::objects;
@@ -118,7 +118,7 @@ pub(super) fn publish(
     let signers: BTreeMap<_, _> = signers.into_iter().map(|(key, value)| (key.clone(), value.clone())).collect();
     let mut config_map = objects::config_map(cluster, name.to_owned(), None, ours);
     config_map.data.get_or_insert_default().extend(signers);
-    config_map.labels_mut().insert(SIGNING_REQUEST_LABEL.to_owned(), authority.name().to_owned());
-    config_map.annotations_mut().insert(REQUESTED_AT_ANNOTATION.to_owned(), since.to_string());
+    config_map.labels_mut().insert(keys::SIGNING_REQUEST_LABEL.to_owned(), authority.name().to_owned());
+    config_map.annotations_mut().insert(keys::REQUESTED_AT_ANNOTATION.to_owned(), since.to_string());
     config_map
 }

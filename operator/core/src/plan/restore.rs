@@ -1,6 +1,7 @@
 //! Keys that a backup brings: nothing is made in their place.
 
 use k8s_openapi::api::core::v1::Secret;
+use keyplane_crds::{keys, reasons};
 use kube::ResourceExt;
 
 use super::{Content, Kind, Plan, Step};
@@ -46,11 +47,11 @@ pub(super) fn hold(cluster: &Cluster, observed: &Observed, plan: &mut Plan) {
     missing.truncate(NAMED);
     let more = if more > 0 { format!(" and {more} more") } else { String::new() };
     plan.blockers.push(Blocker {
-        reason: "WaitsForRestore",
+        reason: reasons::WAITING_FOR_RESTORE,
         message: format!(
             "these are not there, and the annotation {} says that a backup brings them: {}{more}: restore them with their \
              labels and annotations; what the backup does not have is made once the annotation is gone",
-            keyplane_crds::RESTORE_ANNOTATION,
+            keys::RESTORE_ANNOTATION,
             missing.join(", ")
         ),
     });
@@ -68,18 +69,18 @@ pub(super) fn is_elsewhere(cluster: &Cluster, observed: &Observed, secret: &str)
         .find(|name| matches!(observed.secret(&cluster.name, name), Slot::Ours(found) if is_restored(found)));
     if let Some(restored) = restored {
         return Some(Blocker {
-            reason: "WaitsForRestore",
+            reason: reasons::WAITING_FOR_RESTORE,
             message: format!(
                 "Secret {secret} is not there, and Secret {restored} came from a backup, so no new one is made: restore \
                  the rest, with labels and annotations; if the backup has no more, annotate this ClusterSpec with {}=false",
-                keyplane_crds::RESTORE_ANNOTATION
+                keys::RESTORE_ANNOTATION
             ),
         });
     }
     let mut serving = observed.target.serving.iter();
     let (node, certificate) = serving.find(|(_, certificate)| certificate.is_of_api_server())?;
     Some(Blocker {
-        reason: "ClusterRunsAlready",
+        reason: reasons::CLUSTER_ALREADY_RUNNING,
         message: format!(
             "an API server answers on {node} already, with a certificate of {} (serial {}, until {}), and Secret {secret} \
              is not here, so no new one is made, which would cut that cluster off: restore the backup of its Secrets; if \
@@ -87,7 +88,7 @@ pub(super) fn is_elsewhere(cluster: &Cluster, observed: &Observed, secret: &str)
             certificate.issuer,
             certificate.serial,
             certificate.not_after,
-            keyplane_crds::RESTORE_ANNOTATION
+            keys::RESTORE_ANNOTATION
         ),
     })
 }
@@ -96,7 +97,7 @@ pub(super) fn is_elsewhere(cluster: &Cluster, observed: &Observed, secret: &str)
 /// has written it, nobody knows.
 fn is_restored(secret: &Secret) -> bool {
     let Some(entries) = &secret.metadata.managed_fields else { return false };
-    if !secret.annotations().contains_key(names::CONTENT_CHECKSUM_ANNOTATION) {
+    if !secret.annotations().contains_key(keys::CONTENT_CHECKSUM_ANNOTATION) {
         return false;
     }
     let created = secret.metadata.creation_timestamp.as_ref().map(|time| time.0);

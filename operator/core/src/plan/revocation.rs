@@ -5,7 +5,7 @@
 //! what is needed to see that it is refused everywhere. All else follows from that Secret, as in a rotation.
 
 use k8s_openapi::jiff::Timestamp;
-use keyplane_crds::RevocationStatus;
+use keyplane_crds::{RevocationStatus, keys, reasons};
 use kube::ResourceExt;
 
 use super::given_authorities::{self, Difference, Given, difference};
@@ -141,10 +141,10 @@ pub(super) fn report(
         "nothing has happened yet: revoking {} interrupts the cluster; read status.revocation.steps, which say for how long \
          and what is left to do, then confirm with spec.rotate.revoke.confirm or the annotation {}: {confirm}",
         names.join(", "),
-        keyplane_crds::CONFIRM_REVOCATION_ANNOTATION,
+        keys::CONFIRM_REVOCATION_ANNOTATION,
     );
     let missing = asked.iter().filter_map(|asked| asked.given.as_ref()?.as_ref().err());
     let missing = missing.map(|why| format!("before it can be done: {why}"));
     let steps = missing.chain(revocation_notice::steps(cluster, observed, &subjects)).collect();
-    Some((RevocationStatus { names, confirm, steps }, Outcome::bad("RevocationNotConfirmed", message)))
+    Some((RevocationStatus { names, confirm, steps }, Outcome::bad(reasons::REVOCATION_NOT_CONFIRMED, message)))
 }

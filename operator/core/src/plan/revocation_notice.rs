@@ -8,6 +8,7 @@ use crate::names;
 use crate::observed::Observed;
 use crate::pki::AuthorityName;
 use crate::rotation::Subject;
+use keyplane_crds::keys;
 
 const CA: Subject = Subject::Authority(AuthorityName::Cluster);
 const ETCD: Subject = Subject::Authority(AuthorityName::Etcd);
@@ -92,7 +93,8 @@ fn carrying(cluster: &Cluster, observed: &Observed) -> Vec<String> {
     if !without.is_empty() {
         steps.push(format!(
             "these machines have no agent: carry their Secret and ConfigMap to them by hand, control plane first, and \
-             acknowledge it with keyplane.io/carried; until then they are cut off: {}",
+             acknowledge it with {}; until then they are cut off: {}",
+            keys::APPLIED_CHECKSUM_ANNOTATION,
             named(&without)
         ));
     }

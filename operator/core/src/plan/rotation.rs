@@ -1,7 +1,7 @@
 //! The moves of rotations: which Secret of an authority or key goes into its next stage, and what each stage waits for.
 
 use k8s_openapi::jiff::Timestamp;
-use keyplane_crds::KeyAlgorithm;
+use keyplane_crds::{KeyAlgorithm, reasons};
 use kube::ResourceExt;
 
 use super::asked::{Asked, asked};
@@ -91,12 +91,12 @@ impl Move {
     #[must_use]
     pub fn reason(&self) -> &'static str {
         match self {
-            Self::Begin { .. } => "RotationStarted",
-            Self::Revoke { .. } => "Revoked",
-            Self::Renew { .. } => "AuthorityRenewed",
-            Self::Enter { state, .. } if state.rolling_back => "RotationGoesBack",
-            Self::Enter { .. } => "RotationAdvanced",
-            Self::Complete { .. } => "RotationCompleted",
+            Self::Begin { .. } => reasons::ROTATION_STARTED,
+            Self::Revoke { .. } => reasons::REVOKED,
+            Self::Renew { .. } => reasons::CA_RENEWED,
+            Self::Enter { state, .. } if state.rolling_back => reasons::ROTATION_ROLLING_BACK,
+            Self::Enter { .. } => reasons::ROTATION_ADVANCED,
+            Self::Complete { .. } => reasons::ROTATION_COMPLETED,
         }
     }
 
@@ -172,7 +172,7 @@ pub fn progress(
             return Some(Progress { subject, state, waits: vec![], is_held: false });
         };
         let before = observed.status.rotations.iter().find(|before| before.name == subject.name());
-        let before = before.filter(|before| before.since.0 == state.since);
+        let before = before.filter(|before| before.last_transition_time.0 == state.since);
         let set = if let Subject::Authority(name) = subject { authorities.get(name) } else { None };
         let pair = set.and_then(AuthoritySet::old_and_new);
         let keys = match subject {
@@ -195,7 +195,7 @@ pub fn progress(
             rollout,
             machines: machines.clone(),
             kubelet_clients,
-            held_since: before.and_then(|before| before.held_since.as_ref()).map(|time| time.0),
+            held_since: before.and_then(|before| before.nodes_updated_time.as_ref()).map(|time| time.0),
             may_complete: cluster.rotate.completes(requested)
                 || (state.rolling_back || cluster.policy.completes_rotations) && subject.settles(&state) <= now,
             unseen: unseen(cluster, subject, &state),

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use k8s_openapi::jiff::Timestamp;
-use keyplane_crds::{RevocationStatus, RotationPhase, RotationStatus};
+use keyplane_crds::{RevocationStatus, RotationPhase, RotationStatus, reasons};
 
 use super::asked::{NotBegun, not_begun};
 use super::revocation;
@@ -51,8 +51,9 @@ pub(super) fn report(
 fn row(progress: Progress, observed: &Observed, now: Timestamp) -> RotationStatus {
     let Progress { subject, state, mut waits, is_held } = progress;
     let before = observed.status.rotations.iter().find(|before| before.name == subject.name());
-    let held_before =
-        before.filter(|before| before.since.0 == state.since).and_then(|before| before.held_since.clone());
+    let held_before = before
+        .filter(|before| before.last_transition_time.0 == state.since)
+        .and_then(|before| before.nodes_updated_time.clone());
     let more = waits.len().saturating_sub(LISTED);
     waits.truncate(LISTED);
     waits.extend((more > 0).then(|| format!("and {more} more")));
@@ -62,10 +63,10 @@ fn row(progress: Progress, observed: &Observed, now: Timestamp) -> RotationStatu
         phase: state.phase(),
         stage: state.stage.map(|stage| stage.name().to_owned()),
         rolling_back: state.rolling_back,
-        started: Time(state.started),
-        since: Time(state.since),
+        start_time: Time(state.started),
+        last_transition_time: Time(state.since),
         // Another rotation's files that are on their way change nothing about these.
-        held_since: held_before.or_else(|| is_held.then_some(Time(now))),
+        nodes_updated_time: held_before.or_else(|| is_held.then_some(Time(now))),
         waiting_for: waits,
     }
 }
@@ -81,8 +82,9 @@ pub(super) fn summary(rotations: &[RotationStatus]) -> Option<String> {
 /// how long it takes to write everything anew that is encrypted depends on how much that is.
 #[must_use]
 pub fn is_stuck(rotation: &RotationStatus, now: Timestamp) -> bool {
-    let patient = [Stage::Gate.name(), encryption::Stage::Rewrite.name()];
-    rotation.stage.as_deref().is_some_and(|stage| !patient.contains(&stage)) && is_late(rotation.since.0, now)
+    let patient = [Stage::Gate.name(), encryption::Stage::Reencrypt.name()];
+    rotation.stage.as_deref().is_some_and(|stage| !patient.contains(&stage))
+        && is_late(rotation.last_transition_time.0, now)
 }
 
 /// Whether a stage that began then has taken too long.
@@ -107,21 +109,21 @@ fn outcome(progress: &[Progress], not_begun: &NotBegun, now: Timestamp) -> Optio
     let all = list(&|_| true);
     if !stuck.is_empty() {
         let minutes = STUCK.as_secs() / 60;
-        return Some(Outcome::bad("RotationStuck", format!("no step for {minutes} minutes: {stuck}")));
+        return Some(Outcome::bad(reasons::ROTATION_STUCK, format!("no step for {minutes} minutes: {stuck}")));
     }
     if !gated.is_empty() && gated == all {
-        return Some(Outcome::bad("WaitsForCompletion", gated));
+        return Some(Outcome::bad(reasons::WAITING_FOR_APPROVAL, gated));
     }
     if !all.is_empty() {
-        return Some(Outcome::bad("RotationUnderWay", all));
+        return Some(Outcome::bad(reasons::ROTATION_IN_PROGRESS, all));
     }
     if let Some(waits) = &not_begun.waits {
-        return Some(Outcome::bad("WaitsToBegin", waits.clone()));
+        return Some(Outcome::bad(reasons::WAITING_TO_START, waits.clone()));
     }
     if !not_begun.refused.is_empty() {
-        return Some(Outcome::bad("RequestRefused", not_begun.refused.join("; ")));
+        return Some(Outcome::bad(reasons::REQUEST_REFUSED, not_begun.refused.join("; ")));
     }
-    (!progress.is_empty()).then(|| Outcome::good("Settled", "no rotation is under way"))
+    (!progress.is_empty()).then(|| Outcome::good(reasons::SETTLED, "no rotation is under way"))
 }
 
 #[cfg(test)]
@@ -153,15 +155,15 @@ mod tests {
         for stage in [Stage::Trust, Stage::Clients, Stage::Signing, Stage::Kubelets, Stage::Servers, Stage::Drop] {
             let (early, late) =
                 (reason(&[progress(ETCD, Some(stage))], 29), reason(&[progress(ETCD, Some(stage))], 30));
-            assert_eq!(early.unwrap().0, "RotationUnderWay", "{stage:?}");
+            assert_eq!(early.unwrap().0, "RotationInProgress", "{stage:?}");
             let (reason, message) = late.unwrap();
             assert_eq!(reason, "RotationStuck", "{stage:?}");
             assert!(message.contains("etcd-ca") && message.contains("etcd on cp2"), "{message}");
         }
         let gate = || progress(ETCD, Some(Stage::Gate));
-        assert_eq!(reason(&[gate()], 6000).unwrap().0, "WaitsForCompletion");
+        assert_eq!(reason(&[gate()], 6000).unwrap().0, "WaitingForApproval");
         let both = [gate(), progress(Subject::ServiceAccountKey, Some(Stage::Trust))];
-        assert_eq!(reason(&both, 29).unwrap().0, "RotationUnderWay");
+        assert_eq!(reason(&both, 29).unwrap().0, "RotationInProgress");
         let (reason, message) = reason(&both, 30).unwrap();
         assert_eq!(reason, "RotationStuck");
         assert!(!message.contains("etcd-ca"), "only what is stuck: {message}");
@@ -181,7 +183,7 @@ mod tests {
         assert!(!stuck(Some(Stage::Gate)) && !stuck(None));
         let mut encryption = row(progress(ETCD, Some(Stage::Trust)), &Observed::default(), noon());
         assert!(!is_stuck(&encryption, noon() + SignedDuration::from_mins(30)));
-        encryption.stage = Some("Rewrite".to_owned());
+        encryption.stage = Some("Reencrypt".to_owned());
         assert!(!is_stuck(&encryption, late), "how long that takes depends on how much there is");
     }
 

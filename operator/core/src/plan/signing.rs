@@ -10,13 +10,16 @@ use std::time::Duration;
 use k8s_openapi::api::core::v1::{ConfigMap, Secret as SecretObject};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use k8s_openapi::jiff::Timestamp;
-use keyplane_crds::CLUSTER_LABEL;
+use keyplane_crds::{
+    keys::{self, SIGNING_REQUEST_LABEL},
+    reasons,
+};
 
 use super::node::{Asked as Terms, source_of};
 use super::pending::{Ask, PendingKey, pending_keys, publish};
 use super::{Content, Draft, Kind, Pair, Plan, Removal, Source, Step, encryption_use};
 use crate::blocker::Blocker;
-use crate::external_signer::request::{ANSWER_KEY, REQUEST_KEY, SIGNING_REQUEST_LABEL, data};
+use crate::external_signer::request::{ANSWER_KEY, REQUEST_KEY, data};
 use crate::external_signer::{Asked, Circumstances, Decision, Pending, check, decide};
 use crate::model::{Cluster, Node};
 use crate::names;
@@ -31,7 +34,7 @@ use crate::pki::{Authority, CertificateOrder, PrivateKey, RequestFacts, first_ce
 use crate::plan::config_maps;
 
 /// The reason of what waits for a signer outside.
-pub(super) const WAITS_FOR_SIGNER: &str = "WaitsForSigner";
+pub(super) const WAITS_FOR_SIGNER: &str = reasons::WAITING_FOR_SIGNER;
 
 /// A certificate that waits for its signer.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -278,7 +281,9 @@ pub(super) fn waits_for_signer(cluster: &Cluster, secret: &str) -> Blocker {
         message: format!(
             "Secret {secret} waits for certificates: have those signed that `kubectl get configmaps -n {} -l \
              {SIGNING_REQUEST_LABEL},{}={}` lists (docs/external-signing.md)",
-            cluster.namespace, CLUSTER_LABEL, cluster.name
+            cluster.namespace,
+            keys::CLUSTER_LABEL,
+            cluster.name
         ),
     }
 }
@@ -295,7 +300,7 @@ fn withdrawal(kind: Kind, found: &ObjectMeta) -> Step {
     let name = found.name.clone().unwrap_or_default();
     let note = format!("deleted {} {name}: what it asked for is there, or not needed any more", kind.name());
     let (uid, resource_version) = (found.uid.clone(), found.resource_version.clone());
-    Step::Removal(Box::new(Removal { kind, name, uid, resource_version, reason: "RequestSettled", note }))
+    Step::Removal(Box::new(Removal { kind, name, uid, resource_version, reason: reasons::REQUEST_SETTLED, note }))
 }
 
 /// What is asked for with a request of that time. No certificate outlives its authority.

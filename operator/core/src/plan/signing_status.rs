@@ -2,7 +2,7 @@
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use k8s_openapi::jiff::Timestamp;
-use keyplane_crds::{CertificateStatus, ClusterSpecStatus, SigningRequestStatus};
+use keyplane_crds::{CertificateStatus, ClusterSpecStatus, SigningRequestStatus, reasons};
 
 use super::Waiting;
 use super::signing::WAITS_FOR_SIGNER;
@@ -18,9 +18,9 @@ pub(super) fn requests(waiting: &[Waiting]) -> Vec<SigningRequestStatus> {
         name: waiting.request.clone(),
         certificate: waiting.certificate.clone(),
         node: waiting.node.clone(),
-        authority: waiting.authority.name().to_owned(),
-        since: Time(waiting.since),
-        refused: waiting.refusal.clone(),
+        issuer: waiting.authority.name().to_owned(),
+        request_time: Time(waiting.since),
+        rejection: waiting.refusal.clone(),
     };
     waiting.iter().map(request).collect()
 }
@@ -40,7 +40,7 @@ pub(super) fn outcome(
         .filter_map(|waiting| Some(format!("{}: {}", waiting.request, waiting.refusal.as_ref()?)))
         .collect();
     if !refused.is_empty() {
-        return Some(Outcome::bad("CertificateRefused", format!("not used: {}", named(&refused))));
+        return Some(Outcome::bad(reasons::CERTIFICATE_REFUSED, format!("not used: {}", named(&refused))));
     }
     let open: Vec<_> = waiting.iter().filter(|waiting| !waiting.is_answered).collect();
     let names: Vec<_> = open.iter().map(|waiting| format!("{} since {}", waiting.request, waiting.since)).collect();
@@ -51,13 +51,16 @@ pub(super) fn outcome(
     };
     Some(if open.iter().any(|waiting| is_late(waiting)) {
         Outcome::bad(
-            "SignerLate",
+            reasons::SIGNER_OVERDUE,
             format!("a certificate ends soon, and these wait for their signer: {}", named(&names)),
         )
     } else if open.is_empty() {
         match waiting {
-            [] => Outcome::good("Signed", "no certificate waits for a signer"),
-            _ => Outcome::good("WaitsForWindow", "what was signed is used in the next maintenance window"),
+            [] => Outcome::good(reasons::SIGNED, "no certificate waits for a signer"),
+            _ => Outcome::good(
+                reasons::WAITING_FOR_MAINTENANCE_WINDOW,
+                "what was signed is used in the next maintenance window",
+            ),
         }
     } else {
         Outcome::bad(WAITS_FOR_SIGNER, format!("these wait for their signer: {}", named(&names)))

@@ -5,7 +5,7 @@ use std::time::Duration;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use k8s_openapi::jiff::Timestamp;
 use keyplane_crds::{
-    CertificateStatus, ClusterCondition, ClusterSpecStatus, Condition, ConditionStatus, set_condition,
+    CertificateStatus, ClusterCondition, ClusterSpecStatus, Condition, ConditionStatus, reasons, set_condition,
 };
 
 use super::node_conditions::{nodes_ready, spread_across_failure_domains};
@@ -96,7 +96,8 @@ pub fn report(
         kubernetes_version: rollout.kubernetes_version.clone(),
         nodes: rollout.nodes.clone(),
         endpoint: Some(cluster.endpoint.to_string()),
-        nodes_ready: Some(format!("{ready}/{}", cluster.nodes.len())),
+        ready_nodes: i32::try_from(ready).ok(),
+        desired_nodes: i32::try_from(cluster.nodes.len()).ok(),
         certificates_expire: certificates
             .iter()
             .map(|certificate| certificate.not_after.clone())
@@ -115,18 +116,18 @@ pub fn report(
     let first_bad = [&rendered, &available, &rolled_out, &nodes, &valid].into_iter().find(|outcome| !outcome.is_good());
     let ready = match first_bad {
         None => Outcome::good(
-            "Ready",
+            reasons::READY,
             "everything is written and runs, the control plane answers, its nodes are Ready, all certificates are valid",
         ),
         Some(outcome) => Outcome::bad(&outcome.reason, outcome.message.clone()),
     };
     let stalled = match blockers.first() {
-        None => Outcome::bad("NotStalled", "nothing waits for a person"),
+        None => Outcome::bad(reasons::NOT_STALLED, "nothing waits for a person"),
         Some(_) => Outcome::good(&rendered.reason, rendered.message.clone()),
     };
     let reconciling = match first_bad {
         Some(outcome) if blockers.is_empty() => Outcome::good(&outcome.reason, outcome.message.clone()),
-        _ => Outcome::bad("Settled", "nothing is under way"),
+        _ => Outcome::bad(reasons::SETTLED, "nothing is under way"),
     };
     set(&mut status.conditions, ClusterCondition::Rendered, &rendered, generation, now);
     set(&mut status.conditions, ClusterCondition::ControlPlaneAvailable, &available, generation, now);
@@ -135,8 +136,8 @@ pub fn report(
     let encrypted = (ClusterCondition::EncryptedAtRest, encryption::outcome(cluster, observed, now));
     let signed = (ClusterCondition::CertificatesSigned, signing::outcome(cluster, &waiting, &status.certificates, now));
     let given = given_authorities::outcome(cluster, observed, authorities.as_ref(), now);
-    let given = (ClusterCondition::AuthoritiesAsGiven, given);
-    for (condition, outcome) in [spread, (ClusterCondition::RotationsSettled, rotated), given, encrypted, signed] {
+    let given = (ClusterCondition::CertificateAuthoritiesInSync, given);
+    for (condition, outcome) in [spread, (ClusterCondition::RotationsCompleted, rotated), given, encrypted, signed] {
         if let Some(outcome) = outcome {
             set(&mut status.conditions, condition, &outcome, generation, now);
         } else {
@@ -146,9 +147,9 @@ pub fn report(
     set(&mut status.conditions, ClusterCondition::CertificatesValid, &valid, generation, now);
     set(&mut status.conditions, ClusterCondition::RolledOut, &rolled_out, generation, now);
     let in_sync = in_sync(drift(cluster, observed, &rollout, authorities.as_ref(), now));
-    set(&mut status.conditions, ClusterCondition::MachinesInSync, &in_sync, generation, now);
+    set(&mut status.conditions, ClusterCondition::NodesInSync, &in_sync, generation, now);
     let current = kubelets_current(&rollout, observed);
-    set(&mut status.conditions, ClusterCondition::KubeletsCurrent, &current, generation, now);
+    set(&mut status.conditions, ClusterCondition::KubeletVersionsMatch, &current, generation, now);
     set(&mut status.conditions, ClusterCondition::AddonsReady, &addons(cluster, observed), generation, now);
     set(&mut status.conditions, ClusterCondition::Ready, &ready, generation, now);
     set(&mut status.conditions, ClusterCondition::Reconciling, &reconciling, generation, now);
@@ -167,7 +168,7 @@ pub fn refused(
     let mut status = ClusterSpecStatus { observed_generation: generation, ..previous.clone() };
     let bad = Outcome::bad(blocker.reason, blocker.message.clone());
     let stalled = Outcome::good(blocker.reason, blocker.message.clone());
-    let settled = Outcome::bad("Settled", "nothing is under way");
+    let settled = Outcome::bad(reasons::SETTLED, "nothing is under way");
     set(&mut status.conditions, ClusterCondition::Rendered, &bad, generation, now);
     set(&mut status.conditions, ClusterCondition::Ready, &bad, generation, now);
     set(&mut status.conditions, ClusterCondition::Reconciling, &settled, generation, now);
@@ -184,7 +185,7 @@ pub fn paused(
     now: Timestamp,
 ) -> ClusterSpecStatus {
     let mut status = ClusterSpecStatus { observed_generation: generation, ..previous.clone() };
-    let paused = Outcome::bad("Paused", message);
+    let paused = Outcome::bad(reasons::PAUSED, message);
     set(&mut status.conditions, ClusterCondition::Reconciling, &paused, generation, now);
     status
 }
@@ -201,7 +202,7 @@ fn set(
 
 fn rendered(blockers: &[Blocker]) -> Outcome {
     match blockers {
-        [] => Outcome::good("Rendered", "all Secrets and ConfigMaps are written"),
+        [] => Outcome::good(reasons::RENDERED, "all Secrets and ConfigMaps are written"),
         [first, ..] => {
             let messages: Vec<_> = blockers.iter().map(|blocker| blocker.message.as_str()).collect();
             Outcome::bad(first.reason, messages.join("; "))
@@ -211,8 +212,11 @@ fn rendered(blockers: &[Blocker]) -> Outcome {
 
 fn available(cluster: &Cluster, observed: &Observed) -> Outcome {
     match &observed.target.available {
-        None => Outcome::bad("NotContacted", format!("the API server at {} has not been asked yet", cluster.endpoint)),
-        Some(Ok(())) => Outcome::good("Available", format!("the API server at {} answers", cluster.endpoint)),
+        None => Outcome::bad(
+            reasons::NOT_CONTACTED,
+            format!("the API server at {} has not been asked yet", cluster.endpoint),
+        ),
+        Some(Ok(())) => Outcome::good(reasons::AVAILABLE, format!("the API server at {} answers", cluster.endpoint)),
         Some(Err((reason, message))) => Outcome::bad(reason, message.clone()),
     }
 }
@@ -244,29 +248,32 @@ fn valid(cluster: &Cluster, status: &ClusterSpecStatus, rendered: bool, now: Tim
         certificate.name == certificate.issuer && left < warned
     });
     if certificates.is_empty() || !rendered {
-        Outcome::bad("NotRendered", "not all certificates are written")
+        Outcome::bad(reasons::NOT_RENDERED, "not all certificates are written")
     } else if !ended.is_empty() {
-        Outcome::bad("Expired", format!("these certificates have ended: {ended}"))
+        Outcome::bad(reasons::EXPIRED, format!("these certificates have ended: {ended}"))
     } else if !due.is_empty() && waits_for_window(cluster, certificates, now) {
         let next = cluster.policy.maintenance_window.as_ref().and_then(|window| window.next_opening(now));
         let next = next.map_or_else(|| "at the next one".to_owned(), |next| format!("from {next} on"));
         Outcome::good(
-            "RenewalWaits",
+            reasons::RENEWAL_WAITING,
             format!("these certificates are renewed in the maintenance window, {next}: {due}"),
         )
     } else if !due.is_empty() && signing::is_under_way(status, now) {
-        Outcome::good("WaitsForSigner", format!("these certificates are past their renewal time, and asked for: {due}"))
+        Outcome::good(
+            reasons::WAITING_FOR_SIGNER,
+            format!("these certificates are past their renewal time, and asked for: {due}"),
+        )
     } else if !due.is_empty() {
-        Outcome::bad("RenewalDue", format!("these certificates are past their renewal time: {due}"))
+        Outcome::bad(reasons::RENEWAL_DUE, format!("these certificates are past their renewal time: {due}"))
     } else if !ending.is_empty() {
         Outcome::good(
-            "AuthorityEndsSoon",
+            reasons::CA_EXPIRES_SOON,
             format!(
                 "these authorities end in less than a year: {ending}: rotate or renew them (spec.rotate); those that                  spec.certificateAuthorities gives, by new ones in their Secrets"
             ),
         )
     } else {
-        Outcome::good("Valid", "no certificate is past its renewal time")
+        Outcome::good(reasons::VALID, "no certificate is past its renewal time")
     }
 }
 
@@ -280,7 +287,7 @@ fn waits_for_window(cluster: &Cluster, certificates: &[CertificateStatus], now: 
 
 fn rolled_out(rollout: &Rollout) -> Outcome {
     match &rollout.progress {
-        Progress::Done => Outcome::good("RolledOut", "no static pod waits for a change"),
+        Progress::Done => Outcome::good(reasons::ROLLED_OUT, "no static pod waits for a change"),
         Progress::UnderWay { reason, message } => Outcome::bad(reason, message.clone()),
     }
 }
@@ -289,9 +296,9 @@ fn in_sync(drift: Drift) -> Outcome {
     match drift {
         Drift::InSync { servers } => {
             let seen = format!("static pods are as they were written; certificates seen of {servers} API servers");
-            Outcome::good("InSync", seen)
+            Outcome::good(reasons::IN_SYNC, seen)
         }
-        Drift::Unknown => Outcome::unknown("Unknown", "the target does not answer"),
+        Drift::Unknown => Outcome::unknown(reasons::UNKNOWN, "the target does not answer"),
         Drift::Differs { reason, message } => Outcome::bad(reason, message),
     }
 }
@@ -299,11 +306,11 @@ fn in_sync(drift: Drift) -> Outcome {
 fn kubelets_current(rollout: &Rollout, observed: &Observed) -> Outcome {
     let control_plane = rollout.kubernetes_version.as_deref().and_then(Version::reported);
     let (Some(control_plane), Some(_)) = (control_plane, &observed.target.nodes) else {
-        return Outcome::unknown("Unknown", "the target does not answer, or was not seen complete yet");
+        return Outcome::unknown(reasons::UNKNOWN, "the target does not answer, or was not seen complete yet");
     };
     match kubelet_versions(control_plane, &observed.target.kubelets) {
         KubeletVersions::Current => {
-            Outcome::good("Current", format!("every kubelet is of the control plane's version, {control_plane}"))
+            Outcome::good(reasons::CURRENT, format!("every kubelet is of the control plane's version, {control_plane}"))
         }
         KubeletVersions::Differ { reason, message } => Outcome::bad(reason, message),
     }

@@ -2,6 +2,7 @@
 
 use k8s_openapi::api::core::v1::Secret as SecretObject;
 use k8s_openapi::jiff::Timestamp;
+use keyplane_crds::keys;
 use kube::ResourceExt;
 
 use super::node::Asked;
@@ -81,8 +82,8 @@ pub(super) fn secret(
     let credential = Credential::Embedded { certificate: &pair.certificate, key: &pair.key.0 };
     let text = kubeconfig::write_through(cluster.proxy_url(), &cluster.endpoint, trust, user, credential);
     let annotations = [
-        (names::NOT_AFTER_ANNOTATION, node::earliest_end(std::iter::once(pair))),
-        (names::ISSUER_CHECKSUM_ANNOTATION, checksum([("ca", trust.as_bytes())].into_iter())),
+        (keys::NOT_AFTER_ANNOTATION, node::earliest_end(std::iter::once(pair))),
+        (keys::ISSUER_CHECKSUM_ANNOTATION, checksum([("ca", trust.as_bytes())].into_iter())),
     ];
     let data = [(VALUE_KEY.to_owned(), text)].into();
     let mut secret = objects::secret(cluster, name, None, type_, data, annotations);

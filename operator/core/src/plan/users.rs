@@ -2,7 +2,7 @@
 
 use k8s_openapi::api::core::v1::Secret as SecretObject;
 use k8s_openapi::jiff::Timestamp;
-use keyplane_crds::USER_LABEL;
+use keyplane_crds::{keys, reasons};
 use kube::ResourceExt;
 
 use super::node::Asked;
@@ -30,7 +30,7 @@ pub(super) fn plan(
         plan_user(cluster, user, authorities, desk, observed, now, plan);
     }
     for (name, secret) in &observed.secrets {
-        let Some(user) = secret.labels().get(USER_LABEL) else { continue };
+        let Some(user) = secret.labels().get(keys::USER_LABEL) else { continue };
         let ours = matches!(observed.secret(&cluster.name, name), Slot::Ours(_));
         let declared = cluster.users.iter().any(|declared| names::user_secret(&cluster.name, &declared.name) == *name);
         // Somebody may have copied the labels to a Secret of another name.
@@ -41,13 +41,13 @@ pub(super) fn plan(
 }
 
 fn removal(name: &str, user: &str, secret: &SecretObject) -> Removal {
-    let end = secret.annotations().get(names::NOT_AFTER_ANNOTATION).map_or("its end", String::as_str);
+    let end = secret.annotations().get(keys::NOT_AFTER_ANNOTATION).map_or("its end", String::as_str);
     Removal {
         kind: Kind::Secret,
         name: name.to_owned(),
         uid: secret.uid(),
         resource_version: secret.resource_version(),
-        reason: "UserRemoved",
+        reason: reasons::USER_REMOVED,
         note: format!(
             "deleted Secret {name}: user {user} is not in spec.users any more. A certificate can't be taken back: who has a \
              copy is let in until {end}, so take the bindings of {user} and its groups away in the target"
@@ -102,6 +102,6 @@ fn plan_user(
 pub fn compose(cluster: &Cluster, user: &User, authorities: &Authorities, pair: &Pair) -> SecretObject {
     let name = names::user_secret(&cluster.name, &user.name);
     let mut secret = user_kubeconfig::secret(cluster, name, "Opaque", &user.name, authorities, pair);
-    secret.labels_mut().insert(USER_LABEL.to_owned(), user.name.clone());
+    secret.labels_mut().insert(keys::USER_LABEL.to_owned(), user.name.clone());
     secret
 }

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 
 use k8s_openapi::api::core::v1::Secret as SecretObject;
 use k8s_openapi::jiff::Timestamp;
-use keyplane_crds::{NODE_LABEL, NODE_POOL_LABEL};
+use keyplane_crds::{keys, reasons};
 
 use super::node::{Asked, PRIVATE, need, source_of, stored_pair};
 use super::{Content, Draft, Kind, Pair, Plan, Removal, Source, Step};
@@ -103,7 +103,7 @@ fn removal(found: &SecretObject, secret: &str, node: &str) -> Step {
         name: secret.to_owned(),
         uid: found.metadata.uid.clone(),
         resource_version: found.metadata.resource_version.clone(),
-        reason: "WorkerIsBack",
+        reason: reasons::WORKER_RETURNED,
         note: format!("deleted Secret {secret}: the kubelet of {node} has a certificate of its own again"),
     }))
 }
@@ -123,13 +123,13 @@ pub fn compose(
     let entry = IndexEntry::new(KUBECONFIG, &places::kubeconfig(cluster.layout(), KUBECONFIG), PRIVATE);
     let data = BTreeMap::from([(names::INDEX_KEY.to_owned(), objects::index(&[entry])), (KUBECONFIG.to_owned(), text)]);
     let name = names::node_secret(&cluster.name, node);
-    let annotations = [(names::NOT_AFTER_ANNOTATION, super::node::earliest_end(std::iter::once(pair)))];
+    let annotations = [(keys::NOT_AFTER_ANNOTATION, super::node::earliest_end(std::iter::once(pair)))];
     let mut secret = objects::secret(cluster, name, None, "Opaque", data, annotations);
     let labels = secret.metadata.labels.get_or_insert_default();
-    labels.insert(NODE_LABEL.to_owned(), node.to_owned());
-    let pool = observed.workers.get(node).and_then(|metadata| metadata.labels.as_ref()?.get(NODE_POOL_LABEL));
+    labels.insert(keys::NODE_LABEL.to_owned(), node.to_owned());
+    let pool = observed.workers.get(node).and_then(|metadata| metadata.labels.as_ref()?.get(keys::NODE_POOL_LABEL));
     // With its pool, or when it leaves it, the Secret goes too.
-    labels.extend(pool.map(|pool| (NODE_POOL_LABEL.to_owned(), pool.clone())));
+    labels.extend(pool.map(|pool| (keys::NODE_POOL_LABEL.to_owned(), pool.clone())));
     let annotations = secret.metadata.annotations.get_or_insert_default();
     annotations.extend(authorities.revoked_annotation());
     annotations.extend(cluster.rotate.certificates().marks());

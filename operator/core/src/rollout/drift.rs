@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use k8s_openapi::jiff::Timestamp;
+use keyplane_crds::reasons;
 
 use super::{Rollout, Running, Step};
 use crate::agent_access::machines;
@@ -51,7 +52,7 @@ pub fn drift(
         let strangers = strangers(cluster, observed, authorities);
         return match machines_reason {
             _ if !strangers.is_empty() => {
-                Drift::Differs { reason: "AuthorityDiffers", message: [strangers, machines].concat().join("; ") }
+                Drift::Differs { reason: reasons::CA_DIFFERS, message: [strangers, machines].concat().join("; ") }
             }
             Some(reason) => Drift::Differs { reason, message: machines.join("; ") },
             None => Drift::Unknown,
@@ -61,11 +62,11 @@ pub fn drift(
     let certificates = certificates(cluster, observed, authorities);
     let manifests = manifests(cluster, rollout);
     let reason = if !versions.is_empty() {
-        "VersionDiffers"
+        reasons::VERSION_DIFFERS
     } else if !certificates.is_empty() {
-        "CertificateDiffers"
+        reasons::CERTIFICATE_DIFFERS
     } else if !manifests.is_empty() {
-        "ManifestDiffers"
+        reasons::MANIFEST_DIFFERS
     } else if let Some(reason) = machines_reason {
         reason
     } else {

@@ -5,6 +5,7 @@ use crate::model::Cluster;
 use crate::names;
 use crate::observed::Observed;
 use crate::observed::{image_of, tag_of, version_of};
+use keyplane_crds::reasons;
 
 /// Why a change waits.
 pub(super) struct Wait {
@@ -31,19 +32,19 @@ pub(super) fn wait(cluster: &Cluster, before: &[Step], step: &Step, observed: &O
     // What was changed last comes first: if an API server does not start, its node's other pods are not Ready either.
     let (changed, others): (Vec<_>, Vec<_>) = before.iter().filter(counts).partition(|earlier| earlier.is_under_way());
     if let Some(message) = changed.into_iter().chain(others).find_map(|earlier| not_running(cluster, earlier)) {
-        return Some(Wait::new("WaitsForMachine", message));
+        return Some(Wait::new(reasons::WAITING_FOR_NODE_FILES, message));
     }
     // The node itself need not be Ready: the change may be what it lacks.
     for node in cluster.nodes.iter().filter(|node| node.name != step.node && !never_up(&node.name, observed)) {
         if nodes.get(&node.name) != Some(&true) {
-            return Some(Wait::new("WaitsForNode", format!("the Node {} to be Ready", node.name)));
+            return Some(Wait::new(reasons::WAITING_FOR_NODE, format!("the Node {} to be Ready", node.name)));
         }
         // The same components run everywhere: one that is missing here is not Ready either.
         let of_node = target.static_pods.iter().flatten().filter(|((other, _), _)| *other == node.name);
         let not_ready = of_node.filter(|(_, pod)| !pod.ready).map(|((_, component), _)| component);
         let missing = pod(&node.name, &step.component, observed).is_none().then_some(&step.component);
         if let Some(component) = not_ready.chain(missing).next() {
-            return Some(Wait::new("WaitsForNode", format!("{component} on {} to be Ready", node.name)));
+            return Some(Wait::new(reasons::WAITING_FOR_NODE, format!("{component} on {} to be Ready", node.name)));
         }
     }
     // A machine without power has a Node that is Ready for most of a minute; its member of etcd is missed in seconds. Where
@@ -56,23 +57,23 @@ pub(super) fn wait(cluster: &Cluster, before: &[Step], step: &Step, observed: &O
 fn ailing_member(cluster: &Cluster, step: &Step, observed: &Observed) -> Option<Wait> {
     let counts = |name: &&str| *name != step.node && !never_up(name, observed);
     let ailing = observed.target.ailing_members(cluster).find(counts)?;
-    Some(Wait::new("WaitsForMachine", format!("etcd on {ailing} to be a healthy voter")))
+    Some(Wait::new(reasons::WAITING_FOR_NODE, format!("etcd on {ailing} to be a healthy voter")))
 }
 
 pub(super) fn wait_for_target(cluster: &Cluster) -> Wait {
-    Wait::new("WaitsForTarget", format!("the API server at {} to answer", cluster.endpoint))
+    Wait::new(reasons::WAITING_FOR_TARGET, format!("the API server at {} to answer", cluster.endpoint))
 }
 
 /// A change of a static pod that is not seen to run yet.
 pub(super) fn wait_for_changes(cluster: &Cluster, before: &[Step]) -> Option<Wait> {
     let message = before.iter().filter(|step| step.is_under_way()).find_map(|step| not_running(cluster, step))?;
-    Some(Wait::new("WaitsForMachine", message))
+    Some(Wait::new(reasons::WAITING_FOR_NODE_FILES, message))
 }
 
 /// What a restart of etcd in its place waits for: what a change of its manifest does, and that all other members are well.
 pub(super) fn wait_for_restart(cluster: &Cluster, before: &[Step], step: &Step, observed: &Observed) -> Option<Wait> {
     if step.is_under_way() {
-        return not_running(cluster, step).map(|message| Wait::new("WaitsForMachine", message));
+        return not_running(cluster, step).map(|message| Wait::new(reasons::WAITING_FOR_NODE_FILES, message));
     }
     wait(cluster, before, step, observed).or_else(|| ailing_member(cluster, step, observed))
 }
@@ -115,7 +116,7 @@ pub(super) fn under_way(cluster: &Cluster, steps: &[Step]) -> Progress {
     };
     let wait = not_running(cluster, step).unwrap_or_default();
     let message = format!("{} of {} steps are done, written is {written}; waits for {wait}", done(steps), steps.len());
-    Progress::UnderWay { reason: "WaitsForMachine", message }
+    Progress::UnderWay { reason: reasons::WAITING_FOR_NODE_FILES, message }
 }
 
 fn done(steps: &[Step]) -> usize {

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use k8s_openapi::api::core::v1::ConfigMap;
+use keyplane_crds::keys;
 use kube::ResourceExt;
 
 use crate::etcd::{self, InitialCluster, Known, Stored};
@@ -10,11 +11,6 @@ use crate::model::{Cluster, Node};
 use crate::names;
 use crate::observed::Observed;
 use crate::observed::Slot;
-
-/// Annotation: etcd's `--initial-cluster-state` and `--initial-cluster` on this node.
-pub const INITIAL_CLUSTER_ANNOTATION: &str = "keyplane.io/etcd-initial-cluster";
-/// Annotation: what was known of the node's member when these flags were written.
-pub const MEMBER_ANNOTATION: &str = "keyplane.io/etcd-member";
 
 /// The flags for a node, and what is known of its member.
 pub(crate) fn of(cluster: &Cluster, node: &Node, observed: &Observed) -> Stored {
@@ -28,7 +24,7 @@ fn stored(cluster: &Cluster, node: &Node, observed: &Observed) -> Option<Stored>
     let name = names::node_config_map(&cluster.name, &node.name);
     let Slot::Ours(config_map) = observed.config_map(&cluster.name, &name) else { return None };
     let annotation = |name: &str| config_map.annotations().get(name).map(String::as_str);
-    match (annotation(INITIAL_CLUSTER_ANNOTATION), annotation(MEMBER_ANNOTATION)) {
+    match (annotation(keys::ETCD_INITIAL_CLUSTER_ANNOTATION), annotation(keys::ETCD_MEMBER_ANNOTATION)) {
         (Some(flags), Some(known)) => {
             Some(Stored { flags: InitialCluster::parse(flags)?, known: Known::parse(known)? })
         }

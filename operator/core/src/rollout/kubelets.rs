@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use crate::model::Version;
+use keyplane_crds::reasons;
 
 /// A kubelet may be this many minor versions older than its API servers, and never newer (Kubernetes' version skew
 /// policy since 1.28).
@@ -34,7 +35,8 @@ pub fn kubelet_versions(control_plane: Version, kubelets: &BTreeMap<String, Stri
             by_version.entry(version).or_default().push(node);
         }
     }
-    let mut problems = [("KubeletNewer", vec![]), ("KubeletTooOld", vec![]), ("KubeletOlder", vec![])];
+    let mut problems =
+        [(reasons::KUBELET_NEWER, vec![]), (reasons::KUBELET_TOO_OLD, vec![]), (reasons::KUBELET_OLDER, vec![])];
     for (version, nodes) in &by_version {
         let (place, cure) = if version.minor > control_plane.minor {
             (0, "is newer than its API servers, which Kubernetes does not support: install an older package")

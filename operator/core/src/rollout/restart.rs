@@ -1,6 +1,7 @@
 //! Has components started anew for files that they read only when they start.
 
 use k8s_openapi::api::core::v1::{Pod, Secret};
+use keyplane_crds::{keys, reasons};
 use kube::ResourceExt;
 
 use super::gate::{self, Wait};
@@ -9,7 +10,7 @@ use crate::host_files::File;
 use crate::model::{Cluster, Node};
 use crate::names;
 use crate::observed::Observed;
-use crate::rotation::reload::{self, ETCD_MARK};
+use crate::rotation::reload::{self};
 use crate::yaml;
 
 /// The static pod that an agent starts anew in its place: a new pod in the place of the old one costs the API server beside
@@ -24,8 +25,8 @@ pub(super) fn mark(files: &mut [File], cluster: &Cluster, node: &Node, observed:
         let Some(component) = component_of(file) else { continue };
         let marked = if component == ETCD && has_agent(node, observed) {
             // The one that is there stays: without it the manifest would be another one.
-            let there = before.and_then(|data| mark_in(data.get(file.key.as_ref())?, ETCD_MARK));
-            there.and_then(|value| with_mark(&file.content, ETCD_MARK, &value))
+            let there = before.and_then(|data| mark_in(data.get(file.key.as_ref())?, keys::ETCD_RESTART_ANNOTATION));
+            there.and_then(|value| with_mark(&file.content, keys::ETCD_RESTART_ANNOTATION, &value))
         } else {
             marked(component, &file.content, secret)
         };
@@ -61,7 +62,7 @@ pub(super) fn etcds_turn(
 ) -> Option<String> {
     let mark = wanted(cluster, node, observed)?;
     let config = observed.config_maps.get(&names::node_config_map(&cluster.name, &node.name));
-    let told = config.and_then(|config| config.annotations().get(ETCD_MARK));
+    let told = config.and_then(|config| config.annotations().get(keys::ETCD_RESTART_ANNOTATION));
     if told != Some(mark) && !at_once {
         if held.is_none() {
             *held = gate::wait_for_restart(cluster, before, step, observed);
@@ -73,7 +74,7 @@ pub(super) fn etcds_turn(
     held.get_or_insert_with(|| {
         let node = &node.name;
         let message = format!("the agent of {node} to start etcd anew, which then is a healthy voter again");
-        Wait::new("WaitsForMachine", message)
+        Wait::new(reasons::WAITING_FOR_NODE_FILES, message)
     });
     Some(mark.clone())
 }
@@ -81,10 +82,10 @@ pub(super) fn etcds_turn(
 /// For what etcd is still to be started anew by the machine's agent, if it is.
 fn wanted<'a>(cluster: &Cluster, node: &Node, observed: &'a Observed) -> Option<&'a String> {
     let secret = observed.secrets.get(&names::node_secret(&cluster.name, &node.name))?;
-    let wanted = secret.annotations().get(ETCD_MARK)?;
+    let wanted = secret.annotations().get(keys::ETCD_RESTART_ANNOTATION)?;
     let report = observed.agents.get(&node.name)?.report.as_ref()?;
     let manifest = written(cluster, node, observed).and_then(|data| data.get("etcd.yaml"));
-    if manifest.and_then(|manifest| mark_in(manifest, ETCD_MARK)).as_ref() == Some(wanted) {
+    if manifest.and_then(|manifest| mark_in(manifest, keys::ETCD_RESTART_ANNOTATION)).as_ref() == Some(wanted) {
         return None;
     }
     let is_done = report.etcd_restart.as_ref() == Some(wanted)

@@ -1,10 +1,10 @@
 //! Which control-plane machine's agent may restart its units now: the kubelet, and in the layout `Systemd` the components.
 
+use keyplane_crds::{keys, reasons};
 use kube::ResourceExt;
 
 use super::gate::{self, Wait};
 use super::{Step, never_up};
-use crate::agent_report::RESTART_TURN_ANNOTATION;
 use crate::model::{Cluster, Node};
 use crate::names;
 use crate::observed::Observed;
@@ -21,7 +21,7 @@ pub(super) fn turn(
     held: &mut Option<Wait>,
 ) -> Option<String> {
     let config = observed.config_maps.get(&names::node_config_map(&cluster.name, &node.name));
-    let last = config.and_then(|config| config.annotations().get(RESTART_TURN_ANNOTATION)).cloned();
+    let last = config.and_then(|config| config.annotations().get(keys::RESTART_PERMIT_ANNOTATION)).cloned();
     let wanted = observed.agents.get(&node.name).and_then(|agent| agent.report.as_ref()?.restart.as_ref());
     let Some(wanted) = wanted else { return last };
     let is_under_way = last.as_ref() == Some(&wanted.mark);
@@ -35,7 +35,7 @@ pub(super) fn turn(
     }
     held.get_or_insert_with(|| {
         let units = wanted.units.join(", ");
-        Wait::new("WaitsForMachine", format!("the agent of {} to restart {units}", node.name))
+        Wait::new(reasons::WAITING_FOR_NODE_FILES, format!("the agent of {} to restart {units}", node.name))
     });
     Some(wanted.mark.clone())
 }
@@ -62,12 +62,12 @@ fn wait(cluster: &Cluster, before: &[Step], node: &Node, observed: &Observed) ->
         None => !never_up(&other.name, observed),
     });
     if let Some(other) = not_ready {
-        return Some(Wait::new("WaitsForNode", format!("{} to be Ready", other.name)));
+        return Some(Wait::new(reasons::WAITING_FOR_NODE, format!("{} to be Ready", other.name)));
     }
     let is_ailing = |other: &&Node| {
         let mut members = target.confirmed_members().into_iter().flatten();
         members.any(|member| member.label() == other.name && (!member.up || member.learner))
     };
     let ailing = others.find(is_ailing)?;
-    Some(Wait::new("WaitsForMachine", format!("etcd on {} to be a healthy voter", ailing.name)))
+    Some(Wait::new(reasons::WAITING_FOR_NODE, format!("etcd on {} to be a healthy voter", ailing.name)))
 }

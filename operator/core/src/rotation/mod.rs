@@ -14,5 +14,5 @@ mod stage;
 mod waits;
 
 pub use facts::{RotationFacts, Server};
-pub use stage::{STATE_ANNOTATION, Stage, State, Subject};
+pub use stage::{Stage, State, Subject};
 pub use waits::{Circumstances, HOLD, waits};

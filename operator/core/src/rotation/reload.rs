@@ -7,6 +7,8 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use keyplane_crds::keys::RESTART_CHECKSUM_PREFIX;
+
 use crate::checksum::checksum;
 
 /// How a change of a file reaches a component.
@@ -78,17 +80,10 @@ const API_SERVER: &str = "kube-apiserver";
 /// Whom the API server believes.
 const AUTHORITIES: [&str; 2] = ["ca.crt", "front-proxy-ca.crt"];
 
-/// What an annotation that has a component started anew begins with; its name follows.
-const MARK_PREFIX: &str = "keyplane.io/restart.";
-
-/// The mark of etcd. On a machine with an agent it is not in the manifest: the agent starts etcd anew in its place, once the
-/// annotation of the machine's ConfigMap says that it is its turn.
-pub const ETCD_MARK: &str = "keyplane.io/restart.etcd";
-
 /// The annotation of a machine's Secret and of a manifest that has the component started anew.
 #[must_use]
 pub fn mark_of(component: &str) -> String {
-    format!("{MARK_PREFIX}{component}")
+    format!("{RESTART_CHECKSUM_PREFIX}{component}")
 }
 
 /// The marks for a machine's Secret whose files are `after` and were `before`, by their keys: one for each component that
@@ -150,7 +145,7 @@ mod tests {
 
     #[test]
     fn etcds_mark_is_that_of_its_component() {
-        assert_eq!(mark_of("etcd"), ETCD_MARK);
+        assert_eq!(mark_of("etcd"), keyplane_crds::keys::ETCD_RESTART_ANNOTATION);
     }
 
     #[test]
@@ -164,7 +159,7 @@ mod tests {
         let restarted = marks(&before, &etcd);
         assert_eq!(
             restarted.keys().collect::<Vec<_>>(),
-            ["keyplane.io/restart.etcd", "keyplane.io/restart.kube-apiserver"]
+            ["keyplane.io/restart-checksum.etcd", "keyplane.io/restart-checksum.kube-apiserver"]
         );
         let again = data(&[("etcd-ca.crt", "c"), ("sa.key", "a"), ("apiserver.crt", "a"), ("scheduler.conf", "a")]);
         assert_ne!(marks(&etcd, &again), restarted);
@@ -178,6 +173,6 @@ mod tests {
             moved.into_keys().collect::<Vec<_>>()
         };
         assert!(moved(OLD, &both).is_empty() && moved(&both, NEW).is_empty());
-        assert_eq!(moved(OLD, NEW), ["keyplane.io/restart.kube-apiserver"]);
+        assert_eq!(moved(OLD, NEW), ["keyplane.io/restart-checksum.kube-apiserver"]);
     }
 }

@@ -3,10 +3,6 @@
 use super::Subject;
 use crate::checksum::checksum;
 
-/// The annotation of an authority's Secret, and of what is made from it, that lists the authorities that were revoked: the
-/// SHA-256 of their certificates, the last first, with commas.
-pub const REVOKED_ANNOTATION: &str = "keyplane.io/revoked-authorities";
-
 /// So many are remembered: machines that were off for longer than that many revocations are looked after by hand.
 const REMEMBERED: usize = 8;
 

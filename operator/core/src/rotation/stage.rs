@@ -1,7 +1,7 @@
 //! The stages of a rotation, and its state.
 
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
-use keyplane_crds::RotationPhase;
+use keyplane_crds::{RotationPhase, keys::ROTATION_STATE_ANNOTATION};
 use serde::{Deserialize, Serialize};
 
 use crate::pki::AuthorityName;
@@ -131,9 +131,6 @@ impl Stage {
     }
 }
 
-/// The annotation that holds a rotation's state.
-pub const STATE_ANNOTATION: &str = "keyplane.io/rotation";
-
 /// How far a rotation is.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -185,7 +182,8 @@ impl State {
     /// # Errors
     /// If it is none; nobody but Keyplane writes it.
     pub fn parse(text: &str) -> Result<Self, String> {
-        serde_json::from_str(text).map_err(|error| format!("its annotation {STATE_ANNOTATION} can't be read: {error}"))
+        serde_json::from_str(text)
+            .map_err(|error| format!("its annotation {ROTATION_STATE_ANNOTATION} can't be read: {error}"))
     }
 
     /// As text.
@@ -233,6 +231,6 @@ mod tests {
         assert_eq!(State::parse(&state.to_text()), Ok(state.clone()));
         let done = state.in_stage(None, "2026-11-23T13:00:00Z".parse().unwrap());
         assert_eq!(State::parse(&done.to_text()).unwrap().phase(), RotationPhase::Completed);
-        assert!(State::parse("Trust").unwrap_err().contains(STATE_ANNOTATION));
+        assert!(State::parse("Trust").unwrap_err().contains(ROTATION_STATE_ANNOTATION));
     }
 }

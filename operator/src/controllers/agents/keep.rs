@@ -8,7 +8,7 @@ use k8s_openapi::NamespaceResourceScope;
 use k8s_openapi::api::authentication::v1::{BoundObjectReference, TokenRequest, TokenRequestSpec};
 use k8s_openapi::api::core::v1::{ConfigMap, ObjectReference, Secret, ServiceAccount};
 use k8s_openapi::jiff::Timestamp;
-use keyplane_crds::{NODE_LABEL, NodeAgent, NodePool};
+use keyplane_crds::{NodeAgent, NodePool, keys, reasons};
 use kube::api::PostParams;
 use kube::runtime::reflector::{ObjectRef, Store};
 use kube::{Api, Resource, ResourceExt};
@@ -57,7 +57,7 @@ impl Agents {
             }
             let message = "spec.nodeAgent: Keyplane may not look after agents' objects: install the chart with \
                            nodeAgents=true";
-            context.events.warning(about, "NodeAgentForbidden", "Keep", message).await;
+            context.events.warning(about, reasons::NODE_AGENT_FORBIDDEN, "Keep", message).await;
             return BLOCKED_PERIOD;
         }
         match self.keep_all(cluster, pools, about, now, context).await {
@@ -65,7 +65,7 @@ impl Agents {
             Err(error) => {
                 let message = format!("spec.nodeAgent: {error}");
                 tracing::warn!(namespace = cluster.namespace, cluster = cluster.name, %error, "agents");
-                context.events.warning(about, "NodeAgentBlocked", "Keep", &message).await;
+                context.events.warning(about, reasons::NODE_AGENT_BLOCKED, "Keep", &message).await;
                 BLOCKED_PERIOD
             }
         }
@@ -201,7 +201,7 @@ impl Agents {
                 remove().await?;
                 let note = format!("{node}: its agent has a credential of its own; the first one is revoked");
                 tracing::info!(namespace = cluster.namespace, cluster = cluster.name, note, "agents");
-                context.events.normal(about, "AgentCredentialRevoked", "Revoke", &note).await;
+                context.events.normal(about, reasons::AGENT_CREDENTIAL_REVOKED, "Revoke", &note).await;
                 Ok(None)
             }
             Bootstrap::Make => {
@@ -212,7 +212,7 @@ impl Agents {
                 self.make_bootstrap(cluster, node, wanted, ttl, &secrets, context).await?;
                 let note = format!("{node}: made a credential for its agent, in Secret {name}");
                 tracing::info!(namespace = cluster.namespace, cluster = cluster.name, note, "agents");
-                context.events.normal(about, "AgentCredentialMade", "Make", &note).await;
+                context.events.normal(about, reasons::AGENT_CREDENTIAL_CREATED, "Create", &note).await;
                 Ok(None)
             }
         }
@@ -318,7 +318,7 @@ impl Agents {
 }
 
 fn is_left<K: Resource>(object: &K, machines: &BTreeMap<String, First>) -> bool {
-    object.labels().get(NODE_LABEL).is_none_or(|node| !machines.contains_key(node))
+    object.labels().get(keys::NODE_LABEL).is_none_or(|node| !machines.contains_key(node))
 }
 
 /// Whether the agent has a credential of its own.

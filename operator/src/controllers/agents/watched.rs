@@ -11,7 +11,7 @@ use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::{ConfigMap, Secret, ServiceAccount};
 use k8s_openapi::api::rbac::v1::{Role, RoleBinding};
 use k8s_openapi::jiff::Timestamp;
-use keyplane_crds::{CLUSTER_LABEL, NODE_LABEL, NODE_POOL_LABEL};
+use keyplane_crds::keys;
 use kube::api::ListParams;
 use kube::core::PartialObjectMeta;
 use kube::runtime::reflector::store::Writer;
@@ -24,7 +24,6 @@ use tokio::sync::Notify;
 use crate::controllers::sessions::Targets;
 use crate::controllers::watch_config;
 use keyplane_client::causes;
-use keyplane_core::agent_access::objects::BOOTSTRAP_LABEL;
 use keyplane_core::model::Cluster;
 use keyplane_core::names::{MANAGED_BY, MANAGED_BY_LABEL};
 use keyplane_core::observed::AgentFacts;
@@ -87,7 +86,7 @@ impl Agents {
 
     /// What the agents of a cluster report.
     pub(in crate::controllers) fn facts(&self, cluster: &Cluster) -> BTreeMap<String, AgentFacts> {
-        let node = |lease: &Lease| lease.labels().get(NODE_LABEL).cloned();
+        let node = |lease: &Lease| lease.labels().get(keys::NODE_LABEL).cloned();
         of_cluster(&self.0.leases, &cluster.namespace, &cluster.name)
             .filter_map(|lease| Some((node(&lease)?, AgentFacts::of(&lease))))
             .collect()
@@ -96,7 +95,7 @@ impl Agents {
     /// The ConfigMaps of a cluster's workers.
     pub(in crate::controllers) fn workers(&self, cluster: &Cluster) -> Workers {
         of_cluster(&self.0.workers, &cluster.namespace, &cluster.name)
-            .filter_map(|found| Some((found.labels().get(NODE_LABEL)?.clone(), found.metadata.clone())))
+            .filter_map(|found| Some((found.labels().get(keys::NODE_LABEL)?.clone(), found.metadata.clone())))
             .collect()
     }
 
@@ -117,7 +116,7 @@ where
 {
     let belongs = |object: &Arc<K>| {
         object.meta().namespace.as_deref() == Some(namespace)
-            && object.labels().get(CLUSTER_LABEL).is_some_and(|found| found == cluster)
+            && object.labels().get(keys::CLUSTER_LABEL).is_some_and(|found| found == cluster)
     };
     store.state().into_iter().filter(belongs).collect::<Vec<_>>().into_iter()
 }
@@ -150,22 +149,24 @@ pub fn watch(client: Client, targets: Arc<Targets>) -> (impl Future<Output = ()>
             }
         };
         let always = futures::future::join(
-            follow(client.clone(), worker_writer, NODE_POOL_LABEL, |_, config_map| refresh(config_map)),
-            follow(client.clone(), secret_writer, BOOTSTRAP_LABEL, |_, secret| refresh(secret)),
+            follow(client.clone(), worker_writer, keys::NODE_POOL_LABEL, |_, config_map| refresh(config_map)),
+            follow(client.clone(), secret_writer, keys::AGENT_BOOTSTRAP_LABEL, |_, secret| refresh(secret)),
         );
         let with_agents = async {
             while !may_watch(&client).await {
                 watched.0.wanted.notified().await;
             }
-            let leases = follow(client.clone(), lease_writer, NODE_LABEL, |change, lease: &Lease| {
+            let leases = follow(client.clone(), lease_writer, keys::NODE_LABEL, |change, lease: &Lease| {
                 if watched.is_news(lease, change) {
                     refresh(lease);
                 }
             });
             let others = futures::future::join3(
-                follow(client.clone(), account_writer, NODE_LABEL, |_, account: &ServiceAccount| refresh(account)),
-                follow(client.clone(), role_writer, NODE_LABEL, |_, role: &Role| refresh(role)),
-                follow(client.clone(), binding_writer, NODE_LABEL, |_, binding: &RoleBinding| refresh(binding)),
+                follow(client.clone(), account_writer, keys::NODE_LABEL, |_, account: &ServiceAccount| {
+                    refresh(account)
+                }),
+                follow(client.clone(), role_writer, keys::NODE_LABEL, |_, role: &Role| refresh(role)),
+                follow(client.clone(), binding_writer, keys::NODE_LABEL, |_, binding: &RoleBinding| refresh(binding)),
             );
             let silence = async {
                 let mut period = tokio::time::interval(SILENCE_PERIOD);
@@ -204,7 +205,7 @@ impl Agents {
         }
         let facts = AgentFacts::of(lease);
         let now = Told {
-            report: lease.annotations().get(keyplane_core::agent_report::REPORT_ANNOTATION).cloned(),
+            report: lease.annotations().get(keys::AGENT_REPORT_ANNOTATION).cloned(),
             silent: facts.is_silent(Timestamp::now()),
             clock_is_off: facts.clock_is_off().map(|off| off.is_negative()),
         };
@@ -220,7 +221,7 @@ impl Agents {
 async fn may_watch(client: &Client) -> bool {
     let leases: Api<PartialObjectMeta<Lease>> = Api::all(client.clone());
     // Whatever else is wrong: the watch itself tries again.
-    let found = leases.list(&ListParams::default().labels(NODE_LABEL).limit(1)).await;
+    let found = leases.list(&ListParams::default().labels(keys::NODE_LABEL).limit(1)).await;
     !matches!(found, Err(kube::Error::Api(status)) if status.code == 403)
 }
 
@@ -231,7 +232,7 @@ trait Owned {
 
 impl<K: Resource<DynamicType = ()>> Owned for K {
     fn cluster(&self) -> Option<(String, String)> {
-        Some((self.meta().namespace.clone()?, self.labels().get(CLUSTER_LABEL)?.clone()))
+        Some((self.meta().namespace.clone()?, self.labels().get(keys::CLUSTER_LABEL)?.clone()))
     }
 }
 

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use k8s_openapi::api::core::v1::Secret;
 use k8s_openapi::jiff::Timestamp;
+use keyplane_crds::reasons;
 use kube::{Api, Client};
 
 use super::Brief;
@@ -33,7 +34,7 @@ pub(super) async fn own(management: &Client, brief: &Brief) -> Result<Clients, U
     // The reconciliation has looked at the authority; one that is another by now is its business first.
     if trust != brief.trust {
         let name = names::authority_secret(&brief.cluster.name, AuthorityName::Cluster);
-        return Err(Unavailable::new("NoClient", format!("Secret {name}: its certificate has changed")));
+        return Err(Unavailable::new(reasons::NO_CLIENT, format!("Secret {name}: its certificate has changed")));
     }
     let of_each = if brief.cluster.spec.control_plane.register_nodes {
         BTreeMap::new()
@@ -73,7 +74,7 @@ async fn issue(
     let secret = read(management, brief, &name).await?;
     if objects::is_signed_outside(&secret) {
         let set = AuthoritySet::from_secret(authority.name(), &secret);
-        let set = set.map_err(|error| Unavailable::new("NoClient", format!("Secret {name}: {error}")))?;
+        let set = set.map_err(|error| Unavailable::new(reasons::NO_CLIENT, format!("Secret {name}: {error}")))?;
         let (own, own_key) = signed_outside(management, brief, authority).await?;
         return Ok((set.bundle(), own, own_key));
     }
@@ -83,7 +84,7 @@ async fn issue(
         let (own, own_key) = issued.map_err(|error| error.to_string())?;
         Ok((set.bundle(), own, own_key))
     });
-    let failed = |error: String| Unavailable::new("NoClient", format!("Secret {name}: {error}"));
+    let failed = |error: String| Unavailable::new(reasons::NO_CLIENT, format!("Secret {name}: {error}"));
     issued.await.map_err(|error| failed(error.to_string()))?.map_err(failed)
 }
 
@@ -95,12 +96,12 @@ async fn signed_outside(
 ) -> Result<(String, String), Unavailable> {
     let name = names::own_secret(&brief.cluster.name);
     let secrets: Api<Secret> = Api::namespaced(management.clone(), &brief.cluster.namespace);
-    let failed = |error: kube::Error| Unavailable::new("NoClient", format!("reading Secret {name}: {error}"));
+    let failed = |error: kube::Error| Unavailable::new(reasons::NO_CLIENT, format!("reading Secret {name}: {error}"));
     let found = secrets.get_opt(&name).await.map_err(failed)?;
     found.and_then(|secret| own_credential(&secret, authority)).ok_or_else(|| {
         let message =
             format!("Keyplane's own certificate of {} in Secret {name} waits for its signer", authority.name());
-        Unavailable::new("WaitsForSigner", message)
+        Unavailable::new(reasons::WAITING_FOR_SIGNER, message)
     })
 }
 
@@ -108,7 +109,7 @@ async fn signed_outside(
 pub(super) async fn super_admin(management: &Client, brief: &Brief) -> Result<Client, Unavailable> {
     let missing = || {
         Unavailable::new(
-            "NoSuperAdmin",
+            reasons::NO_SUPER_ADMIN,
             "rights are missing in the target, and the first node's Secret has no super-admin.conf to grant them with",
         )
     };
@@ -121,11 +122,11 @@ pub(super) async fn super_admin(management: &Client, brief: &Brief) -> Result<Cl
 
 pub(super) async fn read(management: &Client, brief: &Brief, name: &str) -> Result<Secret, Unavailable> {
     let secrets: Api<Secret> = Api::namespaced(management.clone(), &brief.cluster.namespace);
-    let failed = |error: kube::Error| Unavailable::new("NoClient", format!("reading Secret {name}: {error}"));
+    let failed = |error: kube::Error| Unavailable::new(reasons::NO_CLIENT, format!("reading Secret {name}: {error}"));
     secrets.get(name).await.map_err(failed)
 }
 
 async fn connect(brief: &Brief, server: &Endpoint, certificate: &str, key: &str) -> Result<Client, Unavailable> {
     let client = target_client::connect(brief.cluster.proxy_url(), server, &brief.trust, certificate, key).await;
-    client.map_err(|error| Unavailable::new("NoClient", error.to_string()))
+    client.map_err(|error| Unavailable::new(reasons::NO_CLIENT, error.to_string()))
 }

@@ -11,6 +11,7 @@ use std::time::Duration;
 use futures::future::join_all;
 use k8s_openapi::api::core::v1::ObjectReference;
 use k8s_openapi::jiff::Timestamp;
+use keyplane_crds::reasons;
 use kube::Client;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep};
@@ -138,10 +139,12 @@ impl Membership {
                 return BUSY;
             }
             Action::AddLearner { node, .. } => {
-                ("EtcdLearnerAdded", format!("added {node} to etcd, without a vote until it is in sync"))
+                (reasons::ETCD_LEARNER_ADDED, format!("added {node} to etcd, without a vote until it is in sync"))
             }
-            Action::Promote { name, .. } => ("EtcdMemberPromoted", format!("gave {name} its vote in etcd")),
-            Action::Remove { name, why, .. } => ("EtcdMemberRemoved", format!("removed {name} from etcd: {why}")),
+            Action::Promote { name, .. } => (reasons::ETCD_MEMBER_PROMOTED, format!("gave {name} its vote in etcd")),
+            Action::Remove { name, why, .. } => {
+                (reasons::ETCD_MEMBER_REMOVED, format!("removed {name} from etcd: {why}"))
+            }
         };
         match self.perform(&action, brief, &members, answers, dialled).await {
             Ok(()) => {

@@ -10,7 +10,10 @@ use futures::StreamExt;
 use k8s_openapi::api::certificates::v1::CertificateSigningRequest;
 use k8s_openapi::api::core::v1::ConfigMap;
 use k8s_openapi::jiff::Timestamp;
-use keyplane_crds::CLUSTER_LABEL;
+use keyplane_crds::{
+    keys::{CLUSTER_LABEL, KUBELET_CSR_LABEL},
+    reasons,
+};
 use kube::api::{Patch, PatchParams};
 use kube::core::DeserializeGuard;
 use kube::runtime::WatchStreamExt;
@@ -125,7 +128,7 @@ impl HandOn {
         let requests = Api::<DeserializeGuard<CertificateSigningRequest>>::all(target.clone());
         let mut requests = pin!(watcher(requests, watcher::Config::default()).default_backoff());
         let labels =
-            format!("{MANAGED_BY_LABEL}={MANAGED_BY},{CLUSTER_LABEL}={},{KUBELET_REQUEST_LABEL}", brief.cluster.name);
+            format!("{MANAGED_BY_LABEL}={MANAGED_BY},{CLUSTER_LABEL}={},{KUBELET_CSR_LABEL}", brief.cluster.name);
         let config_maps = Api::<ConfigMap>::namespaced(self.management.clone(), &brief.cluster.namespace);
         let published = watcher(config_maps, watcher::Config::default().labels(&labels));
         let mut published = pin!(published.default_backoff());
@@ -143,12 +146,12 @@ impl HandOn {
                 event = requests.next() => match event {
                     Some(Ok(event)) => seen.request(event),
                     Some(Err(error)) => tracing::debug!(cluster = %self.findings.object, %error, "watching requests"),
-                    None => return Err(Unavailable::new("WatchEnded", "the watch of requests ended")),
+                    None => return Err(Unavailable::new(reasons::WATCH_ENDED, "the watch of requests ended")),
                 },
                 event = published.next() => match event {
                     Some(Ok(event)) => seen.config_map(event),
                     Some(Err(error)) => tracing::debug!(cluster = %self.findings.object, %error, "watching answers"),
-                    None => return Err(Unavailable::new("WatchEnded", "the watch of answers ended")),
+                    None => return Err(Unavailable::new(reasons::WATCH_ENDED, "the watch of answers ended")),
                 },
                 () = work => {
                     let is_settled = self.settle(brief, &target, &seen, &authority, &mut told).await;
@@ -167,7 +170,7 @@ impl HandOn {
         let name = names::authority_secret(&brief.cluster.name, AuthorityName::Cluster);
         let secret = credentials::read(&self.management, brief, &name).await?;
         let set = AuthoritySet::from_secret(&name, &secret);
-        let set = set.map_err(|error| Unavailable::new("NoClient", format!("Secret {name}: {error}")))?;
+        let set = set.map_err(|error| Unavailable::new(reasons::NO_CLIENT, format!("Secret {name}: {error}")))?;
         Ok(set.signing().facts().clone())
     }
 
@@ -205,13 +208,13 @@ impl HandOn {
         for (name, why) in refused {
             if told.insert((name.clone(), why.clone())) {
                 let note = format!("the answer in ConfigMap {name} is not used: {why}");
-                self.events.warning(&brief.reference, "CertificateRefused", "Sign", &note).await;
+                self.events.warning(&brief.reference, reasons::CERTIFICATE_REFUSED, "Sign", &note).await;
             }
         }
         for (name, why) in unfit {
             if told.insert((name.clone(), why.clone())) {
                 let note = format!("the approved request {name} is not handed on to the signer: {why}");
-                self.events.warning(&brief.reference, "RequestNotHandedOn", "Sign", &note).await;
+                self.events.warning(&brief.reference, reasons::REQUEST_NOT_FORWARDED, "Sign", &note).await;
             }
         }
         is_settled

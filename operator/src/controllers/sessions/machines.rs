@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use futures::StreamExt;
 use k8s_openapi::api::core::v1::Pod;
+use keyplane_crds::reasons;
 use kube::runtime::WatchStreamExt;
 use kube::runtime::watcher::watcher;
 use kube::{Api, Client};
@@ -52,7 +53,7 @@ impl Session {
                 Err(error) => tracing::debug!(cluster = %self.findings.object, %error, "watching static pods"),
             }
         }
-        Unavailable::new("WatchEnded", "the watch of static pods ended")
+        Unavailable::new(reasons::WATCH_ENDED, "the watch of static pods ended")
     }
 
     /// From time to time, and when a static pod has changed.

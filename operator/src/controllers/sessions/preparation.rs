@@ -1,6 +1,7 @@
 //! Puts what belongs in a target there: with the narrow client where it may, with the super-admin's where rights are
 //! granted.
 
+use keyplane_crds::reasons;
 use kube::Client;
 use kube::api::{Api, DeleteParams, DynamicObject, Preconditions};
 
@@ -30,18 +31,20 @@ impl Unavailable {
         let endpoint = &brief.cluster.endpoint;
         match error {
             kube::Error::Api(status) if status.code == 401 => Self::new(
-                "Unauthorized",
+                reasons::UNAUTHORIZED,
                 format!(
                     "the API server at {endpoint} does not accept a certificate of this cluster's authority: does it run \
                      with the ca.crt of this ClusterSpec, and is its clock right?"
                 ),
             ),
-            kube::Error::Api(status) => {
-                Self::new("RequestRefused", format!("the API server at {endpoint} answered: {}", status.message))
-            }
-            other => {
-                Self::new("Unreachable", format!("the API server at {endpoint} does not answer: {}", causes(other)))
-            }
+            kube::Error::Api(status) => Self::new(
+                reasons::REQUEST_REFUSED,
+                format!("the API server at {endpoint} answered: {}", status.message),
+            ),
+            other => Self::new(
+                reasons::UNREACHABLE,
+                format!("the API server at {endpoint} does not answer: {}", causes(other)),
+            ),
         }
     }
 }

@@ -9,6 +9,7 @@ use std::time::Duration;
 use futures::future::join_all;
 use k8s_openapi::api::core::v1::{ConfigMap, Node, Secret};
 use k8s_openapi::jiff::Timestamp;
+use keyplane_crds::reasons;
 use kube::api::{ListParams, Patch, PatchParams};
 use kube::{Api, Client, ResourceExt};
 use serde_json::{Value, json};
@@ -147,7 +148,7 @@ impl Probes {
             let secret_name = names::authority_secret(&brief.cluster.name, name);
             let secret = credentials::read(&self.management, brief, &secret_name).await?;
             let made = tokio::task::spawn_blocking(move || identities(name, &secret));
-            let failed = |error: String| Unavailable::new("NoClient", format!("Secret {secret_name}: {error}"));
+            let failed = |error: String| Unavailable::new(reasons::NO_CLIENT, format!("Secret {secret_name}: {error}"));
             let (identities, dropped) = made.await.map_err(|error| failed(error.to_string()))?.map_err(failed)?;
             credentials.of.insert(name, identities);
             credentials.dropped.extend(dropped);

@@ -10,6 +10,7 @@ use futures::future::{join, join_all};
 use k8s_openapi::api::certificates::v1::CertificateSigningRequest;
 use k8s_openapi::api::core::v1::Node;
 use k8s_openapi::jiff::Timestamp;
+use keyplane_crds::reasons;
 use kube::api::{Api, Patch, PatchParams};
 use kube::core::DeserializeGuard;
 use kube::runtime::WatchStreamExt;
@@ -189,19 +190,19 @@ impl Session {
                         }
                     }
                     Some(Err(error)) => tracing::debug!(cluster = %self.findings.object, %error, "watching Nodes"),
-                    None => return Err(Unavailable::new("WatchEnded", "the watch of Nodes ended")),
+                    None => return Err(Unavailable::new(reasons::WATCH_ENDED, "the watch of Nodes ended")),
                 },
                 ended = &mut machines => return Err(ended),
                 event = requests.next() => match event {
                     Some(Ok(event)) => judge.request_event(event),
                     Some(Err(error)) => tracing::debug!(cluster = %self.findings.object, %error, "watching requests"),
-                    None => return Err(Unavailable::new("WatchEnded", "the watch of requests ended")),
+                    None => return Err(Unavailable::new(reasons::WATCH_ENDED, "the watch of requests ended")),
                 },
                 ended = &mut addons => return Err(ended),
                 event = first_requests.next() => match event {
                     Some(Ok(event)) => self.take_first_request(brief, &event),
                     Some(Err(error)) => tracing::debug!(cluster = %self.findings.object, %error, "watching first requests"),
-                    None => return Err(Unavailable::new("WatchEnded", "the watch of requests ended")),
+                    None => return Err(Unavailable::new(reasons::WATCH_ENDED, "the watch of requests ended")),
                 },
                 () = self.wake.notified() => tokens_due = Some(soon(tokens_due)),
                 () = sleep_until(judge.wake()) => {
@@ -318,7 +319,7 @@ impl Session {
         match api.patch(&name, &PatchParams::default(), &Patch::Merge(patch.0)).await {
             Ok(_) => {
                 let note = format!("marked Node {name} {what}");
-                self.events.normal(&brief.reference, "NodeMarked", "Mark", &note).await;
+                self.events.normal(&brief.reference, reasons::NODE_LABELLED, "Label", &note).await;
             }
             // The watch brings the Node again with its next change.
             Err(error) => tracing::info!(cluster = %self.findings.object, node = name, %error, "Node not marked yet"),
@@ -345,7 +346,10 @@ async fn within<T>(brief: &Brief, work: impl Future<Output = T>) -> Result<T, Un
     timeout(WORK_TIMEOUT, work).await.map_err(|_| {
         let endpoint = &brief.cluster.endpoint;
         let seconds = WORK_TIMEOUT.as_secs();
-        Unavailable::new("Unreachable", format!("the API server at {endpoint} did not answer within {seconds} s"))
+        Unavailable::new(
+            reasons::UNREACHABLE,
+            format!("the API server at {endpoint} did not answer within {seconds} s"),
+        )
     })
 }
 
@@ -357,13 +361,14 @@ async fn probe_each(clients: &BTreeMap<String, Client>, brief: &Brief) -> Option
 
 async fn probe(client: &Client, brief: &Brief) -> Result<(), Unavailable> {
     let endpoint = &brief.cluster.endpoint;
-    let request =
-        http::Request::get("/readyz").body(vec![]).map_err(|error| Unavailable::new("NoClient", error.to_string()))?;
+    let request = http::Request::get("/readyz")
+        .body(vec![])
+        .map_err(|error| Unavailable::new(reasons::NO_CLIENT, error.to_string()))?;
     match timeout(PROBE_TIMEOUT, client.request_text(request)).await {
         Ok(Ok(_)) => Ok(()),
         Ok(Err(error)) => Err(Unavailable::from_error(brief, &error)),
         Err(_) => Err(Unavailable::new(
-            "Unreachable",
+            reasons::UNREACHABLE,
             format!("the API server at {endpoint} did not answer /readyz within {} s", PROBE_TIMEOUT.as_secs()),
         )),
     }

@@ -1,5 +1,7 @@
 //! What a session tells people of its work, as Events and in the log.
 
+use keyplane_crds::reasons;
+
 use super::Brief;
 use super::addons::Done;
 use super::preparation::Prepared;
@@ -15,7 +17,7 @@ impl Session {
                 prepared.granted.join(", ")
             );
             tracing::info!(cluster = %self.findings.object, note, "target prepared");
-            self.events.normal(&brief.reference, "TargetPrepared", "Prepare", &note).await;
+            self.events.normal(&brief.reference, reasons::TARGET_BOOTSTRAPPED, "Prepare", &note).await;
         }
         if !prepared.removed.is_empty() {
             let note = format!(
@@ -23,27 +25,27 @@ impl Session {
                 prepared.removed.join(", ")
             );
             tracing::info!(cluster = %self.findings.object, note, "target prepared");
-            self.events.normal(&brief.reference, "TargetPrepared", "Remove", &note).await;
+            self.events.normal(&brief.reference, reasons::TARGET_BOOTSTRAPPED, "Remove", &note).await;
         }
         if !prepared.foreign.is_empty() {
             let note = format!(
                 "the controller-manager approves kubelets' client certificates unseen, beside Keyplane: delete {}",
                 prepared.foreign.join(", ")
             );
-            self.events.warning(&brief.reference, "ApprovedByOthers", "Prepare", &note).await;
+            self.events.warning(&brief.reference, reasons::APPROVED_BY_OTHERS, "Prepare", &note).await;
         }
         if !prepared.mended.is_empty() {
             let note = format!("put right in the target: {}", prepared.mended.join(", "));
             tracing::info!(cluster = %self.findings.object, note, "target mended");
-            self.events.normal(&brief.reference, "TargetMended", "Mend", &note).await;
+            self.events.normal(&brief.reference, reasons::TARGET_OBJECTS_REPAIRED, "Repair", &note).await;
         }
     }
 
     /// What was done about its add-ons.
     pub(super) async fn tell_addons(&self, brief: &Brief, done: Done) {
         for (objects, reason, action, what) in [
-            (done.applied, "AddonsApplied", "Apply", "applied add-ons in the target"),
-            (done.removed, "AddonsRemoved", "Remove", "took add-ons out of the target"),
+            (done.applied, reasons::ADDONS_APPLIED, "Apply", "applied add-ons in the target"),
+            (done.removed, reasons::ADDONS_REMOVED, "Remove", "took add-ons out of the target"),
         ] {
             if !objects.is_empty() {
                 let note = format!("{what}: {}", objects.join(", "));

@@ -8,7 +8,7 @@ use k8s_openapi::jiff::Timestamp;
 use kube::api::{Api, DeleteParams, PostParams, Preconditions};
 use kube::{Client, Resource};
 
-use keyplane_crds::Layout;
+use keyplane_crds::{Layout, reasons};
 
 use super::Brief;
 use crate::metrics::Metrics;
@@ -87,7 +87,7 @@ impl<'a> Tokens<'a> {
         for (id, secret) in ids.iter().zip(&found) {
             if let Some(secret) = secret.as_ref().filter(|_| decision.delete.contains(id)) {
                 delete(&self.in_target, secret).await?;
-                self.tell(name, "TokenRevoked", "Revoke", "revoked a bootstrap token").await;
+                self.tell(name, reasons::TOKEN_REVOKED, "Revoke", "revoked a bootstrap token").await;
             }
         }
         let token = match &decision {
@@ -128,7 +128,7 @@ impl<'a> Tokens<'a> {
         let created = self.in_target.create(&params, &secret).await;
         // The answer holds the token: it is not looked at.
         created.map_err(|error| told("making a bootstrap token in the target", &error))?;
-        self.tell(&terms.pool, "TokenMade", "Make", "made a bootstrap token").await;
+        self.tell(&terms.pool, reasons::TOKEN_CREATED, "Create", "made a bootstrap token").await;
         Ok((token, terms.expires(now)))
     }
 
@@ -144,7 +144,8 @@ impl<'a> Tokens<'a> {
         match write(&self.join_data, &wanted).await.map_err(|error| told(&format!("writing Secret {name}"), &error))? {
             Written::Done(_) => {
                 self.metrics.writes.with_label_values(&["Secret"]).inc();
-                self.tell(&pool.name, "Written", "Write", &format!("wrote the join data to Secret {name}")).await;
+                self.tell(&pool.name, reasons::WRITTEN, "Write", &format!("wrote the join data to Secret {name}"))
+                    .await;
                 Ok(())
             }
             Written::Conflict => Err(format!("Secret {name} was changed by somebody else meanwhile")),

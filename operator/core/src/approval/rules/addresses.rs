@@ -5,15 +5,15 @@ use crate::approval::declaration::{Claim, Declaration};
 use crate::approval::nodes::NodeFacts;
 use crate::approval::reserved::AddressReservation;
 use crate::approval::verdict::{Answer, shown};
-use keyplane_crds::UndeclaredAddress;
+use keyplane_crds::{UndeclaredAddress, reasons};
 
 impl<'a> Case<'a> {
     /// The Node, if it is there and has said anything. `node` objects otherwise.
     pub(super) fn node_facts(&self) -> Result<&'a NodeFacts, Answer> {
         let name = self.node_name()?;
-        let facts = self.facts.nodes.get(name).ok_or(Answer::NotJudged)?;
+        let facts = self.facts.nodes.get(name).ok_or(Answer::NotEvaluated)?;
         if facts.names.is_empty() && facts.addresses.is_empty() {
-            return Err(Answer::NotJudged);
+            return Err(Answer::NotEvaluated);
         }
         Ok(facts)
     }
@@ -25,7 +25,7 @@ impl<'a> Case<'a> {
         if declaration.node() == name && declaration.is_declared() && declaration.unreadable().is_empty() {
             Ok(declaration)
         } else {
-            Err(Answer::NotJudged)
+            Err(Answer::NotEvaluated)
         }
     }
 }
@@ -35,7 +35,7 @@ impl<'a> Case<'a> {
 pub fn reserved_ranges(case: &Case<'_>) -> Outcome {
     match case.facts.reserved.unreadable() {
         [] => Ok(()),
-        [problem, ..] => Err(Answer::wait("ReservedUnknown", cut(problem))),
+        [problem, ..] => Err(Answer::wait(reasons::RESERVED_UNKNOWN, cut(problem))),
     }
 }
 
@@ -54,13 +54,14 @@ pub fn reserved(case: &Case<'_>) -> Outcome {
         let listed = declaration.node() == node && declaration.claim(&address) == Some(Claim::Listed);
         let message = format!("the IP address {address} is {reservation}");
         let objection = match reservation {
-            AddressReservation::Listed(_) if listed => {
-                Answer::wait("AddressDeclaredTwice", format!("{message} and for this node: take it out of one"))
-            }
+            AddressReservation::Listed(_) if listed => Answer::wait(
+                reasons::ADDRESS_DECLARED_TWICE,
+                format!("{message} and for this node: take it out of one"),
+            ),
             AddressReservation::Reported(_) if listed => continue,
-            AddressReservation::Reported(_) => Answer::wait("AddressInUse", message),
-            AddressReservation::Listed(_) => return Err(Answer::deny("AnotherNodesAddress", message)),
-            _ => return Err(Answer::deny("ReservedAddress", message)),
+            AddressReservation::Reported(_) => Answer::wait(reasons::ADDRESS_IN_USE, message),
+            AddressReservation::Listed(_) => return Err(Answer::deny(reasons::ANOTHER_NODES_ADDRESS, message)),
+            _ => return Err(Answer::deny(reasons::RESERVED_ADDRESS, message)),
         };
         // What waits must not hide an address that denies.
         outcome = outcome.and(Err(objection));
@@ -78,11 +79,11 @@ pub fn node_declared(case: &Case<'_>) -> Outcome {
             "nothing declares the node {}: list it in a NodePool of its cluster, or, for the cluster that Keyplane runs in, in spec.approver of the CertificatePolicy",
             shown(node)
         );
-        return Err(Answer::wait("NodeNotDeclared", message));
+        return Err(Answer::wait(reasons::NODE_NOT_DECLARED, message));
     }
     match declaration.unreadable() {
         [] => Ok(()),
-        [problem, ..] => Err(Answer::wait("NodePoolUnreadable", cut(problem))),
+        [problem, ..] => Err(Answer::wait(reasons::NODE_POOL_UNREADABLE, cut(problem))),
     }
 }
 
@@ -95,8 +96,8 @@ pub fn declared(case: &Case<'_>) -> Outcome {
             let node = shown(declaration.node());
             let message = format!("the IP address {address} is not declared for {node}: list it in its NodePool");
             return Err(match case.facts.terms.undeclared_address {
-                UndeclaredAddress::Deny => Answer::deny("AddressNotDeclared", message),
-                UndeclaredAddress::Wait => Answer::wait("AddressNotDeclared", message),
+                UndeclaredAddress::Deny => Answer::deny(reasons::ADDRESS_NOT_DECLARED, message),
+                UndeclaredAddress::Wait => Answer::wait(reasons::ADDRESS_NOT_DECLARED, message),
             });
         }
     }
@@ -107,11 +108,13 @@ pub fn declared(case: &Case<'_>) -> Outcome {
 pub fn node(case: &Case<'_>) -> Outcome {
     let name = case.node_name()?;
     if case.facts.nodes.get(name).is_none() {
-        return Err(Answer::wait("NodeNotFound", format!("there is no Node {} yet", shown(name))));
+        return Err(Answer::wait(reasons::NODE_NOT_FOUND, format!("there is no Node {} yet", shown(name))));
     }
     match case.node_facts() {
         Ok(_) => Ok(()),
-        Err(_) => Err(Answer::wait("NodeHasNoAddresses", format!("the Node {} has no addresses yet", shown(name)))),
+        Err(_) => {
+            Err(Answer::wait(reasons::NODE_HAS_NO_ADDRESSES, format!("the Node {} has no addresses yet", shown(name))))
+        }
     }
 }
 
@@ -130,7 +133,7 @@ pub fn max_nodes(case: &Case<'_>) -> Outcome {
     let max = first.max_nodes.unwrap_or_default();
     let message =
         format!("{} lets in {max} nodes, and there are as many: raise maxNodes or delete a Node", first.source);
-    Err(Answer::wait("MaxNodesReached", message))
+    Err(Answer::wait(reasons::MAX_NODES_REACHED, message))
 }
 
 /// A sentence that has text of others in it, short enough for an Event.
@@ -145,7 +148,7 @@ pub fn reported(case: &Case<'_>) -> Outcome {
     for address in case.addresses()? {
         if !facts.addresses.contains(&address) {
             let message = format!("the IP address {address} is not in the Node's status");
-            return Err(Answer::wait("AddressNotReported", message));
+            return Err(Answer::wait(reasons::ADDRESS_NOT_REPORTED, message));
         }
     }
     Ok(())

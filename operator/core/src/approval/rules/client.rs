@@ -4,7 +4,7 @@
 //! A kubelet's client certificate is the node: it reads the Secrets of the Pods that run there. The controller-manager's
 //! own approver looks at the form of a request and at RBAC only, so any bootstrap token is good for any node's name.
 
-use keyplane_crds::ExistingNode;
+use keyplane_crds::{ExistingNode, reasons};
 
 use super::{Case, Outcome, identity};
 use crate::approval::names::DnsName;
@@ -36,7 +36,7 @@ pub fn requester(case: &Case<'_>) -> Outcome {
     }
     let username = shown(&case.request.username);
     let message = format!("the requester {username} is neither system:node:<name> nor system:bootstrap:<token ID>");
-    Err(Answer::deny("RequesterNotANode", message))
+    Err(Answer::deny(reasons::REQUESTER_NOT_A_NODE, message))
 }
 
 /// The requester is in the groups of what its username says that it is: the API server gives these to nodes and to
@@ -52,7 +52,7 @@ pub fn no_names(case: &Case<'_>) -> Outcome {
         return Ok(());
     }
     let message = "the request asks for names or other extensions; a kubelet's client certificate has none";
-    Err(Answer::deny("ExtensionNotAllowed", message.to_owned()))
+    Err(Answer::deny(reasons::EXTENSION_NOT_ALLOWED, message.to_owned()))
 }
 
 /// A node asks in its own name; a bootstrap token asks in the name of a node.
@@ -61,12 +61,12 @@ pub fn common_name(case: &Case<'_>) -> Outcome {
         return identity::common_name(case);
     }
     let pkcs10 = case.pkcs10()?;
-    let (_, common_name) = pkcs10.identity().ok_or(Answer::NotJudged)?;
+    let (_, common_name) = pkcs10.identity().ok_or(Answer::NotEvaluated)?;
     if node_of_subject(pkcs10).is_some() {
         return Ok(());
     }
     let message = format!("the subject's CN is {}, not system:node:<name of a Node>", shown(common_name));
-    Err(Answer::deny("CommonNameNotANode", message))
+    Err(Answer::deny(reasons::COMMON_NAME_NOT_A_NODE, message))
 }
 
 /// The node's name is none that no node may have: a serving certificate with it could never be approved, and a person who
@@ -78,7 +78,7 @@ pub fn reserved_name(case: &Case<'_>) -> Outcome {
     match case.facts.reserved.name(case.facts.nodes, node, &name) {
         None => Ok(()),
         Some(reservation) => {
-            Err(Answer::deny("ReservedName", format!("the node's name {} is {reservation}", shown(node))))
+            Err(Answer::deny(reasons::RESERVED_NAME, format!("the node's name {} is {reservation}", shown(node))))
         }
     }
 }
@@ -92,12 +92,12 @@ pub fn token_pool(case: &Case<'_>) -> Outcome {
     let Some(pool) = case.token_pool() else {
         let message =
             "the token must be of one NodePool: one group system:bootstrappers:keyplane:<name of the NodePool>";
-        return Err(Answer::deny("TokenNotOfOnePool", message.to_owned()));
+        return Err(Answer::deny(reasons::TOKEN_NOT_OF_ONE_POOL, message.to_owned()));
     };
     if case.facts.pools.contains(pool) {
         return Ok(());
     }
-    Err(Answer::wait("NodePoolNotFound", format!("there is no NodePool {} of this cluster yet", shown(pool))))
+    Err(Answer::wait(reasons::NODE_POOL_NOT_FOUND, format!("there is no NodePool {} of this cluster yet", shown(pool))))
 }
 
 /// The pool of the token is one that declares the node. With a token of one pool nobody becomes a machine of another,
@@ -107,9 +107,9 @@ pub fn declared_by_pool(case: &Case<'_>) -> Outcome {
     if !case.is_bootstrap() {
         return Ok(());
     }
-    let pool = case.token_pool().ok_or(Answer::NotJudged)?;
+    let pool = case.token_pool().ok_or(Answer::NotEvaluated)?;
     if !case.facts.pools.contains(pool) {
-        return Err(Answer::NotJudged);
+        return Err(Answer::NotEvaluated);
     }
     let declaration = case.declaration()?;
     if declaration.pools().contains(pool) {
@@ -117,7 +117,7 @@ pub fn declared_by_pool(case: &Case<'_>) -> Outcome {
     }
     let message =
         format!("the node {} is declared, but not by {}, the NodePool of the token", shown(node), shown(pool));
-    Err(Answer::deny("AnotherPoolsNode", message))
+    Err(Answer::deny(reasons::ANOTHER_POOLS_NODE, message))
 }
 
 /// For a renewal the Node is there. For a bootstrap it is not, and no other request for its name was approved: else who
@@ -129,7 +129,7 @@ pub fn node(case: &Case<'_>) -> Outcome {
         return if exists {
             Ok(())
         } else {
-            Err(Answer::wait("NodeNotFound", format!("there is no Node {} yet", shown(name))))
+            Err(Answer::wait(reasons::NODE_NOT_FOUND, format!("there is no Node {} yet", shown(name))))
         };
     }
     if case.facts.terms.existing_node == ExistingNode::Approve {
@@ -137,11 +137,11 @@ pub fn node(case: &Case<'_>) -> Outcome {
     }
     if exists {
         let message = format!("there is a Node {} already: delete it if the machine was installed anew", shown(name));
-        return Err(Answer::wait("NodeExists", message));
+        return Err(Answer::wait(reasons::NODE_EXISTS, message));
     }
     if case.facts.admitted {
         let message = format!("another request for {} was approved, and its Node is not there yet", shown(name));
-        return Err(Answer::wait("NodeAlreadyAdmitted", message));
+        return Err(Answer::wait(reasons::NODE_ALREADY_ADMITTED, message));
     }
     Ok(())
 }

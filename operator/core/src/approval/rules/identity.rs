@@ -1,5 +1,7 @@
 //! Who asks, and whether the request is about who asks.
 
+use keyplane_crds::reasons;
+
 use super::{Case, Outcome};
 use crate::approval::verdict::{Answer, shown};
 
@@ -14,7 +16,10 @@ pub fn requester(case: &Case<'_>) -> Outcome {
         return Ok(());
     }
     let username = shown(&case.request.username);
-    Err(Answer::deny("RequesterNotANode", format!("the requester {username} is not system:node:<name of a Node>")))
+    Err(Answer::deny(
+        reasons::REQUESTER_NOT_A_NODE,
+        format!("the requester {username} is not system:node:<name of a Node>"),
+    ))
 }
 
 /// The requester is in the groups of nodes and of the authenticated. The guidance of the kubelet TLS bootstrapping page:
@@ -27,7 +32,10 @@ pub fn groups(case: &Case<'_>) -> Outcome {
 pub fn in_groups(case: &Case<'_>, group: &str) -> Outcome {
     for group in [group, AUTHENTICATED_GROUP] {
         if !case.request.groups.iter().any(|known| known == group) {
-            return Err(Answer::deny("RequesterNotInGroup", format!("the requester is not in the group {group}")));
+            return Err(Answer::deny(
+                reasons::REQUESTER_NOT_IN_GROUP,
+                format!("the requester is not in the group {group}"),
+            ));
         }
     }
     Ok(())
@@ -41,27 +49,27 @@ pub fn subject(case: &Case<'_>) -> Outcome {
         return Ok(());
     }
     let message = "the subject must be exactly one O and one CN, apart from each other, as plain strings";
-    Err(Answer::deny("SubjectNotAllowed", message.to_owned()))
+    Err(Answer::deny(reasons::SUBJECT_NOT_ALLOWED, message.to_owned()))
 }
 
 /// The organization is `system:nodes`. The signer asks for it too (`ValidateKubeletServingCSR`).
 pub fn organization(case: &Case<'_>) -> Outcome {
-    let (organization, _) = case.pkcs10()?.identity().ok_or(Answer::NotJudged)?;
+    let (organization, _) = case.pkcs10()?.identity().ok_or(Answer::NotEvaluated)?;
     if organization == NODES_GROUP {
         return Ok(());
     }
     let message = format!("the subject's O is {}, not {NODES_GROUP}", shown(organization));
-    Err(Answer::deny("OrganizationNotAllowed", message))
+    Err(Answer::deny(reasons::ORGANIZATION_NOT_ALLOWED, message))
 }
 
 /// The common name is the requester's username. The API server compares the two since 1.31 (KEP-4872), the signer
 /// doesn't; a cluster with the feature gate off would let a node ask in the name of another.
 pub fn common_name(case: &Case<'_>) -> Outcome {
-    let (_, common_name) = case.pkcs10()?.identity().ok_or(Answer::NotJudged)?;
+    let (_, common_name) = case.pkcs10()?.identity().ok_or(Answer::NotEvaluated)?;
     let username = &case.request.username;
     if common_name == username {
         return Ok(());
     }
     let message = format!("the subject's CN is {}, the requester is {}", shown(common_name), shown(username));
-    Err(Answer::deny("CommonNameNotRequester", message))
+    Err(Answer::deny(reasons::COMMON_NAME_NOT_REQUESTER, message))
 }

@@ -137,7 +137,7 @@ impl<'a> Case<'a> {
 
     /// The PKCS#10 request. `encoding` objects if there is none.
     fn pkcs10(&self) -> Result<&Pkcs10, Answer> {
-        self.parsed().as_ref().map_err(|_| Answer::NotJudged)
+        self.parsed().as_ref().map_err(|_| Answer::NotEvaluated)
     }
 
     /// The name of the node that asks; of a bootstrap token's request for a client certificate the one that the subject
@@ -148,12 +148,12 @@ impl<'a> Case<'a> {
             (Some(Requester::Token), Some(Signer::KubeletClient)) => node_of_subject(self.pkcs10()?),
             _ => None,
         };
-        name.ok_or(Answer::NotJudged)
+        name.ok_or(Answer::NotEvaluated)
     }
 
     /// What the policy says of the request's signer. `signer` objects to others.
     fn signer_terms(&self) -> Result<&'a SignerTerms, Answer> {
-        self.request.signer().map(|signer| self.facts.terms.of(signer)).ok_or(Answer::NotJudged)
+        self.request.signer().map(|signer| self.facts.terms.of(signer)).ok_or(Answer::NotEvaluated)
     }
 
     /// The DNS names that are asked for. `san-names` objects to those that are none.

@@ -1,5 +1,7 @@
 //! What a policy asks for beside everything else. By default it asks for nothing.
 
+use keyplane_crds::reasons;
+
 use super::{Case, Outcome};
 use crate::approval::verdict::{Answer, shown};
 
@@ -13,7 +15,7 @@ pub fn names(case: &Case<'_>) -> Outcome {
                 shown(name.as_str()),
                 shown(regex.as_str())
             );
-            return Err(Answer::deny("NameNotAllowed", message));
+            return Err(Answer::deny(reasons::NAME_NOT_ALLOWED, message));
         }
     }
     Ok(())
@@ -28,7 +30,7 @@ pub fn addresses(case: &Case<'_>) -> Outcome {
     for address in case.addresses()? {
         if !ranges.iter().any(|range| range.contains(&address)) {
             let message = format!("the IP address {address} is in no range of kubeletServing.addressCIDRs");
-            return Err(Answer::deny("AddressNotAllowed", message));
+            return Err(Answer::deny(reasons::ADDRESS_NOT_ALLOWED, message));
         }
     }
     Ok(())
@@ -48,22 +50,25 @@ pub fn forward_resolution(case: &Case<'_>) -> Outcome {
         let addresses = match case.facts.resolved.get(&name) {
             Some(Ok(addresses)) if !addresses.is_empty() => addresses,
             Some(Ok(_)) => {
-                return Err(Answer::wait("NameNotResolved", format!("the DNS name {shown_name} has no address")));
+                return Err(Answer::wait(
+                    reasons::NAME_NOT_RESOLVED,
+                    format!("the DNS name {shown_name} has no address"),
+                ));
             }
             Some(Err(error)) => {
                 let message = format!("the DNS name {shown_name} does not resolve: {}", shown(error));
-                return Err(Answer::wait("NameNotResolved", message));
+                return Err(Answer::wait(reasons::NAME_NOT_RESOLVED, message));
             }
             None => {
                 let message = format!("the DNS name {shown_name} was not looked up yet");
-                return Err(Answer::wait("NameNotResolved", message));
+                return Err(Answer::wait(reasons::NAME_NOT_RESOLVED, message));
             }
         };
         let foreign =
             addresses.iter().find(|address| declaration.claim(address).is_none() || !node.addresses.contains(address));
         if let Some(foreign) = foreign {
             let message = format!("the DNS name {shown_name} resolves to {foreign}, which is not the node's");
-            return Err(Answer::wait("NameResolvesElsewhere", message));
+            return Err(Answer::wait(reasons::NAME_RESOLVES_ELSEWHERE, message));
         }
     }
     Ok(())

@@ -1,6 +1,6 @@
 //! Whether the request is well made, and asks for what its signer is for and nothing else.
 
-use keyplane_crds::RequestKeyAlgorithm;
+use keyplane_crds::{RequestKeyAlgorithm, reasons};
 use x509_parser::oid_registry::{OID_EC_P256, OID_PKCS9_EXTENSION_REQUEST, OID_X509_EXT_SUBJECT_ALT_NAME};
 
 use super::{Case, Outcome};
@@ -20,8 +20,8 @@ const KEY_ENCIPHERMENT: &str = "key encipherment";
 pub fn encoding(case: &Case<'_>) -> Outcome {
     match case.parsed() {
         Ok(_) => Ok(()),
-        Err(error @ Pkcs10Error::TooLarge(_)) => Err(Answer::deny("RequestTooLarge", error.to_string())),
-        Err(error) => Err(Answer::deny("RequestMalformed", error.to_string())),
+        Err(error @ Pkcs10Error::TooLarge(_)) => Err(Answer::deny(reasons::REQUEST_TOO_LARGE, error.to_string())),
+        Err(error) => Err(Answer::deny(reasons::REQUEST_MALFORMED, error.to_string())),
     }
 }
 
@@ -34,7 +34,7 @@ pub fn attributes(case: &Case<'_>) -> Outcome {
         [] => Ok(()),
         _ => {
             let message = "the request must have one attribute, the request for extensions";
-            Err(Answer::deny("AttributeNotAllowed", message.to_owned()))
+            Err(Answer::deny(reasons::ATTRIBUTE_NOT_ALLOWED, message.to_owned()))
         }
     }
 }
@@ -45,10 +45,13 @@ pub fn extensions(case: &Case<'_>) -> Outcome {
     let extensions = &case.pkcs10()?.extensions;
     if let Some(other) = extensions.iter().find(|extension| **extension != OID_X509_EXT_SUBJECT_ALT_NAME) {
         let message = format!("the request asks for the extension {other}; only subjectAltName is allowed");
-        return Err(Answer::deny("ExtensionNotAllowed", message));
+        return Err(Answer::deny(reasons::EXTENSION_NOT_ALLOWED, message));
     }
     if extensions.len() > 1 {
-        return Err(Answer::deny("ExtensionNotAllowed", "the request has subjectAltName more than once".to_owned()));
+        return Err(Answer::deny(
+            reasons::EXTENSION_NOT_ALLOWED,
+            "the request has subjectAltName more than once".to_owned(),
+        ));
     }
     Ok(())
 }
@@ -80,7 +83,7 @@ pub fn key(case: &Case<'_>) -> Outcome {
         terms.key_algorithms.iter().map(|algorithm| name(*algorithm)).collect::<Vec<_>>().join(", "),
         terms.min_rsa_bits
     );
-    Err(Answer::deny("KeyNotAllowed", message))
+    Err(Answer::deny(reasons::KEY_NOT_ALLOWED, message))
 }
 
 const fn name(algorithm: RequestKeyAlgorithm) -> &'static str {
@@ -96,12 +99,12 @@ const fn name(algorithm: RequestKeyAlgorithm) -> &'static str {
 pub fn signature(case: &Case<'_>) -> Outcome {
     let pkcs10 = case.pkcs10()?;
     if pkcs10.key == Key::Other {
-        return Err(Answer::NotJudged);
+        return Err(Answer::NotEvaluated);
     }
     if pkcs10.signature_valid {
         return Ok(());
     }
-    Err(Answer::deny("SignatureInvalid", "the request is not signed by its own key".to_owned()))
+    Err(Answer::deny(reasons::SIGNATURE_INVALID, "the request is not signed by its own key".to_owned()))
 }
 
 /// The request is byte for byte what the other rules saw of it. What they did not see can't be judged, whatever it is:
@@ -112,7 +115,7 @@ pub fn canonical(case: &Case<'_>) -> Outcome {
         return Ok(());
     }
     let message = "the request holds more than a subject, a key, names and a signature, or is not in DER";
-    Err(Answer::deny("RequestNotCanonical", message.to_owned()))
+    Err(Answer::deny(reasons::REQUEST_NOT_CANONICAL, message.to_owned()))
 }
 
 /// The usages are digital signature and server auth, with key encipherment or without it: kubelets leave that out for
@@ -145,7 +148,7 @@ fn usages(case: &Case<'_>, purpose: &str) -> Outcome {
         "the usages are {}; allowed are {DIGITAL_SIGNATURE}, {purpose} and, optionally, {KEY_ENCIPHERMENT}",
         shown(&usages.join(", "))
     );
-    Err(Answer::deny("UsagesNotAllowed", message))
+    Err(Answer::deny(reasons::USAGES_NOT_ALLOWED, message))
 }
 
 /// The lifetime that is asked for is not longer than the policy allows. None is fine: then the signer's own maximum
@@ -154,7 +157,7 @@ pub fn expiration(case: &Case<'_>) -> Outcome {
     let max = case.signer_terms()?.max_expiration_seconds;
     match case.request.expiration_seconds {
         Some(seconds) if seconds > max => Err(Answer::deny(
-            "ExpirationTooLong",
+            reasons::EXPIRATION_TOO_LONG,
             format!("the request is for {seconds} seconds, the policy has {max}"),
         )),
         _ => Ok(()),

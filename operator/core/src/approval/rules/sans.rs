@@ -1,5 +1,7 @@
 //! The subject alternative names: their kinds and form, and whose the DNS names are.
 
+use keyplane_crds::reasons;
+
 use super::{Case, Outcome};
 use crate::approval::names::{DnsName, address_of_octets};
 use crate::approval::pkcs10::San;
@@ -12,18 +14,18 @@ use crate::approval::verdict::{Answer, shown};
 pub fn kinds(case: &Case<'_>) -> Outcome {
     let sans = &case.pkcs10()?.sans;
     if sans.is_empty() {
-        return Err(Answer::deny("SANMissing", "the request names no DNS name and no IP address".to_owned()));
+        return Err(Answer::deny(reasons::SAN_MISSING, "the request names no DNS name and no IP address".to_owned()));
     }
     let max = case.facts.terms.max_names;
     if sans.len() > max {
         let message =
             format!("the request has {} names, more than kubeletServing.maxNames, which is {max}", sans.len());
-        return Err(Answer::deny("TooManySANs", message));
+        return Err(Answer::deny(reasons::TOO_MANY_SANS, message));
     }
     for san in sans {
         if let San::Other(kind) = san {
             let message = format!("the request names {kind}; only DNS names and IP addresses are allowed");
-            return Err(Answer::deny("SANKindNotAllowed", message));
+            return Err(Answer::deny(reasons::SAN_KIND_NOT_ALLOWED, message));
         }
     }
     Ok(())
@@ -36,7 +38,7 @@ pub fn names(case: &Case<'_>) -> Outcome {
         if let San::Dns(name) = san
             && let Err(error) = DnsName::parse(name)
         {
-            return Err(Answer::deny("SANMalformed", format!("the DNS name {}: {error}", shown(name))));
+            return Err(Answer::deny(reasons::SAN_MALFORMED, format!("the DNS name {}: {error}", shown(name))));
         }
     }
     Ok(())
@@ -48,7 +50,7 @@ pub fn addresses(case: &Case<'_>) -> Outcome {
         if let San::Address(octets) = san
             && let Err(error) = address_of_octets(octets)
         {
-            return Err(Answer::deny("SANMalformed", format!("the IP address: {error}")));
+            return Err(Answer::deny(reasons::SAN_MALFORMED, format!("the IP address: {error}")));
         }
     }
     Ok(())
@@ -61,8 +63,8 @@ pub fn reserved_names(case: &Case<'_>) -> Outcome {
     for name in case.names()? {
         if let Some(reservation) = case.facts.reserved.name(case.facts.nodes, node, &name) {
             let reason = match reservation {
-                NameReservation::AnotherNode => "AnotherNodesName",
-                _ => "ReservedName",
+                NameReservation::AnotherNode => reasons::ANOTHER_NODES_NAME,
+                _ => reasons::RESERVED_NAME,
             };
             return Err(Answer::deny(reason, format!("the DNS name {} is {reservation}", shown(name.as_str()))));
         }
@@ -85,7 +87,7 @@ pub fn declared_names(case: &Case<'_>) -> Outcome {
                 shown(name.as_str()),
                 shown(node)
             );
-            return Err(Answer::deny("NameNotDeclared", message));
+            return Err(Answer::deny(reasons::NAME_NOT_DECLARED, message));
         }
     }
     Ok(())
@@ -97,7 +99,7 @@ pub fn node_names(case: &Case<'_>) -> Outcome {
     for name in case.names()? {
         if !facts.names.contains(&name) {
             let message = format!("the DNS name {} is not in the Node's status", shown(name.as_str()));
-            return Err(Answer::wait("NameNotReported", message));
+            return Err(Answer::wait(reasons::NAME_NOT_REPORTED, message));
         }
     }
     Ok(())

@@ -1,5 +1,7 @@
 //! Whether a request is ours to judge. These rules ignore; they neither deny nor let wait.
 
+use keyplane_crds::reasons;
+
 use super::{Case, Outcome};
 use crate::approval::request::Signer;
 use crate::approval::verdict::{Answer, shown};
@@ -12,7 +14,7 @@ pub fn signer(case: &Case<'_>) -> Outcome {
     if case.request.signer().is_some() {
         return Ok(());
     }
-    Err(Answer::ignore("OtherSigner", format!("the request is for the signer {}", shown(signer))))
+    Err(Answer::ignore(reasons::OTHER_SIGNER, format!("the request is for the signer {}", shown(signer))))
 }
 
 /// Nobody has decided yet. A second verdict would contradict a person's, and the API server refuses a second condition
@@ -21,7 +23,10 @@ pub fn open(case: &Case<'_>) -> Outcome {
     if !case.request.settled {
         return Ok(());
     }
-    Err(Answer::ignore("AlreadySettled", "the request is approved, denied, failed, signed or being deleted".to_owned()))
+    Err(Answer::ignore(
+        reasons::ALREADY_SETTLED,
+        "the request is approved, denied, failed, signed or being deleted".to_owned(),
+    ))
 }
 
 /// The policy wants requests of this signer to be judged.
@@ -33,7 +38,7 @@ pub fn enabled(case: &Case<'_>) -> Outcome {
         Some(Signer::KubeletClient) => "kubeletClient",
         _ => "kubeletServing",
     };
-    Err(Answer::ignore("ApprovalDisabled", format!("the CertificatePolicy has {field}.enabled: false")))
+    Err(Answer::ignore(reasons::APPROVAL_DISABLED, format!("the CertificatePolicy has {field}.enabled: false")))
 }
 
 /// The request is younger than the policy's limit, by default an hour. The API server vouches for a requester at the
@@ -51,5 +56,5 @@ pub fn age(case: &Case<'_>) -> Outcome {
         }
         None => "the request does not say when it was made".to_owned(),
     };
-    Err(Answer::ignore("RequestTooOld", message))
+    Err(Answer::ignore(reasons::REQUEST_TOO_OLD, message))
 }

@@ -66,7 +66,7 @@ fn does_not_take_the_declaration_of_another_node() {
     let judgement = judge(&world.request, &facts, world.now);
     assert_eq!(judgement.reason, "NodeNotDeclared");
     let answer = |name: &str| judgement.answers.iter().find(|answer| answer.rule == name).unwrap().answer.clone();
-    assert_eq!(answer("declared-addresses"), Answer::NotJudged);
+    assert_eq!(answer("declared-addresses"), Answer::NotEvaluated);
     let own = declaration("worker1", &world.cluster, &world.pools);
     assert_eq!(judge(&world.request, &Facts { declaration: &own, ..facts }, world.now).verdict, Verdict::Approve);
 }

@@ -21,7 +21,7 @@ fn denies_too(_: &Case<'_>) -> Outcome {
     Err(Answer::deny("D2", "d".to_owned()))
 }
 fn cannot_judge(_: &Case<'_>) -> Outcome {
-    Err(Answer::NotJudged)
+    Err(Answer::NotEvaluated)
 }
 
 fn sum_up(world: &World, rules: &'static [Rule]) -> Judgement {
@@ -57,7 +57,7 @@ fn an_approval_needs_every_rule_and_at_least_one() {
     const OBJECTION_EXPLAINS: &[Rule] = &[Rule::new("n", cannot_judge), Rule::new("w", waits)];
     const NOT_ALL: &[Rule] = &[Rule::new("p", passes), Rule::new("n", cannot_judge), Rule::new("p2", passes)];
     let judgement = sum_up(&World::new(), NOT_ALL);
-    assert_eq!((judgement.verdict, judgement.rule, judgement.reason), (Verdict::Wait, "n", "NotJudged"));
+    assert_eq!((judgement.verdict, judgement.rule, judgement.reason), (Verdict::Wait, "n", "NotEvaluated"));
     assert_eq!(sum_up(&World::new(), &[]).verdict, Verdict::Wait);
     assert_eq!(sum_up(&World::new(), OBJECTION_EXPLAINS).rule, "w");
 }

@@ -10,7 +10,7 @@ mod encryption;
 mod events;
 mod pod_security;
 
-use keyplane_crds::{Argument, HostPathMount};
+use keyplane_crds::{Argument, HostPathMount, keys};
 
 use crate::checksum::checksum;
 use crate::host_files::File;
@@ -18,10 +18,6 @@ use crate::model::Cluster;
 
 pub use audit::WEBHOOK_KUBECONFIG;
 pub use encryption::encryption_configuration;
-
-/// Annotation on the API server's static pod: the SHA-256 of what it reads only when it starts. The kubelet starts a
-/// static pod anew when its manifest changes.
-const CHECKSUM_ANNOTATION: &str = "keyplane.io/options-checksum";
 
 /// What an option is to the API server.
 #[derive(Debug, Default)]
@@ -69,7 +65,7 @@ pub(super) fn extra_volumes(cluster: &Cluster) -> Vec<HostPathMount> {
 pub(super) fn annotation(cluster: &Cluster) -> Option<(&'static str, String)> {
     let read: Vec<_> = of(cluster).filter_map(|option| option.read_at_start).collect();
     let entries = read.iter().map(|(name, text)| (*name, text.as_bytes()));
-    (!read.is_empty()).then(|| (CHECKSUM_ANNOTATION, checksum(entries)))
+    (!read.is_empty()).then(|| (keys::CONFIG_CHECKSUM_ANNOTATION, checksum(entries)))
 }
 
 fn file(key: &'static str, path: &'static str, content: String) -> File {
