@@ -1,4 +1,4 @@
-//! What runs in a target cluster besides its control plane, and the size that all of it is made for.
+//! The add-ons of a target cluster, and the scale that its components are sized for.
 
 use k8s_openapi::api::core::v1::ResourceRequirements;
 use kube::KubeSchema;
@@ -7,16 +7,16 @@ use serde_json::{Map, Value};
 
 use crate::Argument;
 
-/// The add-ons of a target cluster. Keyplane applies them in the target; what it does not write there is the user's.
-/// An add-on that is switched off is taken away, one that somebody else has installed is left alone.
+/// The add-ons of a target cluster. Keyplane applies them in the target cluster and leaves all other objects in it
+/// unchanged. Keyplane removes an add-on that you disable, and ignores one that somebody else installed.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Addons {
-    /// The cluster's DNS, as kubeadm installs it.
+    /// The DNS server of the cluster, as kubeadm installs it.
     #[serde(rename = "coreDNS", default)]
     pub core_dns: CoreDns,
 
-    /// What makes Services reachable on each machine, as kubeadm installs it.
+    /// The proxy that makes Services reachable on each node, as kubeadm installs it.
     #[serde(default)]
     pub kube_proxy: KubeProxy,
 
@@ -29,12 +29,13 @@ pub struct Addons {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct CoreDns {
-    /// Whether the cluster has it.
+    /// Whether Keyplane installs CoreDNS.
     #[serde(default = "on")]
     pub enabled: bool,
 
-    /// How many Pods. Not set means what `spec.scale` gives; without that kubeadm's two at first, and then whatever number
-    /// a person or an autoscaler sets in the target.
+    /// The number of Pods. Not set means the number that follows from `spec.scale`. Without `spec.scale`, Keyplane
+    /// starts with the two of kubeadm and then keeps the number that a person or an autoscaler sets in the target
+    /// cluster.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 1000))]
     pub replicas: Option<i32>,
@@ -43,7 +44,8 @@ pub struct CoreDns {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub resources: Option<ResourceRequirements>,
 
-    /// The whole Corefile in place of kubeadm's. What is changed in the target's ConfigMap by hand is put back.
+    /// The whole Corefile in place of kubeadm's. Keyplane reverts manual changes of the ConfigMap in the target
+    /// cluster.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 65536))]
     pub corefile: Option<String>,
@@ -59,19 +61,20 @@ impl Default for CoreDns {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct KubeProxy {
-    /// Whether the cluster has it. Some networks, such as Cilium, do its work themselves.
+    /// Whether Keyplane installs kube-proxy. Some networks, such as Cilium, replace it.
     #[serde(default = "on")]
     pub enabled: bool,
 
-    /// How Services are made in the kernel: `iptables` (kubeadm's choice, and the one where nothing is set), `nftables`,
-    /// or `ipvs`, which is deprecated.
+    /// The mode of kube-proxy: `iptables` (kubeadm's choice and the default), `nftables`, or `ipvs`, which is
+    /// deprecated.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     #[schemars(length(max = 16))]
     #[x_kube(validation = Rule::new("self in ['', 'iptables', 'nftables', 'ipvs']")
         .message("spec.addons.kubeProxy.mode must be iptables, nftables or ipvs; leave it out for kubeadm's choice, iptables"))]
     pub mode: String,
 
-    /// A part of a KubeProxyConfiguration, merged over the one that kubeadm would write. `clientConnection` is Keyplane's.
+    /// A part of a KubeProxyConfiguration, merged over the one that kubeadm would write. Keyplane sets
+    /// `clientConnection`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "partial_kube_proxy_configuration")]
     #[x_kube(validation = Rule::new("!has(self.apiVersion) && !has(self.kind)")
@@ -97,13 +100,13 @@ impl Default for KubeProxy {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 #[x_kube(validation = Rule::new("!self.enabled || !oldSelf.enabled || self.backend == oldSelf.backend")
-    .message("spec.addons.flannel.backend can't be changed while Flannel runs: the old devices and routes would stay on the machines; write the old value back"))]
+    .message("spec.addons.flannel.backend can't be changed while Flannel runs: the old devices and routes would stay on the nodes; write the old value back"))]
 pub struct Flannel {
-    /// Whether the cluster has it. It needs `spec.network.podCIDRs`.
+    /// Whether Keyplane installs Flannel, which needs `spec.network.podCIDRs`.
     #[serde(default)]
     pub enabled: bool,
 
-    /// How packets go from machine to machine: `vxlan`, `host-gw` (all machines in one network segment) or `wireguard`
+    /// How packets travel between nodes: `vxlan`, `host-gw` (all nodes in one network segment) or `wireguard`
     /// (encrypted).
     #[serde(default = "Flannel::default_backend")]
     #[schemars(length(max = 16))]
@@ -117,15 +120,15 @@ pub struct Flannel {
     #[x_kube(validation = Rule::new("!has(self.Type)")
         .message("spec.addons.flannel.backendOptions: write Type as spec.addons.flannel.backend"))]
     #[x_kube(validation = Rule::new("!has(self.PSK)")
-        .message("spec.addons.flannel.backendOptions: PSK is a secret and would stand in a ConfigMap: leave it out, WireGuard is safe without it"))]
+        .message("spec.addons.flannel.backendOptions: PSK is a secret and would be in a ConfigMap: leave it out, WireGuard is safe without it"))]
     pub backend_options: Option<Map<String, Value>>,
 
-    /// More flags of flanneld, for example `{name: iface, value: eth1}`.
+    /// Additional flags of flanneld, for example `{name: iface, value: eth1}`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 32))]
     pub extra_args: Vec<Argument>,
 
-    /// The container's resources in place of the ones in Flannel's own manifest.
+    /// The container's resources in place of those in Flannel's own manifest.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub resources: Option<ResourceRequirements>,
 }
@@ -149,13 +152,13 @@ impl Default for Flannel {
     }
 }
 
-/// What the cluster is made for. It sets the API server's limits of requests in flight, the rates of the
-/// controller-manager and the scheduler, and the size of the add-ons; `extraArgs` and `resources` of a component win over
-/// it. From 500 Nodes on, give Event objects an etcd of their own too.
+/// The scale that the cluster is sized for. It sets the API server's limits of requests in flight, the rates of the
+/// controller-manager and the scheduler, and the size of the add-ons. The `extraArgs` and `resources` of a component
+/// take precedence. From 500 Nodes on, also use a separate etcd for Event objects.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Scale {
-    /// How many Nodes are expected; Kubernetes is made for up to 5000.
+    /// The number of expected Nodes. Kubernetes supports up to 5000.
     #[schemars(range(min = 1, max = 5000))]
     pub nodes: i32,
 }
@@ -164,8 +167,8 @@ fn on() -> bool {
     true
 }
 
-/// A part of a KubeProxyConfiguration: the API server keeps all fields. The ones that are named are those that a rule
-/// speaks of, which CEL knows only if the schema does.
+/// A part of a KubeProxyConfiguration. The API server keeps all fields. The schema names the fields that a rule refers
+/// to, because CEL sees no others.
 fn partial_kube_proxy_configuration(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
     schemars::json_schema!({
         "type": "object",
@@ -179,7 +182,7 @@ fn partial_kube_proxy_configuration(_: &mut schemars::SchemaGenerator) -> schema
     })
 }
 
-/// Options of a backend, likewise.
+/// The options of a Flannel backend. As above, the schema names the fields that a rule refers to.
 fn backend_options(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
     schemars::json_schema!({
         "type": "object",

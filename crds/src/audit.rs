@@ -1,4 +1,4 @@
-//! What the target's API servers write down of the requests that they serve.
+//! Audit logging of the target cluster's API servers.
 
 use kube::KubeSchema;
 use serde::{Deserialize, Serialize};
@@ -6,56 +6,57 @@ use serde_json::{Map, Value};
 
 use crate::LocalReference;
 
-/// The target's audit log. An empty object turns it on with the defaults.
+/// The audit log of the target cluster. An empty object enables it with the defaults.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Audit {
-    /// What is logged: a `Policy` of `audit.k8s.io/v1`, as in a file for `--audit-policy-file`. Not set means
-    /// Keyplane's: who read or changed what, with the bodies of changes to workloads, networks and rights, never with
-    /// the bodies of Secrets, ConfigMaps and tokens, and without health checks, heartbeats and Events. A change restarts
-    /// the API servers.
+    /// The audit policy: a `Policy` of `audit.k8s.io/v1`, as in a file for `--audit-policy-file`. Not set means
+    /// Keyplane's own policy: it logs who read or changed an object. It includes the bodies of changes to workloads,
+    /// networks and RBAC objects, but never those of Secrets, ConfigMaps and tokens. It omits health checks, heartbeats
+    /// and Events. A change restarts the API servers.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "policy")]
     pub policy: Option<Map<String, Value>>,
 
-    /// The file on each control-plane machine.
+    /// The log file on each control-plane node.
     #[serde(default)]
     pub log: AuditLog,
 
-    /// Where events are sent besides.
+    /// A server that also receives the audit events.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub webhook: Option<AuditWebhook>,
 }
 
-/// The file to which an API server logs, and how it is rotated. The numbers are those of the CIS Kubernetes Benchmark.
+/// The file to which an API server logs, and its rotation. The numbers are those of the CIS Kubernetes Benchmark.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct AuditLog {
-    /// The file. Its directory is made if it is missing, and is mounted into the API server's container.
+    /// The file. Keyplane creates a missing directory and mounts it into the API server's container.
     #[serde(default = "AuditLog::default_path")]
     #[schemars(length(min = 4, max = 1024))]
     #[x_kube(validation = Rule::new("self.matches('^(/[A-Za-z0-9_-][A-Za-z0-9._-]*){2,}$') && !self.matches('^/(bin|boot|dev|etc|lib|lib64|proc|run|sbin|sys|usr)/')")
         .message("spec.audit.log.path must be an absolute path in a directory for data, for example /var/log/kubernetes/audit/audit.log"))]
     pub path: String,
 
-    /// For how many days rotated files are kept.
+    /// The number of days for which rotated files are kept.
     #[serde(default = "AuditLog::default_max_age")]
     #[schemars(range(min = 1, max = 3650))]
     pub max_age: i32,
 
-    /// How many rotated files are kept.
+    /// The number of rotated files that are kept.
     #[serde(default = "AuditLog::default_max_backup")]
     #[schemars(range(min = 1, max = 1000))]
     pub max_backup: i32,
 
-    /// At how many megabytes the file is rotated.
+    /// The size in megabytes at which the file is rotated.
     #[serde(default = "AuditLog::default_max_size")]
     #[schemars(range(min = 1, max = 10240))]
     pub max_size: i32,
 }
 
 impl AuditLog {
-    /// The path in Kubernetes' own documentation of auditing, in a directory of its own: it is mounted writable.
+    /// The path in Kubernetes' own documentation of auditing. The file has a separate directory, because that directory
+    /// is mounted writable.
     fn default_path() -> String {
         "/var/log/kubernetes/audit/audit.log".to_owned()
     }
@@ -91,16 +92,16 @@ impl Default for AuditLog {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct AuditWebhook {
-    /// A Secret in the same namespace whose key `value` is a kubeconfig that names the server. With the label
-    /// `keyplane.io/cluster: <name of the ClusterSpec>` a change of it is seen at once, without it within the hour; the
-    /// API servers read it when they start.
+    /// A Secret in the same namespace. Its key `value` is a kubeconfig that names the server. With the label
+    /// `keyplane.io/cluster: <name of the ClusterSpec>`, Keyplane sees a change of the Secret at once, otherwise within
+    /// an hour. The API servers read the kubeconfig only when they start.
     pub secret_ref: LocalReference,
 }
 
-/// A Policy of `audit.k8s.io/v1`: the API server of the management cluster checks what it can, and keeps fields that
-/// are newer than this list.
+/// A Policy of `audit.k8s.io/v1`. The API server of the management cluster checks the listed fields and keeps fields
+/// that are newer than this list.
 fn policy(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
-    let words = serde_json::json!({"type": "array", "maxItems": 256, "items": {"type": "string", "maxLength": 512}});
+    let strings = serde_json::json!({"type": "array", "maxItems": 256, "items": {"type": "string", "maxLength": 512}});
     let stages = serde_json::json!({
         "type": "array", "maxItems": 4,
         "items": {"type": "string", "enum": ["RequestReceived", "ResponseStarted", "ResponseComplete", "Panic"]},
@@ -109,7 +110,7 @@ fn policy(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
         "type": "array", "maxItems": 256,
         "items": {
             "type": "object", "x-kubernetes-preserve-unknown-fields": true,
-            "properties": {"group": {"type": "string", "maxLength": 253}, "resources": words, "resourceNames": words},
+            "properties": {"group": {"type": "string", "maxLength": 253}, "resources": strings, "resourceNames": strings},
         },
     });
     let rule = serde_json::json!({
@@ -117,7 +118,7 @@ fn policy(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
         "required": ["level"],
         "properties": {
             "level": {"type": "string", "enum": ["None", "Metadata", "Request", "RequestResponse"]},
-            "users": words, "userGroups": words, "verbs": words, "namespaces": words, "resources": resources,
+            "users": strings, "userGroups": strings, "verbs": strings, "namespaces": strings, "resources": resources,
             "nonResourceURLs": {
                 "type": "array", "maxItems": 256,
                 "items": {"type": "string", "maxLength": 512, "pattern": r"^(\*|/[^*]*\*?)$"},

@@ -1,16 +1,16 @@
-//! Who is let in besides the holders of certificates and service-account tokens.
+//! Authentication of clients without a certificate or service-account token.
 
 use kube::KubeSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-/// The target's structured authentication: `AuthenticationConfiguration` of `apiserver.config.k8s.io/v1`.
+/// Structured authentication of the target cluster: `AuthenticationConfiguration` of `apiserver.config.k8s.io/v1`.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Authentication {
-    /// Issuers of tokens, for example a company's identity provider (OIDC), each with the fields that
-    /// `AuthenticationConfiguration` has for `jwt`. The API servers take over a change by themselves, within a minute,
-    /// and keep what they have while it is not valid.
+    /// Issuers of tokens, for example a company's identity provider (OIDC). Each has the fields of `jwt` in an
+    /// `AuthenticationConfiguration`. The API servers reload a change within a minute. They keep the former
+    /// configuration while the new one is not valid.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(schema_with = "jwt")]
     #[x_kube(validation = Rule::new("self.all(a, self.exists_one(b, b.issuer.url == a.issuer.url))")
@@ -23,24 +23,24 @@ pub struct Authentication {
         .message("spec.authentication.jwt[].claimMappings.username: claim needs a prefix (it may be empty: prefix: \"\"), and expression has none"))]
     pub jwt: Vec<Map<String, Value>>,
 
-    /// Requests without credentials. Not set means that they are let in as `system:anonymous`, as without this section.
-    /// A change restarts the API servers.
+    /// Requests without credentials. Not set means that they are accepted as `system:anonymous`, as without this
+    /// section. A change restarts the API servers.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub anonymous: Option<Anonymous>,
 }
 
-/// Which requests without credentials are let in, as `system:anonymous`; what they may do is RBAC's.
+/// The requests without credentials that are accepted as `system:anonymous`. RBAC decides about their permissions.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 #[x_kube(validation = Rule::new("self.enabled")
-    .message("spec.authentication.anonymous.enabled: the kubelet and load balancers ask /livez and /readyz without credentials, and the API server would be restarted for ever: write enabled: true with the conditions /livez, /readyz and /healthz"))]
+    .message("spec.authentication.anonymous.enabled: the kubelet and load balancers request /livez and /readyz without credentials, and the kubelet would restart the API server again and again: write enabled: true with the conditions /livez, /readyz and /healthz"))]
 #[x_kube(validation = Rule::new("!has(self.conditions) || (self.conditions.exists(c, c.path == '/livez') && self.conditions.exists(c, c.path == '/readyz'))")
-    .message("spec.authentication.anonymous.conditions must have the paths /livez and /readyz, which the kubelet and load balancers ask without credentials: add them"))]
+    .message("spec.authentication.anonymous.conditions must have the paths /livez and /readyz, which the kubelet and load balancers request without credentials: add them"))]
 pub struct Anonymous {
-    /// Whether any is.
+    /// Whether requests without credentials are accepted.
     pub enabled: bool,
 
-    /// Only requests for one of these paths are. Not set means all. `kubeadm join` with a token needs
+    /// Accepts only requests for one of these paths. Not set means all. `kubeadm join` with a token needs
     /// `/api/v1/namespaces/kube-public/configmaps/cluster-info`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(min = 1, max = 64))]
@@ -58,8 +58,8 @@ pub struct AnonymousCondition {
     pub path: String,
 }
 
-/// The `jwt` of an `AuthenticationConfiguration`: the API server of the management cluster checks what it can, and keeps
-/// fields that are newer than this list. What expressions mean only the target's API server knows.
+/// The `jwt` of an `AuthenticationConfiguration`. The API server of the management cluster checks the listed fields and
+/// keeps fields that are newer than this list. Only the target cluster's API server can evaluate the expressions.
 fn jwt(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
     let text = |longest: u32| serde_json::json!({"type": "string", "maxLength": longest});
     let open = |properties: Value, required: &[&str]| {
@@ -69,7 +69,7 @@ fn jwt(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
         }
         object
     };
-    // Neither a user, a query nor a fragment: the API server refuses them.
+    // No user, query or fragment: the API server refuses them.
     let url = serde_json::json!({"type": "string", "maxLength": 2048, "pattern": "^https://[^@?#\\s]+$"});
     let issuer = open(
         serde_json::json!({

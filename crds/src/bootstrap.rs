@@ -1,30 +1,30 @@
-//! How machines of a NodePool join: the format of their join data, and what an air-gapped site needs in it.
+//! Bootstrapping of the nodes of a NodePool: the format of the join data, and downloads for an air-gapped site.
 
 use kube::KubeSchema;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-/// How machines of a pool join.
+/// How the nodes of a pool join.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Bootstrap {
-    /// What the machines' first boot understands.
+    /// The format that the first boot of the nodes understands.
     #[serde(default)]
     pub format: BootstrapFormat,
 
-    /// How long a bootstrap token lives. While machines of the pool are missing, a new one is made when half of this is
-    /// over, so join data that is read at any time is good for at least the other half.
+    /// The lifetime of a bootstrap token. While nodes of the pool are missing, Keyplane creates a new token at half of
+    /// this time. So join data that you read at any time is valid for at least the other half.
     #[serde(rename = "tokenTTL", default = "Bootstrap::default_token_ttl")]
     #[schemars(length(min = 1, max = 32))]
     #[x_kube(validation = Rule::new("self.matches('^([0-9]+h)?([0-9]+m)?([0-9]+s)?$') && duration(self) >= duration('10m') && duration(self) <= duration('720h')")
         .message("spec.bootstrap.tokenTTL must be a duration of hours, minutes and seconds from 10m to 720h, for example 24h"))]
     pub token_ttl: String,
 
-    /// Where the machines get programs from, if they are not installed: usually they are.
+    /// The sources of programs that are not installed on the nodes. Usually all are installed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub downloads: Option<Downloads>,
 
-    /// More lines for `/etc/hosts`.
+    /// Additional lines for `/etc/hosts`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 64))]
     pub hosts: Vec<HostEntry>,
@@ -51,7 +51,7 @@ impl Default for Bootstrap {
 /// A format of join data.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum BootstrapFormat {
-    /// A shell script, for machines that are set up by hand or by a tool that runs commands.
+    /// A shell script, for nodes that people or a configuration tool set up.
     #[default]
     Script,
     /// User data for cloud-init.
@@ -61,19 +61,19 @@ pub enum BootstrapFormat {
 }
 
 impl BootstrapFormat {
-    /// Its name in the field `format` of the join data's Secret.
+    /// The value of the field `format` in the Secret with the join data.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
             Self::Script => "script",
-            // Cluster API's name for it.
+            // The name that Cluster API uses.
             Self::CloudConfig => "cloud-config",
             Self::Ignition => "ignition",
         }
     }
 }
 
-/// Where programs are had from. What is not named is expected to be installed.
+/// The sources of programs. A program that is not named must be installed already.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Downloads {
@@ -104,7 +104,7 @@ pub struct Downloads {
 #[x_kube(validation = Rule::new("!has(self.sha256) || !self.url.contains('{arch}')")
     .message("spec.bootstrap.downloads: a sha256 is that of one file: write the architecture in the url in place of {arch}, or leave sha256 out"))]
 pub struct Download {
-    /// Its URL. `{version}` stands for the cluster's Kubernetes version (`v1.37.2`), `{arch}` for the machine's
+    /// The URL. `{version}` is replaced by the cluster's Kubernetes version (`v1.37.2`), `{arch}` by the node's
     /// architecture (`amd64`, `arm64`).
     #[schemars(length(min = 8, max = 1024))]
     #[x_kube(validation = Rule::new("self.matches('^https?://[A-Za-z0-9._~:/?%@&=+,{}-]+$')")
@@ -123,13 +123,13 @@ pub struct Download {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct HostEntry {
-    /// The address.
+    /// The IP address.
     #[schemars(length(min = 1, max = 39))]
     #[x_kube(validation = Rule::new("isIP(self)")
         .message("spec.bootstrap.hosts[].address must be an IP address, for example 10.0.0.5"))]
     pub address: String,
 
-    /// The names that have it.
+    /// The host names of this address.
     #[schemars(length(min = 1, max = 8), inner(length(min = 1, max = 253)))]
     #[x_kube(validation = Rule::new("self.all(n, !format.dns1123Subdomain().validate(n).hasValue())")
         .message("spec.bootstrap.hosts[].names: each must be a lower-case DNS name, for example mirror.corp.example"))]

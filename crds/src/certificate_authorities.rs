@@ -1,37 +1,37 @@
-//! Authorities of the user's own.
+//! User-provided certificate authorities.
 
 use kube::KubeSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::LocalReference;
 
-/// Authorities of the user's own, in place of those that Keyplane makes. Keyplane keeps a copy of each in the Secret of its
-/// own, and never writes the user's.
+/// User-provided CAs, in place of those that Keyplane generates. Keyplane copies each one into a Secret of its own, and
+/// never writes to your Secret.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 #[x_kube(validation = Rule::new("(!has(self.cluster) || !has(self.etcd) || self.cluster.secretRef.name != self.etcd.secretRef.name) && (!has(self.cluster) || !has(self.frontProxy) || self.cluster.secretRef.name != self.frontProxy.secretRef.name) && (!has(self.etcd) || !has(self.frontProxy) || self.etcd.secretRef.name != self.frontProxy.secretRef.name)")
-    .message("spec.certificateAuthorities: cluster, etcd and frontProxy need an authority each: with one for two of them, who is let in by the one would be let in by the other; name three Secrets"))]
+    .message("spec.certificateAuthorities: cluster, etcd and frontProxy must be three different CAs: with a shared CA, servers of one would accept clients of another; name three Secrets"))]
 pub struct CertificateAuthorities {
-    /// The authority of API servers, kubelets and kubeconfigs, `ca`.
+    /// The cluster CA, `ca`: for API servers, kubelets and kubeconfigs.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub cluster: Option<GivenAuthority>,
+    pub cluster: Option<UserProvidedCa>,
 
-    /// The authority of etcd and its clients, `etcd-ca`. An external etcd has its owner's.
+    /// The etcd CA, `etcd-ca`: for etcd and its clients. An external etcd has the CA of its owner.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub etcd: Option<GivenAuthority>,
+    pub etcd: Option<UserProvidedCa>,
 
-    /// The authority of the API servers as a proxy before aggregated API servers, `front-proxy-ca`.
+    /// The front-proxy CA, `front-proxy-ca`: for the API servers as a proxy in front of aggregated API servers.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub front_proxy: Option<GivenAuthority>,
+    pub front_proxy: Option<UserProvidedCa>,
 }
 
-/// An authority of the user's own.
+/// A user-provided CA.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
-pub struct GivenAuthority {
-    /// The Secret, in the same namespace, with `tls.crt` (the authority's certificate, and below it those of the
-    /// authorities above it, if it is an intermediate one), `tls.key` (its private key), and, if it is wanted, `ca.crt`
-    /// (the root). Without `tls.key` its owner signs outside: Keyplane asks for every certificate. A new authority in it
-    /// is taken up by a rotation, a new certificate of the same key at once.
+pub struct UserProvidedCa {
+    /// The Secret, in the same namespace. Its key `tls.crt` holds the CA certificate; for an intermediate CA, the
+    /// certificates of the CAs above follow. `tls.key` holds the private key. `ca.crt` is optional and holds the root
+    /// certificate. Without `tls.key` it is an external CA: Keyplane requests each certificate from an external signer.
+    /// A new CA in the Secret starts a CA rotation. A new certificate of the same key is used at once.
     pub secret_ref: LocalReference,
 }

@@ -1,16 +1,17 @@
-//! `CertificatePolicy`: lifetimes, keys, and which kubelet certificates are approved.
+//! `CertificatePolicy`: lifetimes, keys, and the approval of kubelet certificates.
 //!
-//! What is approved has a file of its own: `kubelet_policy.rs`.
+//! The approval settings are in `kubelet_policy.rs`.
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::duration::RenewBefore;
 use crate::{ApproverSpec, KubeletClientPolicy, KubeletServingPolicy, MaintenanceWindow, SigningRequestPolicy};
 
-/// How certificates are issued, and which kubelet certificates are approved, for the ClusterSpecs that refer to it. The
-/// defaults are kubeadm's.
+/// How Keyplane issues certificates, and which kubelet certificates it approves, for the ClusterSpecs that refer to the
+/// policy. The defaults are kubeadm's.
 #[derive(CustomResource, Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
 #[kube(
     group = "keyplane.io",
@@ -32,17 +33,17 @@ use crate::{ApproverSpec, KubeletClientPolicy, KubeletServingPolicy, Maintenance
 #[serde(rename_all = "camelCase")]
 #[x_kube(validation = Rule::new(
     "!self.leaf.validity.matches('^([0-9]+h)?([0-9]+m)?([0-9]+s)?$') || !self.authority.validity.matches('^([0-9]+h)?([0-9]+m)?([0-9]+s)?$') || duration(self.leaf.validity) <= duration(self.authority.validity)"
-).message("spec.leaf.validity is longer than spec.authority.validity: no certificate outlives its authority; write a shorter leaf.validity or a longer authority.validity"))]
+).message("spec.leaf.validity is longer than spec.authority.validity: no certificate outlives its CA; write a shorter leaf.validity or a longer authority.validity"))]
 #[x_kube(validation = Rule::new(
     "!has(self.overrides) || self.overrides.all(o, !has(o.validity) || duration(o.validity) <= duration(self.authority.validity))"
-).message("spec.overrides[].validity is longer than spec.authority.validity: no certificate outlives its authority; write a shorter one"))]
+).message("spec.overrides[].validity is longer than spec.authority.validity: no certificate outlives its CA; write a shorter one"))]
 pub struct CertificatePolicySpec {
-    /// The three authorities. What changes here holds for authorities that are made later.
+    /// The three CAs. A change applies to CAs that are generated later.
     #[serde(default)]
     pub authority: AuthorityPolicy,
 
-    /// All other certificates. A changed lifetime holds for certificates that are issued later; for another key algorithm
-    /// they are issued anew at once.
+    /// All other certificates. A changed lifetime applies to certificates that are issued later. A changed key
+    /// algorithm reissues the certificates at once.
     #[serde(default)]
     pub leaf: LeafPolicy,
 
@@ -52,25 +53,25 @@ pub struct CertificatePolicySpec {
     #[x_kube(merge_strategy = ListMerge::Map(vec!["certificate".into()]))]
     pub overrides: Vec<LeafOverride>,
 
-    /// When certificates that are due are renewed. Not set means at once. A certificate is renewed at any time once it has
-    /// less than a third left of what `renewBefore` says.
+    /// The time of the week in which due certificates are renewed. Not set means at once. A certificate with less than
+    /// a third of `renewBefore` left is renewed at any time.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub maintenance_window: Option<MaintenanceWindow>,
 
-    /// Which kubelet serving certificates are approved.
+    /// The approval of kubelet serving certificates.
     #[serde(default)]
     pub kubelet_serving: KubeletServingPolicy,
 
-    /// Which kubelet client certificates are approved.
+    /// The approval of kubelet client certificates.
     #[serde(default)]
     pub kubelet_client: KubeletClientPolicy,
 
-    /// What holds for both kinds of requests.
+    /// Limits for CSRs of both signers.
     #[serde(default)]
     pub signing_requests: SigningRequestPolicy,
 
-    /// Makes this the policy of the cluster that Keyplane itself runs in: which of its Nodes get serving certificates.
-    /// It has effect in Keyplane's own namespace only, and only where it is the one policy there with an approver.
+    /// Makes this the policy of Keyplane's own cluster: it selects the Nodes that get serving certificates. It takes
+    /// effect only in Keyplane's own namespace, and only if no other policy in that namespace has an approver.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub approver: Option<ApproverSpec>,
 }
@@ -96,33 +97,34 @@ pub enum KeyAlgorithm {
     EcdsaP384,
 }
 
-/// How authorities are made.
+/// How Keyplane generates CAs.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct AuthorityPolicy {
-    /// How long an authority is valid.
+    /// The lifetime of a CA certificate.
     #[serde(default = "AuthorityPolicy::default_validity")]
     #[schemars(length(min = 1, max = 32))]
     #[x_kube(validation = Rule::new("self.matches('^([0-9]+h)?([0-9]+m)?([0-9]+s)?$') && duration(self) >= duration('1h')")
         .message("spec.authority.validity must be a duration of hours, minutes and seconds of at least 1h, for example 87600h (ten years)"))]
     pub validity: String,
 
-    /// The key of an authority.
+    /// The key algorithm of a CA.
     #[serde(default)]
     pub key_algorithm: KeyAlgorithm,
 
-    /// When the former authority is taken away at the end of a rotation.
+    /// When a rotation removes the former CA.
     #[serde(default)]
     pub completion: RotationCompletion,
 }
 
-/// When a rotation takes the former authority or key away.
+/// When a rotation removes the former CA or key.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum RotationCompletion {
-    /// Once `spec.rotate.complete` of the ClusterSpec says so: clients that Keyplane can't see may still depend on it.
+    /// Once `spec.rotate.complete` of the ClusterSpec approves it: clients that Keyplane can't see may still depend on
+    /// the former CA.
     #[default]
     OnRequest,
-    /// As soon as nothing that Keyplane can see depends on it.
+    /// As soon as nothing that Keyplane can see depends on the former CA.
     Automatic,
 }
 
@@ -143,29 +145,30 @@ impl Default for AuthorityPolicy {
     }
 }
 
-/// How certificates below an authority are issued.
+/// How Keyplane issues certificates below a CA.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 #[x_kube(validation = Rule::new(
     "self.renewBefore.endsWith('%') || !self.renewBefore.matches('^([0-9]+h)?([0-9]+m)?([0-9]+s)?$') || !self.validity.matches('^([0-9]+h)?([0-9]+m)?([0-9]+s)?$') || duration(self.renewBefore) < duration(self.validity)"
-).message("spec.leaf.renewBefore must be shorter than spec.leaf.validity: a certificate would be due before it begins"))]
+).message("spec.leaf.renewBefore must be shorter than spec.leaf.validity: a certificate would be due before its validity starts"))]
 pub struct LeafPolicy {
-    /// How long a certificate is valid, at most until the end of its authority.
+    /// The lifetime of a certificate, at most until its CA expires.
     #[serde(default = "LeafPolicy::default_validity")]
     #[schemars(length(min = 1, max = 32))]
     #[x_kube(validation = Rule::new("self.matches('^([0-9]+h)?([0-9]+m)?([0-9]+s)?$') && duration(self) >= duration('10m')")
         .message("spec.leaf.validity must be a duration of hours, minutes and seconds of at least 10m, for example 8760h (one year)"))]
     pub validity: String,
 
-    /// How long before its end a certificate is renewed: a duration, or a percentage of its lifetime. So that they are not
-    /// all renewed together, each comes up to a tenth of that time sooner. It keeps its key.
+    /// How long before its expiry a certificate is renewed: a duration, or a percentage of its lifetime. Each
+    /// certificate is renewed earlier by up to a tenth of that time, so that they are not all renewed together. A
+    /// renewed certificate keeps its key.
     #[serde(default = "LeafPolicy::default_renew_before")]
     #[schemars(length(min = 1, max = 32))]
     #[x_kube(validation = Rule::new("self.matches('^[1-9][0-9]?%$') || (self.size() > 0 && self.matches('^([0-9]+h)?([0-9]+m)?([0-9]+s)?$'))")
         .message("spec.leaf.renewBefore must be a duration or a percentage from 1% to 99%, for example 720h or 30%"))]
     pub renew_before: String,
 
-    /// The key of a certificate, and of a service-account pair that is made later.
+    /// The key algorithm of a certificate, and of service-account keys that are generated later.
     #[serde(default)]
     pub key_algorithm: KeyAlgorithm,
 }
@@ -176,10 +179,9 @@ impl LeafPolicy {
         "8760h".to_owned()
     }
 
-    /// The latest point at which a kubelet renews its own certificates is 90 % of their life and the earliest is 70 %
-    /// (client-go, `certificate_manager.go`): the earlier one leaves a year-long certificate 110 days for trouble.
+    /// The default of [`RenewBefore`], as text.
     fn default_renew_before() -> String {
-        "30%".to_owned()
+        RenewBefore::default().to_string()
     }
 }
 
@@ -222,15 +224,15 @@ pub struct LeafOverride {
     pub key_algorithm: Option<KeyAlgorithm>,
 }
 
-/// What Keyplane makes of the policy.
+/// Keyplane's evaluation of the policy.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct CertificatePolicyStatus {
-    /// The generation of the spec that this status is about.
+    /// The generation of the spec that this status describes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub observed_generation: Option<i64>,
 
-    /// Ready: the policy could be read.
+    /// Ready: the policy is valid.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["type".into()]))]
     pub conditions: Vec<Condition>,

@@ -1,4 +1,4 @@
-//! Conditions: their types, and how one is set without touching what did not change.
+//! Types of conditions, and a setter that leaves unchanged conditions as they are.
 
 pub use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
@@ -7,43 +7,46 @@ use k8s_openapi::jiff::Timestamp;
 /// The conditions of a `ClusterSpec`. All are positive: `True` is the good state.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum ClusterCondition {
-    /// Everything that belongs on the machines is written to Secrets and ConfigMaps.
+    /// All files for the nodes are in Secrets and ConfigMaps.
     Rendered,
-    /// The target cluster's API server answers, and what Keyplane needs in it is there.
+    /// The target cluster's API server answers, and the objects that Keyplane needs in it exist.
     ControlPlaneAvailable,
-    /// Every declared control-plane node is Ready in the target, and its etcd member is a healthy voter.
+    /// Every declared control-plane node is Ready in the target cluster, and its etcd member is a healthy voting
+    /// member.
     ControlPlaneNodesReady,
-    /// The loss of any one failure domain leaves the control plane working. Not there while no node declares one.
+    /// The loss of any one failure domain leaves the control plane working. Not set while no node declares a failure
+    /// domain.
     SpreadAcrossFailureDomains,
-    /// No certificate has ended or is past its renewal time.
+    /// No certificate has expired or is past its renewal time.
     CertificatesValid,
-    /// Every static pod runs what is written for it: False while a change goes from machine to machine.
+    /// Every static pod runs its current manifest. False while a change is rolled out from node to node.
     RolledOut,
-    /// The machines hold what Keyplane wrote: False when somebody changed something there, for example with kubeadm.
-    /// Only told: Ready does not depend on it.
+    /// The nodes hold the files that Keyplane wrote. False after somebody has changed a file on a node, for example
+    /// with kubeadm. Informational: Ready does not depend on it.
     NodesInSync,
-    /// No kubelet is of another version than the control plane. Only told: Ready does not depend on it.
+    /// No kubelet has another version than the control plane. Informational: Ready does not depend on it.
     KubeletVersionsMatch,
-    /// The add-ons run in the target as they are declared. Ready does not wait for it: without a worker that takes its
+    /// The add-ons run in the target cluster as declared. Ready does not depend on it: without a worker node for its
     /// Pods, a cluster's DNS may have no place to run.
     AddonsReady,
-    /// What `spec.encryptionAtRest` lists is stored encrypted, all of it, with one key. Not there without that field, once
-    /// everything is decrypted. Only told: Ready does not depend on it.
+    /// All objects that `spec.encryptionAtRest` lists are encrypted with one key. Not set without that field, once
+    /// everything is decrypted. Informational: Ready does not depend on it.
     EncryptedAtRest,
-    /// No authority or key is being rotated: False while one is, and the message says what it waits for. Not there while
-    /// none ever was. Only told: Ready does not depend on it.
+    /// No CA or key is being rotated. While one is, the condition is False, and its message says what the rotation
+    /// waits for. Not set before the first rotation. Informational: Ready does not depend on it.
     RotationsCompleted,
-    /// No certificate waits for a signer outside. Only there where an authority's key is not here, and only told: Ready
-    /// depends on the certificates themselves.
+    /// No certificate waits for an external signer. Only set with an external CA. Informational: Ready depends on the
+    /// certificates themselves.
     CertificatesSigned,
-    /// The authorities are those that `spec.certificateAuthorities` gives. Not there without that field. Only told: Ready
-    /// does not depend on it.
+    /// The CAs are those in `spec.certificateAuthorities`. Not set without that field. Informational: Ready does not
+    /// depend on it.
     CertificateAuthoritiesInSync,
-    /// All of the others but those that only tell. The condition that kstatus, and so most `GitOps` tools, waits for.
+    /// All other conditions hold, except the informational ones. kstatus, and so most `GitOps` tools, wait for this
+    /// condition.
     Ready,
-    /// Work is going on. kstatus reads `True` as "in progress".
+    /// Reconciliation is in progress. kstatus reads `True` as "in progress".
     Reconciling,
-    /// Nothing will change until a person acts: the message says what to do. kstatus reads `True` as "failed".
+    /// Nothing will change until a person acts. The message says what to do. kstatus reads `True` as "failed".
     Stalled,
 }
 
@@ -99,7 +102,7 @@ pub enum NodePoolCondition {
     Ready,
     /// All nodes of the pool are Ready.
     NodesReady,
-    /// No CSR of a kubelet has waited for long. Not set while there was never anything to report.
+    /// No CSR of a kubelet has waited for long. Not set before the first CSR to report.
     CertificatesApproved,
 }
 
@@ -141,14 +144,14 @@ impl CertificatePolicyCondition {
     }
 }
 
-/// A condition's `status`.
+/// The `status` of a condition.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ConditionStatus {
-    /// It holds.
+    /// The condition holds.
     True,
-    /// It does not.
+    /// The condition does not hold.
     False,
-    /// Nobody can tell.
+    /// The state can't be observed.
     Unknown,
 }
 
@@ -168,14 +171,13 @@ impl ConditionStatus {
     }
 }
 
-/// The condition of that type, if it is there.
+/// Returns the condition of that type, if it exists.
 #[must_use]
 pub fn condition_of<'a>(conditions: &'a [Condition], name: &str) -> Option<&'a Condition> {
     conditions.iter().find(|condition| condition.type_ == name)
 }
 
-/// Sets a condition. `lastTransitionTime` moves only if the status does, so that an unchanged state is an unchanged
-/// object and no write.
+/// Sets a condition. `lastTransitionTime` changes only with the status, so an unchanged state needs no write.
 pub fn set_condition(
     conditions: &mut Vec<Condition>,
     name: &str,
@@ -188,7 +190,7 @@ pub fn set_condition(
     let status = status.into().name();
     let last_transition_time = match condition_of(conditions, name) {
         Some(old) if old.status == status => old.last_transition_time.clone(),
-        // A condition's time has whole seconds in JSON; a finer one would never compare equal to what comes back.
+        // A condition's time has whole seconds in JSON. A finer time would never equal the stored one.
         _ => Time(Timestamp::from_second(now.as_second()).unwrap_or(now)),
     };
     let condition = Condition {
@@ -210,7 +212,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_transition_time_moves_only_with_the_status() {
+    fn transition_time_changes_only_with_the_status() {
         let mut conditions = vec![];
         let (t0, t1) = (Timestamp::from_second(1000).unwrap(), Timestamp::from_second(2000).unwrap());
         set_condition(&mut conditions, "Ready", false, "A", "a", Some(1), t0);

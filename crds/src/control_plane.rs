@@ -6,7 +6,8 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-/// Where clients reach the target's API servers: a load balancer's, a virtual or the only node's address.
+/// The address at which clients reach the API servers of the target cluster. It belongs to a load balancer, to the only
+/// node, or is a virtual address.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct ControlPlaneEndpoint {
@@ -16,7 +17,7 @@ pub struct ControlPlaneEndpoint {
         .message("spec.controlPlaneEndpoint.host must be an IP address or a lower-case DNS name, for example api.demo.example"))]
     pub host: String,
 
-    /// The port at which the endpoint answers.
+    /// The port of the endpoint.
     #[serde(default = "ControlPlaneEndpoint::default_port")]
     #[schemars(range(min = 1, max = 65535))]
     pub port: i32,
@@ -29,45 +30,44 @@ impl ControlPlaneEndpoint {
     }
 }
 
-/// The machines of the control plane and the components on them.
+/// The control-plane nodes and the components on them.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 #[x_kube(validation = Rule::new(
     "self.nodes.all(a, self.nodes.exists_one(b, b.addresses.exists(y, y in a.addresses)))"
-).message("spec.controlPlane.nodes: an address is listed for two nodes: each address belongs to one machine"))]
+).message("spec.controlPlane.nodes: an address is listed for two nodes: each address belongs to one node"))]
 #[x_kube(validation = Rule::new("self.nodes.exists(n, oldSelf.nodes.exists(o, o.name == n.name))")
-    .message("spec.controlPlane.nodes: at least one node of before must stay, as new members of etcd join those that there are: replace the nodes one after the other"))]
+    .message("spec.controlPlane.nodes: at least one of the former nodes must stay, because new members of etcd join the existing ones: replace the nodes one after the other"))]
 #[x_kube(validation = Rule::new(
     "self.nodes.all(n, oldSelf.nodes.exists(o, o.name == n.name) || !oldSelf.nodes.exists(o, o.addresses.exists(a, a in n.addresses)))"
-).message("spec.controlPlane.nodes: a node can't be renamed, and a new one can't have the address of one that goes: take the old one out first, and add the new one once status lists no certificate of the old one any more"))]
+).message("spec.controlPlane.nodes: a node can't be renamed, and a new node can't have the address of a removed one: remove the old node first, and add the new node once status lists no certificate of the old one"))]
 #[x_kube(validation = Rule::new("self.registerNodes || self.layout == 'Systemd'")
     .message("spec.controlPlane.registerNodes can be false only with the layout Systemd: static pods need a kubelet, and a kubelet registers its Node"))]
 #[x_kube(validation = Rule::new("self.registerNodes || (!has(self.kubelet) && !has(self.taints))")
-    .message("spec.controlPlane: kubelet and taints are for Nodes, and with registerNodes: false these machines are none: leave them out"))]
+    .message("spec.controlPlane: kubelet and taints are for Nodes, and with registerNodes: false there are none: leave them out"))]
 #[x_kube(validation = Rule::new(
     "self.layout == 'StaticPod' || [has(self.apiServer.extraVolumes), has(self.apiServer.resources), has(self.controllerManager.extraVolumes), has(self.controllerManager.resources), has(self.scheduler.extraVolumes), has(self.scheduler.resources)].all(set, !set)"
-).message("spec.controlPlane: extraVolumes and resources are for containers; with the layout Systemd a component sees the machine's own files: leave them out, and limit a unit with a drop-in"))]
+).message("spec.controlPlane: extraVolumes and resources are for containers; with the layout Systemd a component sees the node's own files: leave them out, and limit a unit with a drop-in"))]
 pub struct ControlPlane {
-    /// The machines, in the order in which they were made. The first one has super-admin.conf, as with `kubeadm init`.
+    /// The nodes, in the order in which you created them. The first one has super-admin.conf, as with `kubeadm init`.
     #[schemars(length(min = 1, max = 9))]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["name".into()]))]
     pub nodes: Vec<ControlPlaneNode>,
 
-    /// How the components run on these machines: as static pods, where kubeadm puts them, or as systemd units, where
-    /// Kubernetes the Hard Way puts them.
+    /// How the components run on these nodes: as static pods with kubeadm's paths, or as systemd units with the paths
+    /// of Kubernetes the Hard Way.
     #[serde(default)]
     #[x_kube(validation = Rule::new("self == oldSelf")
-        .message("spec.controlPlane.layout can't be changed while the cluster exists: every file would move; write the old value back, or make a new ClusterSpec"))]
+        .message("spec.controlPlane.layout can't be changed while the cluster exists: every file would move; write the old value back, or create a new ClusterSpec"))]
     pub layout: Layout,
 
-    /// Whether these machines run a kubelet and are Nodes of the cluster. Only with the layout `Systemd` can they do
-    /// without.
+    /// Whether these nodes run a kubelet and register as Nodes. Can be false only with the layout `Systemd`.
     #[serde(default = "ControlPlane::default_register_nodes")]
     pub register_nodes: bool,
 
-    /// Settings of the kubelets on these machines: a part of a KubeletConfiguration, merged over the one that kubeadm
-    /// would write. `staticPodPath`, `rotateCertificates`, `serverTLSBootstrap` and `containerRuntimeEndpoint` are
-    /// Keyplane's.
+    /// Settings of the kubelets on these nodes: a part of a KubeletConfiguration, merged over the one that kubeadm
+    /// would write. Keyplane sets `staticPodPath`, `rotateCertificates`, `serverTLSBootstrap` and
+    /// `containerRuntimeEndpoint`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "partial_kubelet_configuration")]
     #[x_kube(validation = Rule::new("!has(self.apiVersion) && !has(self.kind)")
@@ -76,8 +76,8 @@ pub struct ControlPlane {
         .message("spec.controlPlane.kubelet: staticPodPath, rotateCertificates, serverTLSBootstrap and containerRuntimeEndpoint are set by Keyplane: leave them out"))]
     pub kubelet: Option<Map<String, Value>>,
 
-    /// The taints of the control-plane Nodes. Not set means kubeadm's one, `node-role.kubernetes.io/control-plane:NoSchedule`;
-    /// an empty list means none.
+    /// The taints of the control-plane Nodes. Not set means kubeadm's
+    /// `node-role.kubernetes.io/control-plane:NoSchedule`. An empty list means none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 16))]
     pub taints: Option<Vec<Taint>>,
@@ -96,23 +96,23 @@ pub struct ControlPlane {
 }
 
 impl ControlPlane {
-    /// As kubeadm: a control-plane machine is a Node.
+    /// As kubeadm: a control-plane node has a Node object.
     fn default_register_nodes() -> bool {
         true
     }
 }
 
-/// How the components of a cluster run on its machines.
+/// How the components run on the control-plane nodes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum Layout {
-    /// As static pods of the kubelet, with kubeadm's files.
+    /// Static pods of the kubelet, with kubeadm's files.
     #[default]
     StaticPod,
-    /// As systemd units, with the files of Kubernetes the Hard Way.
+    /// Systemd units, with the files of Kubernetes the Hard Way.
     Systemd,
 }
 
-/// One machine of the control plane.
+/// One control-plane node.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 #[x_kube(validation = Rule::new("!has(self.nodeIP) || self.addresses.exists(a, a == self.nodeIP)")
@@ -120,19 +120,19 @@ pub enum Layout {
 #[x_kube(validation = Rule::new("(has(self.nodeIP) ? self.nodeIP : self.addresses[0]) == (has(oldSelf.nodeIP) ? oldSelf.nodeIP : oldSelf.addresses[0])")
     .message("spec.controlPlane.nodes[]: the address of a node (nodeIP, or the first of addresses) can't be changed: etcd's members know each other by it; take the node out and add it under another name, or set nodeIP to the old address"))]
 pub struct ControlPlaneNode {
-    /// The Node's name, which is also the machine's identity in certificates and in etcd.
+    /// The name of the Node. It is also the node's identity in certificates and in etcd.
     #[schemars(length(min = 1, max = 63))]
     #[x_kube(validation = Rule::new("!format.dns1123Subdomain().validate(self).hasValue()")
         .message("spec.controlPlane.nodes[].name must be a lower-case DNS name, for example cp1"))]
     pub name: String,
 
-    /// The machine's IP addresses. A kubelet's serving certificate may name these and no others.
+    /// The node's IP addresses. A kubelet's serving certificate may contain these and no others.
     #[schemars(length(min = 1, max = 8), inner(length(max = 39)))]
     #[x_kube(merge_strategy = ListMerge::Set)]
     #[x_kube(validation = Rule::new("self.all(a, isIP(a) && ip.isCanonical(a))")
         .message("spec.controlPlane.nodes[].addresses: each must be an IP address in its canonical form, for example 10.0.0.11 or fd00::b"))]
     #[x_kube(validation = Rule::new("self.all(a, !isIP(a) || !(ip(a).isLoopback() || ip(a).isLinkLocalUnicast() || ip(a).isLinkLocalMulticast() || ip(a).isUnspecified()))")
-        .message("spec.controlPlane.nodes[].addresses: loopback, link-local, multicast and unspecified addresses can't be a machine's address"))]
+        .message("spec.controlPlane.nodes[].addresses: loopback, link-local, multicast and unspecified addresses can't be a node's address"))]
     pub addresses: Vec<String>,
 
     /// The address that the API server advertises, etcd listens on and the kubelet reports: one of `addresses`. Not set
@@ -141,13 +141,13 @@ pub struct ControlPlaneNode {
     #[schemars(length(max = 64))]
     pub node_ip: Option<String>,
 
-    /// Where the machine stands: what fails together has the same value, for example a zone, a rack or a room. Tells
-    /// the condition `SpreadAcrossFailureDomains`, and becomes the Node's label `topology.kubernetes.io/zone` where it
-    /// has none.
+    /// The failure domain of the node, for example a zone, a rack or a room. Nodes that can fail together have the same
+    /// value. It determines the condition `SpreadAcrossFailureDomains`. It also becomes the Node's label
+    /// `topology.kubernetes.io/zone`, if the Node has no such label.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 63))]
     #[x_kube(validation = Rule::new("self.matches('^[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?$')")
-        .message("spec.controlPlane.nodes[].failureDomain is a label's value: letters, digits, '-', '_' and '.', for example zone-a"))]
+        .message("spec.controlPlane.nodes[].failureDomain must be a label value: letters, digits, '-', '_' and '.', for example zone-a"))]
     pub failure_domain: Option<String>,
 }
 
@@ -159,23 +159,23 @@ impl ControlPlaneNode {
     }
 }
 
-/// kube-apiserver: what every component has, and the names that its certificate holds.
+/// kube-apiserver: the settings of every component, and the names in its certificate.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct ApiServer {
-    /// More DNS names and IP addresses for the serving certificate.
+    /// Additional DNS names and IP addresses for the serving certificate.
     #[serde(rename = "certSANs", default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 64), inner(length(min = 1, max = 253)))]
     #[x_kube(validation = Rule::new("self.all(s, isIP(s) || !format.dns1123Subdomain().validate(s.startsWith('*.') ? s.substring(2) : s).hasValue())")
         .message("spec.controlPlane.apiServer.certSANs: each must be an IP address or a lower-case DNS name"))]
     pub cert_sans: Vec<String>,
 
-    /// More flags, or other values for flags that are there.
+    /// Additional flags, or other values for existing flags.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 128))]
     pub extra_args: Vec<Argument>,
 
-    /// More directories or files of the machine, mounted into the container.
+    /// Directories or files of the node to mount into the container.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 64))]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["name".into()]))]
@@ -190,12 +190,12 @@ pub struct ApiServer {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Component {
-    /// More flags, or other values for flags that are there.
+    /// Additional flags, or other values for existing flags.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 128))]
     pub extra_args: Vec<Argument>,
 
-    /// More directories or files of the machine, mounted into the container.
+    /// Directories or files of the node to mount into the container.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 64))]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["name".into()]))]
@@ -206,14 +206,14 @@ pub struct Component {
     pub resources: Option<ResourceRequirements>,
 }
 
-/// One flag of a component. A name may come more than once, for flags that take several values.
+/// One flag of a component. A name may occur more than once, for flags with several values.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Argument {
-    /// The flag's name without dashes before it, for example `audit-log-path`.
+    /// The flag's name without leading dashes, for example `audit-log-path`.
     #[schemars(length(min = 1, max = 128))]
     #[x_kube(validation = Rule::new("self.matches('^[a-z0-9][a-zA-Z0-9-]*$')")
-        .message("extraArgs[].name is the flag without dashes before it and without a value, for example audit-log-path"))]
+        .message("extraArgs[].name is the flag without leading dashes and without a value, for example audit-log-path"))]
     pub name: String,
 
     /// The flag's value.
@@ -222,7 +222,7 @@ pub struct Argument {
     pub value: String,
 }
 
-/// A directory or file of the machine in a component's container, as kubeadm's `extraVolumes`.
+/// A directory or file of the node in a component's container, as in kubeadm's `extraVolumes`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct HostPathMount {
@@ -232,7 +232,7 @@ pub struct HostPathMount {
         .message("extraVolumes[].name must be a lower-case DNS label, for example audit-policy"))]
     pub name: String,
 
-    /// The path on the machine.
+    /// The path on the node.
     #[schemars(length(min = 1, max = 1024))]
     #[x_kube(validation = Rule::new("self.startsWith('/')").message("extraVolumes[].hostPath must be absolute"))]
     pub host_path: String,
@@ -242,7 +242,7 @@ pub struct HostPathMount {
     #[x_kube(validation = Rule::new("self.startsWith('/')").message("extraVolumes[].mountPath must be absolute"))]
     pub mount_path: String,
 
-    /// Whether the container may only read.
+    /// Whether the mount is read-only.
     #[serde(default)]
     pub read_only: bool,
 
@@ -274,7 +274,7 @@ pub struct Taint {
     pub effect: String,
 }
 
-/// Images in place of the ones that `imageRepository` and the versions give: whole references with a tag or digest.
+/// Images in place of those from `imageRepository` and the versions: whole references with a tag or digest.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Images {
@@ -298,7 +298,7 @@ pub struct Images {
     #[schemars(length(min = 1, max = 512))]
     pub etcd: Option<String>,
 
-    /// The image of every Pod's sandbox, which the container runtime's configuration names.
+    /// The image of each Pod's sandbox, which the configuration of the container runtime names.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 512))]
     pub pause: Option<String>,
@@ -313,19 +313,19 @@ pub struct Images {
     #[schemars(length(min = 1, max = 512))]
     pub kube_proxy: Option<String>,
 
-    /// Flannel's image. It does not come from `imageRepository`.
+    /// Flannel's image. `imageRepository` does not apply to it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 512))]
     pub flannel: Option<String>,
 
-    /// The image of Flannel's CNI plugin. It does not come from `imageRepository`.
+    /// The image of Flannel's CNI plugin. `imageRepository` does not apply to it.
     #[serde(rename = "flannelCNIPlugin", default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 512))]
     pub flannel_cni_plugin: Option<String>,
 }
 
-/// A part of a KubeletConfiguration: the API server keeps all fields. The ones that are named are those that a rule
-/// speaks of, which CEL knows only if the schema does.
+/// A part of a KubeletConfiguration. The API server keeps all fields. The schema names the fields that a rule refers
+/// to, because CEL sees no others.
 pub(crate) fn partial_kubelet_configuration(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
     schemars::json_schema!({
         "type": "object",

@@ -1,4 +1,4 @@
-//! The keys of Keyplane's labels, annotations and finalizers. There is no other place for one.
+//! The keys of Keyplane's labels, annotations and finalizers. They are defined in this file only.
 //!
 //! `docs/reference/labels-and-annotations.md` is the page for people; a test holds it against [`KEYS`].
 
@@ -12,9 +12,9 @@ pub const NODE_POOL_LABEL: &str = "keyplane.io/node-pool";
 pub const USER_LABEL: &str = "keyplane.io/user";
 /// Label: the CA that is to sign the request in a ConfigMap.
 pub const SIGNING_REQUEST_LABEL: &str = "keyplane.io/signing-request";
-/// Label: the CSR in the target cluster that a request in a ConfigMap stands for.
+/// Label: the CSR in the target cluster that a request in a ConfigMap represents.
 pub const KUBELET_CSR_LABEL: &str = "keyplane.io/kubelet-csr";
-/// Label: marks the Secret with the first credential of an agent.
+/// Label: identifies the Secret with the first credential of an agent.
 pub const AGENT_BOOTSTRAP_LABEL: &str = "keyplane.io/agent-bootstrap";
 
 /// Annotation: confirms the deletion of a cluster's keys. Its value is the name of the `ClusterSpec`.
@@ -22,7 +22,7 @@ pub const CONFIRM_DELETION_ANNOTATION: &str = "keyplane.io/confirm-deletion";
 /// Annotation: with the value [`AT_ONCE`](crate::AT_ONCE), changed static pods are written for all nodes at once, without
 /// waiting. For a control plane that is down and that a changed spec would repair.
 pub const ROLLOUT_ANNOTATION: &str = "keyplane.io/rollout";
-/// Annotation: with the value `true`, no missing Secret is generated, because a backup brings it; with `false`, keys are
+/// Annotation: with the value `true`, no missing Secret is generated, because a backup brings it. With `false`, keys are
 /// generated although the nodes seem to run a cluster already.
 pub const RESTORE_ANNOTATION: &str = "keyplane.io/restore";
 /// Annotation: requests new keys and certificates, like `spec.rotate.certificates`.
@@ -65,7 +65,7 @@ pub const ROTATION_STATE_ANNOTATION: &str = "keyplane.io/rotation-state";
 pub const ROTATED_BY_PREFIX: &str = "keyplane.io/rotated-by-";
 /// Annotation: the SHA-256 of the certificates of revoked CAs, the last one first, with commas.
 pub const REVOKED_CAS_ANNOTATION: &str = "keyplane.io/revoked-cas";
-/// Annotation: marks the Secret of an external CA, which has no key. Without the annotation, a missing key is lost.
+/// Annotation: identifies the Secret of an external CA, which has no key. Without the annotation, a missing key is lost.
 pub const EXTERNAL_CA_ANNOTATION: &str = "keyplane.io/external-ca";
 /// Annotation: when a certificate was requested (RFC 3339).
 pub const REQUESTED_AT_ANNOTATION: &str = "keyplane.io/requested-at";
@@ -83,7 +83,7 @@ pub const ETCD_MEMBER_ANNOTATION: &str = "keyplane.io/etcd-member";
 pub const RESTART_PERMIT_ANNOTATION: &str = "keyplane.io/restart-permit";
 /// Prefix of annotations that restart a component when their value changes. The component's name follows.
 pub const RESTART_CHECKSUM_PREFIX: &str = "keyplane.io/restart-checksum.";
-/// Annotation: the restart checksum of etcd. On a node with an agent it is not in the manifest: the agent restarts etcd in
+/// Annotation: the restart checksum of etcd. On a node with an agent it is not in the manifest. The agent restarts etcd in
 /// place, once the annotation of the node's ConfigMap permits it.
 pub const ETCD_RESTART_ANNOTATION: &str = "keyplane.io/restart-checksum.etcd";
 /// Annotation: the report of an agent, as JSON. Nothing in it is secret.
@@ -129,9 +129,9 @@ impl KeyKind {
 pub struct Key {
     /// The key. A part that differs stands in angle brackets.
     pub name: &'static str,
-    /// Its kind.
+    /// The kind of the key.
     pub kind: KeyKind,
-    /// The objects that carry the key.
+    /// The objects that have the key.
     pub on: &'static str,
     /// The writer of the key: `You`, `Keyplane` or `Agent`.
     pub writer: &'static str,
@@ -165,7 +165,7 @@ const LEASE: &str = "Lease";
 const POD: &str = "Pod";
 const ADD_ON: &str = "Objects of add-ons";
 
-/// All keys, by the objects that carry them.
+/// All keys, by the objects that have them.
 pub const KEYS: &[Key] = &[
     label(
         CLUSTER_LABEL,
@@ -270,7 +270,7 @@ pub const KEYS: &[Key] = &[
         APPLIED_CHECKSUM_ANNOTATION,
         BOTH,
         YOU,
-        "Acknowledges, on a node without an agent, that its files are on the node. The value is that of `keyplane.io/content-checksum`.",
+        "Confirms, on a node without an agent, that somebody has applied the files to the node. The value is that of `keyplane.io/content-checksum`.",
     ),
     annotation(
         REVOKED_CAS_ANNOTATION,
@@ -289,7 +289,7 @@ pub const KEYS: &[Key] = &[
         AGENT_BOOTSTRAP_LABEL,
         SECRET,
         KEYPLANE,
-        "Marks the Secret with the first credential of an agent. Leave these Secrets out of a backup.",
+        "Identifies the Secret with the first credential of an agent. Leave these Secrets out of a backup.",
     ),
     annotation(
         NOT_AFTER_ANNOTATION,
@@ -322,18 +322,18 @@ pub const KEYS: &[Key] = &[
         KEYPLANE,
         "The value of the last request that the Secret answers, by its source: the same value again requests nothing.",
     ),
-    annotation(EXTERNAL_CA_ANNOTATION, SECRET, KEYPLANE, "Marks the Secret of an external CA, which has no key."),
+    annotation(EXTERNAL_CA_ANNOTATION, SECRET, KEYPLANE, "Identifies the Secret of an external CA, which has no key."),
     label(
         SIGNING_REQUEST_LABEL,
         CONFIG_MAP,
         KEYPLANE,
-        "Marks a request to an external signer. The value is the CA that signs it: `ca`, `etcd-ca` or `front-proxy-ca`.",
+        "Identifies a request to an external signer. The value is the CA that signs it: `ca`, `etcd-ca` or `front-proxy-ca`.",
     ),
     label(
         KUBELET_CSR_LABEL,
         CONFIG_MAP,
         KEYPLANE,
-        "Marks a request that Keyplane forwards for a kubelet. The value is the name of the CSR in the target cluster.",
+        "Identifies a request that Keyplane forwards for a kubelet. The value is the name of the CSR in the target cluster.",
     ),
     annotation(REQUESTED_AT_ANNOTATION, CONFIG_MAP, KEYPLANE, "The time of the request (RFC 3339)."),
     annotation(TRUST_CHECKSUM_ANNOTATION, CONFIG_MAP, KEYPLANE, "The SHA-256 of the trust bundle for a worker node."),

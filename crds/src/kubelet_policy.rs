@@ -1,37 +1,37 @@
-//! Which kubelet certificates are approved: a part of `CertificatePolicy`.
+//! The approval of kubelet certificates: a part of `CertificatePolicy`.
 
 use kube::KubeSchema;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-/// 367 days, a leap year and a day: what the most used approver takes as its maximum.
+/// 367 days, a leap year and a day: the maximum of the most used approver.
 fn default_max_expiration_seconds() -> i32 {
     31_708_800
 }
 
-/// Which kubelet serving certificates are approved.
+/// The approval of kubelet serving certificates.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct KubeletServingPolicy {
-    /// Whether Keyplane judges requests of the signer `kubernetes.io/kubelet-serving` at all.
+    /// Whether Keyplane decides about CSRs of the signer `kubernetes.io/kubelet-serving`.
     #[serde(default = "KubeletServingPolicy::default_enabled")]
     pub enabled: bool,
 
-    /// What becomes of a request that can never be right: `Deny` ends it, `Ignore` leaves it for another approver or a
-    /// person.
+    /// How Keyplane handles a CSR that can never become valid: `Deny` denies it, `Ignore` leaves it pending for another
+    /// approver or a person.
     #[serde(default)]
     pub on_violation: OnViolation,
 
-    /// Whether Keyplane only says, in Events, log and metrics, what it would do: no request is approved or denied.
+    /// Whether Keyplane only reports its decisions, in Events, log and metrics. A dry run approves and denies nothing.
     #[serde(default)]
     pub dry_run: bool,
 
-    /// The longest lifetime, in seconds, that a request may ask for. 31708800 is 367 days, a leap year and a day.
+    /// The longest lifetime, in seconds, that a CSR may request. 31708800 is 367 days, a leap year and a day.
     #[serde(default = "default_max_expiration_seconds")]
     #[schemars(range(min = 600, max = 31_708_800))]
     pub max_expiration_seconds: i32,
 
-    /// Domains in which a Node may have a DNS name beside its own: with `example.com`, the Node `worker1` may also be
+    /// Domains in which a Node may have a second DNS name. With `example.com`, the Node `worker1` may also be
     /// `worker1.example.com`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 8), inner(length(min = 1, max = 200)))]
@@ -40,32 +40,33 @@ pub struct KubeletServingPolicy {
         .message("spec.kubeletServing.dnsDomains: each must be a lower-case DNS name, for example example.com"))]
     pub dns_domains: Vec<String>,
 
-    /// A regular expression that each DNS name of a request has to match as a whole, beside all other rules, for example
-    /// `worker-[0-9]+`.
+    /// A regular expression that each DNS name of a CSR must match as a whole, in addition to all other rules, for
+    /// example `worker-[0-9]+`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 256))]
     #[x_kube(validation = Rule::new("'x'.matches(self) in [true, false]")
         .message("spec.kubeletServing.dnsNameRegex must be a regular expression in RE2's syntax, for example worker-[0-9]+"))]
     pub dns_name_regex: Option<String>,
 
-    /// Ranges in which each IP address of a request has to lie, beside all other rules. Not set means no further limit.
+    /// Ranges that must contain each IP address of a CSR, in addition to all other rules. Not set means no further
+    /// limit.
     #[serde(rename = "addressCIDRs", default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 16), inner(length(max = 43)))]
     #[x_kube(validation = Rule::new("self.all(c, isCIDR(c) && cidr(c) == cidr(c).masked())")
         .message("spec.kubeletServing.addressCIDRs: each must be a range with its host bits zero, for example 10.0.1.0/24"))]
     pub address_cidrs: Vec<String>,
 
-    /// Whether each DNS name of a request has to resolve, from where Keyplane runs, to addresses of that Node and to no
-    /// others. The name is looked up as it stands, without search domains.
+    /// Whether each DNS name of a CSR must resolve to addresses of that Node, and to no others. Keyplane's own resolver
+    /// looks up the name unchanged, without search domains.
     #[serde(default)]
     pub forward_resolution: bool,
 
-    /// What becomes of a request for an address that nobody has declared for the Node: `Deny` ends it, `Wait` leaves it
+    /// How Keyplane handles a CSR for an address that is not declared for the Node. `Deny` denies it. `Wait` leaves it
     /// pending until somebody declares the address.
     #[serde(default)]
     pub undeclared_address: UndeclaredAddress,
 
-    /// The most names and addresses that a request may have.
+    /// The maximum number of names and addresses in a CSR.
     #[serde(default = "KubeletServingPolicy::default_max_names")]
     #[schemars(range(min = 1, max = 64))]
     pub max_names: i32,
@@ -76,7 +77,7 @@ impl KubeletServingPolicy {
         true
     }
 
-    /// A machine with more names and addresses than this is none.
+    /// No real node has more names and addresses.
     fn default_max_names() -> i32 {
         64
     }
@@ -99,12 +100,13 @@ impl Default for KubeletServingPolicy {
     }
 }
 
-/// Which kubelet client certificates are approved: the one with which a kubelet joins, and those with which it renews.
+/// The approval of kubelet client certificates: the first one, with which a kubelet joins, and the renewed ones.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct KubeletClientPolicy {
-    /// Whether Keyplane judges requests of the signer `kubernetes.io/kube-apiserver-client-kubelet`. If so, the target
-    /// does not get kubeadm's bindings by which the controller-manager approves every one of them unseen.
+    /// Whether Keyplane decides about CSRs of the signer `kubernetes.io/kube-apiserver-client-kubelet`. If so, Keyplane
+    /// does not create kubeadm's bindings in the target cluster. With these bindings, the controller-manager approves
+    /// every such CSR unchecked.
     #[serde(default)]
     pub enabled: bool,
 
@@ -112,7 +114,7 @@ pub struct KubeletClientPolicy {
     #[serde(default)]
     pub on_violation: OnViolation,
 
-    /// As `kubeletServing.dryRun`. Kubeadm's bindings stay meanwhile.
+    /// As `kubeletServing.dryRun`. During a dry run, kubeadm's bindings stay.
     #[serde(default)]
     pub dry_run: bool,
 
@@ -121,9 +123,9 @@ pub struct KubeletClientPolicy {
     #[schemars(range(min = 600, max = 31_708_800))]
     pub max_expiration_seconds: i32,
 
-    /// What becomes of a bootstrap token's request for a Node that is there already, as that of a machine which was
-    /// installed anew: `Wait` leaves it pending until somebody deletes the Node, `Approve` lets whoever has a token of the
-    /// pool become any of its Nodes.
+    /// How Keyplane handles a bootstrap token's CSR for an existing Node, for example that of a reinstalled node.
+    /// `Wait` leaves it pending until somebody deletes the Node. `Approve` lets any holder of a token of the pool
+    /// become any of its Nodes.
     #[serde(default)]
     pub existing_node: ExistingNode,
 }
@@ -140,29 +142,30 @@ impl Default for KubeletClientPolicy {
     }
 }
 
-/// What holds for requests of both kinds.
+/// Limits for CSRs of both signers.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct SigningRequestPolicy {
-    /// How old a request may become. After that it is left pending and not looked at any more; a kubelet gives up after
-    /// 15 minutes and asks anew.
+    /// The maximum age of a CSR. Keyplane leaves an older one pending and ignores it. A kubelet gives up after 15
+    /// minutes and creates a new CSR.
     #[serde(default = "SigningRequestPolicy::default_wait_limit")]
     #[schemars(length(min = 1, max = 16))]
     #[x_kube(validation = Rule::new("self.matches('^([0-9]+h)?([0-9]+m)?([0-9]+s)?$') && duration(self) >= duration('1m') && duration(self) <= duration('24h')")
         .message("spec.signingRequests.waitLimit must be a duration of hours, minutes and seconds from 1m to 24h, for example 1h"))]
     pub wait_limit: String,
 
-    /// How many pending requests for one Node are looked at, the newest first. Older ones are left pending.
+    /// The number of pending CSRs for one Node that Keyplane evaluates, the newest first. Older ones stay pending.
     #[serde(default = "SigningRequestPolicy::default_pending_per_node")]
     #[schemars(range(min = 1, max = 100))]
     pub pending_per_node: i32,
 
-    /// How many pending requests of one requester are looked at, which for a bootstrap token is a whole pool.
+    /// The number of pending CSRs of one requester that Keyplane evaluates. For a bootstrap token, the requester is a
+    /// whole pool.
     #[serde(default = "SigningRequestPolicy::default_pending_per_requester")]
     #[schemars(range(min = 1, max = 10_000))]
     pub pending_per_requester: i32,
 
-    /// The keys that may be certified.
+    /// The accepted key algorithms.
     #[serde(default = "SigningRequestPolicy::default_key_algorithms")]
     #[schemars(length(min = 1, max = 3))]
     #[x_kube(merge_strategy = ListMerge::Set)]
@@ -175,18 +178,18 @@ pub struct SigningRequestPolicy {
 }
 
 impl SigningRequestPolicy {
-    /// Four times as long as a kubelet waits (15 minutes, `certificateWaitTimeout` of client-go), which also leaves room
+    /// Four times as long as a kubelet waits (15 minutes, `certificateWaitTimeout` of client-go). The rest is a margin
     /// for clocks that differ.
     fn default_wait_limit() -> String {
         "1h".to_owned()
     }
 
-    /// A kubelet has one request under way for each of its certificates, and one more for each restart meanwhile.
+    /// A kubelet has one pending CSR for each of its certificates, and one more for each restart meanwhile.
     fn default_pending_per_node() -> i32 {
         5
     }
 
-    /// As many machines as join at once with one token, and some.
+    /// The number of nodes that join at once with one token, plus a margin.
     fn default_pending_per_requester() -> i32 {
         200
     }
@@ -195,7 +198,7 @@ impl SigningRequestPolicy {
         vec![RequestKeyAlgorithm::EcdsaP256, RequestKeyAlgorithm::EcdsaP384, RequestKeyAlgorithm::Rsa]
     }
 
-    /// The least that NIST and the CA/Browser Forum allow.
+    /// The minimum of NIST and the CA/Browser Forum.
     fn default_min_rsa_bits() -> i32 {
         2048
     }
@@ -213,73 +216,73 @@ impl Default for SigningRequestPolicy {
     }
 }
 
-/// What becomes of a request that can never be right.
+/// How Keyplane handles a CSR that can never become valid.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum OnViolation {
-    /// It is denied, with the reason.
+    /// Denies the CSR, with the reason.
     #[default]
     Deny,
-    /// It is left pending, and an Event has the reason.
+    /// Leaves the CSR pending, and records the reason in an Event.
     Ignore,
 }
 
-/// What becomes of a request for an address that nobody has declared for the Node.
+/// How Keyplane handles a CSR for an address that is not declared for the Node.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum UndeclaredAddress {
-    /// It can't become right.
+    /// Treats the CSR as a violation.
     #[default]
     Deny,
-    /// It is left pending until somebody declares the address.
+    /// Leaves the CSR pending until somebody declares the address.
     Wait,
 }
 
-/// What becomes of a bootstrap token's request for a Node that is there already.
+/// How Keyplane handles a bootstrap token's CSR for an existing Node.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum ExistingNode {
-    /// It is left pending until somebody deletes the Node.
+    /// Leaves the CSR pending until somebody deletes the Node.
     #[default]
     Wait,
-    /// It is judged as if the Node were new.
+    /// Evaluates the CSR as if the Node were new.
     Approve,
 }
 
-/// A kind of key that a kubelet may ask to have certified.
+/// A key algorithm that a kubelet's CSR may have.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
 pub enum RequestKeyAlgorithm {
-    /// ECDSA on the curve P-256, which kubelets make.
+    /// ECDSA on the curve P-256, the algorithm of kubelets.
     #[serde(rename = "ECDSA-P256")]
     EcdsaP256,
     /// ECDSA on the curve P-384.
     #[serde(rename = "ECDSA-P384")]
     EcdsaP384,
-    /// RSA, from `minRSABits` on.
+    /// RSA, with at least `minRSABits` bits.
     #[serde(rename = "RSA")]
     Rsa,
 }
 
-/// Which Nodes of the cluster that Keyplane itself runs in get serving certificates. What a Node says of itself is not
-/// enough: a person declares its name and its addresses here.
+/// The Nodes of Keyplane's own cluster that get serving certificates. The names and addresses in a Node's status alone
+/// are not enough: a person declares them in this section.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 #[x_kube(validation = Rule::new("(has(self.nodes) && self.nodes.size() > 0) || (has(self.machines) && self.machines.size() > 0)")
     .message("spec.approver: declare nodes (namePattern and addressCIDRs) or machines (name and addresses); without either no request is ever approved"))]
 #[x_kube(validation = Rule::new(
     "!has(self.machines) || self.machines.all(a, self.machines.exists_one(b, b.addresses.exists(y, y in a.addresses)))"
-).message("spec.approver.machines: an address is listed for two machines: each address belongs to one machine"))]
+).message("spec.approver.machines: an address is listed for two nodes: each address belongs to one node"))]
 pub struct ApproverSpec {
     /// Nodes by a pattern of names and ranges of addresses.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 16))]
     pub nodes: Vec<NodeSelector>,
 
-    /// Single Nodes by name. One that is listed here has these addresses and no others, and may have one of
-    /// `reserved.endpoints`, as a control-plane machine without a load balancer in front of it does.
+    /// Single Nodes by name. A Node in this list has these addresses and no others. It may have one of
+    /// `reserved.endpoints`, like a control-plane node without a load balancer in front of it.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 100))]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["name".into()]))]
     pub machines: Vec<ApproverMachine>,
 
-    /// What no Node may have in its certificate.
+    /// Names and addresses that no Node may have in its certificate.
     pub reserved: ReservedForCluster,
 }
 
@@ -287,20 +290,20 @@ pub struct ApproverSpec {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct NodeSelector {
-    /// The Nodes' names, with `*` for any characters but a dot, for example `worker-*`.
+    /// The names of the Nodes, with `*` for any characters but a dot, for example `worker-*`.
     #[schemars(length(min = 1, max = 253))]
     #[x_kube(validation = Rule::new("self.matches('^[a-z0-9*]([a-z0-9.*-]*[a-z0-9*])?$')")
         .message("spec.approver.nodes[].namePattern must be a lower-case DNS name with * for any characters but a dot, for example worker-*"))]
     pub name_pattern: String,
 
-    /// The ranges in which every address of such a Node lies.
+    /// The ranges that must contain every address of such a Node.
     #[serde(rename = "addressCIDRs")]
     #[schemars(length(min = 1, max = 16), inner(length(max = 43)))]
     #[x_kube(validation = Rule::new("self.all(c, isCIDR(c) && cidr(c) == cidr(c).masked())")
         .message("spec.approver.nodes[].addressCIDRs: each must be a range with its host bits zero, for example 10.0.1.0/24"))]
     pub address_cidrs: Vec<String>,
 
-    /// How many Nodes may have such a name. Not set means no limit.
+    /// The quota of Nodes with such a name. Not set means no limit.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 100_000))]
     pub max_nodes: Option<i32>,
@@ -310,13 +313,13 @@ pub struct NodeSelector {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct ApproverMachine {
-    /// The Node's name.
+    /// The name of the Node.
     #[schemars(length(min = 1, max = 253))]
     #[x_kube(validation = Rule::new("!format.dns1123Subdomain().validate(self).hasValue()")
         .message("spec.approver.machines[].name must be a lower-case DNS name, for example cp1"))]
     pub name: String,
 
-    /// The machine's IP addresses.
+    /// The node's IP addresses.
     #[schemars(length(min = 1, max = 4), inner(length(max = 39)))]
     #[x_kube(merge_strategy = ListMerge::Set)]
     #[x_kube(validation = Rule::new("self.all(a, isIP(a) && ip.isCanonical(a))")
@@ -324,12 +327,12 @@ pub struct ApproverMachine {
     pub addresses: Vec<String>,
 }
 
-/// What no Node of the cluster may have in its certificate, whoever claims it. Loopback, link-local and other Nodes'
-/// addresses are reserved anyway, and so are `kubernetes`, `localhost` and the cluster's DNS domain.
+/// Names and addresses that no Node of the cluster may have in its certificate. Always reserved are loopback and
+/// link-local addresses, the addresses of other Nodes, `kubernetes`, `localhost` and the cluster's DNS domain.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct ReservedForCluster {
-    /// The ranges of the Services, as the API server's `--service-cluster-ip-range` has them.
+    /// The ranges of the Services, as in the API server's `--service-cluster-ip-range`.
     #[serde(rename = "serviceCIDRs")]
     #[schemars(length(min = 1, max = 4), inner(length(max = 43)))]
     #[x_kube(validation = Rule::new("self.all(c, isCIDR(c) && cidr(c) == cidr(c).masked())")
@@ -343,14 +346,14 @@ pub struct ReservedForCluster {
         .message("spec.approver.reserved.endpoints: each must be an IP address or a lower-case DNS name without a port, for example api.example.com"))]
     pub endpoints: Vec<String>,
 
-    /// The ranges of the Pods, where Pods do not share the Nodes' addresses.
+    /// The ranges of the Pods, if Pods do not share the addresses of the Nodes.
     #[serde(rename = "podCIDRs", default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 4), inner(length(max = 43)))]
     #[x_kube(validation = Rule::new("self.all(c, isCIDR(c) && cidr(c) == cidr(c).masked())")
         .message("spec.approver.reserved.podCIDRs: each must be a range with its host bits zero, for example 10.244.0.0/16"))]
     pub pod_cidrs: Vec<String>,
 
-    /// More ranges that no Node may have an address in, for example those of load balancers.
+    /// Additional ranges that no Node may have an address in, for example those of load balancers.
     #[serde(rename = "addressCIDRs", default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 16), inner(length(max = 43)))]
     #[x_kube(validation = Rule::new("self.all(c, isCIDR(c) && cidr(c) == cidr(c).masked())")

@@ -1,9 +1,9 @@
-//! The API that Keyplane promises: `ClusterSpec`, `NodePool` and `CertificatePolicy` of `keyplane.io/v1alpha1`.
+//! The API of Keyplane: `ClusterSpec`, `NodePool` and `CertificatePolicy` of `keyplane.io/v1alpha1`.
 //!
-//! Types, validation rules and the generated schema, nothing else: no client, no clock, no decision. What a field
-//! means is told in its documentation, which is also what `kubectl explain` shows.
+//! The crate has types, validation rules and the generated schema, and nothing else: no client, no clock, no decision.
+//! The documentation of a field is also the text of `kubectl explain`.
 
-// The lint counts `type_` of one printcolumn against that of the next.
+// The lint compares `type_` of one printcolumn with that of the next.
 #![allow(clippy::duplicated_attributes)]
 
 mod access;
@@ -27,8 +27,10 @@ mod node_agent;
 mod node_pool;
 mod node_status;
 mod pod_security;
+mod reason;
 pub mod reasons;
 mod registry_mirror;
+mod request_reasons;
 mod revocation_status;
 mod revoke;
 mod rotate;
@@ -40,7 +42,7 @@ pub use addons::{Addons, CoreDns, Flannel, KubeProxy, Scale};
 pub use audit::{Audit, AuditLog, AuditWebhook};
 pub use authentication::{Anonymous, AnonymousCondition, Authentication};
 pub use bootstrap::{Bootstrap, BootstrapFormat, Download, Downloads, HostEntry};
-pub use certificate_authorities::{CertificateAuthorities, GivenAuthority};
+pub use certificate_authorities::{CertificateAuthorities, UserProvidedCa};
 pub use certificate_policy::{
     AuthorityPolicy, CertificatePolicy, CertificatePolicySpec, CertificatePolicyStatus, KeyAlgorithm, LeafOverride,
     LeafPolicy, RotationCompletion,
@@ -82,7 +84,7 @@ pub use users::User;
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::CustomResourceExt;
 
-/// The API group of every kind here, and the prefix of Keyplane's labels and annotations.
+/// The API group of all CRDs, and the prefix of Keyplane's labels and annotations.
 pub const GROUP: &str = "keyplane.io";
 
 /// The label by which Cluster API finds a cluster's Secrets.
@@ -91,7 +93,7 @@ pub const CLUSTER_API_LABEL: &str = "cluster.x-k8s.io/cluster-name";
 /// The value of [`ROLLOUT_ANNOTATION`](keys::ROLLOUT_ANNOTATION).
 pub const AT_ONCE: &str = "AtOnce";
 
-/// The definitions of the three kinds, in the order in which `keyplane crds` prints them.
+/// The CRDs, in the order in which `keyplane crds` prints them.
 #[must_use]
 pub fn definitions() -> Vec<CustomResourceDefinition> {
     vec![ClusterSpec::crd(), NodePool::crd(), CertificatePolicy::crd()]

@@ -1,4 +1,4 @@
-//! When work that can wait is done.
+//! The time of the week for work that can wait.
 
 use kube::KubeSchema;
 use schemars::JsonSchema;
@@ -8,18 +8,18 @@ use serde::{Deserialize, Serialize};
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct MaintenanceWindow {
-    /// The days on which a window begins. Empty means every day.
+    /// The days on which a window starts. Empty means every day.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 7))]
     pub days: Vec<Weekday>,
 
-    /// When a window begins, in the time zone: hours and minutes of 24 hours, for example `02:30`.
+    /// When a window starts, in the time zone: hours and minutes on a 24-hour clock, for example `02:30`.
     #[schemars(length(max = 8))]
     #[x_kube(validation = Rule::new("self.matches('^([01][0-9]|2[0-3]):[0-5][0-9]$')")
         .message("spec.maintenanceWindow.start must be hours and minutes from 00:00 to 23:59, for example 02:30"))]
     pub start: String,
 
-    /// How long a window lasts.
+    /// The length of a window.
     #[schemars(length(min = 1, max = 32))]
     #[x_kube(validation = Rule::new("self.matches('^([0-9]+h)?([0-9]+m)?([0-9]+s)?$') && duration(self) >= duration('15m') && duration(self) <= duration('24h')")
         .message("spec.maintenanceWindow.duration must be from 15m to 24h, for example 4h"))]
@@ -32,7 +32,7 @@ pub struct MaintenanceWindow {
 }
 
 impl MaintenanceWindow {
-    /// The zone of machines' clocks.
+    /// The time zone of most servers' clocks.
     fn default_time_zone() -> String {
         "UTC".to_owned()
     }

@@ -3,12 +3,12 @@
 use kube::KubeSchema;
 use serde::{Deserialize, Serialize};
 
-/// The target cluster's networks. They can't be changed once the cluster exists.
+/// The networks of the target cluster. They can't be changed once the cluster exists.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 #[x_kube(validation = Rule::new(
     "(self.serviceCIDRs + self.podCIDRs).all(a, !isCIDR(a) || (self.serviceCIDRs + self.podCIDRs).filter(b, isCIDR(b) && (cidr(a).containsCIDR(cidr(b)) || cidr(b).containsCIDR(cidr(a)))).size() == 1)"
-).message("spec.network: serviceCIDRs and podCIDRs must not overlap: choose ranges apart from each other, for example 10.96.0.0/12 and 10.244.0.0/16"))]
+).message("spec.network: serviceCIDRs and podCIDRs must not overlap: choose disjoint ranges, for example 10.96.0.0/12 and 10.244.0.0/16"))]
 #[x_kube(validation = Rule::new(
     "self.serviceCIDRs.size() < 2 || !self.serviceCIDRs.all(c, isCIDR(c)) || cidr(self.serviceCIDRs[0]).ip().family() != cidr(self.serviceCIDRs[1]).ip().family()"
 ).message("spec.network.serviceCIDRs: two ranges mean dual stack: write one IPv4 and one IPv6 range"))]
@@ -16,10 +16,10 @@ use serde::{Deserialize, Serialize};
     "self.podCIDRs.size() < 2 || !self.podCIDRs.all(c, isCIDR(c)) || cidr(self.podCIDRs[0]).ip().family() != cidr(self.podCIDRs[1]).ip().family()"
 ).message("spec.network.podCIDRs: two ranges mean dual stack: write one IPv4 and one IPv6 range"))]
 #[x_kube(validation = Rule::new("self == oldSelf")
-    .message("spec.network can't be changed while the cluster exists: Services and certificates carry these ranges; write the old values back, or make a new ClusterSpec"))]
+    .message("spec.network can't be changed while the cluster exists: Services and certificates contain addresses of these ranges; write the old values back, or create a new ClusterSpec"))]
 pub struct Network {
-    /// The range of Service addresses: one, or an IPv4 and an IPv6 range for dual stack. The first address of the
-    /// first range is the API server's Service, the tenth is the cluster's DNS.
+    /// The range of Service addresses: one, or an IPv4 and an IPv6 range for dual stack. The API server's Service has
+    /// the first address of the first range, and the cluster's DNS has the tenth.
     #[serde(rename = "serviceCIDRs", default = "Network::default_service_cidrs")]
     #[schemars(length(min = 1, max = 2), inner(length(max = 64)))]
     #[x_kube(validation = Rule::new("self.all(c, isCIDR(c) && cidr(c) == cidr(c).masked())")
@@ -28,8 +28,8 @@ pub struct Network {
         .message("spec.network.serviceCIDRs: each must have room for 16 addresses: at most /28 for IPv4, /124 for IPv6"))]
     pub service_cidrs: Vec<String>,
 
-    /// The range of Pod addresses: none (then the controller-manager gives no ranges to Nodes), one, or an IPv4 and an
-    /// IPv6 range for dual stack.
+    /// The range of Pod addresses: none, one, or an IPv4 and an IPv6 range for dual stack. Without a range, the
+    /// controller-manager allocates none to Nodes.
     #[serde(rename = "podCIDRs", default)]
     #[schemars(length(max = 2), inner(length(max = 64)))]
     #[x_kube(validation = Rule::new("self.all(c, isCIDR(c) && cidr(c) == cidr(c).masked())")

@@ -1,31 +1,31 @@
-//! What a control-plane node was seen to run: part of a `ClusterSpec`'s status.
+//! The observed components of a control-plane node: part of a `ClusterSpec`'s status.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-/// A node of the control plane.
+/// A control-plane node.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct NodeStatus {
-    /// Its name.
+    /// The name of the node.
     pub name: String,
 
-    /// Its static pods.
+    /// The components of the node.
     pub components: Vec<ComponentStatus>,
 }
 
-/// A component as it was last seen to run what is written for it, and Ready.
+/// A component, as it was last observed to be Ready with its current manifest.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct ComponentStatus {
-    /// Its name, for example `kube-apiserver`.
+    /// The name of the component, for example `kube-apiserver`.
     pub name: String,
 
-    /// The image that it ran.
+    /// The image of the component.
     pub image: String,
 
-    /// The SHA-256 of its manifest. Not set while another one is written that has not been seen to run: that one may be
-    /// replaced at once, and nothing else changes before it runs.
+    /// The SHA-256 of the manifest. Not set after Keyplane has written another manifest, until the component runs with
+    /// it. Keyplane may replace that manifest at once, but changes nothing else before the component runs with it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub manifest_checksum: Option<String>,
 }

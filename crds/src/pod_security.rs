@@ -1,24 +1,25 @@
-//! The Pod Security Standards that hold in namespaces without labels of their own.
+//! The Pod Security Standards for namespaces without their own labels.
 
 use kube::KubeSchema;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-/// The defaults of the target's Pod Security admission; a namespace's `pod-security.kubernetes.io` labels go before
-/// them. A change restarts the API servers.
+/// The defaults of Pod Security admission in the target cluster. A namespace's `pod-security.kubernetes.io` labels take
+/// precedence. A change restarts the API servers.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct PodSecurity {
-    /// Pods that break this level are refused. Not set means `privileged`, Kubernetes' default: none is.
+    /// The level that Pods must meet: others are refused. Not set means `privileged`, Kubernetes' default, which
+    /// refuses none.
     #[serde(default)]
     pub enforce: PodSecurityLevel,
 
-    /// Pods that break this level are noted in the audit log. Not set means the level of `enforce`.
+    /// The level for the audit log: it notes Pods that violate the level. Not set means the level of `enforce`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub audit: Option<PodSecurityLevel>,
 
-    /// Who makes something that breaks this level is warned. Not set means the level of `enforce`: then the makers of
-    /// Deployments are warned too, whose Pods would be refused later.
+    /// The level for warnings: a client that creates a violating object gets a warning. Not set means the level of
+    /// `enforce`. A client that creates a Deployment then gets a warning, too, if its Pods would be refused later.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub warn: Option<PodSecurityLevel>,
 
@@ -29,8 +30,8 @@ pub struct PodSecurity {
         .message("spec.podSecurity.version must be latest or a minor version, for example v1.37"))]
     pub version: String,
 
-    /// As `version`, for `audit`. Not set means `latest`: with `enforce` at a fixed version it shows what the next one
-    /// would refuse.
+    /// As `version`, for `audit`. Not set means `latest`. If `enforce` has a fixed version, the audit log then shows
+    /// the Pods that the next version would refuse.
     #[serde(default = "PodSecurity::default_version")]
     #[schemars(length(max = 16))]
     #[x_kube(validation = Rule::new("self.matches('^(latest|v1[.](0|[1-9][0-9]{0,2}))$')")
@@ -44,7 +45,7 @@ pub struct PodSecurity {
         .message("spec.podSecurity.warnVersion must be latest or a minor version, for example v1.37"))]
     pub warn_version: String,
 
-    /// Who and what is not looked at.
+    /// Users, namespaces and runtime classes that Pod Security admission ignores.
     #[serde(default)]
     pub exemptions: PodSecurityExemptions,
 }
@@ -60,12 +61,12 @@ impl PodSecurity {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum PodSecurityLevel {
-    /// Everything is allowed.
+    /// Allows everything.
     #[default]
     Privileged,
-    /// No known way to more rights on the machine.
+    /// Prevents known privilege escalations on the node.
     Baseline,
-    /// What hardened workloads need, and no more.
+    /// Allows only the rights of hardened workloads.
     Restricted,
 }
 
@@ -81,12 +82,13 @@ impl PodSecurityLevel {
     }
 }
 
-/// Who and what Pod Security admission does not look at. The namespace `kube-system` is always exempt: the control
-/// plane itself runs there, in Pods with the machine's network and files, which every level but `privileged` refuses.
+/// Users, namespaces and runtime classes that Pod Security admission ignores. The namespace `kube-system` is always
+/// exempt: its control-plane Pods use the network and the files of the node. Every level but `privileged` refuses such
+/// Pods.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct PodSecurityExemptions {
-    /// Users. Most Pods are made by controllers, whose names would exempt everybody.
+    /// Users. Controllers create most Pods, so the name of a controller would exempt all users of it.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 64), inner(length(min = 1, max = 256)))]
     #[x_kube(merge_strategy = ListMerge::Set)]

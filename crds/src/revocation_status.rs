@@ -1,18 +1,19 @@
-//! What a revocation would do: part of a `ClusterSpec`'s status.
+//! The effects of a revocation: part of a `ClusterSpec`'s status.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-/// A revocation that was asked for and not confirmed.
+/// A requested revocation that is not confirmed.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct RevocationStatus {
-    /// What would be revoked: `ca`, `etcd-ca`, `front-proxy-ca`, `service-account-key`.
+    /// The CAs and keys to revoke: `ca`, `etcd-ca`, `front-proxy-ca`, `service-account-key`.
     pub names: Vec<String>,
 
-    /// The value that confirms it, in `spec.rotate.revoke.confirm`: a word for each of them, in any order.
+    /// The value for `spec.rotate.revoke.confirm` that confirms the revocation: one word for each CA or key, in any
+    /// order.
     pub confirm: String,
 
-    /// What would happen, what would stop and for how long, and what would be left to do: in this order.
+    /// The steps of the revocation, then the interruptions with their length, then the work that remains for you.
     pub steps: Vec<String>,
 }

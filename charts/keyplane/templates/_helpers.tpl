@@ -2,7 +2,7 @@
 {{- default .Chart.Name .Values.nameOverride | trunc 63 | trimSuffix "-" }}
 {{- end }}
 
-{{- /* Of cluster-wide objects too: two releases of one name in two namespaces are not meant to be. */}}
+{{- /* Cluster-wide objects have this name, too: two releases of one name in two namespaces are not supported. */}}
 {{- define "keyplane.fullname" -}}
 {{- $name := default .Chart.Name .Values.nameOverride }}
 {{- if .Values.fullnameOverride }}
@@ -30,7 +30,7 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{- if .Values.serviceAccount.create }}
 {{- default (include "keyplane.fullname" .) .Values.serviceAccount.name }}
 {{- else }}
-{{- required "serviceAccount.name: name one that is there, or let serviceAccount.create be true" .Values.serviceAccount.name }}
+{{- required "serviceAccount.name is empty: set the name of an existing ServiceAccount, or set serviceAccount.create to true" .Values.serviceAccount.name }}
 {{- end }}
 {{- end }}
 
