@@ -1,4 +1,4 @@
-//! /livez, /readyz and /metrics.
+//! The HTTP endpoints /livez, /readyz and /metrics.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
@@ -11,20 +11,20 @@ use tokio_util::sync::CancellationToken;
 
 use crate::metrics::Metrics;
 
-/// What this replica does.
+/// State of this replica.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Role {
-    /// It has not reached the API server yet, or the kinds are not installed.
+    /// The API server is not reachable yet, or the CRDs are not installed.
     Starting,
-    /// Another replica holds the Lease; this one could take over.
+    /// Another replica holds the Lease.
     Standby,
-    /// It holds the Lease.
+    /// This replica holds the Lease.
     Leading,
-    /// It is on its way out.
+    /// The replica is shutting down.
     Stopping,
 }
 
-/// The role, shared between the work and the probes.
+/// The role, shared between the controllers and the probes.
 #[derive(Debug, Clone, Default)]
 pub struct Roles(Arc<AtomicU8>);
 
@@ -37,7 +37,7 @@ impl Roles {
         self.0.store(u8::try_from(index).unwrap_or_default(), Ordering::Relaxed);
     }
 
-    /// The role.
+    /// Returns the role.
     #[must_use]
     pub fn get(&self) -> Role {
         Self::ALL.get(usize::from(self.0.load(Ordering::Relaxed))).copied().unwrap_or(Role::Starting)
@@ -47,7 +47,7 @@ impl Roles {
 /// Serves until the token is cancelled.
 ///
 /// # Errors
-/// If the listener fails.
+/// The listener fails.
 pub async fn serve(
     listener: TcpListener,
     roles: Roles,
@@ -55,7 +55,7 @@ pub async fn serve(
     stop: CancellationToken,
 ) -> std::io::Result<()> {
     let router = Router::new()
-        // Alive is whoever answers: a stuck API server is no reason to restart.
+        // An answer proves liveness: an unavailable API server is no reason to restart the Pod.
         .route("/livez", get(|| async { "ok\n" }))
         .route("/readyz", get(move || async move { readiness(roles.get()) }))
         .route("/metrics", get(move || async move { metrics.text() }));
@@ -66,7 +66,7 @@ fn readiness(role: Role) -> (StatusCode, &'static str) {
     match role {
         Role::Starting => (
             StatusCode::SERVICE_UNAVAILABLE,
-            "the API server has not been reached yet, or does not know the kinds: see the log\n",
+            "the API server is not reachable yet, or the CRDs are not installed: see the log\n",
         ),
         Role::Standby => (StatusCode::OK, "ok: another replica leads\n"),
         Role::Leading => (StatusCode::OK, "ok: leading\n"),
@@ -79,7 +79,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_replica_is_ready_whether_it_leads_or_stands_by() {
+    fn replica_is_ready_as_leader_and_as_standby() {
         let roles = Roles::default();
         assert_eq!(readiness(roles.get()).0, StatusCode::SERVICE_UNAVAILABLE);
         for (role, status) in [(Role::Standby, 200), (Role::Leading, 200), (Role::Stopping, 503)] {

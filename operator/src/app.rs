@@ -1,4 +1,4 @@
-//! The one place that knows everything: what each command is made of.
+//! Composition of the commands: starts the runtime, the log, the controllers and the endpoints.
 
 use std::io::Write;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -19,27 +19,28 @@ use tokio_util::sync::CancellationToken;
 
 use crate::admin::{self, Role, Roles};
 use crate::args::{Arguments, CertsCommand, Command, CsrCommand, LogFormat, Mode, RunArguments};
-use crate::controllers::own_cluster::OwnCluster;
+use crate::controllers::management_approver::OwnCluster;
 use crate::controllers::sessions::Targets;
-use crate::controllers::{Context, agents, certificate_policy, cluster_spec, issued, node_pool};
+use crate::controllers::{Context, agent_access, certificate_policy, cluster_spec, node_pool, user_kubeconfigs};
 use crate::metrics::Metrics;
 use crate::{expiration, explain, images, render};
 use keyplane_client::causes;
 use keyplane_client::events::Events;
 use keyplane_core::yaml;
 
-/// How long work under way may take after a signal. Below the 30 s that Kubernetes gives a Pod by default.
+/// Time for running reconciliations after a signal. Shorter than a Pod's default termination grace period of 30 s.
 const SHUTDOWN_GRACE: Duration = Duration::from_secs(20);
 
-/// Every failed connection to a target that is down would be an error of the client; the session says it better.
+/// The client would log an error for each failed connection to an unavailable target cluster. The session reports that
+/// with more detail.
 const DEFAULT_LOG_FILTER: &str = "info,kube_runtime=warn,kube_client=warn,kube_client::client::builder=off";
 
-/// Runs a command to its end. Errors go to standard error, with exit status 1.
+/// Runs a command and returns its exit status. Errors are printed to standard error.
 #[must_use]
 pub fn main(arguments: Arguments) -> ExitCode {
-    // One crypto backend for TLS, before the first connection; that it is installed already is no error.
+    // TLS needs one crypto backend before the first connection. An already installed backend is no error.
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
-    // 1 is an answer of this command: something is due.
+    // In `keyplane certs check-expiration`, the status 1 means that a renewal is due.
     let failure = if matches!(arguments.command, Command::Certs { .. }) { 2 } else { 1 };
     let result = match arguments.command {
         Command::Crds => print(&crds()).map(|()| ExitCode::SUCCESS),
@@ -90,8 +91,8 @@ fn threads() -> Result<tokio::runtime::Runtime, String> {
     tokio::runtime::Runtime::new().map_err(|error| format!("starting threads: {error}"))
 }
 
-/// The approver mostly waits for the API server: more threads would only hand its few tasks to one another, and each has
-/// its own share of memory.
+/// The approver mostly waits for the API server: more threads would only pass its few tasks to one another, and each
+/// thread needs its own memory.
 fn one_thread() -> Result<tokio::runtime::Runtime, String> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     runtime.map_err(|error| format!("starting: {error}"))
@@ -101,7 +102,7 @@ fn print(text: &str) -> Result<(), String> {
     std::io::stdout().write_all(text.as_bytes()).map_err(|error| format!("standard output: {error}"))
 }
 
-/// The definitions of the three kinds, as YAML documents.
+/// Renders Keyplane's CRDs as YAML documents.
 #[must_use]
 pub fn crds() -> String {
     let documents: Vec<_> = keyplane_crds::definitions().iter().map(yaml::write_object).collect();
@@ -111,12 +112,14 @@ pub fn crds() -> String {
 async fn run(arguments: RunArguments) -> Result<(), String> {
     start_log(arguments.log_format);
     let identity = identity(arguments.identity.as_deref())?;
-    let config = Config::infer().await.map_err(|error| format!("no cluster to work in: {error}"))?;
-    let client = Client::try_from(config.clone()).map_err(|error| format!("no client: {error}"))?;
-    // A lease request that is repeated for minutes would outlive the lease.
+    let config = Config::infer().await.map_err(|error| {
+        format!("no configuration of the management cluster: {error}; set KUBECONFIG or run in a Pod")
+    })?;
+    let client = Client::try_from(config.clone()).map_err(|error| format!("configuring the client: {error}"))?;
+    // A request for the Lease that is retried for minutes would outlive the Lease.
     let mut lease_config = config;
     lease_config.default_retry = false;
-    let lease_client = Client::try_from(lease_config).map_err(|error| format!("no client: {error}"))?;
+    let lease_client = Client::try_from(lease_config).map_err(|error| format!("configuring the client: {error}"))?;
     let metrics = Metrics::new().map_err(|error| error.to_string())?;
     let roles = Roles::default();
     let listener = listen(arguments.listen).await.map_err(|error| format!("--listen {}: {error}", arguments.listen))?;
@@ -131,7 +134,8 @@ async fn run(arguments: RunArguments) -> Result<(), String> {
     let work = async {
         reach(&client, arguments.mode, &roles).await;
         let lead = lead(client.clone(), &arguments, &identity, &metrics, &roles, stop.clone());
-        // Work that is handed a lost lease is dropped here, and the process ends below: no task outlives it.
+        // When the Lease is lost, the controllers are dropped at this await, and the process exits below. No task
+        // survives.
         Box::pin(election.with_lease(lead)).await
     };
     tokio::pin!(work);
@@ -148,10 +152,10 @@ async fn run(arguments: RunArguments) -> Result<(), String> {
             roles.set(Role::Stopping);
             stop.cancel();
             if metrics.leading.get() == 1 {
-                // The work ends by itself and the lease is released after it; what takes too long is dropped.
+                // Running reconciliations finish, then the Lease is released. Slow ones are dropped after the timeout.
                 let finished = tokio::time::timeout(SHUTDOWN_GRACE, &mut work).await;
                 if finished.is_err() {
-                    tracing::warn!("work under way was broken off");
+                    tracing::warn!(seconds = SHUTDOWN_GRACE.as_secs(), "reconciliations were aborted after the grace period");
                     election.release().await;
                 }
             }
@@ -160,13 +164,13 @@ async fn run(arguments: RunArguments) -> Result<(), String> {
     };
     metrics.leading.set(0);
     served.cancel();
-    // Whether the last answer got out matters to nobody.
+    // The last response may be lost without harm.
     let _ = tokio::time::timeout(Duration::from_secs(1), admin).await;
     tracing::info!(ok = result.is_ok(), "keyplane ends");
     result
 }
 
-/// `[::]` means all addresses of both families; on a kernel without IPv6, all that there are.
+/// Binds the listener. `[::]` means all addresses of both families, or all IPv4 addresses on a kernel without IPv6.
 async fn listen(address: SocketAddr) -> std::io::Result<TcpListener> {
     match TcpListener::bind(address).await {
         Err(_) if address.ip() == Ipv6Addr::UNSPECIFIED => {
@@ -176,11 +180,11 @@ async fn listen(address: SocketAddr) -> std::io::Result<TcpListener> {
     }
 }
 
-/// Waits until the API server answers and knows the kinds: a replica without them is not ready to take over.
+/// Waits until the API server answers and the CRDs are installed: a replica is not ready to lead before that.
 async fn reach(client: &Client, mode: Mode, roles: &Roles) {
     let mut failures = 0;
     loop {
-        match greet(client, mode).await {
+        match check_api_server(client, mode).await {
             Ok(version) => {
                 tracing::info!(version, "reached the API server");
                 roles.set(Role::Standby);
@@ -195,15 +199,15 @@ async fn reach(client: &Client, mode: Mode, roles: &Roles) {
     }
 }
 
-/// The API server's version, if it knows the kinds that are needed.
-async fn greet(client: &Client, mode: Mode) -> Result<String, String> {
+/// Returns the API server's version, if the required CRDs are installed.
+async fn check_api_server(client: &Client, mode: Mode) -> Result<String, String> {
     let version = client.apiserver_version().await;
     let version = version.map_err(|error| format!("the API server does not answer: {}", causes(&error)))?;
-    let missing = || "Keyplane's kinds are not installed: keyplane crds | kubectl apply -f -".to_owned();
+    let missing = || "Keyplane's CRDs are not installed: keyplane crds | kubectl apply -f -".to_owned();
     let known = match client.list_api_group_resources(&format!("{}/v1alpha1", keyplane_crds::GROUP)).await {
         Ok(known) => known,
         Err(kube::Error::Api(status)) if status.code == 404 => return Err(missing()),
-        Err(error) => return Err(format!("the API server does not tell its kinds: {}", causes(&error))),
+        Err(error) => return Err(format!("discovery of Keyplane's CRDs failed: {}", causes(&error))),
     };
     let needed = |kind: &str| mode == Mode::Operator || kind == "CertificatePolicy";
     let kinds = keyplane_crds::definitions().into_iter().map(|definition| definition.spec.names);
@@ -215,7 +219,7 @@ async fn greet(client: &Client, mode: Mode) -> Result<String, String> {
     Ok(version.git_version)
 }
 
-/// The controllers, under the lease.
+/// Runs the controllers while this replica holds the Lease.
 async fn lead(
     client: Client,
     arguments: &RunArguments,
@@ -252,10 +256,10 @@ async fn lead(
             Box::pin(futures::future::join3(policies, own_cluster, clusters)).await;
         }
     }
-    if stop.is_cancelled() { Ok(()) } else { Err("the controllers ended without being asked to".to_owned()) }
+    if stop.is_cancelled() { Ok(()) } else { Err("the controllers stopped unexpectedly".to_owned()) }
 }
 
-/// The controllers of ClusterSpecs and NodePools, and the sessions of their targets.
+/// Runs the controllers of ClusterSpecs and NodePools, and the sessions with their target clusters.
 async fn operate(
     client: Client,
     concurrency: u16,
@@ -269,8 +273,8 @@ async fn operate(
     let targets = Targets::new(client.clone(), trigger, pool_trigger, events.clone(), metrics.clone());
     let targets = Arc::new(targets);
     let (pools, node_pools) = node_pool::controller(client.clone(), concurrency);
-    let (watch_issued, issued_kubeconfigs) = issued::watch(client.clone());
-    let (watch_agents, agents) = agents::watch(client.clone(), Arc::clone(&targets));
+    let (watch_issued, issued_kubeconfigs) = user_kubeconfigs::watch(client.clone());
+    let (watch_agents, agents) = agent_access::watch(client.clone(), Arc::clone(&targets));
     let context = Context {
         client: client.clone(),
         events,
@@ -281,32 +285,33 @@ async fn operate(
         issued_kubeconfigs: issued_kubeconfigs.clone(),
         agents: agents.clone(),
     };
-    let of_pools = context.clone();
+    let pool_context = context.clone();
     let clusters = async {
-        // A ClusterSpec that is worked on before its policy and pools are known would be refused or judged wrongly.
-        let known = futures::future::join4(
+        // A ClusterSpec that is reconciled before the caches of policies and pools are synced could be rejected
+        // wrongly.
+        let synced = futures::future::join4(
             certificate_policies.wait_until_ready(),
             node_pools.wait_until_ready(),
             issued_kubeconfigs.wait_until_ready(),
             agents.wait_until_ready(),
         );
-        if let Some((Ok(()), Ok(()), true, true)) = stop.run_until_cancelled(known).await {
+        if let Some((Ok(()), Ok(()), true, true)) = stop.run_until_cancelled(synced).await {
             cluster_spec::run(context, concurrency, triggers, stop.clone().cancelled_owned()).await;
         }
     };
-    let pools = node_pool::run(pools, of_pools, pool_triggers, stop.clone().cancelled_owned());
+    let pools = node_pool::run(pools, pool_context, pool_triggers, stop.clone().cancelled_owned());
     let watches = futures::future::join(watch_issued, Box::pin(watch_agents));
     futures::future::join3(pools, stop.run_until_cancelled(watches), clusters).await;
     targets.stop_all();
 }
 
-fn identity(given: Option<&str>) -> Result<String, String> {
-    if let Some(given) = given.filter(|given| !given.is_empty()) {
-        return Ok(given.to_owned());
+fn identity(configured: Option<&str>) -> Result<String, String> {
+    if let Some(configured) = configured.filter(|configured| !configured.is_empty()) {
+        return Ok(configured.to_owned());
     }
     let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
     let mut random = [0_u8; 4];
-    aws_lc_rs::rand::fill(&mut random).map_err(|_| "the system gave no random numbers".to_owned())?;
+    aws_lc_rs::rand::fill(&mut random).map_err(|_| "the operating system returned no random numbers".to_owned())?;
     Ok(format!("{}_{:08x}", host.trim(), u32::from_be_bytes(random)))
 }
 
@@ -314,7 +319,7 @@ fn start_log(format: LogFormat) {
     let filter = tracing_subscriber::EnvFilter::try_from_default_env()
         .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new(DEFAULT_LOG_FILTER));
     let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
-    // That a log is there already is no error.
+    // An already initialized log is no error.
     let _ = match format {
         LogFormat::Json => log.json().flatten_event(true).try_init(),
         LogFormat::Text => log.try_init(),

@@ -11,49 +11,51 @@ use keyplane_agent::Options;
 
 /// Holds the keys of other clusters' control planes.
 ///
-/// A platform engineer applies a ClusterSpec; Keyplane writes, as Secrets and ConfigMaps, what kubeadm would have put
-/// on that cluster's machines, and keeps it true.
+/// A platform engineer applies a ClusterSpec. Keyplane writes Secrets and ConfigMaps with the files that kubeadm would
+/// have put on that cluster's nodes, and keeps them up to date.
 #[derive(Debug, Parser)]
 #[command(name = "keyplane", version)]
 pub struct Arguments {
-    /// What to do.
+    /// The command to run.
     #[command(subcommand)]
     pub command: Command,
 }
 
-/// What to do.
+/// The commands of `keyplane`.
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Run the controllers against the cluster of the kubeconfig or of the pod's ServiceAccount.
     Run(RunArguments),
-    /// Print the definitions of the three kinds as YAML, for kubectl apply -f -.
+    /// Print Keyplane's CRDs as YAML, for kubectl apply -f -.
     Crds,
-    /// Write the files of every machine and the objects of both clusters into a directory, without any cluster.
+    /// Write the files of every node and the objects of both clusters into a directory, without any cluster.
     ///
-    /// Reads ClusterSpecs, NodePools, CertificatePolicies and Secrets. What a Secret holds is used; what is missing is
-    /// made anew, so that without the Secrets of an earlier run (they are in DIR/objects/management) every run makes
-    /// another cluster. The files are those that keyplane run writes for a cluster that has not started yet.
+    /// Reads ClusterSpecs, NodePools, CertificatePolicies and Secrets. Keys and certificates in the Secrets are used.
+    /// Missing keys and certificates are generated, so each run creates another cluster unless it reads the Secrets of
+    /// an earlier run in DIR/objects/management. The files are those that keyplane run writes for a cluster that has
+    /// not started yet.
     Render(RenderArguments),
     /// List every image that a cluster needs, one a line, as kubeadm config images list does.
     ///
-    /// Reads ClusterSpecs, and needs no cluster. spec.imageRepository and spec.images are honoured; Flannel's two images come
-    /// from its own registry unless spec.images names others.
+    /// Reads ClusterSpecs and needs no cluster. spec.imageRepository and spec.images are honoured. Flannel's two images
+    /// come from its own registry unless spec.images names others.
     Images(ImagesArguments),
-    /// Carry a machine's files from the management cluster to the machine, on which this runs.
+    /// Sync the files of the node that this command runs on from the management cluster.
     ///
-    /// Watches the machine's Secret and ConfigMap and nothing else. Changed files are written in one step each, with their
-    /// mode and owner; static pods follow by themselves, and what reads its files only at its start is restarted, one after
-    /// the other, waiting until it is well. What the machine holds is reported in the machine's Lease. Runs as root.
+    /// Watches the node's Secret and ConfigMap and nothing else. Changed files are replaced atomically, with their mode
+    /// and owner. The kubelet recreates static pods by itself. Components that read a file only at their start are
+    /// restarted one after the other, each after the previous one is healthy. The applied files are reported in the
+    /// node's Lease. Runs as root.
     Node(Box<NodeArguments>),
-    /// Look at the certificates of the clusters.
+    /// Inspect the certificates of the clusters.
     Certs {
-        /// What to do.
+        /// The command to run.
         #[command(subcommand)]
         command: CertsCommand,
     },
-    /// Look at kubelets' certificate signing requests.
+    /// Inspect kubelets' certificate signing requests.
     Csr {
-        /// What to do.
+        /// The command to run.
         #[command(subcommand)]
         command: CsrCommand,
     },
@@ -66,14 +68,14 @@ pub enum Command {
     with an index.json of their paths, once spec.nodeAgent is set.\n\n\
     Examples:\n  keyplane node\n  keyplane node --once\n  \
     kubectl get secret demo-cp1-pki -o yaml >secret.yaml; kubectl get configmap demo-cp1-config -o yaml >config.yaml\n  \
-    keyplane node --from secret.yaml --from config.yaml   # on a machine that does not reach the management cluster"
+    keyplane node --from secret.yaml --from config.yaml   # on a node that does not reach the management cluster"
 )]
 pub struct NodeArguments {
-    /// The agent's own.
+    /// The options of the agent.
     #[command(flatten)]
     pub options: Options,
 
-    /// How the log is written. Its level comes from `RUST_LOG`.
+    /// The format of the log. Its level comes from `RUST_LOG`.
     #[arg(long, env = "KEYPLANE_LOG_FORMAT", value_enum, default_value_t = LogFormat::Text)]
     pub log_format: LogFormat,
 }
@@ -81,64 +83,64 @@ pub struct NodeArguments {
 /// `keyplane certs`
 #[derive(Debug, Subcommand)]
 pub enum CertsCommand {
-    /// Say when the certificates of all clusters end, as kubeadm certs check-expiration does on one machine.
+    /// List when the certificates of all clusters expire, as kubeadm certs check-expiration does on one node.
     ///
-    /// The list comes from the statuses of the ClusterSpecs; no Secret is read.
+    /// The list comes from the statuses of the ClusterSpecs. No Secret is read.
     CheckExpiration(CheckExpirationArguments),
 }
 
 /// `keyplane certs check-expiration`
 #[derive(Debug, Args)]
-#[command(after_help = "Exit status: 0 nothing is due, 1 a certificate is past its renewal time, 2 error.\n\n\
+#[command(after_help = "Exit status: 0 no renewal is due, 1 a certificate is past its renewal time, 2 error.\n\n\
     Examples:\n  keyplane certs check-expiration -A\n  keyplane certs check-expiration -n prod demo -o json\n\n\
     As a kubectl plugin: link this binary as kubectl-keyplane, then kubectl keyplane certs check-expiration -A.")]
 pub struct CheckExpirationArguments {
-    /// The name of one ClusterSpec. Not set means all of the namespace.
+    /// The name of one ClusterSpec. Default: all ClusterSpecs of the namespace.
     #[arg(conflicts_with = "all_namespaces")]
     pub cluster: Option<String>,
 
-    /// The ClusterSpecs of all namespaces.
+    /// List the ClusterSpecs of all namespaces.
     #[arg(short = 'A', long, conflicts_with = "namespace")]
     pub all_namespaces: bool,
 
-    /// The namespace. Not set means the kubeconfig's.
+    /// The namespace of the ClusterSpecs. Default: the namespace of the kubeconfig's context.
     #[arg(short, long)]
     pub namespace: Option<String>,
 
-    /// How the list is written.
+    /// The format of the list.
     #[arg(short, long, value_enum, default_value_t = ExpirationFormat::Table)]
     pub output: ExpirationFormat,
 
-    /// The context of the kubeconfig. Not set means the current one.
+    /// The context of the kubeconfig. Default: the current context.
     #[arg(long)]
     pub context: Option<String>,
 }
 
-/// How the certificates are listed.
+/// The format of the list of certificates.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum ExpirationFormat {
-    /// For people.
+    /// Two tables for people, like those of kubeadm.
     Table,
-    /// For programs.
+    /// JSON, for programs.
     Json,
-    /// For programs.
+    /// YAML, for programs.
     Yaml,
 }
 
 /// `keyplane csr`
 #[derive(Debug, Subcommand)]
 pub enum CsrCommand {
-    /// Say what becomes of a request, and what each rule says of it.
+    /// Print the verdict on a request, with the result of each rule.
     ///
-    /// With -f no cluster is needed: the documents are the request and what is known of its cluster. Without a
-    /// CertificatePolicy the defaults hold. A ClusterSpec is judged by the policy it refers to, and, where it refers to
-    /// none, by the one policy in the file. Of several clusters it is the one that declares the node. A request is judged
-    /// at the time of its creation, or now if it says none.
+    /// With -f no cluster is needed. The documents are the request and the objects of its cluster. Without a
+    /// CertificatePolicy the defaults apply. The policy is the one that the ClusterSpec refers to. A ClusterSpec
+    /// without a reference uses the only policy in the files. Of several ClusterSpecs, the one that declares the node
+    /// is used. A request is evaluated at its creation time, or now if it has none.
     ///
-    /// With a NAME the request, the Nodes and the rest are read from the cluster of the kubeconfig: the management
-    /// cluster's own request, judged by the policy with spec.approver in --policy-namespace; or, with --cluster, that of a
-    /// target, read with the admin kubeconfig in the Secret NAME-kubeconfig beside its ClusterSpec. A request that has its
-    /// verdict already is judged once more, by what is there now. Nothing is written.
+    /// With a NAME, the request is read from the management cluster, which is the cluster of the kubeconfig. The policy
+    /// is the one with spec.approver in --policy-namespace. With --cluster, the request is read from that target
+    /// cluster, with the admin kubeconfig in the Secret NAME-kubeconfig beside the ClusterSpec. A request that already
+    /// has a verdict is evaluated again, with the current objects. Nothing is written.
     Explain(ExplainArguments),
 }
 
@@ -154,57 +156,57 @@ pub struct ExplainArguments {
     pub name: Option<String>,
 
     /// A file with YAML documents: one CertificateSigningRequest, and any number of Nodes, NodePools, ClusterSpecs and
-    /// CertificatePolicies; `-` is standard input. May be given several times.
+    /// CertificatePolicies. `-` is standard input. Can be repeated.
     #[arg(short, long = "filename", value_name = "FILE", group = "source")]
     pub filenames: Vec<PathBuf>,
 
-    /// How the answer is written.
+    /// The format of the output.
     #[arg(short, long, value_enum, default_value_t = Output::Text)]
     pub output: Output,
 
-    /// The time at which the request is judged, RFC 3339.
+    /// The time at which the request is evaluated, RFC 3339.
     #[arg(long, value_name = "RFC3339")]
     pub now: Option<Timestamp>,
 
-    /// The ClusterSpec of the target in which the request is.
+    /// The ClusterSpec of the target cluster that has the request.
     #[arg(long, value_name = "NAMESPACE/NAME", requires = "name")]
     pub cluster: Option<String>,
 
-    /// The context of the kubeconfig. Not set means the current one.
+    /// The context of the kubeconfig. Default: the current context.
     #[arg(long, requires = "name")]
     pub context: Option<String>,
 
-    /// Keyplane's own namespace, where the policy of the management cluster itself is.
+    /// Keyplane's own namespace, which has the policy of the management cluster itself.
     #[arg(long, value_name = "NAMESPACE", env = "KEYPLANE_POLICY_NAMESPACE", default_value = "keyplane-system")]
     pub policy_namespace: String,
 }
 
-/// How an answer is written.
+/// The format of an explanation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum Output {
-    /// For people.
+    /// Text for people.
     Text,
-    /// For programs.
+    /// JSON, for programs.
     Json,
 }
 
 /// `keyplane run`
 #[derive(Debug, Args)]
 pub struct RunArguments {
-    /// What to run.
+    /// The controllers to run.
     #[arg(long, env = "KEYPLANE_MODE", value_enum, default_value_t = Mode::Operator)]
     pub mode: Mode,
 
-    /// The namespace whose CertificatePolicy with spec.approver holds for the requests of the cluster that Keyplane runs
-    /// in. Not set means the namespace of the Lease.
+    /// The namespace of the CertificatePolicy with spec.approver, which applies to the requests of the cluster that
+    /// Keyplane runs in. Default: the namespace of the Lease.
     #[arg(long, value_name = "NAMESPACE", env = "KEYPLANE_POLICY_NAMESPACE")]
     pub policy_namespace: Option<String>,
 
-    /// Where /livez, /readyz and /metrics are served.
+    /// The address that serves /livez, /readyz and /metrics.
     #[arg(long, env = "KEYPLANE_LISTEN", default_value = "0.0.0.0:8080")]
     pub listen: SocketAddr,
 
-    /// The namespace of the Lease by which one of several replicas is elected.
+    /// The namespace of the Lease for the leader election among replicas.
     #[arg(long, env = "POD_NAMESPACE", default_value = "keyplane-system")]
     pub lease_namespace: String,
 
@@ -212,46 +214,46 @@ pub struct RunArguments {
     #[arg(long, env = "KEYPLANE_LEASE_NAME", default_value = "keyplane")]
     pub lease_name: String,
 
-    /// This replica's name in the Lease; it must differ from every other replica's. Not set means the host's name and a
-    /// random number.
+    /// This replica's name in the Lease, which must be unique among the replicas. Default: the host name and a random
+    /// number.
     #[arg(long, env = "POD_NAME")]
     pub identity: Option<String>,
 
-    /// How many objects of a kind are worked on at once.
+    /// The number of objects of each kind that are reconciled at the same time.
     #[arg(long, env = "KEYPLANE_CONCURRENCY", default_value_t = 4, value_parser = clap::value_parser!(u16).range(1..=64))]
     pub concurrency: u16,
 
-    /// How the log is written. Its level comes from `RUST_LOG`, for example `RUST_LOG=keyplane=debug`.
+    /// The format of the log. Its level comes from `RUST_LOG`, for example `RUST_LOG=keyplane=debug`.
     #[arg(long, env = "KEYPLANE_LOG_FORMAT", value_enum, default_value_t = LogFormat::Json)]
     pub log_format: LogFormat,
 }
 
-/// What `keyplane run` runs.
+/// The controllers that `keyplane run` runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum Mode {
-    /// Everything: the controllers of ClusterSpecs and NodePools, the approvers of their targets, and that of the cluster
-    /// itself where a policy asks for it.
+    /// All controllers: those of ClusterSpecs and NodePools, and the CSR approvers of their target clusters. The CSR
+    /// approver of the management cluster also runs if a policy has spec.approver.
     Operator,
-    /// The approver of the cluster itself and nothing else: no ClusterSpec, no NodePool, no Secret is read.
+    /// Only the CSR approver of the cluster that Keyplane runs in. No ClusterSpec, no NodePool and no Secret is read.
     Approver,
 }
 
-/// How the log is written.
+/// The format of the log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum LogFormat {
-    /// One JSON object a line.
+    /// One JSON object per line.
     Json,
-    /// For people.
+    /// Text for people.
     Text,
 }
 
 /// `keyplane render`
 #[derive(Debug, Args)]
-#[command(after_help = "Written are DIR/<node>/<path on the machine>, DIR/objects/management/*.yaml and \
+#[command(after_help = "The output is DIR/<node>/<path on the node>, DIR/objects/management/*.yaml and \
     DIR/objects/target/*.yaml, with one file\nfor each add-on (kubectl apply --server-side -f).\nDIR must be empty or missing. Private keys have mode 0600.\n\n\
     Example:\n  keyplane render -f cluster.yaml -o out\n  (cd out/cp1 && find etc usr var -type f | tar -cT -) | ssh root@cp1 tar -C / -xp")]
 pub struct RenderArguments {
-    /// A file with one or more YAML documents; `-` is standard input. May be given several times.
+    /// A file with one or more YAML documents. `-` is standard input. Can be repeated.
     #[arg(short, long = "filename", value_name = "FILE", required = true)]
     pub filenames: Vec<PathBuf>,
 
@@ -259,7 +261,7 @@ pub struct RenderArguments {
     #[arg(short, long = "output", value_name = "DIR")]
     pub output: PathBuf,
 
-    /// The time from which certificates are valid, RFC 3339. Not set means now.
+    /// The time from which certificates are valid, RFC 3339. Default: now.
     #[arg(long, value_name = "RFC3339")]
     pub now: Option<Timestamp>,
 }
@@ -267,36 +269,36 @@ pub struct RenderArguments {
 /// `keyplane images`
 #[derive(Debug, Args)]
 #[command(
-    after_help = "To fill the registry of a site without the internet, list the images of a ClusterSpec without \
-    imageRepository\nand copy each one; then write imageRepository (and images, for Flannel) into the ClusterSpec:\n\n\
+    after_help = "To fill the registry of an air-gapped site, list the images of a ClusterSpec without imageRepository\n\
+    and copy each one. Then set imageRepository (and images, for Flannel) in the ClusterSpec.\n\n\
     Examples:\n  keyplane images -f cluster.yaml | while read -r image; do\n    \
     skopeo copy --all \"docker://$image\" \"docker://registry.corp.example/kubernetes/${image##*/}\"\n  done\n  \
     keyplane images -f cluster.yaml | xargs -I{} crane copy {} registry.corp.example/mirror/{}\n  \
     keyplane images -f cluster.yaml -o json | jq -r '.images[]'"
 )]
 pub struct ImagesArguments {
-    /// A file with one or more YAML documents; `-` is standard input. May be given several times.
+    /// A file with one or more YAML documents. `-` is standard input. Can be repeated.
     #[arg(short, long = "filename", value_name = "FILE", required = true)]
     pub filenames: Vec<PathBuf>,
 
-    /// How the list is written.
+    /// The format of the list.
     #[arg(short, long, value_enum, default_value_t = ImagesFormat::Text)]
     pub output: ImagesFormat,
 }
 
-/// How the list of images is written.
+/// The format of the list of images.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum ImagesFormat {
-    /// One a line.
+    /// One image per line.
     Text,
-    /// An object with the list `images`.
+    /// A JSON object with the list `images`.
     Json,
 }
 
-/// What a `--filename` names: a file, or the standard input where it is `-`.
+/// Reads the file of a `--filename`, or standard input if the name is `-`.
 ///
 /// # Errors
-/// What came of reading it.
+/// The file can't be read.
 pub(crate) fn read_text(filename: &Path) -> io::Result<String> {
     if filename.as_os_str() == "-" { io::read_to_string(io::stdin()) } else { fs::read_to_string(filename) }
 }

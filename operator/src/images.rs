@@ -1,4 +1,4 @@
-//! `keyplane images`: what has to be in a registry before a cluster can start.
+//! `keyplane images`: the images that a registry must have before a cluster can start.
 
 use serde_json::json;
 
@@ -6,10 +6,10 @@ use crate::args::{ImagesArguments, ImagesFormat};
 use crate::render::{self, RenderError};
 use keyplane_core::images::required_images;
 
-/// Every image of every ClusterSpec in the files, each once.
+/// Lists every image of every ClusterSpec in the files, each once.
 ///
 /// # Errors
-/// The first thing that is wrong with a file.
+/// The first problem of a file.
 pub fn list(arguments: &ImagesArguments) -> Result<String, RenderError> {
     let mut images: Vec<String> = vec![];
     for cluster in render::read_clusters(&arguments.filenames)? {

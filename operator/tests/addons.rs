@@ -1,6 +1,6 @@
-//! The add-ons: what they are made of, what rights they take, and what the condition says.
+//! The add-ons: their objects, the permissions that they need, and the condition `AddonsReady`.
 
-// Helpers of tests are no tests to clippy.
+// Clippy's exemption for tests does not cover helpers outside of `#[test]` functions.
 #![allow(clippy::unwrap_used)]
 
 mod common;
@@ -8,14 +8,12 @@ mod common;
 use std::collections::{BTreeMap, BTreeSet};
 
 use common::{SMALL, cluster};
-use keyplane_core::addons::{Addon, AddonFacts, Rollout, health};
-use keyplane_core::cluster_bootstrap;
+use keyplane_core::addons::{Addon, AddonState, WorkloadRollout, health};
 use keyplane_core::etcd::initial_cluster;
 use keyplane_core::images::required_images;
-use keyplane_core::manifests;
 use keyplane_core::model::{Cluster, Version};
-use keyplane_core::target_objects;
-use keyplane_core::target_objects::TargetObject;
+use keyplane_core::target_objects::{self, TargetObject};
+use keyplane_core::{cluster_bootstrap, manifests};
 use serde_json::{Value, json};
 
 fn with(addons: &str) -> Cluster {
@@ -43,7 +41,7 @@ fn network(cluster: &Cluster) -> Value {
 }
 
 #[test]
-fn flannel_has_the_cluster_s_ranges_in_each_family() {
+fn flannel_uses_the_cluster_ranges_of_each_family() {
     let spec = |ranges: &str| {
         let services = if ranges.starts_with("'fd") { "['fd00:96::/112']" } else { "[10.96.0.0/16]" };
         cluster(&format!(
@@ -61,7 +59,7 @@ fn flannel_has_the_cluster_s_ranges_in_each_family() {
 }
 
 #[test]
-fn flannel_uses_nftables_when_kube_proxy_does_and_its_pods_follow_the_configuration() {
+fn flannel_uses_nftables_with_kube_proxy_and_rolls_out_changes() {
     let plain = with("addons: {flannel: {enabled: true}}");
     let nftables = with("addons: {kubeProxy: {mode: nftables}, flannel: {enabled: true}}");
     assert_eq!(network(&plain)["EnableNFTables"], false);
@@ -71,7 +69,7 @@ fn flannel_uses_nftables_when_kube_proxy_does_and_its_pods_follow_the_configurat
 }
 
 #[test]
-fn flannel_goes_straight_to_the_api_servers_where_there_is_no_kube_proxy() {
+fn flannel_connects_to_api_servers_without_kube_proxy() {
     let env = |cluster: &Cluster| container(cluster, Addon::Flannel)["env"].to_string();
     assert!(!env(&with("addons: {flannel: {enabled: true}}")).contains("KUBERNETES_SERVICE_HOST"));
     let without = env(&with("addons: {kubeProxy: {enabled: false}, flannel: {enabled: true}}"));
@@ -79,7 +77,7 @@ fn flannel_goes_straight_to_the_api_servers_where_there_is_no_kube_proxy() {
 }
 
 #[test]
-fn a_flag_of_the_users_replaces_flannels() {
+fn user_flag_replaces_the_flag_of_flannel() {
     let cluster = with(
         "addons: {flannel: {enabled: true, extraArgs: [{name: healthz-port, value: '9'}, {name: iface, value: eth1}]}}",
     );
@@ -88,7 +86,7 @@ fn a_flag_of_the_users_replaces_flannels() {
 }
 
 #[test]
-fn what_the_user_writes_wins_over_the_size() {
+fn user_settings_override_the_scale() {
     let sized = with("scale: {nodes: 5000}");
     assert_eq!(workload(&sized, Addon::CoreDns)["spec"]["replicas"], 313);
     assert_eq!(container(&sized, Addon::CoreDns)["resources"]["requests"]["memory"], "214Mi");
@@ -102,7 +100,7 @@ fn what_the_user_writes_wins_over_the_size() {
 }
 
 #[test]
-fn the_size_sets_flags_of_the_control_plane_and_the_users_flags_win() {
+fn scale_sets_control_plane_flags_unless_user_flags_do() {
     let flags = |spec: &str| {
         let cluster = cluster(spec);
         let files = manifests::files(
@@ -123,24 +121,24 @@ fn the_size_sets_flags_of_the_control_plane_and_the_users_flags_win() {
 }
 
 #[test]
-fn the_number_of_dns_pods_is_free_unless_somebody_writes_it() {
+fn dns_replicas_are_free_unless_the_spec_sets_them() {
     let free = |spec: &str| {
         let cluster = with(spec);
-        !Addon::CoreDns.workload(&cluster, cluster.version).unwrap().at_first.is_empty()
+        !Addon::CoreDns.workload(&cluster, cluster.version).unwrap().initial_only.is_empty()
     };
     assert!(free(""));
     assert!(!free("addons: {coreDNS: {replicas: 3}}") && !free("scale: {nodes: 10}"));
 }
 
 #[test]
-fn images_follow_the_version_that_is_asked_for() {
+fn images_follow_the_requested_version() {
     let cluster = with("");
     let objects = Addon::KubeProxy.objects(&cluster, Version { minor: 36, patch: 3 });
     assert!(format!("{:?}", objects.last().unwrap().object).contains("kube-proxy:v1.36.3"));
 }
 
 #[test]
-fn images_are_listed_once_for_what_is_switched_on_with_overrides() {
+fn lists_images_of_enabled_add_ons_once_with_overrides() {
     let cluster = with(
         "addons: {coreDNS: {enabled: false}, flannel: {enabled: true}}\nimageRepository: r.example/k\nimages: {flannel: 'r.example/f:1', pause: 'r.example/p:2'}",
     );
@@ -160,12 +158,12 @@ fn images_are_listed_once_for_what_is_switched_on_with_overrides() {
 }
 
 #[test]
-fn an_etcd_of_the_users_needs_no_image() {
+fn external_etcd_needs_no_image() {
     let cluster = with("etcd: {external: {endpoints: ['https://etcd1.example:2379'], secretRef: {name: etcd}}}");
     assert!(!required_images(&cluster).iter().any(|image| image.contains("/etcd:")));
 }
 
-/// What Keyplane's own user may do: `verb group/resource namespace/name`.
+/// The permissions of Keyplane's own user: `verb group/resource namespace/name`.
 fn rights(cluster: &Cluster) -> BTreeSet<String> {
     let texts = |value: &Value| -> Vec<String> {
         value.as_array().into_iter().flatten().map(|text| text.as_str().unwrap().to_owned()).collect()
@@ -194,7 +192,7 @@ fn rights(cluster: &Cluster) -> BTreeSet<String> {
 }
 
 #[test]
-fn rights_are_by_name_and_only_for_what_is_to_be_done() {
+fn permissions_are_by_name_and_minimal() {
     let on = rights(&with("addons: {flannel: {enabled: true}}"));
     let off = rights(&with("addons: {coreDNS: {enabled: false}, kubeProxy: {enabled: false}}"));
     for right in [
@@ -213,7 +211,7 @@ fn rights_are_by_name_and_only_for_what_is_to_be_done() {
         assert!(off.contains(right), "{right}");
         assert!(!on.contains(right), "{right}");
     }
-    // Rights are given away by the super-admin alone, and a namespace takes with it what others have put there.
+    // Only the super-admin grants permissions. A deleted namespace would also delete the objects of others in it.
     for rights in [&on, &off] {
         assert!(
             !rights
@@ -225,7 +223,7 @@ fn rights_are_by_name_and_only_for_what_is_to_be_done() {
 }
 
 #[test]
-fn every_object_of_an_add_on_says_whose_it_is() {
+fn every_add_on_object_has_the_managed_by_label() {
     let cluster = with("");
     for addon in Addon::ALL {
         for object in addon.objects(&cluster, cluster.version) {
@@ -236,11 +234,11 @@ fn every_object_of_an_add_on_says_whose_it_is() {
 }
 
 #[test]
-fn the_condition_tells_the_worst_by_name() {
+fn condition_names_the_worst_add_on() {
     let cluster = with("");
-    let rollout = |available, complete| Some(Rollout { wanted: 2, available, complete });
-    let applied = |rollout| AddonFacts::Applied { rollout, left: vec![] };
-    let reason = |facts: Option<Vec<(Addon, AddonFacts)>>| {
+    let rollout = |available, complete| Some(WorkloadRollout { desired: 2, available, complete });
+    let applied = |rollout| AddonState::Applied { rollout, unmanaged: vec![] };
+    let reason = |facts: Option<Vec<(Addon, AddonState)>>| {
         let facts: Option<BTreeMap<_, _>> = facts.map(|facts| facts.into_iter().collect());
         health(&cluster, facts.as_ref())
     };
@@ -248,20 +246,20 @@ fn the_condition_tells_the_worst_by_name() {
     assert_eq!(reason(Some(vec![])).reason, "RollingOut");
     let running = (Addon::KubeProxy, applied(rollout(2, true)));
     let half = reason(Some(vec![running.clone(), (Addon::CoreDns, applied(rollout(1, false)))]));
-    assert_eq!((half.good, half.reason), (false, "RollingOut"));
+    assert_eq!((half.ready, half.reason), (false, "RollingOut"));
     assert_eq!(half.message, "CoreDNS: 1 of 2 Pods are available");
-    let foreign = AddonFacts::Foreign(vec!["Deployment kube-system/coredns".to_owned()]);
+    let foreign = AddonState::Foreign(vec!["Deployment kube-system/coredns".to_owned()]);
     let foreign = reason(Some(vec![running.clone(), (Addon::CoreDns, foreign)]));
     assert_eq!(foreign.reason, "ForeignObject");
     assert!(
         foreign.message.contains("Deployment kube-system/coredns") && foreign.message.contains("managed-by=keyplane")
     );
-    let failed = reason(Some(vec![(Addon::Flannel, AddonFacts::Failed("no".to_owned()))]));
+    let failed = reason(Some(vec![(Addon::Flannel, AddonState::Failed("no".to_owned()))]));
     assert_eq!((failed.reason, failed.message.as_str()), ("ApplyFailed", "Flannel: no"));
-    let left =
-        AddonFacts::Applied { rollout: rollout(2, true), left: vec!["ConfigMap kube-system/coredns".to_owned()] };
-    let all = reason(Some(vec![running, (Addon::CoreDns, left)]));
-    assert_eq!((all.good, all.reason), (true, "Installed"));
+    let unmanaged =
+        AddonState::Applied { rollout: rollout(2, true), unmanaged: vec!["ConfigMap kube-system/coredns".to_owned()] };
+    let all = reason(Some(vec![running, (Addon::CoreDns, unmanaged)]));
+    assert_eq!((all.ready, all.reason), (true, "Installed"));
     assert_eq!(
         all.message,
         "Pods available: kube-proxy 2/2, CoreDNS 2/2; left to the user: ConfigMap kube-system/coredns"

@@ -1,7 +1,7 @@
-//! The tables of the documentation and the code say the same.
+//! The tables of the documentation match those of the code.
 
 use keyplane_core::approval::{CLIENT_RULES, Rule, SERVING_RULES};
-use keyplane_core::rotation::reload::{Row, TABLE, Uptake};
+use keyplane_core::rotation::reload::{ReloadMode, Row, TABLE};
 use keyplane_crds::keys::{KEYS, Key};
 use keyplane_crds::reasons::{REASONS, REQUEST_REASONS, Reason};
 use keyplane_crds::{CertificatePolicy, CertificatePolicyCondition, ClusterCondition, NodePoolCondition};
@@ -13,21 +13,21 @@ const CERTIFICATES: &str = include_str!("../../docs/certificates.md");
 const KEYS_PAGE: &str = include_str!("../../docs/reference/labels-and-annotations.md");
 const CONDITIONS_PAGE: &str = include_str!("../../docs/reference/conditions-and-events.md");
 
-/// The rows of the table of that page whose head begins so, cell by cell.
+/// The rows of the table whose header starts with `head`, cell by cell.
 fn table(page: &str, head: &str) -> Vec<Vec<String>> {
     let lines = page.lines().skip_while(|line| !line.starts_with(head)).skip(2);
     let rows = lines.take_while(|line| line.starts_with('|'));
     rows.map(|row| row.trim_matches('|').split('|').map(|cell| cell.trim().to_owned()).collect()).collect()
 }
 
-/// The part of a page below a heading.
+/// The section of a page below a heading.
 fn section<'a>(page: &'a str, heading: &str) -> &'a str {
     let from = page.split(&format!("\n## {heading}\n")).nth(1).unwrap_or_default();
     from.split("\n## ").next().unwrap_or_default()
 }
 
 #[test]
-fn the_reference_lists_every_label_annotation_and_finalizer() {
+fn reference_lists_every_label_annotation_and_finalizer() {
     let mut documented = vec![];
     for heading in KEYS_PAGE.lines().filter_map(|line| line.strip_prefix("## ")) {
         for row in table(section(KEYS_PAGE, heading), "| Key | Kind | Set by | Purpose |") {
@@ -42,7 +42,7 @@ fn the_reference_lists_every_label_annotation_and_finalizer() {
 }
 
 #[test]
-fn the_reference_lists_every_condition() {
+fn reference_lists_every_condition() {
     let names = |heading: &str, head: &str| {
         let rows = table(section(CONDITIONS_PAGE, heading), head);
         rows.into_iter().map(|row| row[0].trim_matches('`').to_owned()).collect::<Vec<_>>()
@@ -55,7 +55,7 @@ fn the_reference_lists_every_condition() {
 }
 
 #[test]
-fn the_reference_lists_every_reason() {
+fn reference_lists_every_reason() {
     for (reasons, head) in
         [(REASONS, "| Reason | Condition | Meaning |"), (REQUEST_REASONS, "| Reason | Verdict | Meaning |")]
     {
@@ -68,21 +68,21 @@ fn the_reference_lists_every_reason() {
 }
 
 #[test]
-fn every_rule_for_requests_is_documented_in_its_order() {
+fn every_approval_rule_is_documented_in_order() {
     let rows = table(CSR_APPROVER, "| Rule | Serving | Client |");
     for (column, rules) in [(1, SERVING_RULES), (2, CLIENT_RULES)] {
         let documented: Vec<_> = rows.iter().filter(|row| row[column] == "yes").map(|row| row[0].as_str()).collect();
-        let there: Vec<_> = rules.iter().map(|Rule { name, .. }| format!("`{name}`")).collect();
-        assert_eq!(documented, there);
+        let expected: Vec<_> = rules.iter().map(|Rule { name, .. }| format!("`{name}`")).collect();
+        assert_eq!(documented, expected);
     }
-    assert!(rows.iter().all(|row| row[1..3].contains(&"yes".to_owned())), "a rule that nobody asks");
+    assert!(rows.iter().all(|row| row[1..3].contains(&"yes".to_owned())), "a rule that no signer uses");
 }
 
 #[test]
-fn every_field_of_the_policy_for_requests_is_documented_with_its_default() {
+fn every_approval_policy_field_is_documented_with_its_default() {
     let definition = serde_json::to_value(CertificatePolicy::crd()).unwrap();
     let spec = definition.pointer("/spec/versions/0/schema/openAPIV3Schema/properties/spec/properties").unwrap();
-    let mut there = vec![];
+    let mut expected = vec![];
     for part in ["kubeletServing", "kubeletClient", "signingRequests"] {
         for (field, schema) in spec[part]["properties"].as_object().unwrap() {
             let word = |value: &Value| format!("`{}`", value.as_str().map_or(value.to_string(), str::to_owned));
@@ -91,25 +91,25 @@ fn every_field_of_the_policy_for_requests_is_documented_with_its_default() {
                 Value::Array(values) => values.iter().map(word).collect::<Vec<_>>().join(", "),
                 value => word(value),
             };
-            there.push((format!("`{part}.{field}`"), default));
+            expected.push((format!("`{part}.{field}`"), default));
         }
     }
     let mut documented: Vec<_> =
         table(CSR_APPROVER, "| Field | Default |").into_iter().map(|row| (row[0].clone(), row[1].clone())).collect();
-    there.sort();
+    expected.sort();
     documented.sort();
-    assert_eq!(documented, there);
+    assert_eq!(documented, expected);
 }
 
 #[test]
-fn every_file_that_a_component_reads_is_documented_with_how_it_is_taken_up() {
-    let words = |uptake| match uptake {
-        Uptake::Reload(time) if time.as_secs() == 60 => "within a minute".to_owned(),
-        Uptake::Reload(time) => format!("within {} minutes", time.as_secs() / 60),
-        Uptake::NextHandshake => "for the next connection".to_owned(),
-        Uptake::Restart => "when it starts".to_owned(),
+fn reload_behavior_of_every_file_is_documented() {
+    let words = |reload| match reload {
+        ReloadMode::Reload(time) if time.as_secs() == 60 => "within a minute".to_owned(),
+        ReloadMode::Reload(time) => format!("within {} minutes", time.as_secs() / 60),
+        ReloadMode::NextHandshake => "for the next connection".to_owned(),
+        ReloadMode::Restart => "when it starts".to_owned(),
     };
-    let row = |row: &Row| vec![format!("`{}`", row.component), format!("`{}`", row.file), words(row.uptake)];
-    let there: Vec<_> = TABLE.iter().map(row).collect();
-    assert_eq!(table(CERTIFICATES, "| Component | File |"), there);
+    let row = |row: &Row| vec![format!("`{}`", row.component), format!("`{}`", row.file), words(row.reload)];
+    let expected: Vec<_> = TABLE.iter().map(row).collect();
+    assert_eq!(table(CERTIFICATES, "| Component | File |"), expected);
 }

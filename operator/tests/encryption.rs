@@ -1,18 +1,19 @@
-//! The keys with which objects are encrypted, from the first to the last: the plan, carried out in memory.
+//! Encryption keys from creation to removal: the plan, executed in memory.
 
-// Helpers of tests are no tests to clippy.
+// Clippy's exemption for tests does not cover helpers outside of `#[test]` functions.
 #![allow(clippy::unwrap_used)]
 
 mod common;
 
 use std::collections::BTreeMap;
 
-use common::{HARD_WAY, SMALL, THREE, carry_out, cluster, noon, settle, settle_at, settled, text};
+use common::{HARD_WAY, SMALL, THREE, cluster, execute, noon, settle, settle_at, settled, text};
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
-use keyplane_core::encryption::{Facts, Rewriting, configuration_hash, keys_in};
+use keyplane_core::encryption::{Facts, Reencryption, configuration_hash, keys_in};
 use keyplane_core::model::Cluster;
 use keyplane_core::observed::Observed;
-use keyplane_core::plan::{Step, encryption_use, encryption_work, plan, status};
+use keyplane_core::plan::{Step, encryption_use, encryption_work, plan};
+use keyplane_core::status;
 use keyplane_crds::{ClusterSpecStatus, RotationPhase, condition_of};
 
 const FILE: &str = "encryption-config.yaml";
@@ -33,21 +34,21 @@ fn manifest<'a>(observed: &'a Observed, node: &str) -> &'a str {
     &observed.config_maps[&format!("demo-{node}-config")].data.as_ref().unwrap()["kube-apiserver.yaml"]
 }
 
-/// The target as it is once everybody has loaded what is written and has written everything anew.
+/// The target cluster, after every API server has loaded its files and every object is re-encrypted.
 fn catch_up(cluster: &Cluster, observed: &mut Observed) {
     let loaded = cluster.nodes.iter().map(|node| {
         let file = text(observed, &format!("demo-{}-pki", node.name), FILE);
         (node.name.clone(), Ok(configuration_hash(&file)))
     });
-    let mut facts = Facts { configurations: loaded.collect(), rewriting: None };
+    let mut facts = Facts { configurations: loaded.collect(), reencryption: None };
     if let Some(work) = encryption_work(cluster, observed) {
         let progress = keyplane_core::encryption::Progress { done: work.resources, ..Default::default() };
-        facts.rewriting = Some(Rewriting { since: work.since, progress, trouble: None });
+        facts.reencryption = Some(Reencryption { since: work.since, progress, trouble: None });
     }
     observed.target.encryption = Some(facts);
 }
 
-/// Every stage to the end, ten minutes each; gives back the first keys in the files.
+/// Runs all stages, 11 minutes each, and returns their names.
 fn run(cluster: &Cluster, observed: &mut Observed) -> Vec<String> {
     let mut stages = vec![];
     for minutes in (11..120).step_by(11) {
@@ -76,7 +77,7 @@ fn condition(cluster: &Cluster, observed: &Observed) -> Option<(String, String, 
 }
 
 #[test]
-fn a_cluster_is_born_with_a_key_that_every_api_server_has() {
+fn new_cluster_has_a_key_on_every_api_server() {
     let (cluster, observed) = settled(&encrypted(THREE));
     let keys = keys_in(&text(&observed, "demo-cp1-pki", FILE));
     assert_eq!(keys, BTreeMap::from([("key-1".to_owned(), text(&observed, "demo-encryption", "key-1"))]));
@@ -108,13 +109,13 @@ fn a_cluster_is_born_with_a_key_that_every_api_server_has() {
 }
 
 #[test]
-fn units_have_the_file_where_the_hard_way_keeps_what_it_runs_with() {
+fn units_have_the_file_at_the_path_of_the_hard_way() {
     let (_, observed) = settled(&encrypted(HARD_WAY));
     let index = text(&observed, "demo-server-pki", "index.json");
     assert!(index.contains("/var/lib/kubernetes/encryption/config.yaml"), "{index}");
     let unit = &observed.config_maps["demo-server-config"].data.as_ref().unwrap()["kube-apiserver.service"];
     assert!(unit.contains("--encryption-provider-config=/var/lib/kubernetes/encryption/config.yaml"), "{unit}");
-    // A worker has no API server.
+    // A worker node has no API server.
     let cluster = common::cluster_with_pool(&encrypted(HARD_WAY), common::WORKERS);
     let mut observed = Observed::default();
     settle(&cluster, &mut observed);
@@ -122,7 +123,7 @@ fn units_have_the_file_where_the_hard_way_keeps_what_it_runs_with() {
 }
 
 #[test]
-fn a_cluster_without_encryption_has_nothing_of_it() {
+fn cluster_without_encryption_has_no_key_or_file() {
     let (cluster, observed) = settled(SMALL);
     assert!(!observed.secrets.contains_key("demo-encryption"));
     assert!(!text(&observed, "demo-cp1-pki", "index.json").contains("encryption"));
@@ -131,7 +132,7 @@ fn a_cluster_without_encryption_has_nothing_of_it() {
 }
 
 #[test]
-fn encryption_is_turned_on_rotated_and_turned_off_under_a_running_cluster() {
+fn encryption_is_enabled_rotated_and_disabled_while_running() {
     let (plain, mut observed) = settled(SMALL);
     observed.status = report(&plain, &observed);
     let all = ["Publish", "Write", "Reencrypt", "Settle", "Drop", "Completed"];
@@ -143,7 +144,10 @@ fn encryption_is_turned_on_rotated_and_turned_off_under_a_running_cluster() {
     assert!(file.find("identity").unwrap() < file.find("key-1").unwrap(), "{file}");
     let (holds, reason, message) = condition(&on, &observed).unwrap();
     assert_eq!((holds.as_str(), reason.as_str()), ("False", "Publish"));
-    assert!(message.contains("cp1: its API server was not asked yet") && message.contains("demo-cp1-pki"), "{message}");
+    assert!(
+        message.contains("cp1: its API server was not contacted yet") && message.contains("demo-cp1-pki"),
+        "{message}"
+    );
     let late = report_at(after(31), &on, &observed);
     assert_eq!(condition_of(&late.conditions, "EncryptedAtRest").unwrap().reason, "EncryptionStuck");
     let row = report(&on, &observed).rotations.remove(0);
@@ -160,7 +164,7 @@ fn encryption_is_turned_on_rotated_and_turned_off_under_a_running_cluster() {
     assert_eq!(report(&rotate, &observed).rotations[0].requested.as_deref(), Some("spring"));
     assert_eq!(run(&rotate, &mut observed), all);
     assert_eq!(keys_in(&text(&observed, "demo-cp1-pki", FILE)).into_keys().collect::<Vec<_>>(), ["key-2"]);
-    // The same value asks for nothing, and the former key is kept for backups.
+    // The same value requests nothing, and the former key is kept for backups.
     assert_eq!(run(&rotate, &mut observed), ["Completed"]);
     assert_ne!(text(&observed, "demo-encryption", "retired-key-1"), text(&observed, "demo-encryption", "key-2"));
     let by_annotation = BTreeMap::from([("keyplane.io/rotate-encryption-key".to_owned(), "now".to_owned())]);
@@ -168,7 +172,8 @@ fn encryption_is_turned_on_rotated_and_turned_off_under_a_running_cluster() {
     assert_eq!(run(&again, &mut observed), all);
     assert!(condition(&again, &observed).unwrap().2.contains("key-3"));
 
-    // The flags stay until everything is decrypted; then they go, and the file stays for who is yet to be started anew.
+    // The flags stay until everything is decrypted. Then they are removed, but the file stays for API servers that have
+    // not restarted yet.
     settle_at(after(121), &plain, &mut observed);
     assert!(manifest(&observed, "cp1").contains("--encryption-provider-config="));
     assert_eq!(run(&plain, &mut observed), all);
@@ -178,14 +183,14 @@ fn encryption_is_turned_on_rotated_and_turned_off_under_a_running_cluster() {
     assert!(file.contains("identity") && keys_in(&file).is_empty(), "{file}");
     observed.status = report(&plain, &observed);
     assert_eq!(condition_of(&observed.status.conditions, "EncryptedAtRest"), None);
-    // Who deletes the keys says that no backup needs them: nothing of it is left.
+    // A user who deletes the Secret states that no backup needs the keys: Keyplane removes the rest.
     observed.secrets.remove("demo-encryption");
     assert!(settle(&plain, &mut observed).blockers.is_empty());
     assert!(!text(&observed, "demo-cp1-pki", "index.json").contains("encryption"));
 }
 
 #[test]
-fn the_file_is_written_before_the_manifest_that_names_it() {
+fn writes_the_file_before_the_manifest_that_names_it() {
     let (_, mut observed) = settled(SMALL);
     let on = cluster(&encrypted(SMALL));
     let mut order = vec![];
@@ -196,21 +201,21 @@ fn the_file_is_written_before_the_manifest_that_names_it() {
                 Step::ConfigMap(config_map) => config_map.metadata.name.clone().unwrap(),
                 Step::Removal(removal) => removal.name.clone(),
             });
-            carry_out(step, &on, &mut observed);
+            execute(step, &on, &mut observed);
         }
     }
     assert_eq!(order, ["demo-encryption", "demo-cp1-pki", "demo-cp1-config"]);
 }
 
 #[test]
-fn whatever_step_is_the_last_before_a_crash_no_key_is_made_twice() {
+fn no_key_is_generated_twice_after_a_crash_at_any_step() {
     let (_, mut observed) = settled(&encrypted(SMALL));
     let rotate = cluster(&format!("{}rotate: {{encryptionKey: spring}}\n", encrypted(SMALL)));
     let mut keys = vec![];
-    // One step at a time: the rest of each plan is lost.
+    // One step at a time; the rest of each plan is lost.
     for minute in (0..300).step_by(3) {
         if let Some(step) = plan(&rotate, &observed, after(minute)).steps.into_iter().next() {
-            carry_out(step, &rotate, &mut observed);
+            execute(step, &rotate, &mut observed);
         }
         if minute % 5 == 0 {
             catch_up(&rotate, &mut observed);
@@ -225,7 +230,7 @@ fn whatever_step_is_the_last_before_a_crash_no_key_is_made_twice() {
 }
 
 #[test]
-fn keys_that_are_gone_are_missed_and_nothing_is_written_for_a_machine() {
+fn missing_keys_block_all_writes_for_nodes() {
     for spec in [encrypted(SMALL), SMALL.to_owned()] {
         let (_, mut observed) = settled(&encrypted(SMALL));
         let cluster = cluster(&spec);
@@ -239,7 +244,7 @@ fn keys_that_are_gone_are_missed_and_nothing_is_written_for_a_machine() {
 }
 
 #[test]
-fn keys_that_are_gone_with_the_secrets_of_all_nodes_are_remembered_by_the_status() {
+fn status_remembers_keys_lost_with_all_node_secrets() {
     let (cluster, mut observed) = settled(&encrypted(SMALL));
     observed.status = report(&cluster, &observed);
     observed.secrets.retain(|name, _| !name.ends_with("-pki") && name != "demo-encryption");
@@ -250,7 +255,7 @@ fn keys_that_are_gone_with_the_secrets_of_all_nodes_are_remembered_by_the_status
 }
 
 #[test]
-fn an_older_copy_of_the_keys_is_noticed() {
+fn detects_an_older_copy_of_the_keys() {
     let (_, mut observed) = settled(&encrypted(SMALL));
     let backup = observed.secrets["demo-encryption"].clone();
     let rotate = cluster(&format!("{}rotate: {{encryptionKey: spring}}\n", encrypted(SMALL)));
@@ -264,7 +269,7 @@ fn an_older_copy_of_the_keys_is_noticed() {
 }
 
 #[test]
-fn somebody_elses_secret_of_that_name_stands_in_the_way_only_of_encryption() {
+fn foreign_secret_blocks_only_encryption() {
     let (plain, mut observed) = settled(SMALL);
     let mut foreign = observed.secrets["demo-kubeconfig"].clone();
     foreign.metadata.labels = None;
@@ -276,7 +281,7 @@ fn somebody_elses_secret_of_that_name_stands_in_the_way_only_of_encryption() {
 }
 
 #[test]
-fn a_configuration_of_the_users_own_has_to_wait_for_the_end_of_ours() {
+fn user_configuration_waits_until_encryption_is_disabled() {
     let (_, mut observed) = settled(&encrypted(SMALL));
     let own = "controlPlane: {nodes: [{name: cp1, addresses: [10.0.0.11]}], apiServer: {extraArgs: [{name: encryption-provider-config, value: /a}]}}";
     let spec = SMALL.replace("controlPlane: {nodes: [{name: cp1, addresses: [10.0.0.11]}]}", own);
@@ -287,7 +292,7 @@ fn a_configuration_of_the_users_own_has_to_wait_for_the_end_of_ours() {
 }
 
 #[test]
-fn an_external_etcd_may_have_objects_already() {
+fn external_etcd_may_contain_objects() {
     let spec = format!(
         "{}etcd: {{external: {{endpoints: ['https://10.0.0.5:2379'], secretRef: {{name: etcd}}}}}}\n",
         encrypted(SMALL)
@@ -299,16 +304,16 @@ fn an_external_etcd_may_have_objects_already() {
 }
 
 #[test]
-fn nothing_that_is_told_has_a_key() {
+fn messages_contain_no_key() {
     let (_, mut observed) = settled(&encrypted(SMALL));
     let rotate = cluster(&format!("{}rotate: {{encryptionKey: spring}}\n", encrypted(SMALL)));
     let next = plan(&rotate, &observed, noon());
-    let told = format!("{next:?}");
+    let reported = format!("{next:?}");
     settle(&rotate, &mut observed);
     let status = serde_json::to_string(&report(&rotate, &observed)).unwrap();
     let files = plan(&cluster(SMALL), &observed, noon());
     for key in ["key-1", "key-2"] {
         let secret = text(&observed, "demo-encryption", key);
-        assert!(!told.contains(&secret) && !status.contains(&secret) && !format!("{files:?}").contains(&secret));
+        assert!(!reported.contains(&secret) && !status.contains(&secret) && !format!("{files:?}").contains(&secret));
     }
 }

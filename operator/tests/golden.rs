@@ -1,6 +1,6 @@
-//! What is written, word for word. `make bless` takes what is written now for right.
+//! Rendered files and objects, byte for byte. `make bless` accepts the current output.
 
-// Helpers of tests are no tests to clippy.
+// Clippy's exemption for tests does not cover helpers outside of `#[test]` functions.
 #![allow(clippy::unwrap_used)]
 
 mod common;
@@ -10,20 +10,18 @@ use std::collections::BTreeMap;
 use common::{HARD_WAY, WORKERS, cluster, cluster_with_pool, noon, pod_ranges};
 use keyplane::app;
 use keyplane_core::addons::Addon;
-use keyplane_core::cluster_bootstrap;
 use keyplane_core::encryption::{Change, Key, Progress, Stage, State, Writer, configuration};
 use keyplane_core::etcd::{InitialCluster, initial_cluster};
-use keyplane_core::inventory;
 use keyplane_core::model::Cluster;
-use keyplane_core::{manifests, target_objects, yaml};
+use keyplane_core::{cluster_bootstrap, inventory, manifests, target_objects, yaml};
 use keyplane_crds::EncryptionProvider;
 
-/// With which flags a node's etcd starts while nobody can be asked.
+/// The flags with which a node's etcd starts while no member answers.
 fn joins(cluster: &Cluster, node: usize) -> InitialCluster {
     initial_cluster(cluster, &cluster.nodes[node], None, |_| None).flags
 }
 
-/// Every field that changes a file.
+/// A spec with every field that changes a file.
 const RICH: &str = "
 kubernetesVersion: v1.37.2
 controlPlaneEndpoint: {host: api.demo.example, port: 8443}
@@ -43,7 +41,7 @@ images: {etcd: 'registry.corp.example/etcd@sha256:000000000000000000000000000000
 ";
 
 #[test]
-fn the_files_of_a_node() {
+fn files_of_a_node() {
     let cluster = cluster(RICH);
     for file in manifests::files(&cluster, &cluster.nodes[0], &joins(&cluster, 0)) {
         let text = format!("# {} {:04o}\n{}", file.path, file.mode, file.content);
@@ -51,7 +49,7 @@ fn the_files_of_a_node() {
     }
 }
 
-/// Two address families, servers that are Nodes, and arguments that systemd would read otherwise.
+/// Two address families, servers that are Nodes, and arguments that systemd would interpret.
 const UNITS: &str = "
 kubernetesVersion: v1.37.2
 controlPlaneEndpoint: {host: api.demo.example}
@@ -66,7 +64,7 @@ network: {serviceCIDRs: [10.96.0.0/16, 'fd00:96::/112'], podCIDRs: [10.244.0.0/1
 ";
 
 #[test]
-fn the_files_of_a_server_with_units() {
+fn files_of_a_server_with_units() {
     let cluster = cluster_with_pool(UNITS, WORKERS);
     let ranges = pod_ranges(&[
         ("cp1", &["10.244.0.0/24", "fd00:244::/64"]),
@@ -81,9 +79,9 @@ fn the_files_of_a_server_with_units() {
     }
 }
 
-/// A rotation on its way, with another provider and one resource more.
+/// A rotation in progress, with another provider and an additional resource.
 #[test]
-fn the_encryption_configuration_of_a_change_that_is_under_way() {
+fn encryption_configuration_of_a_change_in_progress() {
     let created = noon();
     let key = |name: &str, provider| Key { name: name.to_owned(), provider, created, retired: None };
     let writers = |names: &[(&str, &str)]| {
@@ -114,10 +112,10 @@ fn the_encryption_configuration_of_a_change_that_is_under_way() {
 }
 
 #[test]
-fn the_rights_of_servers_that_are_no_nodes() {
+fn permissions_of_servers_without_nodes() {
     let cluster = cluster(HARD_WAY);
     let objects = cluster_bootstrap::objects(&cluster, "TRUST\n", cluster.version, false);
-    // Of the others the layout changes nothing.
+    // The layout changes no other object.
     let changed = ["system:kube-apiserver-to-kubelet", "system:kube-apiserver", target_objects::USER];
     let rights = objects.iter().filter(|wanted| {
         wanted.resource.group == "rbac.authorization.k8s.io"
@@ -128,7 +126,7 @@ fn the_rights_of_servers_that_are_no_nodes() {
     insta::assert_snapshot!("systemd-rbac", rights.join("---\n"));
 }
 
-/// Every option that has a file of its own.
+/// A spec with every option that has a separate file.
 const OPTIONS: &str = "
 kubernetesVersion: v1.37.2
 controlPlaneEndpoint: {host: api.demo.example}
@@ -143,7 +141,7 @@ podSecurity: {enforce: baseline, version: v1.37, warn: restricted, exemptions: {
 ";
 
 #[test]
-fn the_files_of_the_options() {
+fn files_of_the_options() {
     let cluster = cluster(OPTIONS);
     let files = manifests::files(&cluster, &cluster.nodes[0], &joins(&cluster, 0));
     let known = ["kube-apiserver.yaml", "audit-policy.yaml", "authentication-config.yaml", "admission-config.yaml"];
@@ -155,7 +153,7 @@ fn the_files_of_the_options() {
 }
 
 #[test]
-fn the_files_of_a_node_that_joins_and_of_one_with_an_external_etcd() {
+fn files_of_a_joining_node_and_with_external_etcd() {
     let cluster = cluster(RICH);
     let etcd = |node: usize| manifests::files(&cluster, &cluster.nodes[node], &joins(&cluster, node)).remove(0).content;
     let lines = |text: &str| text.lines().map(str::to_owned).collect::<std::collections::BTreeSet<_>>();
@@ -175,7 +173,7 @@ fn the_files_of_a_node_that_joins_and_of_one_with_an_external_etcd() {
 }
 
 #[test]
-fn the_objects_in_the_target() {
+fn objects_in_the_target_cluster() {
     let cluster = cluster(RICH);
     let objects: Vec<_> = cluster_bootstrap::objects(&cluster, "TRUST\n", cluster.version, false)
         .iter()
@@ -185,7 +183,7 @@ fn the_objects_in_the_target() {
 }
 
 #[test]
-fn the_objects_of_the_add_ons() {
+fn objects_of_the_add_ons() {
     let cluster = cluster(RICH);
     for addon in Addon::ALL {
         let objects = addon.objects(&cluster, cluster.version);
@@ -195,7 +193,7 @@ fn the_objects_of_the_add_ons() {
 }
 
 #[test]
-fn the_table_of_certificates() {
+fn table_of_certificates() {
     let cluster = cluster(RICH);
     let mut lines = vec![];
     for node in &cluster.nodes {
@@ -219,10 +217,10 @@ fn the_table_of_certificates() {
 }
 
 #[test]
-fn the_chart_holds_the_definitions_that_keyplane_crds_prints() {
+fn chart_matches_the_output_of_keyplane_crds() {
     let chart = include_str!("../../charts/keyplane-crds/templates/crds.yaml");
-    assert!(chart == app::crds(), "charts/keyplane-crds is not what `keyplane crds` prints: run `make bless`");
+    assert!(chart == app::crds(), "charts/keyplane-crds differs from the output of `keyplane crds`: run `make bless`");
     assert!(!chart.contains("{{"), "Helm would take this for a template");
-    // The API server warns of formats that it does not know.
+    // The API server warns about unknown formats.
     assert!(!chart.contains("format: uint"), "an unsigned integer in the schema");
 }

@@ -1,6 +1,6 @@
-//! How workers join: their files, the join data in three formats, and how far each machine has come.
+//! Bootstrapping of worker nodes: their files, the join data in three formats, and the state of each node.
 
-// Helpers of tests are no tests to clippy.
+// Clippy's exemption for tests does not cover helpers outside of `#[test]` functions.
 #![allow(clippy::unwrap_used, clippy::panic)]
 
 mod common;
@@ -12,16 +12,17 @@ use std::process::Command;
 use common::{SMALL, cluster, noon};
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use keyplane_core::host_files::File;
-use keyplane_core::join::state;
-use keyplane_core::join::state::{Facts, NodeState, Request};
+use keyplane_core::join::state::{self, JoinFacts, NodeState, Request};
 use keyplane_core::join::token::Token;
-use keyplane_core::join::{AgentFiles, Pool, bootstrap_data, mark_worker, objects, target_objects, worker_files};
+use keyplane_core::join::{
+    AgentFiles, Pool, bootstrap_data, objects, target_objects, worker_files, worker_label_patch,
+};
 use keyplane_core::model::{Cluster, FieldError};
 use keyplane_core::yaml;
 use keyplane_crds::{MachineState, MachineStatus, NodePoolSpec, condition_of};
 use serde_json::{Value, json};
 
-/// A cluster with everything that matters to workers.
+/// A cluster with all settings that matter to worker nodes.
 const MIRRORED: &str = "
 kubernetesVersion: v1.37.2
 controlPlaneEndpoint: {host: api.demo.example}
@@ -33,7 +34,7 @@ registryMirrors:
   - {registry: 'docker.io', endpoints: ['http://10.0.0.5:5000', 'https://mirror.corp.example/v2/hub']}
 ";
 
-/// Every field that changes something.
+/// A spec with every field that changes a file.
 const RICH: &str = r"
 clusterRef: {name: demo}
 machines:
@@ -75,7 +76,7 @@ fn join_data(cluster: &Cluster, spec: &str, format: &str) -> String {
     bootstrap_data(cluster, &pool, TRUST, &Token::new("abcdef", "0123456789abcdef"), &[])
 }
 
-/// A program of the machine on which the tests run, or a word that it is not there.
+/// Runs a program of the test host, or reports that it is not installed.
 fn check(program: &str, arguments: &[&str], file: &str, content: &str) {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join(file);
@@ -88,12 +89,12 @@ fn check(program: &str, arguments: &[&str], file: &str, content: &str) {
         }
         Err(error) => panic!("{program}: {error}"),
     };
-    let told = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
-    assert!(output.status.success(), "{program}: {told}");
+    let reported = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert!(output.status.success(), "{program}: {reported}");
 }
 
 #[test]
-fn a_machine_that_joins_gets_the_credential_of_its_own_agent() {
+fn joining_node_gets_the_credential_of_its_agent() {
     let cluster = cluster(SMALL);
     let pool = pool(&cluster, PLAIN);
     let agent = |machine: &str| AgentFiles {
@@ -103,7 +104,7 @@ fn a_machine_that_joins_gets_the_credential_of_its_own_agent() {
     let token = Token::new("abcdef", "0123456789abcdef");
     let script = bootstrap_data(&cluster, &pool, TRUST, &token, &[agent("worker1"), agent("worker2")]);
     check("sh", &["-n"], "join.sh", &script);
-    // The part about the agent, as it is run on worker2, with stand-ins for what it calls.
+    // The section about the agent, run on worker2 with stand-ins for the programs that it calls.
     let part = script.split("# The agent:").nth(1).unwrap().split("say \"$name has joined\"").next().unwrap();
     let folder = tempfile::tempdir().unwrap();
     let log = folder.path().join("log");
@@ -123,7 +124,7 @@ fn a_machine_that_joins_gets_the_credential_of_its_own_agent() {
 }
 
 #[test]
-fn the_files_of_a_worker() {
+fn files_of_a_worker() {
     let cluster = cluster(MIRRORED);
     let pool = pool(&cluster, RICH);
     for file in worker_files(&cluster, &pool, &pool.machines[0], TRUST) {
@@ -133,7 +134,7 @@ fn the_files_of_a_worker() {
 }
 
 #[test]
-fn a_worker_has_the_files_of_a_worker_and_nothing_secret() {
+fn worker_files_contain_no_secret() {
     let cluster = cluster(SMALL);
     let pool = pool(&cluster, PLAIN);
     let config_map = objects::worker_config(&cluster, &pool, &pool.machines[0], TRUST, None, None);
@@ -160,11 +161,11 @@ fn a_worker_has_the_files_of_a_worker_and_nothing_secret() {
 }
 
 #[test]
-fn the_join_data_in_three_formats() {
+fn join_data_in_three_formats() {
     let cluster = cluster(MIRRORED);
     for (format, name) in [("Script", "join.sh"), ("CloudConfig", "join.yaml"), ("Ignition", "join.ign")] {
         let text = join_data(&cluster, RICH, format);
-        // Base64 on one line is for machines: what is in it is in the other two.
+        // Base64 in one line is not readable in a diff; the other two formats show the same content.
         let shown = if format == "Ignition" { yaml::write(&decoded(&text)) } else { text };
         insta::assert_snapshot!(name, shown);
     }
@@ -182,7 +183,7 @@ fn decoded(text: &str) -> Value {
 }
 
 #[test]
-fn the_script_is_one_for_a_plain_shell() {
+fn join_script_runs_in_a_posix_shell() {
     for (cluster, spec) in [(cluster(MIRRORED), RICH), (cluster(SMALL), PLAIN)] {
         let script = join_data(&cluster, spec, "Script");
         check("sh", &["-n"], "join.sh", &script);
@@ -195,7 +196,7 @@ fn the_script_is_one_for_a_plain_shell() {
 }
 
 #[test]
-fn cloud_inits_own_schema_takes_the_cloud_config() {
+fn cloud_init_schema_accepts_the_cloud_config() {
     for (cluster, spec) in [(cluster(MIRRORED), RICH), (cluster(SMALL), PLAIN)] {
         let text = join_data(&cluster, spec, "CloudConfig");
         check("cloud-init", &["schema", "--config-file"], "user-data.yaml", &text);
@@ -204,13 +205,13 @@ fn cloud_inits_own_schema_takes_the_cloud_config() {
             // A number would be read as decimal.
             assert!(file["permissions"].as_str().is_some_and(|mode| mode.starts_with('0')), "{}", file["path"]);
         }
-        // 16 KiB is what some clouds take.
+        // Some clouds accept at most 16 KiB.
         assert!(text.len() < 16 * 1024, "{} bytes", text.len());
     }
 }
 
 #[test]
-fn ignitions_own_validator_takes_the_configuration() {
+fn ignition_validator_accepts_the_configuration() {
     // The lab builds it into its cache.
     let cache = std::env::var("KEYPLANE_CACHE")
         .or_else(|_| std::env::var("HOME").map(|home| format!("{home}/.cache/keyplane")));
@@ -223,7 +224,7 @@ fn ignitions_own_validator_takes_the_configuration() {
 }
 
 #[test]
-fn the_same_files_are_in_every_format() {
+fn every_format_has_the_same_files() {
     let cluster = cluster(SMALL);
     let script = join_data(&cluster, PLAIN, "Script");
     let cloud: Value = serde_saphyr::from_str(&join_data(&cluster, PLAIN, "CloudConfig")).unwrap();
@@ -245,14 +246,15 @@ fn the_same_files_are_in_every_format() {
         }
         files += 1;
         assert_eq!(ignition[path], content, "{path}");
-        let here = format!("put '{path}' {} <<'KEYPLANE'\n{content}KEYPLANE\n", file["permissions"].as_str().unwrap());
-        assert!(script.contains(&here), "{here}");
+        let expected =
+            format!("put '{path}' {} <<'KEYPLANE'\n{content}KEYPLANE\n", file["permissions"].as_str().unwrap());
+        assert!(script.contains(&expected), "{expected}");
     }
     assert_eq!(files, 9);
 }
 
 #[test]
-fn a_kubelet_that_may_use_swap_keeps_it() {
+fn swap_stays_enabled_if_the_kubelet_allows_it() {
     let cluster = cluster(SMALL);
     assert!(join_data(&cluster, PLAIN, "Script").contains("swapoff -a"));
     let with_swap = format!("{PLAIN}kubelet: {{failSwapOn: false}}\n");
@@ -260,7 +262,7 @@ fn a_kubelet_that_may_use_swap_keeps_it() {
 }
 
 #[test]
-fn the_cgroup_driver_of_containerd_is_the_kubelets() {
+fn containerd_uses_the_cgroup_driver_of_the_kubelet() {
     let cluster = cluster(SMALL);
     for (settings, systemd) in [("{}", "true"), ("{cgroupDriver: cgroupfs}", "false")] {
         let pool = pool(&cluster, &format!("{PLAIN}kubelet: {settings}\n"));
@@ -270,8 +272,8 @@ fn the_cgroup_driver_of_containerd_is_the_kubelets() {
     }
 }
 
-/// Runs the part of the script that says which machine this is, with these addresses and this name.
-fn who(spec: &str, host: &str, addresses: &[&str]) -> (bool, String) {
+/// Runs the section of the script that identifies the node, with these addresses and this host name.
+fn identify(spec: &str, host: &str, addresses: &[&str]) -> (bool, String) {
     let cluster = cluster(SMALL);
     let script = join_data(&cluster, spec, "Script");
     let (beginning, _) = script.split_once("# The machine's files.").unwrap();
@@ -282,7 +284,7 @@ fn who(spec: &str, host: &str, addresses: &[&str]) -> (bool, String) {
         fs::write(&path, format!("#!/bin/sh\n{text}")).unwrap();
         fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
     };
-    // `ip -o addr show to RANGE`: a range has the addresses that begin like it.
+    // `ip -o addr show to RANGE`: an address is in a range if it has the same prefix.
     let lines: Vec<_> = addresses
         .iter()
         .map(|address| {
@@ -305,7 +307,7 @@ fn who(spec: &str, host: &str, addresses: &[&str]) -> (bool, String) {
 }
 
 #[test]
-fn a_machine_is_known_by_its_address_and_one_that_is_not_declared_stops() {
+fn script_identifies_nodes_by_address_and_stops_if_undeclared() {
     let named = "
 clusterRef: {name: demo}
 machines:
@@ -313,36 +315,42 @@ machines:
   - {name: worker2, addresses: [10.0.0.22, 10.0.0.99]}
 ";
     assert_eq!(
-        who(named, "whatever", &["10.0.0.21"]),
+        identify(named, "whatever", &["10.0.0.21"]),
         (true, "worker1|10.0.0.21|metal:///21|topology.kubernetes.io/zone=rack-3".to_owned())
     );
-    // Whatever it is called, its address says that it is the other one.
-    assert_eq!(who(named, "worker1", &["10.0.0.22"]), (true, "worker2|10.0.0.22||".to_owned()));
-    // With the addresses of both, its name decides.
-    assert_eq!(who(named, "worker2", &["10.0.0.21", "10.0.0.22"]).1, "worker2|10.0.0.22||");
-    let (joined, told) = who(named, "worker1", &["10.0.0.77"]);
+    // The address identifies the other node, whatever the host name is.
+    assert_eq!(identify(named, "worker1", &["10.0.0.22"]), (true, "worker2|10.0.0.22||".to_owned()));
+    // With the addresses of both nodes, the host name decides.
+    assert_eq!(identify(named, "worker2", &["10.0.0.21", "10.0.0.22"]).1, "worker2|10.0.0.22||");
+    let (joined, reported) = identify(named, "worker1", &["10.0.0.77"]);
     assert!(
-        !joined && told.contains("worker1") && told.contains("10.0.0.77") && told.contains("NodePool workers"),
-        "{told}"
+        !joined
+            && reported.contains("worker1")
+            && reported.contains("10.0.0.77")
+            && reported.contains("NodePool workers"),
+        "{reported}"
     );
 }
 
 #[test]
-fn a_selectors_machine_needs_a_name_and_an_address_that_match() {
+fn selector_requires_a_matching_name_and_address() {
     let by_selector = "
 clusterRef: {name: demo}
 selector: {namePattern: 'burst-*', addressCIDRs: [10.0.1.0/24, 'fd00:1::0/64']}
 labels: {example.com/disk: ssd}
 ";
-    assert_eq!(who(by_selector, "burst-7", &["10.0.1.7"]), (true, "burst-7|10.0.1.7||example.com/disk=ssd".to_owned()));
-    assert_eq!(who(by_selector, "burst-7", &["fd00:1::7"]).1, "burst-7|fd00:1::7||example.com/disk=ssd");
+    assert_eq!(
+        identify(by_selector, "burst-7", &["10.0.1.7"]),
+        (true, "burst-7|10.0.1.7||example.com/disk=ssd".to_owned())
+    );
+    assert_eq!(identify(by_selector, "burst-7", &["fd00:1::7"]).1, "burst-7|fd00:1::7||example.com/disk=ssd");
     for (host, address) in [("worker7", "10.0.1.7"), ("burst-7", "10.0.2.7"), ("burst-7.corp", "10.0.1.7")] {
-        assert!(!who(by_selector, host, &[address]).0, "{host} {address}");
+        assert!(!identify(by_selector, host, &[address]).0, "{host} {address}");
     }
 }
 
 #[test]
-fn what_makes_no_sense_is_refused_with_the_field() {
+fn rejects_invalid_pools_and_names_the_field() {
     let cluster = cluster(SMALL);
     for (from, to, field) in [
         ("worker1", "Worker1", "spec.machines"),
@@ -389,14 +397,14 @@ fn what_makes_no_sense_is_refused_with_the_field() {
         let error = parse(&cluster, &PLAIN.replacen(from, to, 1)).unwrap_err();
         assert_eq!(error.field, field, "{to}: {error}");
     }
-    // A pool of the control plane is no pool of workers.
+    // A ControlPlane pool is not a pool of workers.
     let control_plane =
         "{clusterRef: {name: demo}, role: ControlPlane, machines: [{name: cp1, addresses: [10.0.0.12]}]}";
     assert_eq!(parse(&cluster, control_plane), Ok(None));
 }
 
 #[test]
-fn the_rights_are_for_these_tokens_and_these_nodes_alone() {
+fn permissions_are_limited_to_these_tokens_and_nodes() {
     let cluster = cluster(MIRRORED);
     let pool = pool(&cluster, RICH);
     let text = |pools: &[Pool], leaving: &[String]| {
@@ -410,7 +418,7 @@ fn the_rights_are_for_these_tokens_and_these_nodes_alone() {
 }
 
 #[test]
-fn labels_are_set_on_the_nodes_of_declared_machines_and_no_others() {
+fn labels_only_the_declared_nodes() {
     let cluster = cluster(SMALL);
     let labelled = format!("{PLAIN}labels: {{node-role.kubernetes.io/worker: '', example.com/disk: ssd}}\n");
     let labelled = labelled.replacen("[10.0.0.21]", "[10.0.0.21], failureDomain: rack-3", 1);
@@ -421,12 +429,13 @@ fn labels_are_set_on_the_nodes_of_declared_machines_and_no_others() {
     let all = json!({
         "node-role.kubernetes.io/worker": "", "example.com/disk": "ssd", "topology.kubernetes.io/zone": "rack-3",
     });
-    let patch = mark_worker(&node("worker1", json!({"example.com/disk": "ssd", "others": "x"})), &pools).unwrap().0;
+    let patch =
+        worker_label_patch(&node("worker1", json!({"example.com/disk": "ssd", "others": "x"})), &pools).unwrap().0;
     let lacking = json!({"node-role.kubernetes.io/worker": "", "topology.kubernetes.io/zone": "rack-3"});
     assert_eq!(patch, json!({"metadata": {"labels": lacking}}));
-    assert_eq!(mark_worker(&node("worker1", all), &pools), None);
-    assert_eq!(mark_worker(&node("stranger", json!({})), &pools), None);
-    // What a kubelet may not set is not among its flags.
+    assert_eq!(worker_label_patch(&node("worker1", all), &pools), None);
+    assert_eq!(worker_label_patch(&node("stranger", json!({})), &pools), None);
+    // Labels that a kubelet must not set are not in its flags.
     assert_eq!(pools[0].kubelet_labels(pools[0].machine("worker2")), "example.com/disk=ssd");
 }
 
@@ -438,9 +447,9 @@ fn node(ready: Option<bool>, since: i64) -> NodeState {
     NodeState { ready, since: Some(at(since)), reason: "Because".to_owned(), message: "of that".to_owned() }
 }
 
-fn facts(nodes: &[(&str, NodeState)]) -> Facts {
+fn facts(nodes: &[(&str, NodeState)]) -> JoinFacts {
     let nodes = nodes.iter().map(|(name, node)| ((*name).to_owned(), node.clone())).collect();
-    Facts { nodes: Some(nodes), ..Facts::default() }
+    JoinFacts { nodes: Some(nodes), ..JoinFacts::default() }
 }
 
 fn request(node: &str, minutes: i64) -> Request {
@@ -453,26 +462,26 @@ fn shown(machines: &[MachineStatus]) -> Vec<(MachineState, &str, i64)> {
 }
 
 #[test]
-fn a_machine_goes_from_declared_to_ready_and_may_be_missed() {
+fn node_state_goes_from_declared_to_ready_and_to_missing() {
     use MachineState::{Bootstrapping, Declared, Joined, Missing, Ready};
     let cluster = cluster(SMALL);
     let pool = pool(&cluster, "{clusterRef: {name: demo}, machines: [{name: worker1, addresses: [10.0.0.21]}]}");
     let mut machines = vec![];
-    let mut step = |facts: &Facts, minute: i64| {
+    let mut step = |facts: &JoinFacts, minute: i64| {
         machines = state::machines(&pool, facts, &machines, at(minute));
         (machines[0].state, machines[0].reason.clone(), shown(&machines)[0].2)
     };
     let is = |state, reason: &str, since| (state, reason.to_owned(), since);
-    assert_eq!(step(&Facts::default(), 0), is(Declared, "NotSeen", 0));
+    assert_eq!(step(&JoinFacts::default(), 0), is(Declared, "NotSeen", 0));
     assert_eq!(step(&facts(&[]), 1), is(Declared, "NotSeen", 0));
-    let asked = Facts { requests: [("worker1".to_owned(), request("worker1", 2))].into(), ..facts(&[]) };
-    assert_eq!(step(&asked, 2), is(Bootstrapping, "NotApproved", 2));
+    let requested = JoinFacts { requests: [("worker1".to_owned(), request("worker1", 2))].into(), ..facts(&[]) };
+    assert_eq!(step(&requested, 2), is(Bootstrapping, "NotApproved", 2));
     assert_eq!(step(&facts(&[("worker1", node(Some(false), 3))]), 3), is(Joined, "Because", 3));
     assert_eq!(step(&facts(&[("worker1", node(Some(true), 4))]), 4), is(Ready, "", 4));
-    // Time alone moves nothing.
+    // Time alone changes no state.
     assert_eq!(step(&facts(&[("worker1", node(Some(true), 4))]), 40), is(Ready, "", 4));
-    // A target that does not answer says nothing about it.
-    assert_eq!(step(&Facts::default(), 41), is(Ready, "", 4));
+    // A target cluster that does not answer proves nothing.
+    assert_eq!(step(&JoinFacts::default(), 41), is(Ready, "", 4));
     let silent = facts(&[("worker1", node(None, 42))]);
     assert_eq!(step(&silent, 43), is(Joined, "Because", 43));
     assert_eq!(state::next_check(&pool, &silent, at(43)), Some(at(47)));
@@ -480,52 +489,52 @@ fn a_machine_goes_from_declared_to_ready_and_may_be_missed() {
     assert_eq!(step(&silent, 47), is(Missing, "Because", 47));
     assert!(state::is_any_missing(&pool, silent.nodes.as_ref().unwrap(), at(47)));
     assert_eq!(step(&facts(&[]), 50), is(Missing, "NodeGone", 47));
-    // The request with which it had joined is no news; a new one is.
-    assert_eq!(step(&asked, 51), is(Missing, "NodeGone", 47));
-    let again = Facts { requests: [("worker1".to_owned(), request("worker1", 52))].into(), ..facts(&[]) };
+    // The CSR with which the node joined is old; only a new one counts.
+    assert_eq!(step(&requested, 51), is(Missing, "NodeGone", 47));
+    let again = JoinFacts { requests: [("worker1".to_owned(), request("worker1", 52))].into(), ..facts(&[]) };
     assert_eq!(step(&again, 52), is(Bootstrapping, "NotApproved", 52));
     assert_eq!(step(&facts(&[("worker1", node(Some(true), 53))]), 53), is(Ready, "", 53));
 }
 
 #[test]
-fn machines_of_a_selector_are_listed_once_they_have_joined() {
+fn nodes_of_a_selector_are_listed_once_joined() {
     let cluster = cluster(SMALL);
     let pool = pool(&cluster, "{clusterRef: {name: demo}, selector: {namePattern: 'w*', addressCIDRs: [10.0.1.0/24]}}");
     let joined = facts(&[("w1", node(Some(true), 0)), ("other", node(Some(true), 0))]);
     let machines = state::machines(&pool, &joined, &[], at(0));
     assert_eq!((machines.len(), machines[0].name.as_str()), (1, "w1"));
-    assert_eq!(state::machines(&pool, &Facts::default(), &machines, at(1)), machines, "the target is silent");
+    assert_eq!(state::machines(&pool, &JoinFacts::default(), &machines, at(1)), machines, "the target is silent");
     assert!(state::machines(&pool, &facts(&[]), &machines, at(2)).is_empty(), "it may go");
     let many: Vec<_> = (0..300).map(|number| format!("w{number}")).collect();
     let many: Vec<_> = many.iter().map(|name| (name.as_str(), node(Some(true), 0))).collect();
     assert_eq!(state::machines(&pool, &facts(&many), &[], at(0)).len(), 200);
-    // One more may come at any time.
+    // Another node may join at any time.
     assert!(state::is_any_missing(&pool, joined.nodes.as_ref().unwrap(), at(0)));
 }
 
 #[test]
-fn the_condition_names_a_machine_that_is_stuck_and_why() {
+fn condition_names_a_stuck_node_and_the_reason() {
     let cluster = cluster(SMALL);
     let pool = pool(&cluster, PLAIN);
     let mut conditions = vec![];
-    let mut told = |facts: &Facts| {
+    let mut condition = |facts: &JoinFacts| {
         let machines = state::machines(&pool, facts, &[], at(0));
         state::report(&mut conditions, &machines, facts, Some(1), at(0));
         let condition = condition_of(&conditions, "NodesReady").unwrap();
         let ready = format!("{}/{}", state::ready(&machines), machines.len());
         (condition.status.clone(), condition.reason.clone(), condition.message.clone(), ready)
     };
-    let (status, reason, message, ready) = told(&facts(&[("worker1", node(Some(false), 0))]));
+    let (status, reason, message, ready) = condition(&facts(&[("worker1", node(Some(false), 0))]));
     assert_eq!((status.as_str(), reason.as_str(), ready.as_str()), ("False", "NodesNotReady", "0/2"));
     assert_eq!(message, "worker1 is Joined: of that; and 1 more");
-    assert_eq!(told(&Facts::default()).1, "TargetUnreachable");
+    assert_eq!(condition(&JoinFacts::default()).1, "TargetUnreachable");
     let all = facts(&[("worker1", node(Some(true), 0)), ("worker2", node(Some(true), 0))]);
-    let (status, reason, _, ready) = told(&all);
+    let (status, reason, _, ready) = condition(&all);
     assert_eq!((status.as_str(), reason.as_str(), ready.as_str()), ("True", "AllReady", "2/2"));
 }
 
 #[test]
-fn a_request_tells_what_it_waits_for() {
+fn message_of_a_csr_says_what_it_waits_for() {
     let csr = |username: &str, status: Value| {
         let request = include_str!("common/kubelet.csr");
         let object = json!({

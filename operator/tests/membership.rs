@@ -1,6 +1,6 @@
-//! Nodes that join, leave and are lost, and an etcd that somebody else runs: what is written, and what is said.
+//! Nodes that join, leave and are lost, and an external etcd: written objects and the status.
 
-// Helpers of tests are no tests to clippy.
+// Clippy's exemption for tests does not cover helpers outside of `#[test]` functions.
 #![allow(clippy::unwrap_used)]
 
 mod common;
@@ -13,17 +13,17 @@ use k8s_openapi::api::core::v1::Secret;
 use keyplane_core::etcd::Member;
 use keyplane_core::model::Cluster;
 use keyplane_core::observed::{EtcdFacts, Observed};
-use keyplane_core::pki::{CertificateOrder, ExtendedUsage, PrivateKey, Subject, valid_for};
-use keyplane_core::plan::{plan, status};
+use keyplane_core::pki::{CertificateTemplate, ExtendedUsage, Subject, valid_for};
+use keyplane_core::plan::plan;
+use keyplane_core::status;
 use keyplane_crds::{ClusterSpecStatus, KeyAlgorithm, condition_of, keys};
-use keyplane_issuance::x509::generate;
-use keyplane_issuance::x509::{issue, mint_authority};
+use keyplane_issuance::x509::{generate, generate_ca, issue};
 
 const CP1: &str = "cp1=https://10.0.0.11:2380";
 const CP2: &str = "cp2=https://10.0.0.12:2380";
 const CP3: &str = "cp3=https://10.0.0.13:2380";
 
-/// The member of cpN.
+/// The etcd member of cpN.
 fn member(number: u8, learner: bool, started: bool) -> Member {
     Member {
         id: number.into(),
@@ -43,7 +43,7 @@ fn in_etcd(observed: &mut Observed, members: Vec<Member>) {
     observed.target.etcd = Some(Ok(EtcdFacts { members, confirmed: true, waits: None }));
 }
 
-/// Both flags in a node's manifest: the state, if there is one, and the members.
+/// Both flags in a node's manifest: the state, if it is set, and the members.
 fn flags(observed: &Observed, node: &str) -> (Option<String>, String) {
     let manifest = &observed.config_maps[&format!("demo-{node}-config")].data.as_ref().unwrap()["etcd.yaml"];
     let flag = |name: &str| {
@@ -62,7 +62,7 @@ fn begun(members: &[&str]) -> (Option<String>, String) {
 }
 
 #[test]
-fn while_nobody_can_be_asked_the_nodes_join_in_the_declared_order() {
+fn nodes_join_in_declared_order_while_etcd_is_unreachable() {
     let (_, observed) = settled(THREE);
     assert_eq!(flags(&observed, "cp1"), begun(&[CP1]));
     assert_eq!(flags(&observed, "cp2"), existing(&[CP1, CP2]));
@@ -70,7 +70,7 @@ fn while_nobody_can_be_asked_the_nodes_join_in_the_declared_order() {
 }
 
 #[test]
-fn a_node_that_joins_out_of_order_lists_the_members_that_there_are() {
+fn node_joining_out_of_order_lists_existing_members() {
     let (cluster, mut observed) = settled(THREE);
     in_etcd(&mut observed, vec![member(1, false, true), member(3, true, false)]);
     settle(&cluster, &mut observed);
@@ -83,7 +83,7 @@ fn a_node_that_joins_out_of_order_lists_the_members_that_there_are() {
 }
 
 #[test]
-fn what_a_member_has_started_with_stays_whoever_comes_and_goes_and_while_nobody_answers() {
+fn initial_flags_of_a_started_member_never_change() {
     let (three, mut observed) = settled(THREE);
     in_etcd(&mut observed, voters(&[1, 2, 3]));
     settle(&three, &mut observed);
@@ -91,7 +91,7 @@ fn what_a_member_has_started_with_stays_whoever_comes_and_goes_and_while_nobody_
         ["cp2", "cp3"].map(|node| observed.config_maps[&format!("demo-{node}-config")].data.clone())
     };
     let before = written(&observed);
-    // cp1 goes, cp4 comes in its place, before the others.
+    // cp4 replaces cp1, at the start of the list.
     let replaced = cluster(&THREE.replace("name: cp1, addresses: [10.0.0.11]", "name: cp4, addresses: [10.0.0.14]"));
     for members in [voters(&[2, 3]), vec![member(2, false, true), member(3, false, true), member(4, true, false)]] {
         in_etcd(&mut observed, members);
@@ -100,7 +100,8 @@ fn what_a_member_has_started_with_stays_whoever_comes_and_goes_and_while_nobody_
     }
     let joins = existing(&["cp4=https://10.0.0.14:2380", CP2, CP3]);
     assert_eq!(flags(&observed, "cp4"), joins);
-    // A replica that has just started knows nobody: neither does it begin another etcd, nor rewrite the one there is.
+    // A replica that has just started has observed no member. It must neither bootstrap another etcd nor rewrite the
+    // flags of the existing one.
     observed.target.etcd = None;
     assert!(plan(&replaced, &observed, noon()).steps.is_empty());
     observed.config_maps.remove("demo-cp4-config");
@@ -109,7 +110,7 @@ fn what_a_member_has_started_with_stays_whoever_comes_and_goes_and_while_nobody_
 }
 
 #[test]
-fn nodes_that_began_together_before_there_were_joins_keep_what_they_have() {
+fn jointly_bootstrapped_nodes_keep_their_flags() {
     let (cluster, mut observed) = settled(THREE);
     for config_map in observed.config_maps.values_mut() {
         let annotations = config_map.metadata.annotations.as_mut().unwrap();
@@ -136,7 +137,7 @@ fn nodes_that_began_together_before_there_were_joins_keep_what_they_have() {
 }
 
 #[test]
-fn a_node_that_leaves_keeps_its_objects_until_it_is_out_of_etcd_and_the_next_first_one_is_the_super_admin() {
+fn removed_node_keeps_its_objects_until_etcd_drops_it() {
     let (three, mut observed) = settled(THREE);
     in_etcd(&mut observed, voters(&[1, 2, 3]));
     settle(&three, &mut observed);
@@ -145,7 +146,7 @@ fn a_node_that_leaves_keeps_its_objects_until_it_is_out_of_etcd_and_the_next_fir
     settle(&without_first, &mut observed);
     assert!(observed.secrets.contains_key("demo-cp1-pki"), "it is still in etcd");
     assert!(text(&observed, "demo-cp2-pki", "super-admin.conf").contains("kubernetes-super-admin"));
-    // Not forgotten in the meantime.
+    // The status still lists the removed node.
     observed.status = status::report(&without_first, &observed, &[], None, noon());
     let listed = |status: &ClusterSpecStatus| {
         status.certificates.iter().filter(|row| row.node.as_deref() == Some("cp1")).count()
@@ -155,7 +156,7 @@ fn a_node_that_leaves_keeps_its_objects_until_it_is_out_of_etcd_and_the_next_fir
     settle(&without_first, &mut observed);
     assert!(observed.secrets.contains_key("demo-cp1-pki"), "nobody knows whether it is still in etcd");
     in_etcd(&mut observed, voters(&[2, 3]));
-    // Somebody else's object of that name is left alone.
+    // Keyplane leaves an object of somebody else with that name unchanged.
     let labels = observed.config_maps.get_mut("demo-cp1-config").unwrap().metadata.labels.as_mut().unwrap();
     labels.remove("app.kubernetes.io/managed-by");
     settle(&without_first, &mut observed);
@@ -171,7 +172,7 @@ fn condition(cluster: &Cluster, observed: &Observed, name: &str) -> Option<(Stri
 }
 
 #[test]
-fn the_status_names_the_node_that_is_missing_joining_or_ill() {
+fn status_names_a_missing_joining_or_unhealthy_node() {
     let (cluster, mut observed) = settled(THREE);
     observed.target.available = Some(Ok(()));
     let nodes = |ready: &[(&str, bool)]| -> Option<BTreeMap<String, bool>> {
@@ -194,17 +195,22 @@ fn the_status_names_the_node_that_is_missing_joining_or_ill() {
             all.clone(),
             learning,
             "EtcdMemberJoining",
-            "cp2: its etcd member has no vote yet; cp3: its etcd member has not",
+            "cp2: its etcd member is still a learner; cp3: its etcd member has not",
         ),
-        (nodes(&[("cp1", true), ("cp2", true)]), voters(&[1, 2]), "NodeMissing", "cp3: no Node, not in etcd yet"),
+        (
+            nodes(&[("cp1", true), ("cp2", true)]),
+            voters(&[1, 2]),
+            "NodeMissing",
+            "cp3: the Node does not exist, not in etcd yet",
+        ),
         (all, voters(&[1, 2, 3, 4]), "EtcdMemberLeaving", "cp4: still a member of etcd"),
     ] {
         observed.target.nodes = ready;
         in_etcd(&mut observed, members);
-        let told = condition(&cluster, &observed, "ControlPlaneNodesReady").unwrap();
-        assert_eq!(told.1, reason, "{told:?}");
-        assert!(told.2.contains(words), "{words:?} is not in {told:?}");
-        // The API answers all the same; Ready is honest.
+        let reported = condition(&cluster, &observed, "ControlPlaneNodesReady").unwrap();
+        assert_eq!(reported.1, reason, "{reported:?}");
+        assert!(reported.2.contains(words), "{words:?} is not in {reported:?}");
+        // The API server answers nevertheless; Ready still reports the missing node.
         assert_eq!(condition(&cluster, &observed, "ControlPlaneAvailable").unwrap().0, "True");
         let ready = condition(&cluster, &observed, "Ready").unwrap();
         assert_eq!(ready.0 == "True", reason == "NodesReady", "{ready:?}");
@@ -214,7 +220,7 @@ fn the_status_names_the_node_that_is_missing_joining_or_ill() {
 }
 
 #[test]
-fn the_loss_of_one_failure_domain_must_leave_a_majority() {
+fn loss_of_one_failure_domain_must_leave_a_majority() {
     let spread = |domains: &[Option<&str>], more: &str| {
         let nodes = domains.iter().enumerate().map(|(number, domain)| {
             let domain = domain.map_or(String::new(), |domain| format!(", failureDomain: {domain}"));
@@ -222,7 +228,7 @@ fn the_loss_of_one_failure_domain_must_leave_a_majority() {
         });
         let head = THREE.split("    - {").next().unwrap();
         let cluster = cluster(&format!("{head}{}{more}", nodes.collect::<String>()));
-        condition(&cluster, &Observed::default(), "SpreadAcrossFailureDomains").map(|told| told.1)
+        condition(&cluster, &Observed::default(), "SpreadAcrossFailureDomains").map(|reported| reported.1)
     };
     let (a, b, c) = (Some("a"), Some("b"), Some("c"));
     let external = "etcd: {external: {endpoints: ['https://e:2379'], secretRef: {name: e}}}\n";
@@ -248,23 +254,23 @@ controlPlane: {nodes: [{name: cp1, addresses: [10.0.0.11]}]}
 etcd: {external: {endpoints: ['https://etcd1.example:2379'], secretRef: {name: corp-etcd}}}
 ";
 
-/// What the owner of an etcd gives away: trust, and a client certificate with its key.
+/// The files from the owner of an external etcd: trust bundle, client certificate and key.
 fn corp_etcd() -> Secret {
     let algorithm = KeyAlgorithm::EcdsaP256;
     let (not_before, not_after) = valid_for(noon(), std::time::Duration::from_hours(1000));
-    let authority = mint_authority("corp", algorithm, not_before, not_after).unwrap();
+    let ca = generate_ca("corp", algorithm, not_before, not_after).unwrap();
     let key = generate(algorithm).unwrap();
-    let order = CertificateOrder {
+    let order = CertificateTemplate {
         subject: Subject { common_name: "demo".to_owned(), organizations: vec![] },
         alternative_names: vec![],
         extended_usages: vec![ExtendedUsage::ClientAuth],
         not_before,
         not_after,
     };
-    let certificate = issue(&order, &key, &authority).unwrap();
+    let certificate = issue(&order, &key, &ca).unwrap();
     let mut secret = Secret::default();
     secret.metadata.name = Some("corp-etcd".to_owned());
-    let data = [("ca.crt", authority.certificate_pem()), ("tls.crt", &certificate), ("tls.key", key.pem())];
+    let data = [("ca.crt", ca.certificate_pem()), ("tls.crt", &certificate), ("tls.key", key.pem())];
     secret.data = Some(data.map(|(key, text)| (key.to_owned(), ByteString(text.as_bytes().to_vec()))).into());
     secret
 }
@@ -274,7 +280,7 @@ fn data(secret: &Secret, key: &str) -> String {
 }
 
 #[test]
-fn an_external_etcd_brings_its_own_keys_and_none_is_made_for_it() {
+fn external_etcd_uses_provided_keys_only() {
     let cluster = cluster(EXTERNAL);
     let mut observed = Observed::default();
     let first = corp_etcd();
@@ -287,20 +293,20 @@ fn an_external_etcd_brings_its_own_keys_and_none_is_made_for_it() {
     assert_eq!(keys, ["apiserver-etcd-client.crt", "apiserver-etcd-client.key", "etcd-ca.crt"]);
     assert_eq!(data(&node, "etcd-ca.crt"), data(&first, "ca.crt"));
     assert_eq!(observed.secrets["corp-etcd"], first, "the user's Secret is the user's");
-    // A new client certificate is carried on; the node's own keys stay.
+    // Keyplane distributes a new client certificate; the node's own keys stay.
     let second = corp_etcd();
     observed.secrets.insert("corp-etcd".to_owned(), second.clone());
     settle(&cluster, &mut observed);
     let renewed = &observed.secrets["demo-cp1-pki"];
     assert_eq!(data(renewed, "apiserver-etcd-client.key"), data(&second, "tls.key"));
     assert_eq!(data(renewed, "apiserver.key"), data(&node, "apiserver.key"));
-    // Its certificates are not Keyplane's to list or renew.
+    // Keyplane neither lists nor renews the certificates of the external etcd.
     let listed = status::report(&cluster, &observed, &[], None, noon()).certificates;
     assert!(listed.iter().all(|row| !row.name.contains("etcd")), "{listed:?}");
 }
 
 #[test]
-fn what_is_wrong_with_an_external_etcds_secret_is_told_with_the_cure_and_loses_nothing() {
+fn reports_a_bad_external_etcd_secret_with_the_remedy() {
     let cluster = cluster(EXTERNAL);
     let mut observed = Observed::default();
     let good = corp_etcd();
@@ -318,13 +324,17 @@ fn what_is_wrong_with_an_external_etcds_secret_is_told_with_the_cure_and_loses_n
         (None, "SecretNotFound", "kubectl create secret generic corp-etcd"),
         (without("ca.crt"), "SecretUnusable", "lacks ca.crt"),
         (without("tls.key"), "SecretUnusable", "lacks tls.key"),
-        (Some(mixed), "SecretUnusable", "don't belong together"),
+        (Some(mixed), "SecretUnusable", "the public key of tls.crt does not match tls.key"),
     ] {
         observed.secrets.remove("corp-etcd");
         observed.secrets.extend(secret.map(|secret| ("corp-etcd".to_owned(), secret)));
-        let told = settle(&cluster, &mut observed).blockers;
-        assert_eq!((told.len(), told[0].reason), (1, reason), "{told:?}");
-        assert!(told[0].message.contains(words) && !told[0].message.contains("PRIVATE"), "{}", told[0].message);
+        let reported = settle(&cluster, &mut observed).blockers;
+        assert_eq!((reported.len(), reported[0].reason), (1, reason), "{reported:?}");
+        assert!(
+            reported[0].message.contains(words) && !reported[0].message.contains("PRIVATE"),
+            "{}",
+            reported[0].message
+        );
         assert_eq!(observed.secrets["demo-cp1-pki"], written);
     }
     observed.secrets.insert("corp-etcd".to_owned(), good);

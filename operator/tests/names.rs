@@ -1,6 +1,6 @@
-//! Names of the API stand in one place each: `keys.rs` and `reasons.rs` of `keyplane-crds`.
+//! Names of the API are defined in one place each: `keys.rs` and `reasons.rs` of `keyplane-crds`.
 
-// Helpers of tests are no tests to clippy.
+// Clippy's exemption for tests does not cover helpers outside of `#[test]` functions.
 #![allow(clippy::unwrap_used)]
 
 use std::fs;
@@ -9,11 +9,11 @@ use std::path::{Path, PathBuf};
 use keyplane_crds::GROUP;
 use keyplane_crds::reasons::{REASONS, REQUEST_REASONS};
 
-/// Reasons that are words for something else, too: the condition of a Pod or Node, the action of an Event, the reason to
+/// Reasons that are also used for something else: the condition of a Pod or Node, the action of an Event, the reason to
 /// issue a certificate, a stage.
 const COMMON: [&str; 4] = ["Ready", "Write", "Unreadable", "Drop"];
 
-/// The sources below a folder, but for tests.
+/// The sources below a folder, except tests.
 fn sources(folder: &Path) -> Vec<PathBuf> {
     let paths = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
     let is_test = |path: &PathBuf| path.ends_with("tests") || path.ends_with("tests.rs");
@@ -24,7 +24,7 @@ fn sources(folder: &Path) -> Vec<PathBuf> {
         .collect()
 }
 
-/// The lines of the code before its tests, without comments.
+/// The lines of the code before its unit tests, without comments.
 fn code(file: &Path) -> Vec<String> {
     let text = fs::read_to_string(file).unwrap();
     let text = text.split("#[cfg(test)]\nmod tests {").next().unwrap_or_default();
@@ -42,7 +42,7 @@ fn crds() -> Vec<PathBuf> {
 }
 
 #[test]
-fn every_label_annotation_and_finalizer_stands_in_one_file() {
+fn every_key_is_defined_in_one_file() {
     let (prefix, version) = (format!("{GROUP}/"), format!("{GROUP}/v1alpha1"));
     for file in operator().iter().chain(&crds()).filter(|file| !file.ends_with("crds/src/keys.rs")) {
         for line in code(file) {
@@ -52,7 +52,7 @@ fn every_label_annotation_and_finalizer_stands_in_one_file() {
 }
 
 #[test]
-fn every_reason_stands_in_one_file() {
+fn every_reason_is_defined_in_one_file() {
     let names: Vec<_> = REASONS.iter().chain(REQUEST_REASONS).map(|reason| reason.name).collect();
     for file in operator() {
         for line in code(&file) {

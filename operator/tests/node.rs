@@ -1,6 +1,6 @@
-//! `keyplane node`, as a process: whatever happens to it, each file is the old one or the new one.
+//! `keyplane node`, as a process: after any interruption, each file is the old one or the new one.
 
-// Helpers of tests are no tests to clippy.
+// Clippy's exemption for tests does not cover helpers outside of `#[test]` functions.
 #![allow(clippy::unwrap_used, clippy::panic)]
 
 mod common;
@@ -16,21 +16,20 @@ use std::time::Duration;
 use common::{HARD_WAY, SMALL, WORKERS, cluster, cluster_with_pool, noon, settle, text};
 use k8s_openapi::api::core::v1::{ConfigMap, Secret};
 use keyplane_agent::index::read;
-use keyplane_core::authorities::AuthoritySet;
+use keyplane_core::certificate_authorities::CaSet;
 use keyplane_core::checksum::checksum;
 use keyplane_core::join::Pool;
 use keyplane_core::join::objects::worker_config;
 use keyplane_core::kubeconfig::embedded_credential;
 use keyplane_core::observed::Observed;
-use keyplane_core::pki::{CertificateOrder, ExtendedUsage, PrivateKey, Subject, certificates_in};
-use keyplane_core::plan::status;
+use keyplane_core::pki::{CertificateTemplate, ExtendedUsage, Subject, certificates_in};
+use keyplane_core::status;
 use keyplane_crds::{KeyAlgorithm, keys};
-use keyplane_issuance::x509::generate;
-use keyplane_issuance::x509::issue;
+use keyplane_issuance::x509::{generate, issue};
 use kube::ResourceExt;
 use serde_json::json;
 
-/// A machine in a directory, on which whoever runs the test is root.
+/// The root of a node in a directory, owned by the user who runs the test.
 struct Site {
     folder: tempfile::TempDir,
 }
@@ -65,18 +64,18 @@ impl Site {
 
 const FILES: usize = 12;
 
-/// Where the files of the Secret and of the ConfigMap are.
+/// The paths of the files in the Secret or in the ConfigMap.
 fn paths(kind: &str) -> Vec<String> {
     let directory = if kind == "Secret" { "/etc/kubernetes/pki" } else { "/etc/kubernetes/manifests" };
     (0..FILES).map(|number| format!("{directory}/{number}.yaml")).collect()
 }
 
-/// Long enough that it is not written at once.
+/// A content that is too long for a single write.
 fn content(round: usize, path: &str) -> String {
     format!("{round} {path}\n").repeat(4000)
 }
 
-/// An object of that round, as its text.
+/// The object of that round, as text.
 fn object(kind: &str, round: usize) -> String {
     let entry = |path: &String| {
         let key = path.replace('/', "-");
@@ -97,7 +96,7 @@ fn object(kind: &str, round: usize) -> String {
     json!({"apiVersion": "v1", "kind": kind, "metadata": metadata, "data": data}).to_string()
 }
 
-/// The round of which each file is; nothing where there is none yet.
+/// The round of each file, or none if the file does not exist yet.
 fn rounds(root: &Path) -> Vec<Option<usize>> {
     let all = [paths("Secret"), paths("ConfigMap")].concat();
     all.iter()
@@ -113,7 +112,7 @@ fn rounds(root: &Path) -> Vec<Option<usize>> {
 }
 
 #[test]
-fn an_agent_that_is_killed_leaves_each_file_old_or_new_and_the_next_one_completes() {
+fn killed_agent_leaves_each_file_old_or_new() {
     const ROUNDS: usize = 24;
     let site = Site::new();
     let (mut mixed, mut killed) = (0, 0);
@@ -121,7 +120,7 @@ fn an_agent_that_is_killed_leaves_each_file_old_or_new_and_the_next_one_complete
         let objects = [("secret.json", object("Secret", round)), ("config.json", object("ConfigMap", round))];
         let before = rounds(&site.root());
         let mut agent = site.agent(&objects).spawn().unwrap();
-        // From before it begins until after it has ended, in small steps.
+        // From before the start until after the end, in small steps.
         sleep(Duration::from_millis(u64::try_from(round).unwrap() * 6));
         agent.kill().unwrap();
         killed += usize::from(!agent.wait().unwrap().success());
@@ -130,7 +129,7 @@ fn an_agent_that_is_killed_leaves_each_file_old_or_new_and_the_next_one_complete
             assert!(after == before || *after == Some(round), "{before:?} became {after:?} in round {round}");
         }
         mixed += usize::from(after.contains(&Some(round)) && after.iter().any(|found| *found != Some(round)));
-        // Files take their places in the order in which they are needed: static pods come last.
+        // Files are written in the order in which they are needed: static pods come last.
         let new = |found: &Option<usize>| *found == Some(round);
         let (keys, manifests) = after.split_at(FILES);
         assert!(!manifests.iter().any(new) || keys.iter().all(new), "a static pod came before its keys: {after:?}");
@@ -148,7 +147,7 @@ fn an_agent_that_is_killed_leaves_each_file_old_or_new_and_the_next_one_complete
 }
 
 #[test]
-fn what_is_refused_changes_nothing_and_files_that_are_right_are_not_touched() {
+fn refused_objects_change_nothing_and_correct_files_stay() {
     let site = Site::new();
     let objects = [("secret.json", object("Secret", 1)), ("config.json", object("ConfigMap", 1))];
     assert!(site.agent(&objects).status().unwrap().success());
@@ -156,17 +155,17 @@ fn what_is_refused_changes_nothing_and_files_that_are_right_are_not_touched() {
     let inode = fs::metadata(&place).unwrap().ino();
     assert!(site.agent(&objects).status().unwrap().success());
     assert_eq!(fs::metadata(&place).unwrap().ino(), inode, "it was written again");
-    // A mode that somebody has changed is put right.
+    // The agent restores a mode that somebody has changed.
     fs::set_permissions(&place, fs::Permissions::from_mode(0o644)).unwrap();
     assert!(site.agent(&objects).status().unwrap().success());
     assert_eq!(fs::metadata(&place).unwrap().mode() & 0o7777, 0o600);
 
     let forged = object("ConfigMap", 2).replace("/etc/kubernetes/manifests", "/etc/kubernetes/../x");
     let done = site.agent(&[("config.json", forged)]).output().unwrap();
-    let told = String::from_utf8_lossy(&done.stderr).into_owned();
-    assert!(!done.status.success() && told.contains("by hand"), "{told}");
+    let reported = String::from_utf8_lossy(&done.stderr).into_owned();
+    assert!(!done.status.success() && reported.contains("by hand"), "{reported}");
     assert!(rounds(&site.root()).iter().all(|round| *round == Some(1)));
-    // An object that is not there takes no file away.
+    // A missing object removes no file.
     assert!(site.agent(&[("config.json", object("ConfigMap", 2))]).status().unwrap().success());
     let after = rounds(&site.root());
     assert!(
@@ -174,7 +173,7 @@ fn what_is_refused_changes_nothing_and_files_that_are_right_are_not_touched() {
     );
 }
 
-/// What an agent makes of a Secret and a ConfigMap of Keyplane's.
+/// Whether an agent accepts a Secret and a ConfigMap of Keyplane.
 fn is_taken(name: &str, secret: Option<&Secret>, config_map: Option<&ConfigMap>) -> usize {
     let mut files = 0;
     if let Some(secret) = secret {
@@ -200,11 +199,11 @@ registryMirrors: [{registry: 'registry.example:5000', endpoints: ['https://mirro
 ";
 
 #[test]
-fn an_agent_takes_everything_that_keyplane_writes_for_a_machine() {
+fn agent_accepts_all_objects_of_keyplane() {
     for cluster in [cluster(OPTIONS), cluster_with_pool(HARD_WAY, WORKERS)] {
         let mut observed = Observed::default();
         assert!(settle(&cluster, &mut observed).blockers.is_empty());
-        for node in cluster.machines() {
+        for node in cluster.all_nodes() {
             let secret = observed.secrets.get(&format!("demo-{}-pki", node.name));
             let config_map = observed.config_maps.get(&format!("demo-{}-config", node.name));
             assert!(is_taken(&node.name, secret, config_map) >= 3, "{}", node.name);
@@ -216,7 +215,7 @@ fn an_agent_takes_everything_that_keyplane_writes_for_a_machine() {
     }
 }
 
-/// Both objects of cp1, as `kubectl get -o yaml` has them.
+/// Both objects of cp1, as in `kubectl get -o yaml`.
 fn of_cp1(observed: &Observed) -> [(&'static str, String); 2] {
     let with_kind = |kind: &str, object: serde_json::Value| {
         let mut object = object;
@@ -230,7 +229,7 @@ fn of_cp1(observed: &Observed) -> [(&'static str, String); 2] {
 }
 
 #[test]
-fn a_revocation_reaches_the_kubelet_and_an_old_backup_does_not_reach_the_machine() {
+fn agent_applies_a_revocation_and_rejects_an_old_backup() {
     let cluster = cluster(SMALL);
     let mut observed = Observed::default();
     observed.target.nodes = Some([("cp1".to_owned(), true)].into());
@@ -238,10 +237,10 @@ fn a_revocation_reaches_the_kubelet_and_an_old_backup_does_not_reach_the_machine
     let before = of_cp1(&observed);
     let site = Site::new();
     assert!(site.agent(&before).status().unwrap().success());
-    // The kubelet has a certificate of its own from the cluster.
-    let set = AuthoritySet::from_secret("demo-ca", &observed.secrets["demo-ca"]).unwrap();
+    // The kubelet has a certificate from the cluster.
+    let set = CaSet::from_secret("demo-ca", &observed.secrets["demo-ca"]).unwrap();
     let key = generate(KeyAlgorithm::EcdsaP256).unwrap();
-    let order = CertificateOrder {
+    let order = CertificateTemplate {
         subject: Subject { common_name: "system:node:cp1".to_owned(), organizations: vec!["system:nodes".to_owned()] },
         alternative_names: vec![],
         extended_usages: vec![ExtendedUsage::ClientAuth],
@@ -257,31 +256,31 @@ fn a_revocation_reaches_the_kubelet_and_an_old_backup_does_not_reach_the_machine
     assert!(site.agent(&before).status().unwrap().success());
     assert_eq!(fs::read_to_string(&link).unwrap(), own, "it is good, and stays");
 
-    let asked = [("keyplane.io/revoke-certificate-authorities".to_owned(), "leak".to_owned())];
-    let mut annotations = BTreeMap::from(asked);
-    let asking = cluster.clone().with_annotations(&annotations);
-    let told = status::report(&asking, &observed, &[], None, noon()).revocation.unwrap();
-    annotations.insert("keyplane.io/confirm-revocation".to_owned(), told.confirm);
+    let requested = [("keyplane.io/revoke-certificate-authorities".to_owned(), "leak".to_owned())];
+    let mut annotations = BTreeMap::from(requested);
+    let requesting = cluster.clone().with_annotations(&annotations);
+    let reported = status::report(&requesting, &observed, &[], None, noon()).revocation.unwrap();
+    annotations.insert("keyplane.io/confirm-revocation".to_owned(), reported.confirm);
     settle(&cluster.with_annotations(&annotations), &mut observed);
     let wanted = of_cp1(&observed);
-    let (given, given_key) = embedded_credential(&text(&observed, "demo-cp1-pki", "kubelet.conf")).unwrap();
+    let (embedded, embedded_key) = embedded_credential(&text(&observed, "demo-cp1-pki", "kubelet.conf")).unwrap();
     for _ in 0..2 {
         assert!(site.agent(&wanted).status().unwrap().success());
-        // The link is good on the machine, whose root is elsewhere.
+        // The link is valid on the node, whose root is elsewhere.
         let target = fs::read_link(&link).unwrap();
         let pair = fs::read_to_string(pki.join(target.file_name().unwrap())).unwrap();
-        assert_eq!(pair, format!("{}\n{given_key}", given.trim_end()));
+        assert_eq!(pair, format!("{}\n{embedded_key}", embedded.trim_end()));
     }
-    let authority = fs::read_to_string(site.root().join("etc/kubernetes/pki/ca.crt")).unwrap();
-    let (authority, given) = (certificates_in("", &authority).unwrap(), certificates_in("", &given).unwrap());
-    assert!(authority.len() == 1 && given[0].is_signed_by(&authority[0]));
+    let ca = fs::read_to_string(site.root().join("etc/kubernetes/pki/ca.crt")).unwrap();
+    let (ca, embedded) = (certificates_in("", &ca).unwrap(), certificates_in("", &embedded).unwrap());
+    assert!(ca.len() == 1 && embedded[0].is_signed_by(&ca[0]));
     let kubeconfig = fs::read_to_string(site.root().join("etc/kubernetes/kubelet.conf")).unwrap();
     assert!(kubeconfig.contains("kubelet-client-current.pem"), "{kubeconfig}");
 
-    // Somebody restores what was before.
+    // Somebody restores the former files.
     let output = site.agent(&before).output().unwrap();
     let words = String::from_utf8_lossy(&output.stderr).into_owned();
-    assert!(!output.status.success() && words.contains("another authority"), "{words}");
+    assert!(!output.status.success() && words.contains("has another CA"), "{words}");
     let held = fs::read_to_string(site.root().join("etc/kubernetes/pki/ca.crt")).unwrap();
-    assert_eq!(certificates_in("", &held).unwrap(), authority);
+    assert_eq!(certificates_in("", &held).unwrap(), ca);
 }

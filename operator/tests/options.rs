@@ -1,6 +1,6 @@
-//! Audit, authentication, Pod Security, users and the proxy, from the spec to the objects.
+//! Audit, authentication, Pod Security, users and the proxy: from the spec to the objects.
 
-// Helpers of tests are no tests to clippy.
+// Clippy's exemption for tests does not cover helpers outside of `#[test]` functions.
 #![allow(clippy::unwrap_used)]
 
 mod common;
@@ -9,11 +9,12 @@ use common::{SMALL, cluster, noon, settle, settled, text};
 use k8s_openapi::ByteString;
 use k8s_openapi::api::core::v1::Secret;
 use k8s_openapi::jiff::SignedDuration;
-use keyplane_core::authorities::Authorities;
+use keyplane_core::certificate_authorities::ClusterCas;
 use keyplane_core::kubeconfig::embedded_credential;
 use keyplane_core::observed::Observed;
 use keyplane_core::pki::{Subject, first_certificate};
-use keyplane_core::plan::{Step, plan, status};
+use keyplane_core::plan::{Step, plan};
+use keyplane_core::status;
 use kube::ResourceExt;
 use serde_json::Value;
 
@@ -38,7 +39,7 @@ const JANE: &str = "demo-user-jane-kubeconfig";
 const ANNOTATION: &str = "keyplane.io/config-checksum";
 
 #[test]
-fn a_user_gets_a_kubeconfig_whose_certificate_has_every_group() {
+fn user_kubeconfig_certificate_has_every_group() {
     let (cluster, observed) =
         settled(&with("users: [{name: jane, groups: [ops, auditors], validity: 48h}, {name: ci}]"));
     let jane = subject(&observed, JANE);
@@ -53,14 +54,14 @@ fn a_user_gets_a_kubeconfig_whose_certificate_has_every_group() {
     let config = yaml(&text(&observed, JANE, "value"));
     assert_eq!(config["clusters"][0]["cluster"]["server"], "https://api.demo.example:6443");
     assert_eq!(config["current-context"], "jane@kubernetes");
-    let listed = status::certificates(&cluster, &observed, &Authorities::load(&cluster, &observed).unwrap());
+    let listed = status::certificates(&cluster, &observed, &ClusterCas::load(&cluster, &observed).unwrap());
     let row = listed.iter().find(|row| row.name == "users/jane").unwrap();
     assert_eq!((row.issuer.as_str(), row.not_after.0), ("ca", noon() + SignedDuration::from_hours(48)));
     assert_eq!(
         listed.iter().find(|row| row.name == "users/ci").unwrap().not_after.0,
         noon() + SignedDuration::from_hours(8760)
     );
-    // At three tenths of 48 hours before the end it is renewed, like any other, and before that it is not.
+    // The certificate is renewed at three tenths of its 48 hours before expiry, like any other, and not before.
     for (hours, steps) in [(0, 0), (31, 0), (34, 1)] {
         let later = plan(&cluster, &observed, noon() + SignedDuration::from_hours(hours));
         assert_eq!((later.steps.len(), later.blockers.len()), (steps, 0), "after {hours} hours: {later:?}");
@@ -68,7 +69,7 @@ fn a_user_gets_a_kubeconfig_whose_certificate_has_every_group() {
 }
 
 #[test]
-fn other_groups_are_another_certificate_and_another_order_of_groups_is_none() {
+fn changed_groups_reissue_but_their_order_does_not() {
     let (_, mut observed) = settled(&with("users: [{name: jane, groups: [ops, auditors]}]"));
     let before = embedded_credential(&text(&observed, JANE, "value")).unwrap();
     let turned = cluster(&with("users: [{name: jane, groups: [auditors, ops]}]"));
@@ -80,15 +81,15 @@ fn other_groups_are_another_certificate_and_another_order_of_groups_is_none() {
 }
 
 #[test]
-fn the_kubeconfig_of_a_user_who_is_gone_goes_and_one_of_somebody_else_stays() {
+fn deletes_kubeconfigs_of_removed_users_only() {
     let (_, mut observed) = settled(&with("users: [{name: jane}, {name: ci}]"));
-    // Not ours: it lacks the label of the manager.
+    // Not Keyplane's, because it lacks the managed-by label.
     let mut theirs = observed.secrets[JANE].clone();
     theirs.metadata.name = Some("demo-user-bob-kubeconfig".to_owned());
     theirs.labels_mut().insert("keyplane.io/user".to_owned(), "bob".to_owned());
     theirs.labels_mut().remove("app.kubernetes.io/managed-by");
     observed.secrets.insert(theirs.name_any(), theirs);
-    // Ours by its labels, which somebody has copied, under a name that is not a user's.
+    // Keyplane's labels, copied by somebody, on a Secret whose name is not that of a user.
     let mut copied = observed.secrets[JANE].clone();
     copied.metadata.name = Some("copy".to_owned());
     observed.secrets.insert(copied.name_any(), copied);
@@ -96,7 +97,7 @@ fn the_kubeconfig_of_a_user_who_is_gone_goes_and_one_of_somebody_else_stays() {
     let next = plan(&less, &observed, noon());
     let [Step::Removal(removal)] = next.steps.as_slice() else { panic!("{next:?}") };
     assert_eq!(removal.name, JANE);
-    for word in ["jane", "can't be taken back", "2027-11-23T12:00:00Z", "bindings"] {
+    for word in ["jane", "can't be revoked", "2027-11-23T12:00:00Z", "bindings"] {
         assert!(removal.note.contains(word), "{word} not in {}", removal.note);
     }
     settle(&less, &mut observed);
@@ -105,7 +106,7 @@ fn the_kubeconfig_of_a_user_who_is_gone_goes_and_one_of_somebody_else_stays() {
 }
 
 #[test]
-fn a_secret_of_somebody_else_under_a_users_name_is_left_alone_and_told() {
+fn foreign_secret_of_a_user_is_unchanged_and_reported() {
     let cluster = cluster(&with("users: [{name: jane}]"));
     let mut theirs = Secret::default();
     theirs.metadata.name = Some(JANE.to_owned());
@@ -117,7 +118,7 @@ fn a_secret_of_somebody_else_under_a_users_name_is_left_alone_and_told() {
 }
 
 #[test]
-fn a_short_certificate_under_a_policy_of_a_long_renewal_time_is_not_due_from_its_first_minute() {
+fn user_cert_shorter_than_renew_before_falls_back_to_30_percent() {
     let spec = serde_saphyr::from_str(&with("users: [{name: jane, validity: 1h}]")).unwrap();
     let policy = serde_saphyr::from_str(
         "{leaf: {keyAlgorithm: ECDSA-P256, renewBefore: 720h}, authority: {keyAlgorithm: ECDSA-P256}}",
@@ -127,13 +128,13 @@ fn a_short_certificate_under_a_policy_of_a_long_renewal_time_is_not_due_from_its
     let cluster = keyplane_core::model::Cluster::parse("demo", "default", &spec, policy).unwrap();
     let mut observed = Observed::default();
     settle(&cluster, &mut observed);
-    let listed = status::certificates(&cluster, &observed, &Authorities::load(&cluster, &observed).unwrap());
+    let listed = status::certificates(&cluster, &observed, &ClusterCas::load(&cluster, &observed).unwrap());
     let row = listed.iter().find(|row| row.name == "users/jane").unwrap();
     assert!(row.renewal_time.0 > noon() && row.renewal_time.0 < row.not_after.0, "{row:?}");
 }
 
 #[test]
-fn people_reach_the_cluster_through_the_proxy_and_machines_do_not() {
+fn only_people_reach_the_cluster_through_the_proxy() {
     let (_, mut observed) = settled(&with("users: [{name: jane}]"));
     let proxy = |text: String| yaml(&text)["clusters"][0]["cluster"].get("proxy-url").cloned();
     assert_eq!(proxy(text(&observed, JANE, "value")), None);
@@ -148,26 +149,26 @@ fn people_reach_the_cluster_through_the_proxy_and_machines_do_not() {
 }
 
 #[test]
-fn a_machine_waits_for_the_audit_servers_kubeconfig_and_gets_it_as_a_secret_file() {
+fn node_waits_for_the_audit_webhook_kubeconfig() {
     let cluster = cluster(&with("audit: {webhook: {secretRef: {name: siem}}}"));
     let mut observed = Observed::default();
     let waiting = settle(&cluster, &mut observed);
     assert_eq!(waiting.blockers[0].reason, "SecretNotFound");
-    assert!(waiting.blockers[0].waits_for_a_secret() && waiting.blockers[0].message.contains("siem"));
+    assert!(waiting.blockers[0].requires_secret() && waiting.blockers[0].message.contains("siem"));
     assert!(!observed.secrets.contains_key("demo-cp1-pki") && !observed.config_maps.contains_key("demo-cp1-config"));
-    let give = |observed: &mut Observed, content: &str| {
+    let blockers_with = |observed: &mut Observed, content: &str| {
         let data = [("value".to_owned(), ByteString(content.as_bytes().to_vec()))].into();
         let mut secret = Secret { data: Some(data), ..Secret::default() };
         secret.metadata.name = Some("siem".to_owned());
         observed.secrets.insert("siem".to_owned(), secret);
         settle(&cluster, observed).blockers
     };
-    let told = give(&mut observed, "token: S3CRET: x");
-    assert_eq!(told[0].reason, "SecretUnusable");
-    assert!(!told[0].message.contains("S3CRET"), "{}", told[0].message);
-    assert_eq!(give(&mut observed, "clusters: [{cluster: {server: siem}}]")[0].reason, "SecretUnusable");
+    let reported = blockers_with(&mut observed, "token: S3CRET: x");
+    assert_eq!(reported[0].reason, "SecretUnusable");
+    assert!(!reported[0].message.contains("S3CRET"), "{}", reported[0].message);
+    assert_eq!(blockers_with(&mut observed, "clusters: [{cluster: {server: siem}}]")[0].reason, "SecretUnusable");
     let good = "{clusters: [{name: a, cluster: {server: 'https://siem.example'}}], users: [{user: {token: S3CRET}}]}";
-    assert_eq!(give(&mut observed, good), []);
+    assert_eq!(blockers_with(&mut observed, good), []);
     assert_eq!(text(&observed, "demo-cp1-pki", "audit-webhook.conf"), good);
     let index = text(&observed, "demo-cp1-pki", "index.json");
     let line = index.lines().find(|line| line.contains("audit-webhook.conf")).unwrap();
@@ -179,12 +180,12 @@ fn a_machine_waits_for_the_audit_servers_kubeconfig_and_gets_it_as_a_secret_file
     );
     assert!(!serde_json::to_string(&observed.config_maps["demo-cp1-config"]).unwrap().contains("S3CRET"));
     let changed = good.replace("S3CRET", "OTHER");
-    assert_eq!(give(&mut observed, &changed), []);
+    assert_eq!(blockers_with(&mut observed, &changed), []);
     assert_eq!(text(&observed, "demo-cp1-pki", "audit-webhook.conf"), changed);
 }
 
 #[test]
-fn what_an_api_server_reads_only_at_its_start_changes_its_manifest_and_what_it_reloads_does_not() {
+fn only_files_read_at_start_change_the_manifest() {
     let manifest = |options: &str| {
         let (_, observed) = settled(&with(options));
         let manifest = config(&observed, "kube-apiserver.yaml").unwrap();
@@ -207,7 +208,7 @@ fn what_an_api_server_reads_only_at_its_start_changes_its_manifest_and_what_it_r
 }
 
 #[test]
-fn what_an_api_server_reads_at_its_start_is_carried_before_the_manifest_that_starts_it() {
+fn files_read_at_start_are_applied_before_the_manifest() {
     let (_, observed) = settled(&with("audit: {}\nauthentication: {}\npodSecurity: {enforce: baseline}"));
     let index = yaml(&config(&observed, "index.json").unwrap());
     let keys: Vec<_> = index.as_array().unwrap().iter().map(|entry| entry["key"].as_str().unwrap()).collect();
@@ -218,7 +219,7 @@ fn what_an_api_server_reads_at_its_start_is_carried_before_the_manifest_that_sta
 }
 
 #[test]
-fn kubeadm_knows_the_options_so_that_its_upgrade_keeps_them() {
+fn kubeadm_config_contains_the_options() {
     let (_, observed) = settled(&with("audit: {}\nauthentication: {}\npodSecurity: {enforce: baseline}"));
     let known = yaml(&config(&observed, "kubeadm-config.yaml").unwrap())["apiServer"].clone();
     let manifest = yaml(&config(&observed, "kube-apiserver.yaml").unwrap());
@@ -239,7 +240,7 @@ fn kubeadm_knows_the_options_so_that_its_upgrade_keeps_them() {
 }
 
 #[test]
-fn what_the_documentation_shows_is_accepted() {
+fn accepts_the_examples_of_the_documentation() {
     let mut shown = 0;
     for block in include_str!("../../docs/options.md").split("```yaml\nspec:\n").skip(1) {
         let block = block.split("```").next().unwrap();

@@ -1,39 +1,40 @@
-//! Authorities of the user's own: what is taken, what is refused, and that nothing is lost with the user's Secret.
+//! User-provided CAs: accepted and refused Secrets, and the copies that outlive the user's Secret.
 
-// Helpers of tests are no tests to clippy.
+// Clippy's exemption for tests does not cover helpers outside of `#[test]` functions.
 #![allow(clippy::unwrap_used, clippy::panic)]
 
 mod common;
 
-use common::{SMALL, cluster, give, intermediate, mint, noon, settle, settle_at, settled, text};
+use common::{SMALL, add_secret, cluster, intermediate, new_ca, noon, settle, settle_at, settled, text};
 use k8s_openapi::jiff::SignedDuration;
 use keyplane_core::blocker::Blocker;
 use keyplane_core::model::Cluster;
 use keyplane_core::observed::Observed;
-use keyplane_core::pki::{Authority, first_certificate};
-use keyplane_core::plan::{Plan, plan, status};
+use keyplane_core::pki::{CertificateAuthority, first_certificate};
+use keyplane_core::plan::{Plan, plan};
+use keyplane_core::status;
 use keyplane_crds::condition_of;
 use kube::ResourceExt;
 
-const GIVEN: &str = "
+const USER_PROVIDED: &str = "
 certificateAuthorities:
   cluster: {secretRef: {name: corp-ca}}
   frontProxy: {secretRef: {name: corp-proxy}}
 ";
 
-fn given_cluster() -> Cluster {
-    cluster(&format!("{SMALL}{GIVEN}"))
+fn user_provided_cluster() -> Cluster {
+    cluster(&format!("{SMALL}{USER_PROVIDED}"))
 }
 
-fn pair(authority: &Authority) -> [(&'static str, &str); 2] {
-    [("tls.crt", authority.certificate_pem()), ("tls.key", authority.key().unwrap().pem())]
+fn pair(ca: &CertificateAuthority) -> [(&'static str, &str); 2] {
+    [("tls.crt", ca.certificate_pem()), ("tls.key", ca.key().unwrap().pem())]
 }
 
-/// Two good Secrets.
-fn given() -> Observed {
+/// Two valid Secrets.
+fn ca_secrets() -> Observed {
     let mut observed = Observed::default();
-    give(&mut observed, "corp-ca", &pair(&mint("Corp", noon())));
-    give(&mut observed, "corp-proxy", &pair(&mint("Corp", noon())));
+    add_secret(&mut observed, "corp-ca", &pair(&new_ca("Corp", noon())));
+    add_secret(&mut observed, "corp-proxy", &pair(&new_ca("Corp", noon())));
     observed
 }
 
@@ -44,8 +45,8 @@ fn condition(cluster: &Cluster, observed: &Observed, plan: &Plan, name: &str) ->
 }
 
 #[test]
-fn the_users_authorities_are_taken_over_and_the_others_are_made() {
-    let (cluster, mut observed) = (given_cluster(), given());
+fn uses_provided_cas_and_generates_the_others() {
+    let (cluster, mut observed) = (user_provided_cluster(), ca_secrets());
     let users = observed.secrets["corp-ca"].clone();
     let last = settle(&cluster, &mut observed);
     assert!(last.blockers.is_empty(), "{:?}", last.blockers);
@@ -55,18 +56,18 @@ fn the_users_authorities_are_taken_over_and_the_others_are_made() {
     assert_eq!(observed.secrets["corp-ca"], users, "the user's Secret is never written");
     assert!(observed.secrets.contains_key("demo-etcd"));
     let (reason, message) = condition(&cluster, &observed, &last, "CertificateAuthoritiesInSync");
-    assert_eq!((reason.as_str(), message.contains("ca is that of Secret corp-ca")), ("InSync", true), "{message}");
+    assert_eq!((reason.as_str(), message.contains("ca is the CA in Secret corp-ca")), ("InSync", true), "{message}");
 }
 
 #[test]
-fn what_can_not_be_an_authority_is_refused_with_the_field_and_the_cure_and_none_is_made_for_it() {
+fn rejects_unusable_ca_secrets_and_generates_no_ca() {
     let refusal = |change: &dyn Fn(&mut Observed)| {
-        let mut observed = given();
+        let mut observed = ca_secrets();
         change(&mut observed);
-        let mut last = settle(&given_cluster(), &mut observed);
+        let mut last = settle(&user_provided_cluster(), &mut observed);
         assert!(!observed.secrets.contains_key("demo-ca") || !observed.secrets.contains_key("demo-proxy"));
         assert!(!observed.secrets.contains_key("demo-kubeconfig"));
-        assert!(last.blockers.iter().all(Blocker::waits_for_a_secret));
+        assert!(last.blockers.iter().all(Blocker::requires_secret));
         let blocker = last.blockers.remove(0);
         (blocker.reason, blocker.message)
     };
@@ -79,107 +80,111 @@ fn what_can_not_be_an_authority_is_refused_with_the_field_and_the_cure_and_none_
         assert_eq!(reason, "SecretUnusable");
         assert!(message.starts_with(&format!("{field}Secret corp-ca ")) && message.contains(words), "{message}");
     };
-    let one = mint("Corp", noon());
+    let one = new_ca("Corp", noon());
     let (certificate, key) = (one.certificate_pem(), one.key().unwrap().pem());
-    unusable(&|observed| give(observed, "corp-ca", &[("tls.key", key)]), "lacks tls.crt");
-    let other = mint("Corp", noon());
+    unusable(&|observed| add_secret(observed, "corp-ca", &[("tls.key", key)]), "lacks tls.crt");
+    let other = new_ca("Corp", noon());
     let mixed = [("tls.crt", certificate), ("tls.key", other.key().unwrap().pem())];
-    unusable(&|observed| give(observed, "corp-ca", &mixed), "is not the key of the first certificate");
+    unusable(&|observed| add_secret(observed, "corp-ca", &mixed), "is not the key of the first certificate");
     let labelled = |observed: &mut Observed| {
         let labels = observed.secrets.get_mut("corp-ca").unwrap().labels_mut();
         labels.insert("app.kubernetes.io/managed-by".to_owned(), "keyplane".to_owned());
     };
-    unusable(&labelled, "take it off");
-    let later = mint("Corp", noon() + SignedDuration::from_hours(1));
-    unusable(&|observed| give(observed, "corp-ca", &pair(&later)), "is valid only from 2026-11-23T13:00:00Z on");
+    unusable(&labelled, "remove the label");
+    let later = new_ca("Corp", noon() + SignedDuration::from_hours(1));
+    unusable(&|observed| add_secret(observed, "corp-ca", &pair(&later)), "is not valid before 2026-11-23T13:00:00Z");
 }
 
 #[test]
-fn nobody_is_let_in_by_two_authorities() {
-    let root = mint("Corp Root", noon());
+fn rejects_one_ca_for_two_roles() {
+    let root = new_ca("Corp Root", noon());
     let (certificate, key, above) = intermediate("Corp", &root, noon());
     let below = [("tls.crt", certificate.as_str()), ("tls.key", &key), ("ca.crt", &above)];
-    let twice = mint("Corp", noon());
+    let twice = new_ca("Corp", noon());
     for (ca, proxy) in [(&pair(&twice)[..], &pair(&twice)[..]), (&below[..], &pair(&root)[..])] {
         for (ca, proxy) in [(ca, proxy), (proxy, ca)] {
             let mut observed = Observed::default();
-            give(&mut observed, "corp-ca", ca);
-            give(&mut observed, "corp-proxy", proxy);
-            let last = settle(&given_cluster(), &mut observed);
-            let words = "who is let in by the one would be let in by the other";
+            add_secret(&mut observed, "corp-ca", ca);
+            add_secret(&mut observed, "corp-proxy", proxy);
+            let last = settle(&user_provided_cluster(), &mut observed);
+            let words = "clients of the one would be accepted by the other";
             assert!(last.blockers.iter().all(|blocker| blocker.message.contains(words)), "{:?}", last.blockers);
             assert_eq!(last.blockers.len(), 2);
         }
     }
-    // Nor by one that there is already.
+    // A CA that Keyplane uses already can not be used a second time either.
     let (_, mut observed) = settled(SMALL);
     let (certificate, key) = (text(&observed, "demo-ca", "tls.crt"), text(&observed, "demo-ca", "tls.key"));
-    give(&mut observed, "corp-proxy", &[("tls.crt", &certificate), ("tls.key", &key)]);
-    give(&mut observed, "corp-ca", &pair(&twice));
-    let next = plan(&given_cluster(), &observed, noon());
-    let (reason, message) = condition(&given_cluster(), &observed, &next, "CertificateAuthoritiesInSync");
+    add_secret(&mut observed, "corp-proxy", &[("tls.crt", &certificate), ("tls.key", &key)]);
+    add_secret(&mut observed, "corp-ca", &pair(&twice));
+    let next = plan(&user_provided_cluster(), &observed, noon());
+    let (reason, message) = condition(&user_provided_cluster(), &observed, &next, "CertificateAuthoritiesInSync");
     assert_eq!(reason, "SecretUnusable");
-    assert!(message.contains("frontProxy.secretRef") && message.contains("that of ca too"), "{message}");
-    assert!(next.blockers.is_empty(), "the cluster goes on: {:?}", next.blockers);
-    // Two below one root are two.
+    assert!(message.contains("frontProxy.secretRef") && message.contains("a CA that is also ca"), "{message}");
+    assert!(next.blockers.is_empty(), "the cluster continues: {:?}", next.blockers);
+    // Two CAs below one root are different CAs.
     let sibling = |name: &str| intermediate(name, &root, noon());
     let (one, two) = (sibling("one"), sibling("two"));
     let mut observed = Observed::default();
     for (name, (certificate, key, root)) in [("corp-ca", &one), ("corp-proxy", &two)] {
-        give(&mut observed, name, &[("tls.crt", certificate), ("tls.key", key), ("ca.crt", root)]);
+        add_secret(&mut observed, name, &[("tls.crt", certificate), ("tls.key", key), ("ca.crt", root)]);
     }
-    assert!(settle(&given_cluster(), &mut observed).blockers.is_empty());
+    assert!(settle(&user_provided_cluster(), &mut observed).blockers.is_empty());
 }
 
 #[test]
-fn a_cluster_that_runs_goes_on_with_its_copy_whatever_becomes_of_the_users_secret() {
-    let cluster = given_cluster();
-    let mut observed = given();
+fn running_cluster_uses_its_copy_of_the_ca_secret() {
+    let cluster = user_provided_cluster();
+    let mut observed = ca_secrets();
     settle(&cluster, &mut observed);
     let kept = observed.secrets["demo-ca"].clone();
     let users = observed.secrets.remove("corp-ca").unwrap();
-    give(&mut observed, "corp-proxy", &[("tls.crt", "broken"), ("tls.key", "broken")]);
+    add_secret(&mut observed, "corp-proxy", &[("tls.crt", "broken"), ("tls.key", "broken")]);
     let next = plan(&cluster, &observed, noon());
     assert!(next.steps.is_empty() && next.blockers.is_empty());
     let (reason, message) = condition(&cluster, &observed, &next, "CertificateAuthoritiesInSync");
     assert_eq!(reason, "SecretNotFound");
-    for words in ["goes on with what Secret demo-ca has", "goes on with what Secret demo-proxy has", "tls.crt holds"] {
+    for words in [
+        "keeps the CA in Secret demo-ca",
+        "keeps the CA in Secret demo-proxy",
+        "tls.crt does not consist of certificates",
+    ] {
         assert!(message.contains(words), "{message}");
     }
-    // And the other way round: the user's Secret restores a lost copy, and another one does not.
+    // The user's Secret with the same CA restores a lost copy, but another CA does not.
     observed.secrets.insert("corp-ca".to_owned(), users);
     observed.secrets.remove("demo-ca");
     let last = settle(&cluster, &mut observed);
     assert!(last.blockers.is_empty(), "{:?}", last.blockers);
     assert_eq!(observed.secrets["demo-ca"].data, kept.data);
     observed.secrets.remove("demo-ca");
-    give(&mut observed, "corp-ca", &pair(&mint("Corp", noon())));
+    add_secret(&mut observed, "corp-ca", &pair(&new_ca("Corp", noon())));
     assert_eq!(settle(&cluster, &mut observed).blockers[0].reason, "CAMissing");
 }
 
 #[test]
-fn requests_that_the_users_secret_has_to_answer_are_refused_with_the_cure() {
-    let all = format!("{SMALL}{GIVEN}  etcd: {{secretRef: {{name: corp-etcd}}}}\n");
-    let mut observed = given();
-    give(&mut observed, "corp-etcd", &pair(&mint("Corp", noon())));
+fn rejects_rotation_requests_for_user_provided_cas() {
+    let all = format!("{SMALL}{USER_PROVIDED}  etcd: {{secretRef: {{name: corp-etcd}}}}\n");
+    let mut observed = ca_secrets();
+    add_secret(&mut observed, "corp-etcd", &pair(&new_ca("Corp", noon())));
     settle(&cluster(&all), &mut observed);
     for (rotate, words) in [
-        ("rotate: {clusterCA: a}", "put the next one with its key into Secret corp-ca"),
-        ("rotate: {certificateAuthorities: a}", "spec.certificateAuthorities.frontProxy.secretRef gives it"),
+        ("rotate: {clusterCA: a}", "put the new CA with its key into Secret corp-ca"),
+        ("rotate: {certificateAuthorities: a}", "spec.certificateAuthorities.frontProxy.secretRef provides it"),
         ("rotate: {renewCertificateAuthorities: a}", "put a renewed certificate of the same key into Secret corp-etcd"),
     ] {
-        let asked = cluster(&format!("{all}{rotate}\n"));
-        let next = plan(&asked, &observed, noon());
+        let requested = cluster(&format!("{all}{rotate}\n"));
+        let next = plan(&requested, &observed, noon());
         assert!(next.steps.is_empty() && next.blockers.is_empty());
-        let (reason, message) = condition(&asked, &observed, &next, "RotationsCompleted");
+        let (reason, message) = condition(&requested, &observed, &next, "RotationsCompleted");
         assert_eq!(reason, "RequestRefused", "{message}");
         assert!(message.contains(words), "{message}");
     }
-    // A copy that is left without its reference can't be renewed here either, unless it has signed itself.
-    let (certificate, key, root) = intermediate("Corp", &mint("Root", noon()), noon());
-    let mut observed = given();
-    give(&mut observed, "corp-ca", &[("tls.crt", &certificate), ("tls.key", &key), ("ca.crt", &root)]);
-    settle(&given_cluster(), &mut observed);
+    // A copy without a reference in the spec can't be renewed, unless it is self-signed.
+    let (certificate, key, root) = intermediate("Corp", &new_ca("Root", noon()), noon());
+    let mut observed = ca_secrets();
+    add_secret(&mut observed, "corp-ca", &[("tls.crt", &certificate), ("tls.key", &key), ("ca.crt", &root)]);
+    settle(&user_provided_cluster(), &mut observed);
     let late = noon() + SignedDuration::from_hours(3000);
     let alone = cluster(&format!("{SMALL}rotate: {{renewCertificateAuthorities: a}}\n"));
     let last = settle_at(late, &alone, &mut observed);
@@ -190,15 +195,15 @@ fn requests_that_the_users_secret_has_to_answer_are_refused_with_the_cure() {
 }
 
 #[test]
-fn an_authority_that_has_ended_is_renewed_at_once_and_all_that_ended_with_it() {
+fn expired_ca_and_its_leaves_are_renewed_at_once() {
     let (_, mut observed) = settled(SMALL);
     let late = noon() + SignedDuration::from_hours(24 * 4000);
     let before = observed.secrets.clone();
     let own = cluster(SMALL);
     assert!(settle_at(late, &own, &mut observed).steps.is_empty());
     assert_eq!(observed.secrets["demo-cp1-pki"], before["demo-cp1-pki"], "nothing can be issued from it");
-    let asked = cluster(&format!("{SMALL}rotate: {{renewCertificateAuthorities: late}}\n"));
-    let last = settle_at(late, &asked, &mut observed);
+    let requested = cluster(&format!("{SMALL}rotate: {{renewCertificateAuthorities: late}}\n"));
+    let last = settle_at(late, &requested, &mut observed);
     assert!(last.blockers.is_empty() && last.steps.is_empty(), "{:?}", last.blockers);
     for name in ["demo-ca", "demo-etcd", "demo-proxy"] {
         let facts = first_certificate(name, &text(&observed, name, "tls.crt")).unwrap();
@@ -206,40 +211,40 @@ fn an_authority_that_has_ended_is_renewed_at_once_and_all_that_ended_with_it() {
         let old = first_certificate(name, &old).unwrap();
         assert!(facts.is_renewal_of(&old) && facts.not_after > late && old.not_after < late, "{name}");
     }
-    let status = status::report(&asked, &observed, &[], None, late);
+    let status = status::report(&requested, &observed, &[], None, late);
     assert!(status.certificates.iter().all(|certificate| certificate.not_after.0 > late));
     let valid = condition_of(&status.conditions, "CertificatesValid").unwrap();
     assert_eq!(valid.reason, "Valid", "{}", valid.message);
 }
 
 #[test]
-fn a_renewed_certificate_in_the_users_secret_is_taken_up_and_one_of_another_name_is_not() {
-    let cluster = given_cluster();
-    let mut observed = given();
+fn adopts_renewed_ca_certificate_of_the_same_name_only() {
+    let cluster = user_provided_cluster();
+    let mut observed = ca_secrets();
     settle(&cluster, &mut observed);
     let key = text(&observed, "corp-ca", "tls.key");
-    let old = Authority::load("corp", &text(&observed, "corp-ca", "tls.crt"), &key).unwrap();
+    let old = CertificateAuthority::load("corp", &text(&observed, "corp-ca", "tls.crt"), &key).unwrap();
     let late = noon() + SignedDuration::from_hours(2401);
-    let renewed = keyplane_issuance::x509::renew_authority(&old, late, late + SignedDuration::from_hours(999)).unwrap();
-    give(&mut observed, "corp-ca", &pair(&renewed));
-    // It has ended, so that nothing is waited for.
+    let renewed = keyplane_issuance::x509::renew_ca(&old, late, late + SignedDuration::from_hours(999)).unwrap();
+    add_secret(&mut observed, "corp-ca", &pair(&renewed));
+    // The CA has expired, so the renewal waits for nothing.
     let last = settle_at(late, &cluster, &mut observed);
     assert!(last.blockers.is_empty() && last.steps.is_empty(), "{:?}", last.blockers);
     assert_eq!(text(&observed, "demo-ca", "tls.crt"), renewed.certificate_pem());
-    let root = mint("Root", noon());
+    let root = new_ca("Root", noon());
     let renamed = keyplane_issuance::x509::cross_sign(&renewed, &root, noon()).unwrap().unwrap();
-    give(&mut observed, "corp-ca", &[("tls.crt", &renamed), ("tls.key", &key)]);
+    add_secret(&mut observed, "corp-ca", &[("tls.crt", &renamed), ("tls.key", &key)]);
     let next = plan(&cluster, &observed, noon());
-    // The same name and key below another authority: that is the same one for all that it has signed.
+    // The same name and key below another root CA: for all issued certificates it is the same CA.
     let (reason, message) = condition(&cluster, &observed, &next, "CertificateAuthoritiesInSync");
     assert_eq!(reason, "WaitingToStart", "{message}");
-    assert!(message.contains("gets the certificate of Secret corp-ca"), "{message}");
+    assert!(message.contains("waits for its renewal with the certificate in Secret corp-ca"), "{message}");
 }
 
 #[test]
-fn an_authority_that_was_revoked_is_not_taken_up_again() {
-    let cluster = given_cluster();
-    let mut observed = given();
+fn revoked_ca_is_not_adopted_again() {
+    let cluster = user_provided_cluster();
+    let mut observed = ca_secrets();
     settle(&cluster, &mut observed);
     let gone = first_certificate("corp", &text(&observed, "corp-ca", "tls.crt")).unwrap();
     let (_, other) = settled(SMALL);
@@ -248,5 +253,5 @@ fn an_authority_that_was_revoked_is_not_taken_up_again() {
     observed.secrets.insert("demo-ca".to_owned(), secret);
     let (reason, message) = condition(&cluster, &observed, &Plan::default(), "CertificateAuthoritiesInSync");
     assert_eq!(reason, "SecretUnusable");
-    assert!(message.contains("was revoked: give another one"), "{message}");
+    assert!(message.contains("was revoked: provide another one"), "{message}");
 }

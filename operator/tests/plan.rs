@@ -1,17 +1,18 @@
-//! What is written, when, and what is left alone: the plan, carried out in memory.
+//! Written, reissued and unchanged objects: the plan, executed in memory.
 
-// Helpers of tests are no tests to clippy.
+// Clippy's exemption for tests does not cover helpers outside of `#[test]` functions.
 #![allow(clippy::unwrap_used)]
 
 mod common;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use common::{SMALL, THREE, carry_out, cluster, cluster_with_policy, noon, settle, settle_at, settled, text};
+use common::{SMALL, THREE, cluster, cluster_with_policy, execute, noon, settle, settle_at, settled, text};
 use k8s_openapi::api::core::v1::Secret;
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use keyplane_core::observed::{Observed, TargetFacts};
-use keyplane_core::plan::{Step, plan, status};
+use keyplane_core::plan::{Step, plan};
+use keyplane_core::status;
 use keyplane_crds::{ClusterSpecStatus, condition_of};
 use kube::ResourceExt;
 
@@ -32,7 +33,7 @@ fn data(secret: &Secret) -> BTreeMap<String, Vec<u8>> {
 }
 
 #[test]
-fn a_cluster_has_the_objects_of_the_contract() {
+fn cluster_has_the_objects_of_the_contract() {
     let (_, observed) = settled(SMALL);
     let expected = [
         "demo-ca",
@@ -56,7 +57,7 @@ fn a_cluster_has_the_objects_of_the_contract() {
 }
 
 #[test]
-fn nothing_changed_means_an_empty_plan_until_a_certificate_is_due_and_after_the_end_of_all() {
+fn unchanged_cluster_has_an_empty_plan_until_renewal() {
     let (cluster, observed) = settled(THREE);
     for days in [0, 100, 240, 4000] {
         let later = noon() + SignedDuration::from_hours(24 * days);
@@ -66,7 +67,7 @@ fn nothing_changed_means_an_empty_plan_until_a_certificate_is_due_and_after_the_
 }
 
 #[test]
-fn broken_off_after_any_step_it_goes_on_with_the_same_keys() {
+fn interrupted_plan_continues_with_the_same_keys() {
     let cluster = cluster(SMALL);
     let mut crashes = 0;
     for crash in 0.. {
@@ -82,13 +83,13 @@ fn broken_off_after_any_step_it_goes_on_with_the_same_keys() {
                     break 'broken_off;
                 }
                 steps_left -= 1;
-                carry_out(step, &cluster, &mut observed);
+                execute(step, &cluster, &mut observed);
             }
         }
         let before = observed.secrets.clone();
         assert!(settle(&cluster, &mut observed).blockers.is_empty());
         for (name, secret) in &before {
-            assert_eq!(data(secret), data(&observed.secrets[name]), "{name} was made twice");
+            assert_eq!(data(secret), data(&observed.secrets[name]), "{name} was generated twice");
         }
         assert_eq!(names(&observed).len(), 8);
         crashes += 1;
@@ -100,7 +101,7 @@ fn broken_off_after_any_step_it_goes_on_with_the_same_keys() {
 }
 
 #[test]
-fn only_the_first_node_has_the_super_admin_and_every_node_has_the_authorities() {
+fn only_the_first_node_has_super_admin_conf() {
     let (_, observed) = settled(THREE);
     for (node, super_admin) in [("cp1", true), ("cp2", false), ("cp3", false)] {
         let paths = paths(&observed, &format!("demo-{node}-pki"));
@@ -130,12 +131,12 @@ fn only_the_first_node_has_the_super_admin_and_every_node_has_the_authorities() 
 }
 
 #[test]
-fn a_name_more_for_the_api_server_is_a_new_certificate_for_the_same_key_and_nothing_else() {
+fn additional_san_reissues_only_the_api_server_certificate() {
     let (_, mut observed) = settled(SMALL);
     let before = data(&observed.secrets["demo-cp1-pki"]);
     let changed = cluster(&SMALL.replace("{nodes:", "{apiServer: {certSANs: [more.example]}, nodes:"));
     let next = plan(&changed, &observed, noon());
-    let told: Vec<_> = next
+    let reported: Vec<_> = next
         .steps
         .iter()
         .filter_map(|step| match step {
@@ -143,7 +144,7 @@ fn a_name_more_for_the_api_server_is_a_new_certificate_for_the_same_key_and_noth
             Step::ConfigMap(_) | Step::Removal(_) => None,
         })
         .collect();
-    assert_eq!(told, ["wrote Secret demo-cp1-pki for node cp1: issued apiserver (NamesChanged)"]);
+    assert_eq!(reported, ["wrote Secret demo-cp1-pki for node cp1: issued apiserver (NamesChanged)"]);
     settle(&changed, &mut observed);
     let after = data(&observed.secrets["demo-cp1-pki"]);
     let different: Vec<_> = before.keys().filter(|key| before[*key] != after[*key]).collect();
@@ -151,7 +152,7 @@ fn a_name_more_for_the_api_server_is_a_new_certificate_for_the_same_key_and_noth
 }
 
 #[test]
-fn another_endpoint_is_written_into_kubeconfigs_with_the_same_keys() {
+fn changed_endpoint_rewrites_kubeconfigs_with_the_same_keys() {
     let (_, mut observed) = settled(SMALL);
     let key = |observed: &Observed| {
         keyplane_core::kubeconfig::embedded_credential(&text(observed, "demo-kubeconfig", "value")).unwrap()
@@ -165,7 +166,7 @@ fn another_endpoint_is_written_into_kubeconfigs_with_the_same_keys() {
 }
 
 #[test]
-fn kubelet_conf_embeds_a_certificate_until_the_node_is_registered_and_then_refers_to_the_kubelets_own() {
+fn kubelet_conf_embeds_a_certificate_until_registration() {
     let (cluster, mut observed) = settled(SMALL);
     let conf = |observed: &Observed| text(observed, "demo-cp1-pki", "kubelet.conf");
     let refers = "/var/lib/kubelet/pki/kubelet-client-current.pem";
@@ -175,23 +176,23 @@ fn kubelet_conf_embeds_a_certificate_until_the_node_is_registered_and_then_refer
     observed.target.nodes = Some([("cp1".to_owned(), false)].into());
     settle(&cluster, &mut observed);
     assert!(!conf(&observed).contains("client-key-data") && conf(&observed).contains(refers));
-    // A target that does not answer says nothing about it.
+    // A target cluster that does not answer proves nothing.
     observed.target = TargetFacts::default();
     assert!(plan(&cluster, &observed, noon()).steps.is_empty());
-    // A machine that is made anew starts with a first certificate again.
+    // A recreated node starts with a bootstrap certificate again.
     observed.target.nodes = Some(BTreeMap::new());
     settle(&cluster, &mut observed);
     assert!(conf(&observed).contains("client-key-data"));
 }
 
 #[test]
-fn objects_of_others_are_left_alone_and_told() {
+fn foreign_objects_are_unchanged_and_reported() {
     for taken in ["demo-ca", "demo-sa", "demo-cp1-pki", "demo-kubeconfig"] {
         let cluster = cluster(SMALL);
         let mut observed = Observed::default();
         let mut theirs = Secret::default();
         theirs.metadata.name = Some(taken.to_owned());
-        // Cluster API's own Secrets have this label; that does not make them Keyplane's.
+        // Cluster API's own Secrets have this label; the label does not make them Keyplane's.
         theirs.labels_mut().insert("cluster.x-k8s.io/cluster-name".to_owned(), "demo".to_owned());
         observed.secrets.insert(taken.to_owned(), theirs.clone());
         let last = settle(&cluster, &mut observed);
@@ -203,8 +204,8 @@ fn objects_of_others_are_left_alone_and_told() {
 }
 
 #[test]
-fn two_clusters_whose_names_run_together_do_not_share_a_secret() {
-    // demo with the node a-cp1, and demo-a with the node cp1, both want demo-a-cp1-pki.
+fn clusters_with_colliding_names_do_not_share_a_secret() {
+    // demo with the node a-cp1, and demo-a with the node cp1, both use the name demo-a-cp1-pki.
     let (_, mut observed) = settled(&SMALL.replace("cp1", "a-cp1"));
     let other =
         keyplane_core::model::Cluster::parse("demo-a", "default", &cluster(SMALL).spec, cluster(SMALL).policy).unwrap();
@@ -214,12 +215,12 @@ fn two_clusters_whose_names_run_together_do_not_share_a_secret() {
 }
 
 #[test]
-fn a_lost_authority_is_not_made_anew_while_anything_bears_its_trace() {
+fn lost_ca_is_not_regenerated_while_traces_exist() {
     for lost in ["demo-ca", "demo-etcd", "demo-proxy", "demo-sa"] {
         let (cluster, observed) = settled(SMALL);
-        let authorities = keyplane_core::authorities::Authorities::load(&cluster, &observed).unwrap();
+        let cas = keyplane_core::certificate_authorities::ClusterCas::load(&cluster, &observed).unwrap();
         let status = ClusterSpecStatus {
-            certificates: status::certificates(&cluster, &observed, &authorities),
+            certificates: status::certificates(&cluster, &observed, &cas),
             ..ClusterSpecStatus::default()
         };
         for (trace, secrets, status) in
@@ -233,15 +234,15 @@ fn a_lost_authority_is_not_made_anew_while_anything_bears_its_trace() {
             let next = plan(&cluster, &left, noon());
             let minted: Vec<_> =
                 next.steps.iter().filter(|step| matches!(step, Step::Secret(draft) if draft.name == lost)).collect();
-            assert!(minted.is_empty(), "{lost} was made anew in spite of {trace}");
-            let told = next.blockers.iter().find(|blocker| blocker.message.contains(lost)).unwrap();
-            assert_eq!(told.reason, "CAMissing");
+            assert!(minted.is_empty(), "{lost} was regenerated despite {trace}");
+            let reported = next.blockers.iter().find(|blocker| blocker.message.contains(lost)).unwrap();
+            assert_eq!(reported.reason, "CAMissing");
         }
     }
 }
 
 #[test]
-fn the_status_keeps_the_trace_of_a_lost_authority() {
+fn status_keeps_the_trace_of_a_lost_ca() {
     let (cluster, mut observed) = settled(SMALL);
     observed.status = status::report(&cluster, &observed, &[], None, noon());
     let listed = observed.status.certificates.clone();
@@ -249,12 +250,12 @@ fn the_status_keeps_the_trace_of_a_lost_authority() {
     observed.secrets.clear();
     let blockers = plan(&cluster, &observed, noon()).blockers;
     let after = status::report(&cluster, &observed, &blockers, None, noon());
-    assert_eq!(after.certificates, listed, "with the list goes the last trace, and then the keys are made anew");
+    assert_eq!(after.certificates, listed, "without the list no trace is left, so the keys are regenerated");
     assert_eq!(condition_of(&after.conditions, "Stalled").unwrap().status, "True");
 }
 
 #[test]
-fn a_broken_authority_and_one_of_another_cluster_stop_the_issuing() {
+fn unreadable_or_foreign_ca_stops_issuance() {
     let (cluster, observed) = settled(SMALL);
     let (_, other) = settled(SMALL);
     let replaced = |secret: &str, key: &str, value: &[u8]| {
@@ -271,18 +272,18 @@ fn a_broken_authority_and_one_of_another_cluster_stop_the_issuing() {
         ("another key", replaced("demo-ca", "tls.key", &others("tls.key")), "CAUnreadable"),
         ("no certificate", replaced("demo-etcd", "tls.crt", b"x"), "CAUnreadable"),
         ("another public key", replaced("demo-sa", "tls.crt", b"x"), "CAUnreadable"),
-        ("another authority", swapped, "CAChanged"),
+        ("another CA", swapped, "CAChanged"),
     ] {
         let next = plan(&cluster, &observed, noon());
         assert_eq!(next.blockers.first().map(|blocker| blocker.reason), Some(reason), "{what}");
         let node = |step: &Step| matches!(step, Step::Secret(draft) if draft.name == "demo-cp1-pki");
-        assert!(!next.steps.iter().any(node), "{what}: the node's certificates were issued anew");
+        assert!(!next.steps.iter().any(node), "{what}: the node's certificates were reissued");
         assert!(!format!("{next:?}").contains("PRIVATE KEY"));
     }
 }
 
 #[test]
-fn a_leaf_that_somebody_broke_is_issued_anew_and_its_neighbours_stay() {
+fn reissues_only_a_corrupted_leaf() {
     let (cluster, mut observed) = settled(SMALL);
     let before = data(&observed.secrets["demo-cp1-pki"]);
     let broken = observed.secrets.get_mut("demo-cp1-pki").unwrap().data.as_mut().unwrap();
@@ -295,7 +296,7 @@ fn a_leaf_that_somebody_broke_is_issued_anew_and_its_neighbours_stay() {
 }
 
 #[test]
-fn config_maps_hold_nothing_secret() {
+fn config_maps_contain_no_secret() {
     let (_, observed) = settled(THREE);
     for config_map in observed.config_maps.values() {
         let text = serde_json::to_string(config_map).unwrap();
@@ -304,7 +305,7 @@ fn config_maps_hold_nothing_secret() {
 }
 
 #[test]
-fn the_status_says_in_one_word_what_is_missing() {
+fn status_reason_names_the_missing_part() {
     let (cluster, mut observed) = settled(SMALL);
     let report = |observed: &Observed, now: Timestamp| status::report(&cluster, observed, &[], Some(3), now);
     let ready = |status: &ClusterSpecStatus| {
@@ -323,22 +324,22 @@ fn the_status_says_in_one_word_what_is_missing() {
     let good = report(&observed, noon());
     assert_eq!(ready(&good), is("True", "Ready"));
     assert_eq!((good.ready_nodes, good.desired_nodes, good.observed_generation), (Some(1), Some(1), Some(3)));
-    // Three authorities, twelve certificates on the node, and the owner's kubeconfig.
+    // Three CAs, twelve certificates on the node, and the admin kubeconfig.
     assert_eq!(good.certificates.len(), 16);
     assert_eq!(ready(&report(&observed, noon() + SignedDuration::from_hours(24 * 300))), is("False", "RenewalDue"));
     assert_eq!(ready(&report(&observed, noon() + SignedDuration::from_hours(24 * 366))), is("False", "Expired"));
-    // The same state a minute later is the same status: no write.
+    // The same state a minute later gives the same status: no write.
     observed.status = good.clone();
     assert_eq!(report(&observed, noon() + SignedDuration::from_mins(1)), good);
 }
 
 #[test]
-fn an_authority_is_warned_of_a_year_before_its_end_and_nothing_else_is_held_against_it() {
+fn warns_of_ca_expiry_a_year_before() {
     let certificates = |policy: &str, days: i64| {
         let cluster = cluster_with_policy(SMALL, policy);
         let mut observed = Observed::default();
         settle_at(noon(), &cluster, &mut observed);
-        // What is renewed by itself is.
+        // All other certificates are renewed automatically.
         let now = noon() + SignedDuration::from_hours(24 * days);
         settle_at(now, &cluster, &mut observed);
         let status = status::report(&cluster, &observed, &[], None, now);

@@ -1,6 +1,6 @@
 //! `keyplane render` as a user runs it.
 
-// Helpers of tests are no tests to clippy.
+// Clippy's exemption for tests does not cover helpers outside of `#[test]` functions.
 #![allow(clippy::unwrap_used)]
 
 use std::collections::BTreeMap;
@@ -27,7 +27,7 @@ metadata: {name: fast, namespace: prod}
 spec: {authority: {keyAlgorithm: ECDSA-P256}, leaf: {keyAlgorithm: ECDSA-P256}}
 ";
 
-/// Runs `keyplane render` on these files; `now` is the day on which certificates begin.
+/// Runs `keyplane render` on these files. The validity of certificates starts on the day of `--now`.
 fn render(folder: &Path, inputs: &[&str], output: &str) -> Output {
     let mut command = Command::new(env!("CARGO_BIN_EXE_keyplane"));
     command.args(["render", "--now", "2026-11-23T12:00:00Z", "-o"]).arg(folder.join(output));
@@ -63,7 +63,7 @@ fn files(root: &Path) -> BTreeMap<PathBuf, (u32, String)> {
 }
 
 #[test]
-fn every_file_with_a_private_key_is_for_root_alone() {
+fn only_root_can_read_files_with_private_keys() {
     let folder = tempfile::tempdir().unwrap();
     let output = render(folder.path(), &[CLUSTER, POLICY], "out");
     assert!(output.status.success(), "{}", error(&output));
@@ -81,7 +81,7 @@ fn every_file_with_a_private_key_is_for_root_alone() {
 }
 
 #[test]
-fn an_add_on_is_one_file_in_the_order_in_which_kubectl_has_to_apply_it() {
+fn add_on_objects_are_in_kubectl_apply_order() {
     let folder = tempfile::tempdir().unwrap();
     let flannel =
         "  network: {podCIDRs: [10.244.0.0/16]}\n  addons: {coreDNS: {enabled: false}, flannel: {enabled: true}}\n";
@@ -95,7 +95,7 @@ fn an_add_on_is_one_file_in_the_order_in_which_kubectl_has_to_apply_it() {
 }
 
 #[test]
-fn with_the_secrets_of_an_earlier_rendering_the_files_are_the_same() {
+fn rendering_with_earlier_secrets_is_reproducible() {
     let folder = tempfile::tempdir().unwrap();
     assert!(render(folder.path(), &[CLUSTER, POLICY], "first").status.success());
     let first = files(&folder.path().join("first"));
@@ -108,21 +108,21 @@ fn with_the_secrets_of_an_earlier_rendering_the_files_are_the_same() {
     let inputs: Vec<_> = [CLUSTER, POLICY].into_iter().chain(secrets).collect();
     let again = render(folder.path(), &inputs, "again");
     assert!(again.status.success(), "{}", error(&again));
-    assert!(files(&folder.path().join("again")) == first, "something was made anew");
-    // Without them it is another cluster.
+    assert!(files(&folder.path().join("again")) == first, "a key or certificate was generated again");
+    // Without the Secrets, it is another cluster.
     assert!(render(folder.path(), &[CLUSTER, POLICY], "other").status.success());
     assert!(files(&folder.path().join("other")) != first);
 }
 
 #[test]
-fn what_is_wrong_is_told_and_nothing_is_written() {
+fn reports_errors_and_writes_nothing() {
     for (inputs, words) in [
-        (vec![CLUSTER.to_owned()], vec!["CertificatePolicy fast", "give it with -f"]),
+        (vec![CLUSTER.to_owned()], vec!["CertificatePolicy fast", "add it with -f"]),
         (vec![POLICY.to_owned()], vec!["no ClusterSpec"]),
         (vec![CLUSTER.replace("v1.37.2", "v1.20.0"), POLICY.to_owned()], vec!["spec.kubernetesVersion", "v1.37.2"]),
         (vec![CLUSTER.replace("10.0.0.11", "10.0.0.256"), POLICY.to_owned()], vec!["addresses", "10.0.0.256"]),
         (vec![CLUSTER.replace("name: demo", "name: Demo"), POLICY.to_owned()], vec!["metadata.name", "DNS label"]),
-        (vec![CLUSTER.replace("name: cp1", "name: objects"), POLICY.to_owned()], vec!["objects", "taken"]),
+        (vec![CLUSTER.replace("name: cp1", "name: objects"), POLICY.to_owned()], vec!["objects", "used twice"]),
         (vec![CLUSTER.replace("kind: ClusterSpec", "kind: Cluster"), POLICY.to_owned()], vec!["document 1", "Cluster"]),
         (vec!["{".to_owned()], vec!["document 1"]),
         (vec![CLUSTER.to_owned(), POLICY.replace("fast", "other")], vec!["CertificatePolicy fast"]),
@@ -132,16 +132,16 @@ fn what_is_wrong_is_told_and_nothing_is_written() {
                 POLICY.to_owned(),
                 "{apiVersion: v1, kind: Secret, metadata: {name: demo-ca, namespace: prod}}".to_owned(),
             ],
-            vec!["demo-ca", "not Keyplane's"],
+            vec!["demo-ca", "does not belong to Keyplane"],
         ),
     ] {
         let folder = tempfile::tempdir().unwrap();
         let inputs: Vec<_> = inputs.iter().map(String::as_str).collect();
-        let told = error(&render(folder.path(), &inputs, "out"));
+        let reported = error(&render(folder.path(), &inputs, "out"));
         for word in words {
-            assert!(told.contains(word), "{word:?} not in {told}");
+            assert!(reported.contains(word), "{word:?} not in {reported}");
         }
-        assert!(!folder.path().join("out").exists(), "{told}");
+        assert!(!folder.path().join("out").exists(), "{reported}");
     }
     let folder = tempfile::tempdir().unwrap();
     assert!(render(folder.path(), &[CLUSTER, POLICY], "out").status.success());
@@ -149,15 +149,15 @@ fn what_is_wrong_is_told_and_nothing_is_written() {
 }
 
 #[test]
-fn the_example_with_workers_is_rendered_with_their_files_and_without_a_token() {
+fn renders_the_worker_example_without_a_token() {
     let folder = tempfile::tempdir().unwrap();
     let example = include_str!("../../examples/worker-pool.yaml");
     let output = render(folder.path(), &[example], "out");
     assert!(output.status.success(), "{}", error(&output));
-    let told = String::from_utf8_lossy(&output.stdout).into_owned();
+    let reported = String::from_utf8_lossy(&output.stdout).into_owned();
     assert!(
-        told.contains("no join data for NodePool racks") && told.contains("no join data for NodePool burst"),
-        "{told}"
+        reported.contains("no join data for NodePool racks") && reported.contains("no join data for NodePool burst"),
+        "{reported}"
     );
     let files = files(&folder.path().join("out"));
     let flags = &files[Path::new("worker2/var/lib/kubelet/kubeadm-flags.env")].1;
@@ -169,9 +169,9 @@ fn the_example_with_workers_is_rendered_with_their_files_and_without_a_token() {
         files[Path::new("worker1/etc/kubernetes/pki/ca.crt")],
         files[Path::new("cp1/etc/kubernetes/pki/ca.crt")]
     );
-    // Machines of the control plane get their images from the same mirrors.
-    for machine in ["cp1", "worker1"] {
-        let hosts = &files[&Path::new(machine).join("etc/containerd/certs.d/registry.k8s.io/hosts.toml")].1;
+    // Control-plane nodes pull their images from the same mirrors.
+    for node in ["cp1", "worker1"] {
+        let hosts = &files[&Path::new(node).join("etc/containerd/certs.d/registry.k8s.io/hosts.toml")].1;
         assert!(hosts.starts_with("server = \"https://mirror.site.example\""), "{hosts}");
     }
     let rights = &files[Path::new("objects/target/site/role-kube-system-keyplane-join.yaml")].1;
@@ -179,6 +179,6 @@ fn the_example_with_workers_is_rendered_with_their_files_and_without_a_token() {
     let taken = example.replace("name: worker2", "name: objects");
     assert!(error(&render(folder.path(), &[&taken], "taken")).contains("objects"));
     let wrong = example.replace("[10.90.0.22]", "[10.90.0.11]");
-    let told = error(&render(folder.path(), &[&wrong], "wrong"));
-    assert!(told.contains("NodePool racks") && told.contains("control-plane node cp1"), "{told}");
+    let reported = error(&render(folder.path(), &[&wrong], "wrong"));
+    assert!(reported.contains("NodePool racks") && reported.contains("control-plane node cp1"), "{reported}");
 }

@@ -1,33 +1,34 @@
-//! When certificates that serve are issued anew, and which keys they have then: the plan, carried out in memory.
+//! Renewal and rotation of certificates, and their keys: the plan, executed in memory.
 
-// Helpers of tests are no tests to clippy.
+// Clippy's exemption for tests does not cover helpers outside of `#[test]` functions.
 #![allow(clippy::unwrap_used)]
 
 mod common;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use common::{SMALL, carry_out, cluster, cluster_with_policy, noon, settle, settle_at, settled, text};
+use common::{SMALL, cluster, cluster_with_policy, execute, noon, settle, settle_at, settled, text};
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
-use keyplane_core::authorities::Authorities;
+use keyplane_core::certificate_authorities::ClusterCas;
 use keyplane_core::kubeconfig::embedded_credential;
 use keyplane_core::model::Cluster;
 use keyplane_core::observed::Observed;
-use keyplane_core::plan::{Step, plan, status};
+use keyplane_core::plan::{Step, plan};
+use keyplane_core::status;
 use keyplane_crds::condition_of;
 
-/// The Secrets without leaves.
-const AUTHORITIES: [&str; 4] = ["demo-ca", "demo-etcd", "demo-proxy", "demo-sa"];
+/// The Secrets without leaf certificates.
+const SECRETS_WITHOUT_LEAVES: [&str; 4] = ["demo-ca", "demo-etcd", "demo-proxy", "demo-sa"];
 
-/// A day that is so many days later.
+/// The time that many days after noon.
 fn after(days: i64) -> Timestamp {
     noon() + SignedDuration::from_hours(24 * days)
 }
 
-/// Certificate and key of every leaf, by Secret and key.
+/// The certificate and key of every leaf, by Secret and key.
 fn pairs(observed: &Observed) -> BTreeMap<String, (String, String)> {
     let mut pairs = BTreeMap::new();
-    for (name, secret) in observed.secrets.iter().filter(|(name, _)| !AUTHORITIES.contains(&name.as_str())) {
+    for (name, secret) in observed.secrets.iter().filter(|(name, _)| !SECRETS_WITHOUT_LEAVES.contains(&name.as_str())) {
         for key in secret.data.iter().flatten().map(|(key, _)| key) {
             let value = text(observed, name, key);
             if let Some(stem) = key.strip_suffix(".crt").filter(|stem| !stem.ends_with("ca")) {
@@ -41,7 +42,7 @@ fn pairs(observed: &Observed) -> BTreeMap<String, (String, String)> {
     pairs
 }
 
-/// Of which leaves the certificate differs, and of which the key.
+/// The leaves whose certificate differs, and those whose key differs.
 fn changed(before: &Observed, after: &Observed) -> (BTreeSet<String>, BTreeSet<String>) {
     let (before, after) = (pairs(before), pairs(after));
     assert_eq!(before.keys().collect::<Vec<_>>(), after.keys().collect::<Vec<_>>());
@@ -50,36 +51,36 @@ fn changed(before: &Observed, after: &Observed) -> (BTreeSet<String>, BTreeSet<S
     (certificates.collect(), keys.collect())
 }
 
-/// A copy of what there is.
+/// A copy of the observed state.
 fn copy(observed: &Observed) -> Observed {
     Observed { secrets: observed.secrets.clone(), config_maps: observed.config_maps.clone(), ..Observed::default() }
 }
 
-/// What the drafts of a plan say.
-fn told(cluster: &Cluster, observed: &Observed, now: Timestamp) -> Vec<String> {
+/// The descriptions of the drafts in a plan.
+fn descriptions(cluster: &Cluster, observed: &Observed, now: Timestamp) -> Vec<String> {
     let steps = plan(cluster, observed, now).steps;
     steps.iter().filter_map(|step| if let Step::Secret(draft) = step { Some(draft.describe()) } else { None }).collect()
 }
 
 fn ends(cluster: &Cluster, observed: &Observed) -> BTreeMap<String, Timestamp> {
-    let authorities = Authorities::load(cluster, observed).unwrap();
-    let rows = status::certificates(cluster, observed, &authorities);
+    let cas = ClusterCas::load(cluster, observed).unwrap();
+    let rows = status::certificates(cluster, observed, &cas);
     rows.into_iter().map(|row| (row.name, row.not_after.0)).collect()
 }
 
 #[test]
-fn what_is_past_its_renewal_time_is_issued_anew_for_the_same_key_and_the_rest_stays() {
+fn renews_due_certificates_with_the_same_key_only() {
     let policy = "{authority: {keyAlgorithm: ECDSA-P256}, leaf: {keyAlgorithm: ECDSA-P256},
         overrides: [{certificate: apiserver, validity: 2400h}]}";
     let cluster = cluster_with_policy(SMALL, policy);
     let mut observed = Observed::default();
     settle(&cluster, &mut observed);
     let before = copy(&observed);
-    // Seventy of a hundred days, or up to three days sooner; the others have a year.
-    assert_eq!(told(&cluster, &observed, after(66)), Vec::<String>::new());
+    // Seventy of a hundred days, or up to three days earlier; the others are valid for a year.
+    assert_eq!(descriptions(&cluster, &observed, after(66)), Vec::<String>::new());
     let now = after(71);
     let expected = "wrote Secret demo-cp1-pki for node cp1: issued apiserver (RenewalDue)";
-    assert_eq!(told(&cluster, &observed, now), [expected]);
+    assert_eq!(descriptions(&cluster, &observed, now), [expected]);
     settle_at(now, &cluster, &mut observed);
     let only = BTreeSet::from(["demo-cp1-pki/apiserver".to_owned()]);
     assert_eq!(changed(&before, &observed), (only, BTreeSet::new()));
@@ -87,7 +88,7 @@ fn what_is_past_its_renewal_time_is_issued_anew_for_the_same_key_and_the_rest_st
 }
 
 #[test]
-fn everything_is_renewed_year_after_year_below_the_same_authorities() {
+fn renews_all_leaves_every_year_below_the_same_cas() {
     let (cluster, mut observed) = settled(SMALL);
     let (first, mut renewals) = (copy(&observed), 0);
     for now in (0..110).map(|month| after(30 * month)) {
@@ -96,7 +97,7 @@ fn everything_is_renewed_year_after_year_below_the_same_authorities() {
         renewals += usize::from(!changed(&before, &observed).0.is_empty());
         assert!(ends(&cluster, &observed).values().all(|end| *end > now), "{now}");
     }
-    for kept in AUTHORITIES {
+    for kept in SECRETS_WITHOUT_LEAVES {
         assert_eq!(observed.secrets[kept].data, first.secrets[kept].data, "{kept}");
     }
     assert!(renewals > 10, "{renewals}");
@@ -104,17 +105,17 @@ fn everything_is_renewed_year_after_year_below_the_same_authorities() {
 }
 
 #[test]
-fn what_can_not_live_longer_than_it_does_is_not_renewed_over_and_over() {
+fn leaf_limited_by_its_ca_is_not_renewed_repeatedly() {
     let (cluster, mut observed) = settled(SMALL);
-    // The authorities have ten years; each certificate from now on ends with them.
+    // The CAs are valid for ten years, and each later certificate expires with them.
     settle_at(after(3500), &cluster, &mut observed);
     for days in [3600, 3640, 3649] {
-        assert_eq!(told(&cluster, &observed, after(days)), Vec::<String>::new(), "after {days} days");
+        assert_eq!(descriptions(&cluster, &observed, after(days)), Vec::<String>::new(), "after {days} days");
     }
 }
 
 #[test]
-fn a_renewal_waits_for_the_maintenance_window_until_it_is_urgent() {
+fn renewal_waits_for_the_window_until_it_is_urgent() {
     // noon() is a Monday, and so is every day that is a multiple of seven later.
     let policy = "{authority: {keyAlgorithm: ECDSA-P256}, leaf: {keyAlgorithm: ECDSA-P256},
         maintenanceWindow: {days: [Sat], start: '10:00', duration: 4h}}";
@@ -122,61 +123,61 @@ fn a_renewal_waits_for_the_maintenance_window_until_it_is_urgent() {
     let mut observed = Observed::default();
     settle(&cluster, &mut observed);
     let (monday, saturday) = (after(259), after(264));
-    assert_eq!(told(&cluster, &observed, monday), Vec::<String>::new());
+    assert_eq!(descriptions(&cluster, &observed, monday), Vec::<String>::new());
     let report = status::report(&cluster, &observed, &[], None, monday);
     let valid = condition_of(&report.conditions, "CertificatesValid").unwrap();
     assert_eq!((valid.status.as_str(), valid.reason.as_str()), ("True", "RenewalWaiting"));
     assert!(valid.message.contains("2027-08-14T10:00:00Z"), "{}", valid.message);
-    assert_eq!(told(&cluster, &observed, saturday).len(), 2);
-    // Once a third of the 110 days is left there is no more waiting.
-    assert_eq!(told(&cluster, &observed, after(7 * 46)), Vec::<String>::new());
-    assert_eq!(told(&cluster, &observed, after(7 * 48)).len(), 2);
+    assert_eq!(descriptions(&cluster, &observed, saturday).len(), 2);
+    // Once a third of the 110 days is left, the renewal does not wait.
+    assert_eq!(descriptions(&cluster, &observed, after(7 * 46)), Vec::<String>::new());
+    assert_eq!(descriptions(&cluster, &observed, after(7 * 48)).len(), 2);
 }
 
 #[test]
-fn another_key_algorithm_is_new_keys_for_all_certificates_and_for_no_authority() {
+fn new_key_algorithm_reissues_leaves_but_no_ca() {
     let (_, mut observed) = settled(SMALL);
     let before = copy(&observed);
     let other = cluster_with_policy(SMALL, "{authority: {keyAlgorithm: ECDSA-P384}, leaf: {keyAlgorithm: ECDSA-P384}}");
-    assert!(told(&other, &observed, noon())[0].contains("apiserver (KeyAlgorithmChanged)"));
+    assert!(descriptions(&other, &observed, noon())[0].contains("apiserver (KeyAlgorithmChanged)"));
     settle(&other, &mut observed);
     let all: BTreeSet<_> = pairs(&observed).into_keys().collect();
     assert_eq!(changed(&before, &observed), (all.clone(), all));
-    for kept in AUTHORITIES {
+    for kept in SECRETS_WITHOUT_LEAVES {
         assert_eq!(observed.secrets[kept].data, before.secrets[kept].data, "{kept}");
     }
 }
 
 #[test]
-fn a_request_gives_every_certificate_a_new_key_once_also_where_it_is_broken_off() {
+fn request_rotates_every_key_once_despite_a_crash() {
     let spec = format!("{SMALL}users: [{{name: jane}}]\n");
-    let asked = cluster(&format!("{spec}rotate: {{certificates: spring}}\n"));
+    let requested = cluster(&format!("{spec}rotate: {{certificates: spring}}\n"));
     let (_, settled) = settled(&spec);
     let mut left = vec![];
     for crash in 0..3 {
         let mut observed = copy(&settled);
-        for step in plan(&asked, &observed, noon()).steps.into_iter().take(crash) {
-            carry_out(step, &asked, &mut observed);
+        for step in plan(&requested, &observed, noon()).steps.into_iter().take(crash) {
+            execute(step, &requested, &mut observed);
         }
         let half = copy(&observed);
-        settle(&asked, &mut observed);
+        settle(&requested, &mut observed);
         let all: BTreeSet<_> = pairs(&observed).into_keys().collect();
         assert!(all.contains("demo-user-jane-kubeconfig/value"));
         assert_eq!(changed(&settled, &observed), (all.clone(), all));
         left.push(changed(&half, &observed).1.len());
-        assert_eq!(told(&asked, &observed, noon()), Vec::<String>::new());
-        // The request may go, and another one may come.
-        assert_eq!(told(&cluster(&spec), &observed, noon()), Vec::<String>::new());
+        assert_eq!(descriptions(&requested, &observed, noon()), Vec::<String>::new());
+        // The user may remove the request and make another one.
+        assert_eq!(descriptions(&cluster(&spec), &observed, noon()), Vec::<String>::new());
         let by_annotation = BTreeMap::from([("keyplane.io/rotate-certificates".to_owned(), "now".to_owned())]);
-        let asked_again = cluster(&spec).with_annotations(&by_annotation);
-        assert_eq!(told(&asked_again, &observed, noon()).len(), 3);
+        let requested_again = cluster(&spec).with_annotations(&by_annotation);
+        assert_eq!(descriptions(&requested_again, &observed, noon()).len(), 3);
     }
-    // What was done before the crash was not done again.
+    // Steps before the crash are not repeated.
     assert!(left[0] > left[1] && left[1] > left[2], "{left:?}");
 }
 
 #[test]
-fn a_new_cluster_answers_the_request_that_it_is_born_with() {
+fn new_cluster_fulfils_its_initial_request() {
     let (cluster, observed) = settled(&format!("{SMALL}rotate: {{certificates: spring}}\n"));
-    assert_eq!(told(&cluster, &observed, noon()), Vec::<String>::new());
+    assert_eq!(descriptions(&cluster, &observed, noon()), Vec::<String>::new());
 }

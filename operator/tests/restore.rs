@@ -1,24 +1,25 @@
-//! Clusters whose Secrets come back from a backup: no key is made that the backup has, whatever comes first.
+//! Clusters that are restored from a backup: Keyplane generates no key that the backup has, in any order of objects.
 
-// Helpers of tests are no tests to clippy.
+// Clippy's exemption for tests does not cover helpers outside of `#[test]` functions.
 #![allow(clippy::unwrap_used, clippy::panic)]
 
 mod common;
 
 use std::collections::BTreeMap;
 
-use common::{THREE, carry_out, cluster, noon, settle, settled, text};
+use common::{THREE, cluster, execute, noon, settle, settled, text};
 use k8s_openapi::api::core::v1::Secret;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ManagedFieldsEntry, Time};
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use keyplane_core::model::Cluster;
 use keyplane_core::observed::Observed;
 use keyplane_core::pki::first_certificate;
-use keyplane_core::plan::{is_unknown, plan, status};
+use keyplane_core::plan::{is_unknown, plan};
+use keyplane_core::status;
 use keyplane_crds::{condition_of, keys};
 use kube::ResourceExt;
 
-/// All that a cluster may have.
+/// A spec with every kind of Secret.
 const RICH: &str = "
 kubernetesVersion: v1.37.2
 controlPlaneEndpoint: {host: api.demo.example}
@@ -37,7 +38,8 @@ fn annotated(cluster: &Cluster, restore: &str) -> Cluster {
     cluster.clone().with_annotations(&annotations.into())
 }
 
-/// What `kubectl get secrets,configmaps -l keyplane.io/cluster=demo -o yaml` has and `kubectl create` makes of it elsewhere.
+/// The result of `kubectl get secrets,configmaps -l keyplane.io/cluster=demo -o yaml` and `kubectl create` in another
+/// management cluster.
 fn restored(observed: &Observed) -> Observed {
     let is_selected =
         |labels: &BTreeMap<String, String>| labels.get(keys::CLUSTER_LABEL).is_some_and(|name| name == "demo");
@@ -70,7 +72,7 @@ fn reasons(observed: &Observed, cluster: &Cluster) -> Vec<&'static str> {
 }
 
 #[test]
-fn what_the_label_selects_is_a_whole_backup_and_nothing_is_written_after_it() {
+fn labelled_objects_are_a_complete_backup() {
     for spec in [RICH, THREE, HARD_WAY] {
         let (cluster, before) = settled(spec);
         let restored = restored(&before);
@@ -83,11 +85,11 @@ fn what_the_label_selects_is_a_whole_backup_and_nothing_is_written_after_it() {
 }
 
 #[test]
-fn a_spec_that_comes_first_makes_no_key_that_a_backup_brings() {
+fn spec_restored_first_generates_no_key_of_the_backup() {
     let (cluster, before) = settled(RICH);
     let all = restored(&before);
     let waiting = annotated(&cluster, "true");
-    // One object after the other, in the order in which kubectl makes them.
+    // One object after the other, in the order of kubectl.
     let mut observed = Observed::default();
     for (name, secret) in &all.secrets {
         let next = plan(&waiting, &observed, noon());
@@ -95,11 +97,14 @@ fn a_spec_that_comes_first_makes_no_key_that_a_backup_brings() {
         assert_eq!(next.blockers[0].reason, "WaitingForRestore");
         observed.secrets.insert(name.clone(), secret.clone());
     }
-    let told = &plan(&waiting, &observed, noon()).blockers[0].message.clone();
-    assert!(told.contains("ConfigMap demo-cp1-config") && told.contains("labels and annotations"), "{told}");
+    let reported = &plan(&waiting, &observed, noon()).blockers[0].message.clone();
+    assert!(
+        reported.contains("ConfigMap demo-cp1-config") && reported.contains("labels and annotations"),
+        "{reported}"
+    );
     observed.config_maps.clone_from(&all.config_maps);
     assert!(plan(&waiting, &observed, noon()).steps.is_empty());
-    // What it did not have is made, once nobody waits for it any more.
+    // Keyplane creates objects that the backup lacks, once the restore is over.
     observed.secrets.remove("demo-user-ada-kubeconfig");
     assert_eq!(reasons(&observed, &waiting), ["WaitingForRestore"]);
     assert!(settle(&cluster, &mut observed).blockers.is_empty());
@@ -107,36 +112,36 @@ fn a_spec_that_comes_first_makes_no_key_that_a_backup_brings() {
 }
 
 #[test]
-fn half_a_backup_is_never_made_whole_with_new_keys() {
+fn partial_backup_is_never_completed_with_new_keys() {
     let (cluster, before) = settled(THREE);
     let all = restored(&before);
-    for there in ["demo-ca", "demo-etcd", "demo-proxy", "demo-sa"] {
+    for existing in ["demo-ca", "demo-etcd", "demo-proxy", "demo-sa"] {
         let mut observed = Observed::default();
-        observed.secrets.insert(there.to_owned(), all.secrets[there].clone());
+        observed.secrets.insert(existing.to_owned(), all.secrets[existing].clone());
         let next = plan(&cluster, &observed, noon());
-        assert!(next.steps.is_empty(), "{there}");
+        assert!(next.steps.is_empty(), "{existing}");
         assert!(next.blockers.iter().all(|blocker| blocker.reason == "WaitingForRestore"), "{:?}", next.blockers);
-        assert!(next.blockers[0].message.contains(there), "{:?}", next.blockers);
-        // Somebody who says so has it otherwise.
+        assert!(next.blockers[0].message.contains(existing), "{:?}", next.blockers);
+        // A user can override the protection with the annotation.
         assert!(!plan(&annotated(&cluster, "false"), &observed, noon()).steps.is_empty());
-        // One that Keyplane has made itself a moment ago is no backup: its creation goes on.
+        // An object that Keyplane created a moment ago is no backup: the creation of the cluster continues.
         let ours = written_by("keyplane", noon() + SignedDuration::from_hours(101));
-        observed.secrets.get_mut(there).unwrap().metadata.managed_fields = Some(vec![ours]);
+        observed.secrets.get_mut(existing).unwrap().metadata.managed_fields = Some(vec![ours]);
         assert!(plan(&cluster, &observed, noon()).blockers.is_empty());
-        // The note of a write from before it was put back is another's.
+        // A managedFields entry from before the restore belongs to the old object.
         let old = written_by("keyplane", noon());
-        observed.secrets.get_mut(there).unwrap().metadata.managed_fields = Some(vec![old]);
+        observed.secrets.get_mut(existing).unwrap().metadata.managed_fields = Some(vec![old]);
         assert!(plan(&cluster, &observed, noon()).steps.is_empty());
     }
 }
 
 #[test]
-fn no_keys_are_made_for_machines_that_run_a_cluster_already() {
+fn generates_no_keys_for_nodes_that_run_a_cluster() {
     let (cluster, before) = settled(THREE);
     let mut observed = Observed::default();
     assert!(is_unknown(&cluster, &observed) && !is_unknown(&cluster, &before));
     let of = |file: &str| first_certificate(file, &text(&before, "demo-cp2-pki", file)).unwrap();
-    // A proxy on the way answers for addresses where nobody is.
+    // A proxy answers for addresses without a server.
     observed.target.serving.insert("cp2".to_owned(), of("etcd-server.crt"));
     assert!(!plan(&cluster, &observed, noon()).steps.is_empty());
     observed.target.serving.insert("cp2".to_owned(), of("apiserver.crt"));
@@ -152,7 +157,7 @@ fn no_keys_are_made_for_machines_that_run_a_cluster_already() {
 }
 
 #[test]
-fn a_restored_cluster_is_not_changed_before_it_was_seen_to_run() {
+fn restored_cluster_is_unchanged_until_observed_running() {
     let (_, before) = settled(THREE);
     let newer = cluster(&THREE.replace("v1.37.2", "v1.37.3"));
     let restored = restored(&before);
@@ -162,7 +167,7 @@ fn a_restored_cluster_is_not_changed_before_it_was_seen_to_run() {
 }
 
 #[test]
-fn a_backup_from_before_a_rotation_is_told_and_not_fought() {
+fn reports_a_backup_from_before_a_rotation() {
     let (cluster, stale) = settled(THREE);
     let later = noon() + SignedDuration::from_hours(1);
     let mut newer = Observed::default();
@@ -178,24 +183,24 @@ fn a_backup_from_before_a_rotation_is_told_and_not_fought() {
         let status = status::report(&cluster, observed, &[], None, later);
         condition_of(&status.conditions, "NodesInSync").unwrap().clone()
     };
-    let told = in_sync(&observed);
-    assert_eq!((told.status.as_str(), told.reason.as_str()), ("False", "CADiffers"));
-    assert!(told.message.contains("older than what the machine has"), "{}", told.message);
-    // The other way round the machine has not got its files yet.
+    let reported = in_sync(&observed);
+    assert_eq!((reported.status.as_str(), reported.reason.as_str()), ("False", "CADiffers"));
+    assert!(reported.message.contains("older than the node's files"), "{}", reported.message);
+    // In the other direction: the node has not received its files yet.
     observed = restored(&newer);
     observed.target.available = Some(Err(("Unreachable".to_owned(), "unknown issuer".to_owned())));
     observed.target.serving.insert("cp1".to_owned(), presented(&stale));
-    assert!(in_sync(&observed).message.contains("carry Secret demo-cp1-pki"));
+    assert!(in_sync(&observed).message.contains("copy the files of Secret demo-cp1-pki"));
     observed.target.serving.insert("cp1".to_owned(), presented(&newer));
     assert_eq!(in_sync(&observed).reason, "Unknown");
 }
 
 #[test]
-fn an_interrupted_creation_goes_on() {
+fn interrupted_creation_continues() {
     let cluster = cluster(THREE);
     let mut observed = Observed::default();
     for step in plan(&cluster, &observed, noon()).steps.into_iter().take(2) {
-        carry_out(step, &cluster, &mut observed);
+        execute(step, &cluster, &mut observed);
     }
     assert_eq!(observed.secrets.len(), 2);
     assert!(settle(&cluster, &mut observed).blockers.is_empty());

@@ -1,6 +1,6 @@
-//! In which order changes reach the machines, and what is told of machines that were changed by others.
+//! The order of rollouts, and messages about nodes that others have changed.
 
-// Helpers of tests are no tests to clippy.
+// Clippy's exemption for tests does not cover helpers outside of `#[test]` functions.
 #![allow(clippy::unwrap_used, clippy::panic)]
 
 mod common;
@@ -9,16 +9,15 @@ mod turns;
 
 use std::collections::BTreeMap;
 
-use common::{carry_out, cluster, noon, settle};
+use common::{cluster, execute, noon, settle};
 use k8s_openapi::api::core::v1::Pod;
 use keyplane_core::etcd::Member;
 use keyplane_core::model::Cluster;
-use keyplane_core::objects;
-use keyplane_core::observed::StaticPod;
-use keyplane_core::observed::{EtcdFacts, Observed, TargetFacts};
+use keyplane_core::observed::{EtcdFacts, Observed, StaticPod, TargetFacts};
 use keyplane_core::pki::first_certificate;
-use keyplane_core::plan::{plan, status};
+use keyplane_core::plan::plan;
 use keyplane_core::rollout::{Progress, rollout};
+use keyplane_core::{objects, status};
 use keyplane_crds::{ClusterSpecStatus, Condition, condition_of};
 use kube::ResourceExt;
 use serde_json::{Value, json};
@@ -38,27 +37,27 @@ fn upgraded(spec: &str) -> String {
     spec.replace("v1.36.4", "v1.37.2")
 }
 
-/// A cluster and its machines, which run what was last carried to them.
+/// A cluster and its nodes, which run the files that were last applied.
 struct World {
     cluster: Cluster,
     observed: Observed,
 }
 
 impl World {
-    /// All is written; no machine was started.
+    /// All objects are written; no node has started.
     fn new(spec: &str) -> Self {
         let mut world = Self { cluster: cluster(spec), observed: Observed::default() };
         settle(&world.cluster, &mut world.observed);
         world
     }
 
-    /// All machines run what is written, and Keyplane has seen it.
+    /// All nodes run with their current files, and Keyplane has observed them.
     fn up(spec: &str) -> Self {
         let mut world = Self::new(spec);
         for node in NODES.iter().filter(|node| world.config(node).is_some()).copied().collect::<Vec<_>>() {
-            world.carry(node);
+            world.apply_files(node);
         }
-        // Kubelets that are there have certificates of their own.
+        // Registered kubelets have their own certificates.
         settle(&world.cluster, &mut world.observed);
         world.report();
         world
@@ -68,7 +67,7 @@ impl World {
         self.observed.config_maps.get(&format!("demo-{node}-config"))?.data.as_ref()
     }
 
-    /// What is written for a component.
+    /// The written manifest of a component.
     fn written(&self, node: &str, component: &str) -> &str {
         &self.config(node).unwrap()[&format!("{component}.yaml")]
     }
@@ -81,8 +80,8 @@ impl World {
         target
     }
 
-    /// The machine gets its files, and its static pods come up.
-    fn carry(&mut self, node: &str) {
+    /// Applies the files to the node, and starts its static pods.
+    fn apply_files(&mut self, node: &str) {
         for component in ["etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler"] {
             let manifest = self.written(node, component).to_owned();
             self.run(node, component, &manifest, true);
@@ -91,7 +90,7 @@ impl World {
         self.join(node);
     }
 
-    /// Its member of etcd is one with a vote.
+    /// Makes the node's etcd member a voting member.
     fn join(&mut self, node: &str) {
         let number = u64::from(node.as_bytes()[2] - b'0');
         let facts = self.observed.target.etcd.take().and_then(Result::ok);
@@ -108,7 +107,7 @@ impl World {
         self.observed.target.etcd = Some(Ok(EtcdFacts { members, confirmed: true, waits: None }));
     }
 
-    /// The machine runs this manifest.
+    /// Runs this manifest on the node.
     fn run(&mut self, node: &str, component: &str, manifest: &str, ready: bool) {
         let mut pod: Value = serde_saphyr::from_str(manifest).unwrap();
         pod["status"] = json!({"conditions": [{"type": "Ready", "status": if ready { "True" } else { "False" }}]});
@@ -117,7 +116,7 @@ impl World {
         self.target().static_pods.as_mut().unwrap().insert(place, pod);
     }
 
-    /// Another spec; what the plan says is carried out, and reported. Gives back which manifests were written.
+    /// Changes the spec, executes the plan and reports. Returns the written manifests.
     fn apply(&mut self, spec: &str) -> Vec<String> {
         self.cluster = cluster(spec);
         self.step()
@@ -126,7 +125,7 @@ impl World {
     fn step(&mut self) -> Vec<String> {
         let before: BTreeMap<_, _> = NODES.map(|node| (node, self.config(node).cloned())).into();
         for step in plan(&self.cluster, &self.observed, noon()).steps {
-            carry_out(step, &self.cluster, &mut self.observed);
+            execute(step, &self.cluster, &mut self.observed);
         }
         self.record();
         let mut changed = vec![];
@@ -140,7 +139,7 @@ impl World {
         changed
     }
 
-    /// Of a report only what the next rollout reads: looking at all certificates takes its time.
+    /// Only the part of a report that the next rollout reads: reading all certificates is slow.
     fn record(&mut self) {
         let now = rollout(&self.cluster, &self.observed);
         self.observed.status.nodes = now.nodes;
@@ -165,7 +164,7 @@ impl World {
 }
 
 #[test]
-fn a_new_cluster_gets_its_version_on_all_nodes_at_once() {
+fn new_cluster_is_written_for_all_nodes_at_once() {
     let mut world = World::new(THREE);
     let written = world.apply(&upgraded(THREE));
     assert_eq!(written.len(), 9, "etcd is the same: {written:?}");
@@ -174,34 +173,37 @@ fn a_new_cluster_gets_its_version_on_all_nodes_at_once() {
 }
 
 #[test]
-fn an_upgrade_goes_node_by_node_in_kubeadms_order_and_each_step_waits_until_the_one_before_runs() {
+fn upgrade_proceeds_step_by_step_in_kubeadm_order() {
     let mut world = World::up(THREE);
     assert_eq!(world.report().kubernetes_version.as_deref(), Some("v1.36.4"));
     assert_eq!(world.condition("RolledOut").status, "True");
-    // etcd's image is the same for both versions; a flag of its own makes it a step too.
+    // etcd's image is the same for both versions; an additional flag makes it a step, too.
     let wanted =
         format!("{}etcd: {{stacked: {{extraArgs: [{{name: heartbeat-interval, value: '200'}}]}}}}\n", upgraded(THREE));
     let mut written = world.apply(&wanted);
     for node in NODES {
         for component in ["etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler"] {
             assert_eq!(written, [format!("{node} {component}")]);
-            // Written, but not there yet: nothing moves.
+            // Written, but not running: no other change.
             assert!(world.step().is_empty());
             let Progress::UnderWay { reason, message } = rollout(&world.cluster, &world.observed).progress else {
                 panic!("done before {node} {component}");
             };
             assert_eq!(reason, "WaitingForNodeFiles");
-            assert!(message.contains(&format!("carry ConfigMap demo-{node}-config to the machine")), "{message}");
-            // There, but not Ready: nothing moves.
+            assert!(
+                message.contains(&format!("copy the files of ConfigMap demo-{node}-config to the node")),
+                "{message}"
+            );
+            // Running, but not Ready: no other change.
             let manifest = world.written(node, component).to_owned();
             world.run(node, component, &manifest, false);
             assert!(world.step().is_empty());
-            // The versions that follow the first node, and the last.
+            // Some versions change with the first node, others with the last one.
             let rollout = rollout(&world.cluster, &world.observed);
             let after_first = if node == "cp1" { "v1.36.4" } else { "v1.37.2" };
             assert_eq!(rollout.configuration.to_string(), after_first, "{node} {component}");
-            let told = &world.config("cp3").unwrap()["kubeadm-config.yaml"];
-            assert!(told.contains(&format!("kubernetesVersion: {after_first}")), "{told}");
+            let reported = &world.config("cp3").unwrap()["kubeadm-config.yaml"];
+            assert!(reported.contains(&format!("kubernetesVersion: {after_first}")), "{reported}");
             assert_eq!(rollout.addons.to_string(), "v1.36.4", "{node} {component}");
             assert_eq!(rollout.kubernetes_version.as_deref(), Some("v1.36.4"));
             world.run(node, component, &manifest, true);
@@ -216,87 +218,87 @@ fn an_upgrade_goes_node_by_node_in_kubeadms_order_and_each_step_waits_until_the_
 }
 
 #[test]
-fn the_progress_names_the_step_the_versions_and_what_it_waits_for() {
+fn progress_names_the_step_the_versions_and_the_wait() {
     let mut world = World::up(THREE);
     world.apply(&upgraded(THREE));
     let waiting = world.condition("RolledOut").message;
     assert_eq!(
         waiting,
         "3 of 12 steps are done, next is cp1: kube-controller-manager v1.36.4 -> v1.37.2; waits for cp1 to run \
-         kube-apiserver as it is written: carry ConfigMap demo-cp1-config to the machine, or look there why it does not start"
+         kube-apiserver with its current manifest: copy the files of ConfigMap demo-cp1-config to the node, or find out why it does not start"
     );
     let ready = world.condition("Ready");
     assert_eq!((ready.status.as_str(), ready.message), ("False", waiting));
 }
 
 #[test]
-fn a_target_that_does_not_answer_moves_nothing() {
+fn unreachable_target_stops_the_rollout() {
     let mut world = World::up(THREE);
     world.unreachable();
     assert!(world.apply(&upgraded(THREE)).is_empty());
     assert_eq!(world.condition("RolledOut").reason, "WaitingForTarget");
-    // A Keyplane that has just started knows as little.
+    // A Keyplane that has just started has observed nothing either.
     world.observed.target = TargetFacts::default();
     assert!(world.step().is_empty());
-    // Somebody who knows better says so.
+    // A user overrides the order.
     world.observed.at_once = true;
     assert_eq!(world.step().len(), 9);
 }
 
 #[test]
-fn a_flag_that_takes_an_api_server_down_reaches_one_machine_and_can_be_taken_back() {
+fn bad_flag_reaches_one_node_and_can_be_reverted() {
     let bad = THREE.replace("  nodes:", "  apiServer: {extraArgs: [{name: nonsense, value: 'yes'}]}\n  nodes:");
     let mut world = World::up(THREE);
     assert_eq!(world.apply(&bad), ["cp1 kube-apiserver"]);
     let manifest = world.written("cp1", "kube-apiserver").to_owned();
     world.run("cp1", "kube-apiserver", &manifest, false);
     assert!(world.step().is_empty());
-    // Even if nothing answers any more, what was never seen to run is replaced.
+    // A manifest that was never observed to run is replaced even if the target cluster does not answer.
     world.unreachable();
     let better = bad.replace("nonsense", "v").replace("'yes'", "'2'");
     assert_eq!(world.apply(&better), ["cp1 kube-apiserver"]);
     assert_eq!(world.apply(THREE), ["cp1 kube-apiserver"]);
-    // The machine still has the bad one: that is no surprise, it waits for the good one.
-    world.carry("cp2");
-    world.carry("cp3");
+    // The node still has the bad manifest. This is expected, because the good one is written already.
+    world.apply_files("cp2");
+    world.apply_files("cp3");
     world.run("cp1", "kube-apiserver", &manifest, false);
     assert_eq!(world.condition("RolledOut").reason, "WaitingForNodeFiles");
     assert_eq!(world.condition("NodesInSync").status, "True");
-    world.carry("cp1");
+    world.apply_files("cp1");
     assert!(world.step().is_empty());
     assert_eq!(world.condition("RolledOut").status, "True");
 }
 
 #[test]
-fn no_change_while_another_node_is_down_because_etcd_may_need_the_rest() {
+fn no_change_while_another_node_is_down() {
     let mut world = World::up(THREE);
     world.target().nodes.as_mut().unwrap().insert("cp3".to_owned(), false);
     assert!(world.apply(&upgraded(THREE)).is_empty());
     let condition = world.condition("RolledOut");
     assert!(condition.reason == "WaitingForNode" && condition.message.contains("the Node cp3 to be Ready"));
-    world.carry("cp3");
+    world.apply_files("cp3");
     let manifest = world.written("cp3", "etcd").to_owned();
     world.run("cp3", "etcd", &manifest, false);
     assert!(world.step().is_empty());
     assert!(world.condition("RolledOut").message.contains("etcd on cp3 to be Ready"));
-    world.carry("cp3");
+    world.apply_files("cp3");
     assert_eq!(world.step(), ["cp1 kube-apiserver"]);
 }
 
 #[test]
-fn nobody_waits_for_a_machine_that_was_never_started() {
+fn does_not_wait_for_a_node_that_never_started() {
     let mut world = World::new(THREE);
-    world.carry("cp1");
+    world.apply_files("cp1");
     world.report();
     let written = world.apply(&upgraded(THREE));
     let of = |node: &str| written.iter().filter(|name| name.starts_with(node)).count();
     assert_eq!((of("cp1"), of("cp2"), of("cp3")), (1, 3, 3), "{written:?}");
-    world.carry("cp1");
+    world.apply_files("cp1");
     assert_eq!(world.step(), ["cp1 kube-controller-manager"]);
 }
 
 #[test]
-fn a_node_that_is_lost_after_the_rollout_does_not_undo_it() {
+fn losing_a_node_does_not_revert_a_finished_rollout() {
     let mut world = World::up(THREE);
     world.target().nodes.as_mut().unwrap().insert("cp3".to_owned(), false);
     world.target().static_pods.as_mut().unwrap().retain(|(node, _), _| node != "cp3");
@@ -306,19 +308,19 @@ fn a_node_that_is_lost_after_the_rollout_does_not_undo_it() {
     assert_eq!(world.report().kubernetes_version.as_deref(), Some("v1.36.4"));
 }
 
-/// The machine's manifests as `kubeadm upgrade` of that version leaves them.
+/// Leaves the node's manifests as `kubeadm upgrade` of that version does.
 fn upgrade_with_kubeadm(world: &mut World, node: &str) {
-    let there = World::new(&upgraded(THREE));
+    let upgraded_world = World::new(&upgraded(THREE));
     for component in ["kube-apiserver", "kube-controller-manager", "kube-scheduler"] {
         // kubeadm does not write this flag.
         let manifest =
-            there.written(node, component).lines().filter(|line| !line.contains("--kubelet-certificate-auth"));
+            upgraded_world.written(node, component).lines().filter(|line| !line.contains("--kubelet-certificate-auth"));
         world.run(node, component, &manifest.collect::<Vec<_>>().join("\n"), true);
     }
 }
 
 #[test]
-fn an_upgrade_with_kubeadm_is_told_and_not_undone_and_taken_over_by_the_spec() {
+fn upgrade_with_kubeadm_is_reported_and_can_be_adopted() {
     let mut world = World::up(THREE);
     upgrade_with_kubeadm(&mut world, "cp1");
     world.target().configured_ahead = Some(cluster(&upgraded(THREE)).version);
@@ -328,22 +330,22 @@ fn an_upgrade_with_kubeadm_is_told_and_not_undone_and_taken_over_by_the_spec() {
     for words in [
         "cp1: kube-apiserver, kube-controller-manager, kube-scheduler run v1.37.2 and the spec says v1.36.4",
         "set spec.kubernetesVersion to v1.37.2",
-        "carry ConfigMap demo-cp1-config",
-        "kube-system/kubeadm-config says v1.37.2",
+        "copy the files of ConfigMap demo-cp1-config",
+        "kube-system/kubeadm-config has version v1.37.2",
     ] {
         assert!(condition.message.contains(words), "{words} in {}", condition.message);
     }
-    assert_eq!(world.condition("Ready").status, "True", "it is told, and nothing else");
-    // Taken over: all of that machine at once, so that carrying it never goes back to the old version.
+    assert_eq!(world.condition("Ready").status, "True", "it is only reported");
+    // Adopted all at once for that node, so that applying the files never downgrades it.
     let written = world.apply(&upgraded(THREE));
     assert_eq!(written, ["cp1 kube-apiserver", "cp1 kube-controller-manager", "cp1 kube-scheduler"]);
-    world.carry("cp1");
+    world.apply_files("cp1");
     assert_eq!(world.step(), ["cp2 kube-apiserver"]);
     assert_eq!(world.condition("NodesInSync").status, "True");
 }
 
 #[test]
-fn a_manifest_that_was_changed_on_the_machine_is_told() {
+fn reports_a_manifest_changed_on_the_node() {
     let mut world = World::up(THREE);
     let changed = world.written("cp2", "kube-scheduler").replace("--leader-elect=true", "--leader-elect=false");
     world.run("cp2", "kube-scheduler", &changed, true);
@@ -351,14 +353,14 @@ fn a_manifest_that_was_changed_on_the_machine_is_told() {
     assert_eq!(condition.reason, "ManifestDiffers");
     assert!(condition.message.starts_with("cp2: kube-scheduler"), "{}", condition.message);
     assert_eq!(world.condition("RolledOut").status, "True");
-    // What Keyplane itself is about to change is no news.
+    // A pending change of Keyplane itself is not a difference.
     let mut world = World::up(THREE);
     world.apply(&upgraded(THREE));
     assert_eq!(world.condition("NodesInSync").status, "True");
 }
 
 #[test]
-fn a_certificate_that_keyplane_did_not_issue_is_told_with_its_serial_number() {
+fn reports_a_foreign_certificate_with_its_serial() {
     let mut world = World::up(THREE);
     let of = |world: &World, node: &str| {
         let secret = &world.observed.secrets[&format!("demo-{node}-pki")];
@@ -367,7 +369,7 @@ fn a_certificate_that_keyplane_did_not_issue_is_told_with_its_serial_number() {
     let own = of(&world, "cp1");
     world.target().serving.insert("cp1".to_owned(), own);
     assert_eq!(world.condition("NodesInSync").status, "True");
-    // Another one of the same authority, as kubeadm makes it.
+    // Another certificate of the same CA, as kubeadm issues it.
     let renewed = of(&world, "cp2");
     world.target().serving.insert("cp1".to_owned(), renewed.clone());
     let condition = world.condition("NodesInSync");
@@ -377,13 +379,13 @@ fn a_certificate_that_keyplane_did_not_issue_is_told_with_its_serial_number() {
     }
     let strange = of(&World::new(THREE), "cp1");
     world.target().serving.insert("cp1".to_owned(), strange);
-    assert!(world.condition("NodesInSync").message.contains("another authority"));
+    assert!(world.condition("NodesInSync").message.contains("another CA"));
     world.unreachable();
     assert_eq!(world.condition("NodesInSync").status, "Unknown");
 }
 
 #[test]
-fn a_kubelet_of_another_version_is_named() {
+fn condition_names_a_kubelet_of_another_version() {
     let mut world = World::up(THREE);
     world.target().kubelets = [("cp1", "v1.36.4"), ("worker1", "v1.35.9")].map(|(a, b)| (a.into(), b.into())).into();
     let condition = world.condition("KubeletVersionsMatch");
@@ -393,7 +395,7 @@ fn a_kubelet_of_another_version_is_named() {
 }
 
 #[test]
-fn nothing_new_is_no_write() {
+fn unchanged_state_writes_nothing() {
     let mut world = World::up(THREE);
     let before = world.report();
     assert!(plan(&world.cluster, &world.observed, noon()).steps.is_empty());
@@ -402,7 +404,7 @@ fn nothing_new_is_no_write() {
 }
 
 #[test]
-fn what_a_revocation_needs_is_written_at_once_and_an_upgrade_that_is_under_way_keeps_its_order() {
+fn revocation_writes_at_once_and_keeps_the_upgrade_order() {
     let mut world = World::up(THREE);
     let mut annotations = BTreeMap::new();
     let mut annotate = |world: &mut World, key: &str, value: &str| {
@@ -416,15 +418,15 @@ fn what_a_revocation_needs_is_written_at_once_and_an_upgrade_that_is_under_way_k
     let upgrading = images(&world);
     assert_eq!(upgrading[1..], [false, false]);
     annotate(&mut world, "confirm-revocation", &status.revocation.unwrap().confirm);
-    // From the first file on nobody answers.
+    // After the first file, no API server answers.
     world.observed.target.available = Some(Err(("Unreachable".to_owned(), "no answer".to_owned())));
     world.observed.target.nodes = None;
     world.observed.target.static_pods = None;
     settle(&world.cluster, &mut world.observed);
     for node in NODES {
         for component in ["etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler"] {
-            let mark = format!("keyplane.io/restart-checksum.{component}");
-            let value = &world.observed.secrets[&format!("demo-{node}-pki")].annotations()[&mark];
+            let annotation = format!("keyplane.io/restart-checksum.{component}");
+            let value = &world.observed.secrets[&format!("demo-{node}-pki")].annotations()[&annotation];
             assert!(world.written(node, component).contains(value.as_str()), "{component} on {node}");
         }
     }

@@ -1,6 +1,6 @@
-//! A cluster of which no authority's key is here: openssl answers every request, rightly and wrongly.
+//! A cluster with external CAs only: openssl answers every request, rightly and wrongly.
 
-// Helpers of tests are no tests to clippy.
+// Clippy's exemption for tests does not cover helpers outside of `#[test]` functions.
 #![allow(clippy::unwrap_used, clippy::panic)]
 
 mod common;
@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write;
 use std::process::Command;
 
-use common::{carry_out, cluster_with_policy, settle_at, text};
+use common::{cluster_with_policy, execute, settle_at, text};
 use k8s_openapi::ByteString;
 use k8s_openapi::api::certificates::v1::CertificateSigningRequest;
 use k8s_openapi::api::core::v1::{ConfigMap, Secret};
@@ -19,13 +19,14 @@ use keyplane_core::approval::{KUBELET_SERVING_SIGNER, SigningRequest};
 use keyplane_core::kubeconfig::embedded_credential;
 use keyplane_core::model::Cluster;
 use keyplane_core::observed::Observed;
-use keyplane_core::pki::AuthorityName;
-use keyplane_core::pki::{AlternativeName, Authority, PrivateKey, RequestFacts, Subject, first_certificate};
-use keyplane_core::plan::kubelet_requests::hand_on;
-use keyplane_core::plan::{Plan, as_observed, own_credential, plan, status};
+use keyplane_core::pki::{
+    AlternativeName, CaName, CertificateAuthority, PrivateKey, RequestFacts, Subject, first_certificate,
+};
+use keyplane_core::plan::kubelet_requests::plan_forwarding;
+use keyplane_core::plan::{Plan, as_observed, own_credential, plan};
+use keyplane_core::status;
 use keyplane_crds::{ClusterSpecStatus, KeyAlgorithm, condition_of};
-use keyplane_issuance::x509::generate;
-use keyplane_issuance::x509::{mint_authority, request};
+use keyplane_issuance::x509::{generate, generate_ca, request};
 use kube::ResourceExt;
 use tempfile::NamedTempFile;
 
@@ -42,10 +43,10 @@ certificateAuthorities:
 ";
 /// Two days, of which the last 14 hours are for the renewal.
 const POLICY: &str = "{authority: {keyAlgorithm: ECDSA-P256}, leaf: {keyAlgorithm: ECDSA-P256, validity: 48h}}";
-const GIVEN: [(AuthorityName, &str); 3] =
-    [(AuthorityName::Cluster, "corp"), (AuthorityName::Etcd, "corp-etcd"), (AuthorityName::FrontProxy, "corp-proxy")];
+const USER_PROVIDED: [(CaName, &str); 3] =
+    [(CaName::Cluster, "corp"), (CaName::Etcd, "corp-etcd"), (CaName::FrontProxy, "corp-proxy")];
 
-/// The time by openssl's clock.
+/// The time of openssl's clock.
 fn now() -> Timestamp {
     Timestamp::from_second(Timestamp::now().as_second()).unwrap()
 }
@@ -56,23 +57,23 @@ fn file(content: &str) -> NamedTempFile {
     file
 }
 
-/// Somebody with openssl, who has the keys.
+/// An external signer with openssl, which has the keys.
 struct Signer {
-    authorities: BTreeMap<String, Authority>,
-    /// The certificates that it has made, by request.
+    authorities: BTreeMap<String, CertificateAuthority>,
+    /// The issued certificates, by request.
     signed: BTreeMap<String, String>,
 }
 
 impl Signer {
     fn new() -> Self {
-        let mint = |(name, given): (AuthorityName, &str)| {
+        let new_ca = |(name, provided): (CaName, &str)| {
             let (from, to) = (now() - SignedDuration::from_hours(1), now() + SignedDuration::from_hours(90_000));
-            (name.name().to_owned(), mint_authority(given, KeyAlgorithm::EcdsaP256, from, to).unwrap())
+            (name.name().to_owned(), generate_ca(provided, KeyAlgorithm::EcdsaP256, from, to).unwrap())
         };
-        Self { authorities: GIVEN.map(mint).into(), signed: BTreeMap::new() }
+        Self { authorities: USER_PROVIDED.map(new_ca).into(), signed: BTreeMap::new() }
     }
 
-    /// What docs/external-signing.md says.
+    /// Signs as docs/external-ca.md describes.
     fn sign(&self, request: &ConfigMap) -> String {
         let data = request.data.as_ref().unwrap();
         self.sign_with(request, &data["extensions.cnf"], &[])
@@ -104,16 +105,16 @@ impl World {
     fn new() -> Self {
         let signer = Signer::new();
         let mut observed = Observed::default();
-        for (name, given) in GIVEN {
+        for (name, provided) in USER_PROVIDED {
             let certificate = signer.authorities[name.name()].certificate_pem();
             let data = BTreeMap::from([("tls.crt".to_owned(), ByteString(certificate.as_bytes().to_vec()))]);
-            let metadata = ObjectMeta { name: Some(given.to_owned()), ..ObjectMeta::default() };
-            observed.secrets.insert(given.to_owned(), Secret { metadata, data: Some(data), ..Secret::default() });
+            let metadata = ObjectMeta { name: Some(provided.to_owned()), ..ObjectMeta::default() };
+            observed.secrets.insert(provided.to_owned(), Secret { metadata, data: Some(data), ..Secret::default() });
         }
         Self { cluster: cluster_with_policy(SPEC, POLICY), observed, signer, now: now() }
     }
 
-    /// What openssl makes begins now.
+    /// The validity of openssl's certificates starts now.
     fn settle(&mut self) -> Plan {
         self.now = self.now.max(now());
         settle_at(self.now, &self.cluster, &mut self.observed)
@@ -140,7 +141,7 @@ impl World {
         }
     }
 
-    /// All certificates are there.
+    /// All certificates are issued.
     fn up() -> Self {
         let mut world = Self::new();
         world.settle();
@@ -156,14 +157,14 @@ impl World {
         status::report(&cluster, &self.observed, &blockers, Some(1), self.now)
     }
 
-    /// The reason and message of the condition that tells of signers.
+    /// The reason and message of the condition `CertificatesSigned`.
     fn signed(&self) -> (String, String) {
         let status = self.status();
         let condition = condition_of(&status.conditions, "CertificatesSigned").unwrap();
         (condition.reason.clone(), condition.message.clone())
     }
 
-    /// Of what is published there is always the key, in the one Secret or in the other.
+    /// Checks that the key of each published request is in one of the two Secrets.
     fn check_that_no_key_is_lost(&self) {
         let texts = self.observed.secrets.values().flat_map(|secret| secret.data.iter().flatten());
         let texts = texts.map(|(_, value)| String::from_utf8(value.0.clone()).unwrap());
@@ -179,16 +180,16 @@ impl World {
         }
     }
 
-    /// One write at a time, as if the process were killed after each.
+    /// Executes one write at a time, as if the process were killed after each.
     fn settle_by_single_steps(&mut self) -> usize {
         self.now = self.now.max(now());
         for done in 0..200 {
             let cluster = as_observed(&self.cluster, &self.observed);
             let Some(step) = plan(&cluster, &self.observed, self.now).steps.into_iter().next() else { return done };
-            carry_out(step, &cluster, &mut self.observed);
+            execute(step, &cluster, &mut self.observed);
             self.check_that_no_key_is_lost();
         }
-        panic!("the plan never comes to an end");
+        panic!("the plan never settles");
     }
 
     fn text(&self, secret: &str, key: &str) -> String {
@@ -197,14 +198,14 @@ impl World {
 }
 
 #[test]
-fn a_cluster_goes_from_nothing_to_all_its_secrets_by_answers_and_no_authoritys_key_is_anywhere() {
+fn external_cas_issue_a_whole_cluster_without_ca_keys() {
     let mut world = World::new();
     let waits = world.settle();
     assert!(waits.blockers.iter().all(|blocker| blocker.reason == "WaitingForSigner"), "{:?}", waits.blockers);
     assert_eq!(waits.waiting.len(), world.requests().len());
     assert!(
         !world.observed.secrets.contains_key("demo-cp1-pki"),
-        "half of a machine's files would start half a machine"
+        "an incomplete set of files would start an incomplete node"
     );
     let expected = [
         "demo-cp1-admin.conf-csr",
@@ -225,7 +226,7 @@ fn a_cluster_goes_from_nothing_to_all_its_secrets_by_answers_and_no_authoritys_k
         "demo-user-jane-kubeconfig-csr",
     ];
     assert_eq!(world.requests(), expected);
-    // Nothing that is published is secret, and nothing is written again.
+    // Nothing published is secret, and nothing is written again.
     let is_secret = |name: &String| format!("{:?}", world.observed.config_maps[name]).contains("PRIVATE");
     assert!(!world.requests().iter().any(is_secret));
     assert!(plan(&as_observed(&world.cluster, &world.observed), &world.observed, world.now).steps.is_empty());
@@ -245,13 +246,11 @@ fn a_cluster_goes_from_nothing_to_all_its_secrets_by_answers_and_no_authoritys_k
     let jane = embedded_credential(&world.text("demo-user-jane-kubeconfig", "value")).unwrap().0;
     let groups = first_certificate("jane", &jane).unwrap().subject.unwrap().organizations;
     assert_eq!(groups, ["auditors", "ops"]);
-    for (authority, request) in
-        [(AuthorityName::Cluster, "demo-keyplane-csr"), (AuthorityName::Etcd, "demo-keyplane-etcd-csr")]
-    {
+    for (authority, request) in [(CaName::Cluster, "demo-keyplane-csr"), (CaName::Etcd, "demo-keyplane-etcd-csr")] {
         let own = own_credential(&world.observed.secrets["demo-keyplane"], authority).unwrap();
         assert_eq!(own.0, world.signer.signed[request]);
     }
-    // No file of a machine is an authority's key, and the controller-manager is not told of one.
+    // No file of a node is the key of a CA, and the controller-manager has no flag for one.
     let keys: BTreeSet<_> = world.observed.secrets["demo-cp1-pki"].data.as_ref().unwrap().keys().cloned().collect();
     for absent in ["ca.key", "etcd-ca.key", "front-proxy-ca.key", "cluster-signing-ca.crt"] {
         assert!(!keys.contains(absent), "{absent}");
@@ -263,13 +262,13 @@ fn a_cluster_goes_from_nothing_to_all_its_secrets_by_answers_and_no_authoritys_k
 }
 
 #[test]
-fn a_renewal_asks_with_a_new_key_and_the_former_certificate_stays_in_use_until_it_is_answered() {
+fn renewal_requests_a_new_key_and_keeps_the_old_certificate() {
     let mut world = World::up();
     assert_eq!(world.signed().0, "Signed");
     let before = world.observed.secrets["demo-cp1-pki"].clone();
     world.now += SignedDuration::from_hours(36);
     let waits = world.settle();
-    assert_eq!((waits.blockers, world.requests().len()), (vec![], 16), "nothing is in the way meanwhile");
+    assert_eq!((waits.blockers, world.requests().len()), (vec![], 16), "nothing is blocked meanwhile");
     assert_eq!(world.observed.secrets["demo-cp1-pki"], before);
     let (reason, message) = world.signed();
     assert_eq!(reason, "WaitingForSigner");
@@ -282,15 +281,15 @@ fn a_renewal_asks_with_a_new_key_and_the_former_certificate_stays_in_use_until_i
     let former = first_certificate("apiserver", &world.text("demo-cp1-pki", "apiserver.crt")).unwrap();
     assert_ne!(RequestFacts::from_pem(request).unwrap().subject_public_key_info, former.subject_public_key_info);
 
-    // Nobody answers.
+    // The signer does not answer.
     world.now += SignedDuration::from_hours(9);
     world.settle();
     assert_eq!(world.signed().0, "SignerOverdue");
     let valid = condition_of(&world.status().conditions, "CertificatesValid").cloned().unwrap();
     assert_eq!((valid.reason.as_str(), valid.status.as_str()), ("RenewalDue", "False"));
 
-    // openssl's clock has not gone on: what it signs would be due again. A request that was published is brought to its end
-    // although nothing is due at this time.
+    // openssl's clock has not moved, so its certificates would be due again. A published request is completed although
+    // nothing is due at this time.
     world.answer_all();
     world.now = now();
     assert_eq!(world.settle().waiting, []);
@@ -300,7 +299,7 @@ fn a_renewal_asks_with_a_new_key_and_the_former_certificate_stays_in_use_until_i
 }
 
 #[test]
-fn a_wrong_answer_is_told_with_the_field_that_differs_and_is_not_used() {
+fn wrong_answer_is_rejected_with_the_differing_field() {
     let mut world = World::up();
     let before = world.observed.secrets["demo-cp1-pki"].clone();
     world.now += SignedDuration::from_hours(36);
@@ -311,9 +310,9 @@ fn a_wrong_answer_is_told_with_the_field_that_differs_and_is_not_used() {
     let for_clients = world.signer.sign_with(&request, &good.replace("serverAuth", "serverAuth, clientAuth"), &[]);
     let of_another = world.signer.signed[name].clone();
     for (answer, field) in [
-        (for_clients.as_str(), "extended key usage: it is server auth, client auth"),
-        (of_another.as_str(), "public key: it is not the request's"),
-        ("nonsense", "it does not begin with a certificate"),
+        (for_clients.as_str(), "extended key usage: found server auth, client auth"),
+        (of_another.as_str(), "public key: differs from the key of the request"),
+        ("nonsense", "tls.crt does not begin with a readable PEM certificate"),
     ] {
         world.answer(name, answer);
         let refused = world.settle();
@@ -322,10 +321,10 @@ fn a_wrong_answer_is_told_with_the_field_that_differs_and_is_not_used() {
         let (reason, message) = world.signed();
         assert!(reason == "CertificateRefused" && message.contains(field) && message.contains(name), "{message}");
         assert_eq!(world.observed.secrets["demo-cp1-pki"], before);
-        // What the signer has written stays for the signer to see.
+        // The signer's answer stays in the ConfigMap for the signer to see.
         assert_eq!(world.observed.config_maps[name].data.as_ref().unwrap()["tls.crt"], answer);
     }
-    // With what else a signer likes to put there.
+    // A signer may add other keys.
     let right = world.signer.sign(&request);
     let data = world.observed.config_maps.get_mut(name).unwrap().data.as_mut().unwrap();
     data.insert("ca.crt".to_owned(), "chain".to_owned());
@@ -338,12 +337,12 @@ fn a_wrong_answer_is_told_with_the_field_that_differs_and_is_not_used() {
 }
 
 #[test]
-fn a_process_that_is_killed_after_any_write_loses_no_key_and_makes_none_twice() {
+fn crash_after_any_write_loses_and_duplicates_no_key() {
     let mut world = World::new();
     world.settle_by_single_steps();
-    let asked: BTreeMap<_, _> =
+    let requested: BTreeMap<_, _> =
         world.requests().into_iter().map(|name| (name.clone(), world.observed.config_maps[&name].clone())).collect();
-    assert_eq!(asked.len(), 16);
+    assert_eq!(requested.len(), 16);
     assert_eq!(world.settle_by_single_steps(), 0);
     world.answer_all();
     assert!(world.settle_by_single_steps() > 16);
@@ -356,7 +355,7 @@ fn a_process_that_is_killed_after_any_write_loses_no_key_and_makes_none_twice() 
 }
 
 #[test]
-fn a_request_whose_names_have_changed_meanwhile_is_made_anew_and_its_answer_is_not_taken() {
+fn changed_names_replace_the_request_and_void_its_answer() {
     let mut world = World::new();
     world.settle();
     let name = "demo-cp1-apiserver-csr";
@@ -377,23 +376,23 @@ fn a_request_whose_names_have_changed_meanwhile_is_made_anew_and_its_answer_is_n
 }
 
 #[test]
-fn another_authority_is_refused_and_a_key_that_comes_later_is_left_to_its_owner() {
+fn external_ca_rejects_another_ca_and_ignores_a_later_key() {
     let mut world = World::up();
     let own = world.observed.secrets["demo-ca"].clone();
     let other = Signer::new();
-    let give = |world: &mut World, certificate: &str| {
+    let set_certificate = |world: &mut World, certificate: &str| {
         let data = world.observed.secrets.get_mut("corp").unwrap().data.as_mut().unwrap();
         data.insert("tls.crt".to_owned(), ByteString(certificate.as_bytes().to_vec()));
     };
-    give(&mut world, other.authorities["ca"].certificate_pem());
+    set_certificate(&mut world, other.authorities["ca"].certificate_pem());
     world.settle();
     assert_eq!(world.observed.secrets["demo-ca"], own);
     let status = world.status();
     let settled = condition_of(&status.conditions, "RotationsCompleted").unwrap();
-    assert!(settled.message.contains("can't be replaced"), "{}", settled.message);
-    // A key in the place of one that signs outside changes nothing either.
+    assert!(settled.message.contains("can't be rotated"), "{}", settled.message);
+    // A key that is added to an external CA changes nothing either.
     let first = world.signer.authorities["ca"].certificate_pem().to_owned();
-    give(&mut world, &first);
+    set_certificate(&mut world, &first);
     let key = world.signer.authorities["ca"].key().unwrap().pem().as_bytes().to_vec();
     world
         .observed
@@ -409,7 +408,7 @@ fn another_authority_is_refused_and_a_key_that_comes_later_is_left_to_its_owner(
 }
 
 #[test]
-fn an_authority_of_ones_own_does_not_become_one_outside_by_a_key_that_is_missing() {
+fn missing_key_does_not_make_a_ca_external() {
     let mut world = World::new();
     world.cluster = cluster_with_policy(
         &SPEC
@@ -423,18 +422,18 @@ fn an_authority_of_ones_own_does_not_become_one_outside_by_a_key_that_is_missing
     assert_eq!(world.settle().blockers, []);
     world.cluster = cluster_with_policy(SPEC, POLICY);
     world.settle();
-    assert!(as_observed(&world.cluster, &world.observed).signed_outside.is_empty());
+    assert!(as_observed(&world.cluster, &world.observed).external_cas.is_empty());
     assert_eq!(world.requests(), Vec::<String>::new());
     let status = world.status();
-    let given = condition_of(&status.conditions, "CertificateAuthoritiesInSync").unwrap();
-    assert!(given.message.contains("lacks tls.key"), "{}", given.message);
-    // Nor does a copy that has lost its key.
+    let provided = condition_of(&status.conditions, "CertificateAuthoritiesInSync").unwrap();
+    assert!(provided.message.contains("lacks tls.key"), "{}", provided.message);
+    // A copy that has lost its key does not become an external CA either.
     world.observed.secrets.get_mut("demo-ca").unwrap().data.as_mut().unwrap().remove("tls.key");
     assert_eq!(world.settle().blockers[0].reason, "CAUnreadable");
 }
 
 #[test]
-fn an_approved_request_of_a_kubelet_is_handed_on_and_answered_by_what_was_asked_for_alone() {
+fn forwards_an_approved_csr_and_accepts_only_a_match() {
     let world = World::up();
     let cluster = as_observed(&world.cluster, &world.observed);
     let authority = world.signer.authorities["ca"].facts();
@@ -450,7 +449,8 @@ fn an_approved_request_of_a_kubelet_is_handed_on_and_answered_by_what_was_asked_
     }))
     .unwrap();
     let approved = BTreeMap::from([("csr-abcde".to_owned(), SigningRequest::from(&object))]);
-    let step = |found: &BTreeMap<String, ConfigMap>| hand_on(&cluster, &approved, found.clone(), authority, now());
+    let step =
+        |found: &BTreeMap<String, ConfigMap>| plan_forwarding(&cluster, &approved, found.clone(), authority, now());
     let first = step(&BTreeMap::new());
     let published = first.published[0].clone();
     assert_eq!(published.name_any(), "demo-kubelet-csr-abcde");
@@ -470,13 +470,13 @@ fn an_approved_request_of_a_kubelet_is_handed_on_and_answered_by_what_was_asked_
     let right = world.signer.sign(&published);
     let done = step(&answer(right.clone()));
     assert_eq!(done.answered[0].1, right);
-    assert!(done.published.is_empty(), "what the signer wrote is not fought");
-    let gone = hand_on(&cluster, &BTreeMap::new(), found, authority, now());
+    assert!(done.published.is_empty(), "the signer's answer is not overwritten");
+    let gone = plan_forwarding(&cluster, &BTreeMap::new(), found, authority, now());
     assert_eq!(gone.withdrawn[0].name, "demo-kubelet-csr-abcde");
 }
 
 #[test]
-fn render_writes_requests_and_takes_what_was_signed() {
+fn render_writes_requests_and_reads_signed_certificates() {
     let folder = tempfile::tempdir().unwrap();
     let world = World::new();
     let path = |name: &str| folder.path().join(name);
@@ -486,11 +486,11 @@ fn render_writes_requests_and_takes_what_was_signed() {
                                      "metadata": {"name": "demo", "namespace": "default"}});
     write("cluster.yaml", &cluster);
     let mut inputs = vec!["cluster.yaml".to_owned()];
-    for (_, given) in GIVEN {
-        let mut secret = serde_json::to_value(&world.observed.secrets[given]).unwrap();
+    for (_, provided) in USER_PROVIDED {
+        let mut secret = serde_json::to_value(&world.observed.secrets[provided]).unwrap();
         secret["metadata"]["namespace"] = "default".into();
-        write(given, &secret);
-        inputs.push(given.to_owned());
+        write(provided, &secret);
+        inputs.push(provided.to_owned());
     }
     let render = |inputs: &[String], output: &str| {
         let mut command = Command::new(env!("CARGO_BIN_EXE_keyplane"));
@@ -502,8 +502,8 @@ fn render_writes_requests_and_takes_what_was_signed() {
         assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
         String::from_utf8(done.stdout).unwrap()
     };
-    let said = render(&inputs, "first");
-    assert!(said.contains("16 certificates wait for their signer"), "{said}");
+    let printed = render(&inputs, "first");
+    assert!(printed.contains("16 certificates wait for their signer"), "{printed}");
     assert!(!path("first/cp1/etc/kubernetes/pki").exists());
     for entry in std::fs::read_dir(path("first/objects/management")).unwrap() {
         let file = entry.unwrap().file_name().into_string().unwrap();
@@ -515,13 +515,13 @@ fn render_writes_requests_and_takes_what_was_signed() {
             request.data.as_mut().unwrap().insert("tls.crt".to_owned(), certificate);
             write(&name, &serde_json::to_value(&request).unwrap());
         }
-        // The user's own Secrets are among the objects too.
+        // The user's own Secrets are among the objects, too.
         if !inputs.iter().any(|input| file == format!("secret-{input}.yaml")) {
             inputs.push(name);
         }
     }
-    let said = render(&inputs, "second");
-    assert!(!said.contains("wait for their signer"), "{said}");
+    let printed = render(&inputs, "second");
+    assert!(!printed.contains("wait for their signer"), "{printed}");
     assert!(path("second/cp1/etc/kubernetes/pki/apiserver.crt").exists());
     assert!(!path("second/cp1/etc/kubernetes/pki/ca.key").exists());
 }

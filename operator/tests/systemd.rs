@@ -1,6 +1,6 @@
-//! The layout `Systemd`: each file of the hard way is where it belongs, and systemd takes the units as they are.
+//! The layout `Systemd`: each file has the path of Kubernetes the Hard Way, and systemd accepts the units.
 
-// Helpers of tests are no tests to clippy.
+// Clippy's exemption for tests does not cover helpers outside of `#[test]` functions.
 #![allow(clippy::unwrap_used, clippy::panic)]
 
 mod common;
@@ -12,22 +12,21 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use common::{HARD_WAY, WORKERS, cluster, cluster_with_pool, noon, pod_ranges, settle, text};
-use keyplane_core::etcd::Member;
-use keyplane_core::etcd::initial_cluster;
+use keyplane_core::etcd::{Member, initial_cluster};
 use keyplane_core::host_files::File;
 use keyplane_core::join::Pool;
 use keyplane_core::join::objects::worker_config;
-use keyplane_core::manifests;
-use keyplane_core::manifests::systemd;
+use keyplane_core::manifests::{self, systemd};
 use keyplane_core::model::Cluster;
 use keyplane_core::objects::IndexEntry;
 use keyplane_core::observed::{EtcdFacts, Observed, TargetFacts};
-use keyplane_core::plan::{plan, status};
+use keyplane_core::plan::plan;
+use keyplane_core::status;
 use keyplane_crds::condition_of;
 
 const EXAMPLE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../examples/systemd.yaml");
 
-/// What `kubectl get nodes -o yaml` says once both workers have registered.
+/// The output of `kubectl get nodes -o yaml` after both workers have registered.
 const NODES: &str = "
 apiVersion: v1
 kind: List
@@ -36,7 +35,7 @@ items:
   - {apiVersion: v1, kind: Node, metadata: {name: node-1}, spec: {podCIDRs: [10.200.1.0/24]}}
 ";
 
-/// The example as `keyplane render` writes it.
+/// The example, as `keyplane render` writes it.
 fn rendered(folder: &Path) -> PathBuf {
     let (nodes, output) = (folder.join("nodes.yaml"), folder.join("out"));
     fs::write(&nodes, NODES).unwrap();
@@ -69,7 +68,7 @@ fn files_below(folder: &Path) -> BTreeSet<String> {
 }
 
 #[test]
-fn every_path_of_the_hard_way_is_there_with_its_mode() {
+fn renders_every_path_of_the_hard_way_with_its_mode() {
     let folder = tempfile::tempdir().unwrap();
     let output = rendered(folder.path());
     let server = [
@@ -96,9 +95,9 @@ fn every_path_of_the_hard_way_is_there_with_its_mode() {
     for (path, expected) in server {
         assert_eq!(mode(&output.join("server").join(&path[1..])), expected, "{path}");
     }
-    // A server that is no Node has nothing of one.
-    let there = files_below(&output.join("server"));
-    assert!(!there.iter().any(|path| path.contains("kubelet/") || path.contains("kube-proxy")), "{there:?}");
+    // A server that is no Node has no files of a Node.
+    let existing = files_below(&output.join("server"));
+    assert!(!existing.iter().any(|path| path.contains("kubelet/") || path.contains("kube-proxy")), "{existing:?}");
     let worker = [
         ("/etc/cni/net.d/10-bridge.conflist", 0o644),
         ("/etc/cni/net.d/99-loopback.conf", 0o644),
@@ -121,7 +120,7 @@ fn every_path_of_the_hard_way_is_there_with_its_mode() {
 }
 
 #[test]
-fn a_worker_has_no_secret_but_the_kubeconfigs_of_its_own_two_programs() {
+fn worker_secrets_are_only_its_two_kubeconfigs() {
     let folder = tempfile::tempdir().unwrap();
     let output = rendered(folder.path());
     let node = output.join("node-0");
@@ -131,14 +130,14 @@ fn a_worker_has_no_secret_but_the_kubeconfigs_of_its_own_two_programs() {
         assert!(!fs::read_to_string(node.join(&path[1..])).unwrap().contains("PRIVATE KEY"), "{path}");
     }
     let kubelet = fs::read_to_string(node.join("var/lib/kubelet/kubeconfig")).unwrap();
-    assert!(kubelet.contains("name: system:node:node-0\n"), "the kubelet is somebody else");
+    assert!(kubelet.contains("name: system:node:node-0\n"), "the kubelet has another identity");
     assert!(kubelet.contains("server: https://server.kubernetes.local:6443\n"));
     assert!(kubelet.contains("client-key-data"));
     let proxy = fs::read_to_string(node.join("var/lib/kube-proxy/kubeconfig")).unwrap();
     assert!(proxy.contains("name: system:kube-proxy\n"));
 }
 
-/// Each path that a unit or a configuration names, save those that a program makes itself.
+/// Each path in a unit or a configuration, except those that a program creates itself.
 fn named_paths(content: &str) -> BTreeSet<String> {
     let ends = |c: char| c.is_whitespace() || matches!(c, '"' | '\'' | ',' | '=' | ':' | ']');
     content
@@ -149,24 +148,24 @@ fn named_paths(content: &str) -> BTreeSet<String> {
 }
 
 #[test]
-fn every_file_that_a_unit_names_is_on_its_machine() {
+fn every_file_in_a_unit_is_on_its_node() {
     let folder = tempfile::tempdir().unwrap();
     let output = rendered(folder.path());
     let mut looked_at = 0;
     for machine in ["server", "node-0"] {
         let root = output.join(machine);
-        let there = files_below(&root);
-        for path in &there {
+        let existing = files_below(&root);
+        for path in &existing {
             for named in named_paths(&fs::read_to_string(root.join(&path[1..])).unwrap()) {
                 looked_at += 1;
-                assert!(there.contains(&named), "{path} of {machine} names {named}, which is not there");
+                assert!(existing.contains(&named), "{path} of {machine} names {named}, which does not exist");
             }
         }
     }
     assert!(looked_at > 25, "only {looked_at} paths");
 }
 
-/// A machine's root with its files, stand-ins for the programs, and systemd's own targets.
+/// Prepares a node's root with its files, stand-ins for the programs, and systemd's own targets.
 fn stage(root: &Path, machine: &Path) {
     for path in files_below(machine) {
         let place = root.join(&path[1..]);
@@ -195,7 +194,7 @@ fn stage(root: &Path, machine: &Path) {
     }
 }
 
-/// What systemd says against the units below a root.
+/// The complaints of systemd about the units below a root.
 fn complaints(root: &Path) -> String {
     let folder = root.join("etc/systemd/system");
     let units = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
@@ -204,8 +203,8 @@ fn complaints(root: &Path) -> String {
     let done = command.output().unwrap_or_else(|error| {
         panic!("systemd-analyze can't be run ({error}): this test needs Debian's package systemd")
     });
-    let said = String::from_utf8_lossy(&done.stderr).into_owned();
-    if done.status.success() { said } else { format!("{said}\n{}", done.status) }
+    let message = String::from_utf8_lossy(&done.stderr).into_owned();
+    if done.status.success() { message } else { format!("{message}\n{}", done.status) }
 }
 
 #[test]
@@ -217,7 +216,7 @@ fn systemd_accepts_every_unit() {
         stage(&root, &output.join(machine));
         assert_eq!(complaints(&root), "", "{machine}");
     }
-    // It looks: a setting that it does not know, and a program that is not there, are told.
+    // systemd does check: it reports an unknown setting and a missing program.
     let root = folder.path().join("root-server");
     let unit = root.join("etc/systemd/system/etcd.service");
     let text = fs::read_to_string(&unit).unwrap();
@@ -236,7 +235,7 @@ fn flags(content: &str) -> BTreeSet<String> {
 }
 
 #[test]
-fn both_layouts_start_a_component_with_the_same_flags() {
+fn both_layouts_use_the_same_component_flags() {
     let units = cluster(&HARD_WAY.replace("registerNodes: false", "registerNodes: true"));
     let pods = cluster(&HARD_WAY.replace("layout: Systemd", "").replace("registerNodes: false", ""));
     let file = |cluster: &Cluster, key: String| {
@@ -252,7 +251,7 @@ fn both_layouts_start_a_component_with_the_same_flags() {
         assert!(flags.len() > 10, "{flags:?}");
         assert_eq!(file(&units, format!("{component}.service")), flags, "{component}");
     }
-    // The scheduler of the hard way has its kubeconfig and its leader election in a file.
+    // The scheduler of the Hard Way has its kubeconfig and its leader election in a file.
     let of_pod = file(&pods, "kube-scheduler.yaml".to_owned());
     let of_unit = file(&units, "kube-scheduler.service".to_owned());
     let only = |a: &BTreeSet<String>, b: &BTreeSet<String>| a.difference(b).cloned().collect::<Vec<_>>();
@@ -261,7 +260,7 @@ fn both_layouts_start_a_component_with_the_same_flags() {
 }
 
 #[test]
-fn kube_proxys_settings_hold_for_its_unit_and_without_it_there_is_nothing_of_it() {
+fn kube_proxy_unit_has_its_settings_and_disabling_removes_it() {
     let files = |addon: &str| {
         let cluster = cluster_with_pool(&format!("{HARD_WAY}addons: {{kubeProxy: {addon}}}\n"), WORKERS);
         let pool = Pool::parse("workers", &serde_saphyr::from_str(WORKERS).unwrap(), &cluster).unwrap().unwrap();
@@ -288,7 +287,7 @@ fn kube_proxys_settings_hold_for_its_unit_and_without_it_there_is_nothing_of_it(
 }
 
 #[test]
-fn a_server_without_kube_proxy_dials_webhooks_itself() {
+fn server_without_kube_proxy_connects_to_webhooks_directly() {
     let flags = |spec: &str| {
         let cluster = cluster(spec);
         let files = manifests::files(
@@ -303,13 +302,13 @@ fn a_server_without_kube_proxy_dials_webhooks_itself() {
 }
 
 fn network(cluster: &Cluster, machine: &str, ranges: &[(&str, &[&str])]) -> BTreeMap<String, String> {
-    let machine = cluster.machines().find(|other| other.name == machine).unwrap();
+    let machine = cluster.all_nodes().find(|other| other.name == machine).unwrap();
     let files = systemd::pod_network(cluster, machine, Some(&pod_ranges(ranges)), None);
     files.into_iter().map(|File { key, content, .. }| (key.into_owned(), content)).collect()
 }
 
 #[test]
-fn each_machine_has_a_bridge_for_its_own_range_and_a_route_to_every_other() {
+fn each_node_has_a_bridge_for_its_range_and_routes_to_others() {
     let cluster = cluster_with_pool(HARD_WAY, WORKERS);
     let ranges: &[(&str, &[&str])] = &[("node-0", &["10.200.0.0/24"]), ("node-1", &["10.200.1.0/24"])];
     let node = network(&cluster, "node-0", ranges);
@@ -317,7 +316,7 @@ fn each_machine_has_a_bridge_for_its_own_range_and_a_route_to_every_other() {
     let routes = &node["pod-routes.service"];
     assert!(routes.contains("\nExecStart=ip -4 route replace 10.200.1.0/24 via 10.0.0.21 proto 75\n"), "{routes}");
     assert!(!routes.contains("replace 10.200.0.0/24"), "{routes}");
-    // A server without Pods has routes, as kubectl's way to an aggregated API server or a webhook leads through it.
+    // A server without Pods needs routes, too, because it proxies requests to aggregated API servers and webhooks.
     let server = network(&cluster, "server", ranges);
     assert_eq!(server.keys().collect::<Vec<_>>(), ["pod-routes.service"]);
     let routes = &server["pod-routes.service"];
@@ -326,19 +325,19 @@ fn each_machine_has_a_bridge_for_its_own_range_and_a_route_to_every_other() {
 }
 
 #[test]
-fn a_range_that_is_not_the_clusters_or_that_two_nodes_claim_is_nobodys() {
+fn ignores_pod_ranges_outside_the_cluster_or_claimed_twice() {
     let cluster = cluster_with_pool(HARD_WAY, WORKERS);
     let routes = |ranges: &[(&str, &[&str])]| network(&cluster, "server", ranges).remove("pod-routes.service");
     assert!(routes(&[("node-0", &["10.200.0.0/24"])]).is_some());
-    // The server's own network, which a kubelet may claim when it makes its Node.
+    // The server's own network, which a kubelet may claim when it registers its Node.
     assert_eq!(routes(&[("node-0", &["10.0.0.0/24"])]), None);
     assert_eq!(routes(&[("node-0", &["10.200.0.0/24"]), ("node-1", &["10.200.0.128/25"])]), None);
-    // A Node that nobody has declared has no address that one could trust.
+    // A Node that is not declared has no address to trust.
     assert_eq!(routes(&[("stranger", &["10.200.7.0/24"])]), None);
 }
 
 #[test]
-fn a_cluster_without_pod_ranges_brings_its_own_network() {
+fn renders_no_network_without_pod_ranges() {
     let spec = HARD_WAY.replace("podCIDRs: [10.200.0.0/16], ", "");
     let cluster = cluster_with_pool(&spec, WORKERS);
     assert!(network(&cluster, "node-0", &[("node-0", &["10.200.0.0/24"])]).is_empty());
@@ -352,7 +351,7 @@ fn settled() -> (Cluster, Observed) {
 }
 
 #[test]
-fn a_workers_keys_stay_as_they_are_and_go_with_their_pool_alone() {
+fn worker_keys_are_stable_and_deleted_only_with_their_pool() {
     let (cluster, mut observed) = settled();
     observed.status = status::report(&cluster, &observed, &[], Some(1), noon());
     assert!(observed.status.certificates.iter().any(|row| row.node.as_deref() == Some("node-0")));
@@ -368,8 +367,8 @@ fn a_workers_keys_stay_as_they_are_and_go_with_their_pool_alone() {
     observed.target.etcd = Some(Ok(EtcdFacts { members: vec![member], confirmed: true, waits: None }));
     let before = observed.secrets.clone();
     settle(&cluster, &mut observed);
-    assert!(observed.secrets == before, "a key was made anew");
-    // The ClusterSpec's own plan takes nothing away while a pool can't be read.
+    assert!(observed.secrets == before, "a key was regenerated");
+    // The ClusterSpec's own plan removes nothing while a pool can't be read.
     settle(&common::cluster(HARD_WAY), &mut observed);
     assert!(observed.secrets == before, "a key is gone");
 }
@@ -388,7 +387,7 @@ fn config(observed: &Observed, name: &str) -> BTreeMap<String, String> {
 }
 
 #[test]
-fn the_network_follows_the_nodes_and_stays_while_the_target_is_silent() {
+fn routes_follow_the_nodes_and_stay_while_the_target_is_silent() {
     let (cluster, mut observed) = settled();
     assert!(!config(&observed, "demo-server-config").contains_key("pod-routes.service"));
     observed.target = answer(&[("node-0", &["10.200.0.0/24"]), ("node-1", &["10.200.1.0/24"])]);
@@ -399,7 +398,7 @@ fn the_network_follows_the_nodes_and_stays_while_the_target_is_silent() {
     assert!(written["pod-routes.service"].contains("10.200.1.0/24"));
     observed.target = TargetFacts { available: Some(Err((String::new(), String::new()))), ..TargetFacts::default() };
     assert!(plan(&cluster, &observed, noon()).steps.is_empty());
-    // One Node is gone: the route to it goes.
+    // A Node was deleted: its route is removed.
     observed.target = answer(&[("node-0", &["10.200.0.0/24"])]);
     settle(&cluster, &mut observed);
     let routes = &config(&observed, "demo-server-config")["pod-routes.service"];
@@ -407,7 +406,7 @@ fn the_network_follows_the_nodes_and_stays_while_the_target_is_silent() {
 }
 
 #[test]
-fn a_workers_network_stays_while_the_target_is_silent() {
+fn worker_network_stays_while_the_target_is_silent() {
     let cluster = cluster_with_pool(HARD_WAY, WORKERS);
     let pool = Pool::parse("workers", &serde_saphyr::from_str(WORKERS).unwrap(), &cluster).unwrap().unwrap();
     let ranges = pod_ranges(&[("node-0", &["10.200.0.0/24"])]);
@@ -421,12 +420,12 @@ fn a_workers_network_stays_while_the_target_is_silent() {
         assert!(written.contains_key(key) && index.iter().any(|entry| entry.path == path), "{path}");
     }
     assert_eq!(config(None, Some(&written)), written);
-    // Its Node was made anew, and has no range yet.
+    // The Node was recreated, and has no range yet.
     assert!(!config(Some(&pod_ranges(&[])), Some(&written)).contains_key("10-bridge.conflist"));
 }
 
 #[test]
-fn a_machine_with_a_certificate_to_begin_with_needs_no_token() {
+fn node_with_a_bootstrap_certificate_needs_no_token() {
     let cluster = cluster_with_pool(HARD_WAY, WORKERS);
     let parse = |yaml: &str| Pool::parse("workers", &serde_saphyr::from_str(yaml).unwrap(), &cluster).unwrap().unwrap();
     assert!(!parse(WORKERS).joins_by_token(&cluster));
@@ -435,7 +434,7 @@ fn a_machine_with_a_certificate_to_begin_with_needs_no_token() {
 }
 
 #[test]
-fn a_workers_kubelet_keeps_its_own_certificate_once_its_node_is_there() {
+fn worker_kubelet_keeps_its_certificate_once_its_node_exists() {
     let (cluster, mut observed) = settled();
     let data = observed.secrets["demo-node-0-pki"].data.clone().unwrap();
     assert_eq!(data.keys().collect::<Vec<_>>(), ["ca.crt", "index.json", "kube-proxy.conf", "kubelet.conf"]);
@@ -443,12 +442,12 @@ fn a_workers_kubelet_keeps_its_own_certificate_once_its_node_is_there() {
     observed.target = answer(&[("node-0", &["10.200.0.0/24"])]);
     settle(&cluster, &mut observed);
     let kubeconfig = text(&observed, "demo-node-0-pki", "kubelet.conf");
-    assert!(kubeconfig.contains("/var/lib/kubelet/pki/kubelet-client-current.pem"), "it would renew by hand");
+    assert!(kubeconfig.contains("/var/lib/kubelet/pki/kubelet-client-current.pem"), "the kubelet would not renew it");
     assert!(text(&observed, "demo-node-1-pki", "kubelet.conf").contains("client-key-data"));
 }
 
 #[test]
-fn servers_that_are_no_nodes_count_by_their_api_servers_answers() {
+fn servers_without_nodes_are_ready_by_api_server_probes() {
     let (cluster, mut observed) = settled();
     let counted = |observed: &Observed| {
         let status = status::report(&cluster, observed, &[], Some(1), noon());
@@ -458,7 +457,7 @@ fn servers_that_are_no_nodes_count_by_their_api_servers_answers() {
         format!("{}/{} {}", status.ready_nodes.unwrap(), status.desired_nodes.unwrap(), ready.reason)
     };
     assert_eq!(counted(&observed), "0/1 NotContacted");
-    // A Node of the server's name is not the server.
+    // A Node with the server's name is not the server.
     observed.target = answer(&[("server", &[])]);
     assert_eq!(counted(&observed), "0/1 NotContacted");
     observed.target.api_servers = Some([("server".to_owned(), true)].into());
@@ -468,7 +467,7 @@ fn servers_that_are_no_nodes_count_by_their_api_servers_answers() {
 }
 
 #[test]
-fn workers_of_static_pods_clusters_have_no_secrets_here() {
+fn workers_of_static_pod_clusters_have_no_secrets() {
     let spec = HARD_WAY.replace("layout: Systemd", "").replace("registerNodes: false", "");
     assert!(cluster_with_pool(&spec, WORKERS).workers.is_empty());
 }

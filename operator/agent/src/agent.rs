@@ -1,4 +1,4 @@
-//! The agent's life: it watches, carries, reports, and renews its credential.
+//! The agent's main loop: watches the node's objects, applies them, reports, and renews the credential.
 
 use std::path::Path;
 use std::time::Duration;
@@ -14,23 +14,23 @@ use tokio::time::{MissedTickBehavior, interval, sleep};
 use super::credential::{Token, renew};
 use super::files::Root;
 use super::kubelet::{Move, Pair};
-use super::machine::Machine;
-use super::management::{Fetched, Management, Trouble};
+use super::machine::LocalNode;
+use super::management::{Fetched, Management, ManagementError};
 use super::restart::Commands;
 use crate::options::Options;
 use keyplane_client::backoff;
 use keyplane_core::agent_access::settings::{DEFAULT_FILE, FileSettings, Settings};
 
-/// How often it reports, also if there is nothing new: five reports that are missing are a silent agent.
+/// Interval of reports, also without a change. The operator takes an agent for silent after five missing reports.
 const HEARTBEAT: Duration = Duration::from_mins(1);
 
-/// Both objects are often written one right after the other.
+/// Delay after a change, because both objects are often written one right after the other.
 const DEBOUNCE: Duration = Duration::from_millis(500);
 
-/// Runs the agent until a signal comes, or once.
+/// Runs the agent until a signal arrives, or once.
 ///
 /// # Errors
-/// If it has no settings, or, once, if something could not be done.
+/// The settings are incomplete, or, with `--once` or `--from`, a step failed.
 pub async fn run(options: Options) -> Result<(), String> {
     let root = Root(options.root.clone());
     let commands = Commands {
@@ -39,22 +39,22 @@ pub async fn run(options: Options) -> Result<(), String> {
         kubelet_health: options.kubelet_health.clone(),
         none: options.no_restarts,
     };
-    let machine = Machine::new(root.clone(), commands);
+    let node = LocalNode::new(root.clone(), commands);
     if !options.from.is_empty() {
-        return carry_from(&options.from, machine).await;
+        return apply_from(&options.from, node).await;
     }
     let settings = settings(&options, &root)?;
-    let mut agent = Agent { settings, root, machine, failures: 0, renewal: None, moving: None, told: None };
+    let mut agent = Agent { settings, root, node, failures: 0, renewal_error: None, moving: None, move_error: None };
     if options.once {
         return agent.once().await;
     }
-    agent.machine.takes_turns = true;
+    agent.node.waits_for_permit = true;
     let mut terminated = signal(SignalKind::terminate()).map_err(|error| error.to_string())?;
     let mut interrupted = signal(SignalKind::interrupt()).map_err(|error| error.to_string())?;
     tokio::select! {
         _ = terminated.recv() => Ok(()),
         _ = interrupted.recv() => Ok(()),
-        never = agent.live() => match never {},
+        never = agent.run_sessions() => match never {},
     }
 }
 
@@ -65,14 +65,14 @@ fn settings(options: &Options, root: &Root) -> Result<Settings, String> {
             let text = String::from_utf8_lossy(&text).into_owned();
             serde_saphyr::from_str::<FileSettings>(&text).map_err(|error| format!("{path}: {error}"))?
         }
-        None if options.config.is_some() => return Err(format!("--config {path}: there is no such file")),
+        None if options.config.is_some() => return Err(format!("--config {path}: the file does not exist")),
         None => FileSettings::default(),
     };
     options.settings().or(file).complete()
 }
 
-/// Carries objects that lie in files, for a machine that does not reach the management cluster.
-async fn carry_from(files: &[std::path::PathBuf], mut machine: Machine) -> Result<(), String> {
+/// Applies objects from local files, for a node that does not reach the management cluster.
+async fn apply_from(files: &[std::path::PathBuf], mut node: LocalNode) -> Result<(), String> {
     let (mut config_map, mut secret) = (None, None);
     for path in files {
         match object(path)? {
@@ -80,8 +80,8 @@ async fn carry_from(files: &[std::path::PathBuf], mut machine: Machine) -> Resul
             Object::Secret(found) => secret = Some(found),
         }
     }
-    machine.bring(Fetched::of(config_map, secret), Timestamp::now()).await;
-    let report = machine.report(keyplane_core::agent_report::CredentialKind::Bootstrap, vec![], None);
+    node.sync(Fetched::of(config_map, secret), Timestamp::now()).await;
+    let report = node.report(keyplane_core::agent_report::CredentialKind::Bootstrap, vec![], None);
     if report.errors.is_empty() { Ok(()) } else { Err(report.errors.join("; ")) }
 }
 
@@ -91,44 +91,42 @@ enum Object {
 }
 
 fn object(path: &Path) -> Result<Object, String> {
-    let told = |error: &dyn std::fmt::Display| format!("{}: {error}", path.display());
-    let text = std::fs::read_to_string(path).map_err(|error| told(&error))?;
-    // The text may be a Secret's: what a parser quotes of it must not be shown.
-    let value: serde_json::Value = serde_saphyr::from_str(&text).map_err(|_| told(&"it is neither YAML nor JSON"))?;
-    let wrong = |_| told(&"it can't be read");
+    let error_with_path = |error: &dyn std::fmt::Display| format!("{}: {error}", path.display());
+    let text = std::fs::read_to_string(path).map_err(|error| error_with_path(&error))?;
+    // The text may be a Secret: the parser's error could quote it, so the error is dropped.
+    let value: serde_json::Value =
+        serde_saphyr::from_str(&text).map_err(|_| error_with_path(&"the file is neither YAML nor JSON"))?;
+    let wrong = |_| error_with_path(&"the object can't be parsed");
     match value["kind"].as_str() {
         Some("ConfigMap") => serde_json::from_value(value).map(Object::ConfigMap).map_err(wrong),
         Some("Secret") => serde_json::from_value(value).map(Object::Secret).map_err(wrong),
-        _ => Err(told(&"it is neither a Secret nor a ConfigMap")),
+        _ => Err(error_with_path(&"the object is neither a Secret nor a ConfigMap")),
     }
 }
 
-/// The kubelet's certificates on their way to another authority.
+/// A running task that obtains kubelet certificates of the new CA.
 struct Moving {
-    what: Move,
+    target: Move,
     waits: watch::Receiver<Option<String>>,
     task: JoinHandle<Result<Vec<Pair>, String>>,
 }
 
-/// What is new of a move.
-enum MoveNews {
-    /// It waits for something.
-    Waits,
-    /// It has ended.
-    Ended(Move, Result<Vec<Pair>, String>),
+enum MoveEvent {
+    Waiting,
+    Finished(Move, Result<Vec<Pair>, String>),
 }
 
 struct Agent {
     settings: Settings,
     root: Root,
-    machine: Machine,
-    /// How often in a row something could not be done.
+    node: LocalNode,
+    /// Consecutive failures.
     failures: u32,
-    /// Why the credential could not be renewed.
-    renewal: Option<String>,
+    /// The error of the last credential renewal.
+    renewal_error: Option<String>,
     moving: Option<Moving>,
-    /// What came of the last move, if it failed, and when to try again.
-    told: Option<(String, Timestamp)>,
+    /// The error of the last move, and the time of the next attempt.
+    move_error: Option<(String, Timestamp)>,
 }
 
 enum Never {}
@@ -144,21 +142,21 @@ impl Agent {
         }
         let management = Management::new(client, self.settings.clone());
         let fetched = management.fetch().await.map_err(|trouble| trouble.text().to_owned())?;
-        self.machine.bring(fetched, Timestamp::now()).await;
+        self.node.sync(fetched, Timestamp::now()).await;
         self.start_move();
         if let Some(mut moving) = self.moving.take() {
             let pairs = (&mut moving.task).await.map_err(|error| error.to_string());
-            self.moved(&moving.what, pairs.and_then(|pairs| pairs)).await;
+            self.moved(&moving.target, pairs.and_then(|pairs| pairs)).await;
         }
-        let errors = self.told.iter().map(|(problem, _)| problem.clone()).collect();
-        let report = self.machine.report(token.claims.kind, errors, None);
+        let errors = self.move_error.iter().map(|(problem, _)| problem.clone()).collect();
+        let report = self.node.report(token.claims.kind, errors, None);
         let reported = management.report(&report, Timestamp::now()).await;
         reported.map_err(|trouble| trouble.text().to_owned())?;
         if report.errors.is_empty() { Ok(()) } else { Err(report.errors.join("; ")) }
     }
 
-    /// Sessions with one token after the other.
-    async fn live(&mut self) -> Never {
+    /// Runs one session for each token.
+    async fn run_sessions(&mut self) -> Never {
         tracing::info!(
             version = env!("CARGO_PKG_VERSION"),
             server = self.settings.management_server,
@@ -179,26 +177,26 @@ impl Agent {
         }
     }
 
-    /// Works with one token, until there is another one. An error is one of the credential.
+    /// Runs with one token until the token is replaced. Only errors of the credential are returned.
     async fn session(&mut self, token: &Token) -> Result<(), String> {
         let client = token.client(&self.settings, &self.root)?;
         let management = Management::new(client.clone(), self.settings.clone());
         let mut changes = management.changes();
         let mut heartbeat = interval(HEARTBEAT);
         heartbeat.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut carried = false;
+        let mut synced = false;
         let mut renewal_due = token.claims.renewal_time();
         loop {
             if renewal_due <= Timestamp::now() {
                 match renew(client.clone(), &self.settings, &self.root).await {
                     Ok(()) => {
                         tracing::info!("renewed the credential");
-                        self.renewal = None;
+                        self.renewal_error = None;
                         return Ok(());
                     }
                     Err(problem) => {
-                        tracing::warn!(problem, "the credential stays the old one");
-                        self.renewal = Some(problem);
+                        tracing::warn!(problem, "renewing the credential failed: the old one stays in use");
+                        self.renewal_error = Some(problem);
                         renewal_due = Timestamp::now() + HEARTBEAT;
                     }
                 }
@@ -206,21 +204,21 @@ impl Agent {
             tokio::select! {
                 Some(()) = changes.next() => {
                     sleep(DEBOUNCE).await;
-                    carried = self.carry(&management).await?;
+                    synced = self.sync(&management).await?;
                 }
                 _ = heartbeat.tick() => {
-                    // An owner may have put a new one there.
+                    // The node's owner may have written a new token.
                     if Token::read(&self.settings, &self.root).is_ok_and(|found| found != *token) {
                         return Ok(());
                     }
-                    if !carried || !self.machine.is_well() {
-                        carried = self.carry(&management).await?;
+                    if !synced || !self.node.is_healthy() {
+                        synced = self.sync(&management).await?;
                     } else {
-                        self.machine.look();
+                        self.node.verify();
                     }
                 }
-                news = news(&mut self.moving) => if let MoveNews::Ended(what, pairs) = news {
-                    self.moved(&what, pairs).await;
+                event = next_event(&mut self.moving) => if let MoveEvent::Finished(target, pairs) = event {
+                    self.moved(&target, pairs).await;
                 },
             }
             self.start_move();
@@ -228,17 +226,17 @@ impl Agent {
         }
     }
 
-    /// Whether the objects could be read.
-    async fn carry(&mut self, management: &Management) -> Result<bool, String> {
+    /// Fetches and applies the objects; returns whether they could be read.
+    async fn sync(&mut self, management: &Management) -> Result<bool, String> {
         match management.fetch().await {
             Ok(fetched) => {
-                self.machine.bring(fetched, Timestamp::now()).await;
+                self.node.sync(fetched, Timestamp::now()).await;
                 self.failures = 0;
                 Ok(true)
             }
-            Err(Trouble::Unauthorized(problem)) => Err(problem),
-            Err(Trouble::Other(problem)) => {
-                tracing::warn!(problem, "the machine stays as it is");
+            Err(ManagementError::Unauthorized(problem)) => Err(problem),
+            Err(ManagementError::Other(problem)) => {
+                tracing::warn!(problem, "the node's files stay unchanged");
                 Ok(false)
             }
         }
@@ -246,81 +244,82 @@ impl Agent {
 
     async fn report(&mut self, management: &Management, token: &Token) -> Result<(), String> {
         let waits = self.moving.as_ref().and_then(|moving| moving.waits.borrow().clone());
-        let errors = self.renewal.iter().cloned().chain(self.told.iter().map(|(problem, _)| problem.clone())).collect();
-        let report = self.machine.report(token.claims.kind, errors, waits);
+        let move_error = self.move_error.iter().map(|(problem, _)| problem.clone());
+        let errors = self.renewal_error.iter().cloned().chain(move_error).collect();
+        let report = self.node.report(token.claims.kind, errors, waits);
         for error in &report.errors {
             tracing::warn!(error, "reported");
         }
         match management.report(&report, Timestamp::now()).await {
             Ok(()) => Ok(()),
-            Err(Trouble::Unauthorized(problem)) => Err(problem),
-            Err(Trouble::Other(problem)) => {
-                tracing::warn!(problem, "not reported");
+            Err(ManagementError::Unauthorized(problem)) => Err(problem),
+            Err(ManagementError::Other(problem)) => {
+                tracing::warn!(problem, "writing the report failed");
                 Ok(())
             }
         }
     }
 
-    /// Begins to move the kubelet's certificates, if they are to come from another authority.
+    /// Starts to replace the kubelet's certificates if the node's objects require another CA.
     fn start_move(&mut self) {
-        let wanted = self.machine.kubelet_authority().zip(self.machine.bundle());
-        let wanted = wanted.map(|(authority, bundle)| Move { node: self.settings.node.clone(), authority, bundle });
-        if let Some(moving) = self.moving.take_if(|moving| Some(&moving.what) != wanted.as_ref()) {
+        let wanted = self.node.kubelet_ca().zip(self.node.bundle());
+        let wanted = wanted.map(|(ca, bundle)| Move { node: self.settings.node.clone(), ca, bundle });
+        if let Some(moving) = self.moving.take_if(|moving| Some(&moving.target) != wanted.as_ref()) {
             moving.task.abort();
         }
-        let Some(what) = wanted else { return self.told = None };
-        if self.moving.is_some() || self.told.as_ref().is_some_and(|(_, next)| *next > Timestamp::now()) {
+        let Some(target) = wanted else { return self.move_error = None };
+        if self.moving.is_some() || self.move_error.as_ref().is_some_and(|(_, next)| *next > Timestamp::now()) {
             return;
         }
-        match what.orders(&self.root) {
-            Ok(orders) if orders.is_empty() => self.told = None,
+        match target.csr_templates(&self.root) {
+            Ok(templates) if templates.is_empty() => self.move_error = None,
             Ok(_) => {
                 let (sender, waits) = watch::channel(None);
-                let task = tokio::spawn(what.clone().obtain(self.root.clone(), sender));
-                self.moving = Some(Moving { what, waits, task });
+                let task = tokio::spawn(target.clone().obtain(self.root.clone(), sender));
+                self.moving = Some(Moving { target, waits, task });
             }
             Err(problem) => self.fail(problem),
         }
     }
 
-    async fn moved(&mut self, what: &Move, pairs: Result<Vec<Pair>, String>) {
+    async fn moved(&mut self, target: &Move, pairs: Result<Vec<Pair>, String>) {
         self.moving = None;
-        // The restart is noted first: an agent that is killed before it leaves it to the next one.
-        let put = pairs.and_then(|pairs| {
-            self.machine.want_kubelet()?;
-            pairs.into_iter().try_for_each(|pair| pair.put(&self.root))
+        // The restart is saved first: if the agent is killed before the restart, the next agent does it.
+        let stored = pairs.and_then(|pairs| {
+            self.node.request_kubelet_restart()?;
+            pairs.into_iter().try_for_each(|pair| pair.store(&self.root))
         });
-        match put {
+        match stored {
             Ok(()) => {
-                self.told = None;
-                self.machine.restart().await;
-                tracing::info!(authority = what.authority, "the kubelet's certificates have moved");
+                self.move_error = None;
+                self.node.restart().await;
+                tracing::info!(ca = target.ca, "the kubelet's certificates are issued by the new CA");
             }
             Err(problem) => self.fail(problem),
         }
     }
 
     fn fail(&mut self, problem: String) {
-        tracing::warn!(problem, "the kubelet's certificates stay the old ones");
+        tracing::warn!(problem, "replacing the kubelet's certificates failed: the old ones stay in use");
         self.failures += 1;
         let next = Timestamp::now() + backoff::delay(self.failures).min(Duration::from_mins(5));
-        self.told = Some((problem, next));
+        self.move_error = Some((problem, next));
     }
 }
 
-/// What is new of the move that is under way; without one, nothing ever.
-async fn news(moving: &mut Option<Moving>) -> MoveNews {
-    let Some(Moving { what, waits, task }) = moving else { return std::future::pending().await };
-    // The sender goes with the task, whose end then tells more.
+/// Waits for the next event of the move in progress; forever without one.
+async fn next_event(moving: &mut Option<Moving>) -> MoveEvent {
+    let Some(Moving { target, waits, task }) = moving else { return std::future::pending().await };
+    // The task owns the sender. If the sender is dropped, the task has ended, and the branch below returns its result.
     let waited = async {
         if waits.changed().await.is_err() {
             std::future::pending::<()>().await;
         }
     };
     tokio::select! {
-        () = waited => MoveNews::Waits,
+        () = waited => MoveEvent::Waiting,
         ended = task => {
-            MoveNews::Ended(what.clone(), ended.map_err(|error| error.to_string()).and_then(|pairs| pairs))
+            MoveEvent::Finished(target.clone(), ended.map_err(|error| error.to_string()).and_then(|pairs| pairs))
         }
     }
 }

@@ -1,22 +1,21 @@
-//! Files on the machine: each is the old one or the new one, whatever happens in between.
+//! Atomic writes of files on the node: after a crash, each file is the old one or the new one.
 
 use std::fs::{self, DirBuilder, File, OpenOptions, Permissions};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt, fchown, symlink};
 use std::path::{Path, PathBuf};
 
-use super::index::MachineFile;
-use super::owners;
+use super::file_owners;
+use super::index::NodeFile;
 
-/// The name of a file that is yet to take its place ends so. It begins with a dot: the kubelet ignores such files among
-/// its manifests.
+/// Suffix of a staged file. The name also begins with a dot: the kubelet ignores such files among its manifests.
 const NEW: &str = ".keyplane-new";
 
-/// The machine's file system, or what stands for it.
+/// The node's root directory, or a directory that stands for it.
 #[derive(Debug, Clone)]
 pub struct Root(pub PathBuf);
 
-/// A file with its content on disk that has not taken its place yet.
+/// A new file on the disk that is not renamed into place yet.
 #[derive(Debug)]
 #[must_use]
 pub struct Staged {
@@ -25,16 +24,16 @@ pub struct Staged {
 }
 
 impl Root {
-    /// Where a path of the machine is.
+    /// Returns the location of a node's path below the root directory.
     #[must_use]
     pub fn at(&self, path: &str) -> PathBuf {
         self.0.join(path.trim_start_matches('/'))
     }
 
-    /// The content of a file; nothing if there is none.
+    /// Reads a file; returns `None` if the file does not exist.
     ///
     /// # Errors
-    /// If it is there and can't be read.
+    /// The file exists and can't be read.
     pub fn read(&self, path: &str) -> io::Result<Option<Vec<u8>>> {
         match fs::read(self.at(path)) {
             Ok(content) => Ok(Some(content)),
@@ -43,11 +42,11 @@ impl Root {
         }
     }
 
-    /// Whether the file is there with its content, mode and owner.
+    /// Returns whether the file exists with its content, mode and owner.
     ///
     /// # Errors
-    /// If it is there and can't be read, or its owner is unknown.
-    pub fn holds(&self, file: &MachineFile) -> io::Result<bool> {
+    /// The file exists and can't be read, or its owner is unknown.
+    pub fn holds(&self, file: &NodeFile) -> io::Result<bool> {
         let mut found = match OpenOptions::new().read(true).open(self.at(&file.path)) {
             Ok(found) => found,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
@@ -63,21 +62,22 @@ impl Root {
         Ok(content == file.content)
     }
 
-    fn owner(&self, file: &MachineFile) -> io::Result<(u32, u32)> {
+    fn owner(&self, file: &NodeFile) -> io::Result<(u32, u32)> {
         let number = |list: &str, name: &str| {
             let text = self.read(list)?.unwrap_or_default();
-            let found = owners::number(&String::from_utf8_lossy(&text), name);
-            // Root has this number on every system, also on one whose lists are in another place.
+            let found = file_owners::number(&String::from_utf8_lossy(&text), name);
+            // Root has the ID 0 on every system, also on one whose lists are elsewhere.
             found.or((name == "root").then_some(0)).ok_or_else(|| io::Error::other(format!("{list} has no {name}")))
         };
         Ok((number("/etc/passwd", &file.user)?, number("/etc/group", &file.group)?))
     }
 
-    /// Writes a file beside its place, to the disk. From its first byte nobody can read it who may not read it then.
+    /// Writes a file to the disk beside its final path. The file has its owner and mode before its content, so no other
+    /// user can read it at any moment.
     ///
     /// # Errors
-    /// If the disk is full, the directory can't be made, or the owner is unknown.
-    pub fn stage(&self, file: &MachineFile) -> io::Result<Staged> {
+    /// The disk is full, the directory can't be created, or the owner is unknown.
+    pub fn stage(&self, file: &NodeFile) -> io::Result<Staged> {
         let place = self.at(&file.path);
         let new = beside(&place)?;
         let (uid, gid) = self.owner(file)?;
@@ -97,36 +97,36 @@ impl Root {
         Ok(staged)
     }
 
-    /// Writes one file.
+    /// Writes one file atomically.
     ///
     /// # Errors
     /// As [`Root::stage`].
-    pub fn write(&self, file: &MachineFile) -> io::Result<()> {
-        self.stage(file)?.take_its_place()
+    pub fn write(&self, file: &NodeFile) -> io::Result<()> {
+        self.stage(file)?.commit()
     }
 
-    /// Has `link` point to `target` from now on, in one step.
+    /// Replaces the symbolic link `link` atomically, so that it points to `target`.
     ///
     /// # Errors
-    /// What the file system says.
+    /// An error of the file system.
     pub fn swap_link(&self, link: &str, target: &str) -> io::Result<()> {
         let place = self.at(link);
         let new = beside(&place)?;
         remove(&new)?;
         symlink(target, &new)?;
-        Staged { new, place }.take_its_place()
+        Staged { new, place }.commit()
     }
 
-    /// The name of what a link points to; nothing if it is no link.
+    /// Returns the file name of a link's target; `None` if the path is no link.
     #[must_use]
     pub fn link_target(&self, link: &str) -> Option<String> {
         Some(fs::read_link(self.at(link)).ok()?.file_name()?.to_str()?.to_owned())
     }
 
-    /// The names of the files in a directory, without links and directories; none if there is no such directory.
+    /// Lists the regular files in a directory; the list is empty if the directory does not exist.
     ///
     /// # Errors
-    /// What the file system says.
+    /// An error of the file system.
     pub fn files_in(&self, directory: &str) -> io::Result<Vec<String>> {
         let entries = match fs::read_dir(self.at(directory)) {
             Ok(entries) => entries,
@@ -143,18 +143,18 @@ impl Root {
         Ok(names)
     }
 
-    /// Removes a file; one that is not there is as good.
+    /// Removes a file, if it exists.
     ///
     /// # Errors
-    /// What the file system says.
+    /// An error of the file system.
     pub fn remove(&self, path: &str) -> io::Result<()> {
         remove(&self.at(path))
     }
 
-    /// Removes what a crash has left beside the places of these files.
+    /// Removes staged files that a crash left beside these paths.
     ///
     /// # Errors
-    /// What the file system says.
+    /// An error of the file system.
     pub fn clean<'a>(&self, paths: impl Iterator<Item = &'a str>) -> io::Result<()> {
         let directories = paths.filter_map(|path| self.at(path).parent().map(Path::to_owned));
         for directory in directories.collect::<std::collections::BTreeSet<_>>() {
@@ -176,11 +176,12 @@ impl Root {
 }
 
 impl Staged {
-    /// Takes the place of what was there before: in one step, and so that a power cut does not undo it.
+    /// Renames the staged file into place, atomically, and syncs the directory so that a power cut does not undo the
+    /// rename.
     ///
     /// # Errors
-    /// What the file system says. The file is then gone, and what was there stays.
-    pub fn take_its_place(self) -> io::Result<()> {
+    /// An error of the file system. The staged file is then removed, and the existing file stays.
+    pub fn commit(self) -> io::Result<()> {
         let result = fs::rename(&self.new, &self.place);
         if result.is_err() {
             let _ = fs::remove_file(&self.new);
@@ -209,26 +210,26 @@ fn remove(path: &Path) -> io::Result<()> {
 pub(super) mod tests {
     use super::*;
 
-    /// A folder that stands for a machine; it goes with the first of the two.
+    /// A temporary directory that stands for a node's root directory. Dropping the first value removes it.
     pub(crate) fn root() -> (tempfile::TempDir, Root) {
         let folder = tempfile::tempdir().unwrap();
         let metadata = fs::metadata(folder.path()).unwrap();
         let etc = folder.path().join("etc");
         fs::create_dir(&etc).unwrap();
-        // Files of whoever runs the test are root's there.
+        // Files of the user that runs the test belong to root in this root directory.
         fs::write(etc.join("passwd"), format!("root:x:{}:", metadata.uid())).unwrap();
         fs::write(etc.join("group"), format!("root:x:{}:", metadata.gid())).unwrap();
         let root = Root(folder.path().to_owned());
         (folder, root)
     }
 
-    fn file(path: &str, mode: u32, content: &str) -> MachineFile {
+    fn file(path: &str, mode: u32, content: &str) -> NodeFile {
         let (user, group) = ("root".to_owned(), "root".to_owned());
-        MachineFile { path: path.to_owned(), mode, user, group, content: content.into() }
+        NodeFile { path: path.to_owned(), mode, user, group, content: content.into() }
     }
 
     #[test]
-    fn a_file_has_its_content_and_mode_and_is_then_held() {
+    fn written_file_has_content_mode_and_owner() {
         let (_folder, root) = root();
         let wanted = file("/etc/kubernetes/pki/etcd/ca.key", 0o600, "secret");
         assert!(!root.holds(&wanted).unwrap());
@@ -236,20 +237,20 @@ pub(super) mod tests {
         assert!(root.holds(&wanted).unwrap());
         assert!(!root.holds(&file(&wanted.path, 0o644, "secret")).unwrap(), "another mode");
         assert!(!root.holds(&file(&wanted.path, 0o600, "other")).unwrap(), "another content");
-        let unknown = MachineFile { user: "nobodyknows".to_owned(), ..wanted };
+        let unknown = NodeFile { user: "nobodyknows".to_owned(), ..wanted };
         assert!(root.write(&unknown).unwrap_err().to_string().contains("has no nobodyknows"));
     }
 
     #[test]
-    fn what_is_staged_is_nowhere_to_be_seen_and_what_a_crash_left_is_removed() {
+    fn staged_file_is_hidden_and_leftovers_are_removed() {
         let (_folder, root) = root();
         let wanted = file("/etc/kubernetes/manifests/etcd.yaml", 0o600, "new");
         root.write(&file(&wanted.path, 0o600, "old")).unwrap();
         let left = root.stage(&wanted).unwrap();
         assert_eq!(root.read(&wanted.path).unwrap().unwrap(), b"old");
         assert!(left.new.file_name().unwrap().to_string_lossy().starts_with('.') && left.new.exists());
-        // The next one is not in its way.
-        root.stage(&wanted).unwrap().take_its_place().unwrap();
+        // A leftover does not block the next write.
+        root.stage(&wanted).unwrap().commit().unwrap();
         assert_eq!(root.read(&wanted.path).unwrap().unwrap(), b"new");
         let _ = root.stage(&wanted).unwrap();
         root.clean([wanted.path.as_str(), "/etc/not/there"].into_iter()).unwrap();
@@ -257,7 +258,7 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn a_link_is_swapped_in_place() {
+    fn replaces_link_in_place() {
         let (_folder, root) = root();
         root.write(&file("/etc/kubernetes/a", 0o600, "a")).unwrap();
         root.write(&file("/etc/kubernetes/b", 0o600, "b")).unwrap();

@@ -1,4 +1,5 @@
-//! Which files an object wants on this machine. What does not fit is refused as a whole: half an object is worth nothing.
+//! Parses the files that an object has for this node. An object with any invalid entry is rejected as a whole, because
+//! a part of the files is of no use.
 
 use std::collections::BTreeMap;
 
@@ -7,8 +8,8 @@ use keyplane_core::names::INDEX_KEY;
 use keyplane_core::objects::IndexEntry;
 use keyplane_crds::keys::{self, CONTENT_CHECKSUM_ANNOTATION};
 
-/// Below these directories an agent writes, and nowhere else: whoever can write the machine's objects can't take it over
-/// by way of `/root/.ssh` or `/etc/passwd`.
+/// The only directories that an agent writes to. A user who can write the node's objects can't take over the host with
+/// `/root/.ssh` or `/etc/passwd`.
 const DIRECTORIES: &[&str] = &[
     "/etc/cni/net.d/",
     "/etc/containerd/",
@@ -24,115 +25,116 @@ const DIRECTORIES: &[&str] = &[
     "/var/lib/kubernetes/",
 ];
 
-/// Single files that it writes elsewhere.
+/// Single files that an agent writes elsewhere.
 const FILES: &[&str] = &["/etc/crictl.yaml", "/usr/lib/systemd/system/kubelet.service"];
 
-/// Where the kubelet finds static pods.
+/// Directory of the kubelet's static pods.
 const MANIFESTS: &str = "/etc/kubernetes/manifests/";
 
-/// What a file that everybody may write, or that is run as its owner, would have.
+/// Mode bits of files that other users can write, and setuid, setgid and sticky bits.
 const FORBIDDEN_MODE: u32 = !0o755;
 
-/// A file that an object wants on the machine.
+/// A file that an object has for the node.
 #[derive(Clone, PartialEq, Eq)]
-pub struct MachineFile {
-    /// Its absolute path.
+pub struct NodeFile {
+    /// Absolute path.
     pub path: String,
-    /// Its mode.
+    /// Mode bits.
     pub mode: u32,
-    /// Its user.
+    /// Owning user.
     pub user: String,
-    /// Its group.
+    /// Owning group.
     pub group: String,
-    /// What is in it.
+    /// Content.
     pub content: Vec<u8>,
 }
 
-impl std::fmt::Debug for MachineFile {
+impl std::fmt::Debug for NodeFile {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "{} {:04o} {}:{}", self.path, self.mode, self.user, self.group)
     }
 }
 
-impl MachineFile {
-    /// Whether it is a static pod. The kubelet starts what it sees there at once, so these are written last.
+impl NodeFile {
+    /// Returns whether the file is a static pod. The kubelet starts static pods at once, so they are written last.
     #[must_use]
     pub fn is_manifest(&self) -> bool {
         self.path.starts_with(MANIFESTS)
     }
 }
 
-/// An object as far as an agent needs it.
+/// The files of one object, with the object's checksum.
 #[derive(Clone, PartialEq, Eq)]
-pub struct Wanted {
-    /// Its checksum.
+pub struct DesiredFiles {
+    /// Checksum of the object.
     pub checksum: String,
-    /// Its files, in the order of its index.
-    pub files: Vec<MachineFile>,
+    /// Files in the order of the index.
+    pub files: Vec<NodeFile>,
 }
 
-/// Why an object is refused. Nothing of its content is told.
+/// The reason why an object is rejected. The reason never quotes the object's content.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{object}: {problem}")]
-pub struct Refused {
+pub struct InvalidObject {
     object: String,
     problem: String,
 }
 
-/// Reads an object. `object` names it in errors.
+/// Reads the files of an object. `object` names the object in errors.
 ///
 /// # Errors
-/// If it is not what Keyplane wrote, or wants something on the machine that Keyplane never wants.
+/// The object was changed after Keyplane wrote it, or has a path, mode or owner that Keyplane never writes.
 pub fn read(
     object: &str,
     annotations: &BTreeMap<String, String>,
     data: &BTreeMap<String, Vec<u8>>,
-) -> Result<Wanted, Refused> {
-    let refused = |problem: String| Refused { object: object.to_owned(), problem };
+) -> Result<DesiredFiles, InvalidObject> {
+    let invalid = |problem: String| InvalidObject { object: object.to_owned(), problem };
     let written = annotations.get(keys::CONTENT_CHECKSUM_ANNOTATION);
-    let written = written.ok_or_else(|| refused(format!("it lacks the annotation {CONTENT_CHECKSUM_ANNOTATION}")))?;
+    let written = written.ok_or_else(|| invalid(format!("lacks the annotation {CONTENT_CHECKSUM_ANNOTATION}")))?;
     let found = checksum(data.iter().map(|(key, value)| (key.as_str(), value.as_slice())));
     if *written != found {
         let problem = format!(
-            "its content is not what its annotation {CONTENT_CHECKSUM_ANNOTATION} says: somebody has changed it by hand, \
-             and Keyplane puts it right"
+            "the data does not match the annotation {CONTENT_CHECKSUM_ANNOTATION}: the object was changed by hand; wait \
+             until Keyplane restores it"
         );
-        return Err(refused(problem));
+        return Err(invalid(problem));
     }
-    let index = data.get(INDEX_KEY).ok_or_else(|| refused(format!("it has no {INDEX_KEY}")))?;
+    let index = data.get(INDEX_KEY).ok_or_else(|| invalid(format!("the data has no {INDEX_KEY}")))?;
     let index: Vec<IndexEntry> =
-        serde_json::from_slice(index).map_err(|error| refused(format!("its {INDEX_KEY} can't be read: {error}")))?;
-    let mut files: Vec<MachineFile> = vec![];
+        serde_json::from_slice(index).map_err(|error| invalid(format!("{INDEX_KEY} can't be read: {error}")))?;
+    let mut files: Vec<NodeFile> = vec![];
     for entry in index {
-        let file = file(entry, data).map_err(&refused)?;
+        let file = file(entry, data).map_err(&invalid)?;
         if files.iter().any(|other| other.path == file.path) {
-            return Err(refused(format!("{} is there twice", file.path)));
+            return Err(invalid(format!("{INDEX_KEY} lists {} twice", file.path)));
         }
         files.push(file);
     }
-    Ok(Wanted { checksum: found, files })
+    Ok(DesiredFiles { checksum: found, files })
 }
 
-fn file(entry: IndexEntry, data: &BTreeMap<String, Vec<u8>>) -> Result<MachineFile, String> {
+fn file(entry: IndexEntry, data: &BTreeMap<String, Vec<u8>>) -> Result<NodeFile, String> {
     let IndexEntry { key, path, mode, owner } = entry;
     if !is_allowed(&path) {
-        return Err(format!("{path:?} is no place for Keyplane's files"));
+        return Err(format!("the agent does not write to the path {path:?}"));
     }
     let octal = u32::from_str_radix(&mode, 8).ok().filter(|bits| bits & FORBIDDEN_MODE == 0 && bits & 0o400 != 0);
-    let mode = octal.ok_or_else(|| format!("{path} has the mode {mode:?}, which no file of Keyplane's has"))?;
+    let mode = octal.ok_or_else(|| format!("{path} has the mode {mode:?}, which the agent does not accept"))?;
     let name = |name: &str| {
         !name.is_empty() && name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-' || b == b'_')
     };
     let (user, group) = owner
         .split_once(':')
         .filter(|(user, group)| name(user) && name(group))
-        .ok_or_else(|| format!("{path} has the owner {owner:?}, which is no user:group"))?;
+        .ok_or_else(|| format!("{path} has the owner {owner:?}, which is not user:group"))?;
     let (user, group) = (user.to_owned(), group.to_owned());
-    let content = data.get(&key).ok_or_else(|| format!("{path} is to have {key}, which is not there"))?.clone();
-    Ok(MachineFile { path, mode, user, group, content })
+    let content =
+        data.get(&key).ok_or_else(|| format!("{path} refers to the key {key}, which does not exist"))?.clone();
+    Ok(NodeFile { path, mode, user, group, content })
 }
 
-/// Whether an agent may write there.
+/// Returns whether an agent may write to the path.
 fn is_allowed(path: &str) -> bool {
     let Some(relative) = path.strip_prefix('/') else { return false };
     let plain = |part: &str| !part.is_empty() && !part.starts_with('.') && !part.contains('\0');
@@ -156,7 +158,7 @@ mod tests {
         BTreeMap::from([(keys::CONTENT_CHECKSUM_ANNOTATION.to_owned(), sum)])
     }
 
-    fn refusal(path: &str, mode: &str, owner: &str) -> String {
+    fn rejection(path: &str, mode: &str, owner: &str) -> String {
         let (annotations, data) = object(path, mode, owner);
         read("Secret s", &annotations, &data).map(drop).unwrap_err().to_string()
     }
@@ -171,7 +173,7 @@ mod tests {
     }
 
     #[test]
-    fn refuses_places_that_are_not_keyplanes() {
+    fn rejects_paths_outside_the_allowed_directories() {
         for path in [
             "/root/.ssh/authorized_keys",
             "/etc/passwd",
@@ -185,51 +187,51 @@ mod tests {
             "etc/kubernetes/a",
             "",
         ] {
-            let told = refusal(path, "0644", "root:root");
-            assert!(told.starts_with("Secret s: ") && told.contains("no place"), "{path}: {told}");
+            let error = rejection(path, "0644", "root:root");
+            assert!(error.starts_with("Secret s: ") && error.contains("does not write to"), "{path}: {error}");
         }
     }
 
     #[test]
-    fn refuses_modes_and_owners_that_are_not_keyplanes() {
+    fn rejects_unsafe_modes_and_malformed_owners() {
         for mode in ["0666", "4755", "0777", "0100", "rw", "", "0", "99999999999"] {
-            assert!(refusal("/etc/kubernetes/a", mode, "root:root").contains("mode"), "{mode}");
+            assert!(rejection("/etc/kubernetes/a", mode, "root:root").contains("mode"), "{mode}");
         }
         for owner in ["root", "root:", ":root", "Root:root", "a b:c", "../x:y"] {
-            assert!(refusal("/etc/kubernetes/a", "0600", owner).contains("owner"), "{owner}");
+            assert!(rejection("/etc/kubernetes/a", "0600", owner).contains("owner"), "{owner}");
         }
     }
 
     #[test]
-    fn refuses_content_that_is_not_what_the_checksum_says() {
+    fn rejects_content_that_differs_from_the_checksum() {
         let (annotations, mut data) = object("/etc/kubernetes/a", "0600", "root:root");
         data.insert("a".to_owned(), b"other".to_vec());
-        let told = read("ConfigMap c", &annotations, &data).map(drop).unwrap_err().to_string();
-        assert!(told.contains("by hand") && !told.contains("other"), "{told}");
-        let told = read("ConfigMap c", &BTreeMap::new(), &data).map(drop).unwrap_err().to_string();
-        assert!(told.contains("lacks the annotation"), "{told}");
+        let error = read("ConfigMap c", &annotations, &data).map(drop).unwrap_err().to_string();
+        assert!(error.contains("by hand") && !error.contains("other"), "{error}");
+        let error = read("ConfigMap c", &BTreeMap::new(), &data).map(drop).unwrap_err().to_string();
+        assert!(error.contains("lacks the annotation"), "{error}");
     }
 
     #[test]
-    fn refuses_an_index_that_does_not_fit() {
+    fn rejects_an_invalid_index() {
         let entry = r#"{"key":"a","path":"/etc/kubernetes/a","mode":"0600","owner":"root:root"}"#;
         for (index, words) in [
             (format!("[{entry},{entry}]"), "twice"),
-            (format!("[{}]", entry.replace(r#""key":"a""#, r#""key":"b""#)), "not there"),
+            (format!("[{}]", entry.replace(r#""key":"a""#, r#""key":"b""#)), "does not exist"),
             ("{".to_owned(), "can't be read"),
         ] {
             let data = BTreeMap::from([("a".to_owned(), vec![]), (INDEX_KEY.to_owned(), index.into_bytes())]);
-            let told = read("Secret s", &annotated(&data), &data).map(drop).unwrap_err().to_string();
-            assert!(told.contains(words), "{told}");
+            let error = read("Secret s", &annotated(&data), &data).map(drop).unwrap_err().to_string();
+            assert!(error.contains(words), "{error}");
         }
         let empty = BTreeMap::new();
         assert!(read("Secret s", &annotated(&empty), &empty).map(drop).unwrap_err().to_string().contains("no index"));
     }
 
-    /// Every file of every example and layout has a place, a mode and an owner that an agent takes: see
-    /// `operator/tests/agents.rs`.
+    /// `operator/tests/agents.rs` checks that an agent accepts the path, mode and owner of every file of every example
+    /// and layout.
     #[test]
-    fn static_pods_are_told_from_other_files() {
+    fn recognizes_static_pods_by_their_path() {
         let (annotations, data) = object("/etc/kubernetes/manifests/etcd.yaml", "0600", "root:root");
         let wanted = read("ConfigMap c", &annotations, &data).map_err(|error| error.to_string()).unwrap();
         assert!(wanted.files[0].is_manifest());

@@ -1,4 +1,5 @@
-//! Moves the kubelet's certificates to another authority: with new keys, asked for as the kubelet itself asks.
+//! Replaces the kubelet's certificates with ones of another CA. The keys are new, and the CSRs are like the kubelet's
+//! own.
 
 use std::time::Duration;
 
@@ -14,64 +15,64 @@ use kube::{Api, Client, Config, ResourceExt};
 use tokio::sync::watch;
 use tokio::time::timeout;
 
-use super::authorities::is_cut_off;
 use super::files::Root;
-use super::index::MachineFile;
-use super::leaves::{DIRECTORY, Kind, Order, authority, certificate_part, check, order};
+use super::index::NodeFile;
+use super::kubelet_certificates::{CsrTemplate, DIRECTORY, Kind, certificate_part, check, csr_template, find_ca};
 use super::own_kubeconfig::KUBELET_KUBECONFIGS;
+use super::trusted_cas::needs_client_replacement;
 use keyplane_client::causes;
 use keyplane_core::kubeconfig::embedded_credential;
-use keyplane_core::pki::{CertificateFacts, PrivateKey};
-use keyplane_issuance::x509::generate;
-use keyplane_issuance::x509::request;
+use keyplane_core::pki::CertificateFacts;
+use keyplane_issuance::x509::{generate, request};
 
-/// A request that has no certificate after this time is made anew: the controller-manager deletes approved ones that are
-/// not signed after an hour, and a person may have deleted this one.
-const PATIENCE: Duration = Duration::from_mins(10);
+/// Time for a CSR to be approved and signed. Afterwards a new CSR is created: the controller-manager deletes approved
+/// CSRs that are not signed after an hour, and a user may have deleted this one.
+const CSR_TIMEOUT: Duration = Duration::from_mins(10);
 
-/// From which authority the kubelet's certificates are to come.
+/// The change of the kubelet's certificates to another CA.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Move {
-    /// The machine's name.
+    /// Name of the node.
     pub node: String,
-    /// The SHA-256 of the authority's certificate.
-    pub authority: String,
-    /// The machine's bundle.
+    /// SHA-256 of the new CA's certificate.
+    pub ca: String,
+    /// Trust bundle of the node.
     pub bundle: String,
 }
 
 impl Move {
-    /// What is to be asked for; nothing if all is as it should be.
+    /// Returns the CSRs to create; none if the new CA has issued all certificates.
     ///
     /// # Errors
-    /// If the authority or the kubelet's certificates are not there.
-    pub fn orders(&self, root: &Root) -> Result<Vec<Order>, String> {
-        let authority = authority(&self.bundle, &self.authority)?;
-        let mut orders = vec![];
+    /// The CA is not in the bundle, or the kubelet has no certificate.
+    pub fn csr_templates(&self, root: &Root) -> Result<Vec<CsrTemplate>, String> {
+        let ca = find_ca(&self.bundle, &self.ca)?;
+        let mut templates = vec![];
         for kind in Kind::ALL {
             let current = root.read(&kind.link()).map_err(|error| format!("{}: {error}", kind.link()))?;
             let Some(current) = current.and_then(|pair| String::from_utf8(pair).ok()) else {
-                // One that signs its own serving certificate has no such pair; without the other it is not on its own.
+                // A kubelet with a self-signed serving certificate has no such pair. A kubelet without the client pair
+                // has not finished its bootstrap.
                 if kind == Kind::Server {
                     continue;
                 }
-                return Err(format!("{} is not there: the kubelet has no certificate of its own yet", kind.link()));
+                return Err(format!("{} does not exist: the kubelet has no certificate of its own yet", kind.link()));
             };
-            orders.extend(order(kind, &self.node, &current, &authority)?);
+            templates.extend(csr_template(kind, &self.node, &current, &ca)?);
         }
-        Ok(orders)
+        Ok(templates)
     }
 
-    /// Gets new pairs. `waits` hears what is waited for.
+    /// Obtains new certificates and keys. `waits` receives a description of the pending CSR.
     ///
     /// # Errors
-    /// If one could not be had.
+    /// A CSR is denied, times out, or is answered with another certificate.
     pub async fn obtain(self, root: Root, waits: watch::Sender<Option<String>>) -> Result<Vec<Pair>, String> {
-        let authority = authority(&self.bundle, &self.authority)?;
+        let ca = find_ca(&self.bundle, &self.ca)?;
         let mut pairs = vec![];
-        for order in self.orders(&root)? {
-            let content = obtain(&order, &authority, &root, &waits).await?;
-            pairs.push(Pair { kind: order.kind, content });
+        for template in self.csr_templates(&root)? {
+            let content = obtain(&template, &ca, &root, &waits).await?;
+            pairs.push(Pair { kind: template.kind, content });
         }
         Ok(pairs)
     }
@@ -84,96 +85,101 @@ pub struct Pair {
 }
 
 impl Pair {
-    /// Puts it where the kubelet finds it when it starts. The pair before stays beside it.
+    /// Stores the pair where the kubelet loads it at its start. The previous pair stays beside it.
     ///
     /// # Errors
-    /// What the file system says.
-    pub fn put(self, root: &Root) -> Result<(), String> {
+    /// An error of the file system.
+    pub fn store(self, root: &Root) -> Result<(), String> {
         let (path, link) = (self.kind.file(Timestamp::now()), self.kind.link());
         let (user, group) = ("root".to_owned(), "root".to_owned());
-        let file = MachineFile { path: path.clone(), mode: 0o600, user, group, content: self.content.into_bytes() };
+        let file = NodeFile { path: path.clone(), mode: 0o600, user, group, content: self.content.into_bytes() };
         root.write(&file).map_err(|error| format!("{path}: {error}"))?;
         root.swap_link(&link, &path).map_err(|error| format!("{link}: {error}"))?;
-        tracing::info!(path, "the kubelet has a certificate of the other authority");
+        tracing::info!(path, "stored a certificate of the new CA for the kubelet");
         Ok(())
     }
 }
 
-/// The client certificate that came with the machine's files, if the kubelet's own is of no use any more: a kubelet that is
-/// refused can't ask for another.
+/// Returns the client certificate from the node's files, if no trusted CA has issued the kubelet's own one: a kubelet
+/// whose certificate the API server rejects can't create a CSR.
 ///
 /// # Errors
-/// What the file system says.
-pub fn given(root: &Root, kubeconfig: &[u8], bundle: &str) -> Result<Option<Pair>, String> {
+/// An error of the file system.
+pub fn replacement_client(root: &Root, kubeconfig: &[u8], bundle: &str) -> Result<Option<Pair>, String> {
     let link = Kind::Client.link();
     let current = root.read(&link).map_err(|error| format!("{link}: {error}"))?.unwrap_or_default();
     let current = certificate_part(&String::from_utf8_lossy(&current));
     let credential = std::str::from_utf8(kubeconfig).ok().and_then(embedded_credential);
-    let given = credential.filter(|(certificate, _)| is_cut_off(&current, certificate, bundle));
-    Ok(given
+    let usable = credential.filter(|(certificate, _)| needs_client_replacement(&current, certificate, bundle));
+    Ok(usable
         .map(|(certificate, key)| Pair { kind: Kind::Client, content: format!("{}\n{key}", certificate.trim_end()) }))
 }
 
-/// Removes the kubelet's pairs from before the last one: neither the kubelet nor a move ever does. The one before stays, for
-/// who has to go back by hand.
+/// Removes old pairs of the kubelet, which the kubelet itself never does. The current and the previous pair stay, for a
+/// manual rollback.
 ///
 /// # Errors
-/// What the file system says.
+/// An error of the file system.
 pub fn prune(root: &Root) -> Result<(), String> {
-    let told = |error: std::io::Error| format!("{DIRECTORY}: {error}");
-    let files = root.files_in(DIRECTORY).map_err(told)?;
+    let error_with_path = |error: std::io::Error| format!("{DIRECTORY}: {error}");
+    let files = root.files_in(DIRECTORY).map_err(error_with_path)?;
     let names: Vec<_> = files.iter().map(String::as_str).collect();
     for kind in Kind::ALL {
         let Some(target) = root.link_target(&kind.link()) else { continue };
         for name in kind.outdated(&names, &target) {
-            root.remove(&format!("{DIRECTORY}/{name}")).map_err(told)?;
-            tracing::info!(name, "removed a former pair of the kubelet");
+            root.remove(&format!("{DIRECTORY}/{name}")).map_err(error_with_path)?;
+            tracing::info!(name, "removed an old certificate of the kubelet");
         }
     }
     Ok(())
 }
 
-/// One new pair, as the kubelet's store has it: the certificate, then the key.
+/// Obtains one new pair in the format of the kubelet's certificate store: the certificate, then the key.
 async fn obtain(
-    order: &Order,
-    authority: &CertificateFacts,
+    template: &CsrTemplate,
+    ca: &CertificateFacts,
     root: &Root,
     waits: &watch::Sender<Option<String>>,
 ) -> Result<String, String> {
     let key = generate(KeyAlgorithm::EcdsaP256).map_err(|error| error.to_string())?;
-    let text = request(&order.subject, &order.names, &key).map_err(|error| error.to_string())?;
+    let text = request(&template.subject, &template.names, &key).map_err(|error| error.to_string())?;
     let requests: Api<CertificateSigningRequest> = Api::all(kubelets_client(root).await?);
     let object = CertificateSigningRequest {
         metadata: ObjectMeta { generate_name: Some("csr-".to_owned()), ..ObjectMeta::default() },
         spec: CertificateSigningRequestSpec {
             request: ByteString(text.into_bytes()),
-            signer_name: order.kind.signer().to_owned(),
-            usages: Some(order.kind.usages()),
+            signer_name: template.kind.signer().to_owned(),
+            usages: Some(template.kind.usages()),
             ..CertificateSigningRequestSpec::default()
         },
         status: None,
     };
-    let what = order.kind.name();
-    let made = requests.create(&PostParams::default(), &object).await;
-    let made = made.map_err(|error| format!("asking for {what}: {}", causes(&error)))?.name_any();
+    let what = template.kind.name();
+    let created = requests.create(&PostParams::default(), &object).await;
+    let created = created
+        .map_err(|error| format!("creating a CertificateSigningRequest for {what}: {}", causes(&error)))?
+        .name_any();
     waits.send_replace(Some(format!(
-        "CertificateSigningRequest {made} of the target ({what}) to be approved and signed"
+        "CertificateSigningRequest {created} of the target cluster ({what}) to be approved and signed"
     )));
-    let answered = timeout(PATIENCE, await_condition(requests, &made, Answered)).await;
-    let answered = answered.map_err(|_| format!("{what}: CertificateSigningRequest {made} was not answered"))?;
+    let answered = timeout(CSR_TIMEOUT, await_condition(requests, &created, Answered)).await;
+    let answered = answered.map_err(|_| {
+        let minutes = CSR_TIMEOUT.as_secs() / 60;
+        format!("{what}: CertificateSigningRequest {created} was not signed within {minutes} minutes")
+    })?;
     let answered = answered.map_err(|error| format!("{what}: {}", causes(&error)))?;
     let status = answered.and_then(|request| request.status).unwrap_or_default();
     let Some(certificate) = status.certificate else {
         let why = status.conditions.unwrap_or_default().into_iter().find(|condition| condition.type_ != "Approved");
         let why = why.and_then(|condition| condition.message).unwrap_or_default();
-        return Err(format!("{what}: CertificateSigningRequest {made} was refused: {why}"));
+        return Err(format!("{what}: CertificateSigningRequest {created} was denied or failed: {why}"));
     };
-    let certificate = String::from_utf8(certificate.0).map_err(|_| format!("{what}: the certificate is no text"))?;
-    check(order, &certificate, &key, authority)?;
+    let certificate = String::from_utf8(certificate.0).map_err(|_| format!("{what}: the certificate is not PEM"))?;
+    check(template, &certificate, &key, ca)?;
     Ok(format!("{}\n{}", certificate.trim_end(), key.pem()))
 }
 
-/// Whether a request has its certificate, or never gets one.
+/// The condition that a CSR has its certificate, or was denied or failed.
 struct Answered;
 
 impl Condition<CertificateSigningRequest> for Answered {
@@ -184,14 +190,14 @@ impl Condition<CertificateSigningRequest> for Answered {
     }
 }
 
-/// A client of the target with the kubelet's own credential.
+/// Creates a client of the target cluster with the kubelet's own credential.
 async fn kubelets_client(root: &Root) -> Result<Client, String> {
     let path = KUBELET_KUBECONFIGS.into_iter().find(|path| root.at(path).exists());
-    let path = path.ok_or_else(|| format!("{} is not there", KUBELET_KUBECONFIGS[0]))?;
-    let told = |error: &dyn std::error::Error| format!("{path}: {}", causes(error));
-    let kubeconfig = Kubeconfig::read_from(root.at(path)).map_err(|error| told(&error))?;
+    let path = path.ok_or_else(|| format!("{} does not exist", KUBELET_KUBECONFIGS[0]))?;
+    let error_with_path = |error: &dyn std::error::Error| format!("{path}: {}", causes(error));
+    let kubeconfig = Kubeconfig::read_from(root.at(path)).map_err(|error| error_with_path(&error))?;
     let config = Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await;
-    Client::try_from(config.map_err(|error| told(&error))?).map_err(|error| told(&error))
+    Client::try_from(config.map_err(|error| error_with_path(&error))?).map_err(|error| error_with_path(&error))
 }
 
 #[cfg(test)]
@@ -202,10 +208,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_pair_in_use_and_the_one_before_stay_and_older_ones_go() {
+    fn prune_keeps_current_and_previous_pair() {
         let folder = tempfile::tempdir().unwrap();
         let root = Root(folder.path().to_owned());
-        assert_eq!(prune(&root), Ok(()), "a machine without a kubelet");
+        assert_eq!(prune(&root), Ok(()), "a node without a kubelet");
         let directory = root.at(DIRECTORY);
         fs::create_dir_all(&directory).unwrap();
         for day in 19..=23 {
@@ -213,8 +219,8 @@ mod tests {
                 fs::write(directory.join(format!("{}-2026-11-{day}-12-00-00.pem", kind.name())), "pair").unwrap();
             }
         }
-        fs::write(directory.join("kubelet.key"), "of somebody").unwrap();
-        // The client's was not linked yet when the agent was killed; the server's link is gone.
+        fs::write(directory.join("kubelet.key"), "foreign").unwrap();
+        // The newest client pair was not linked yet when the agent was killed. The server link does not exist.
         symlink(directory.join("kubelet-client-2026-11-22-12-00-00.pem"), root.at(&Kind::Client.link())).unwrap();
         prune(&root).unwrap();
         let left = |prefix: &str| {

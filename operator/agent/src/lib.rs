@@ -1,27 +1,28 @@
-//! `keyplane node`: the agent on a machine. It carries the machine's two objects from the management cluster to the
-//! machine, restarts what does not read its files anew by itself, moves the kubelet's certificates to another authority,
-//! and reports what the machine holds.
+//! `keyplane node`: the agent on a node. The agent syncs the node's Secret and ConfigMap from the management cluster to
+//! files on the node. It restarts components that do not reload their files, replaces the kubelet's certificates during
+//! a CA rotation, and reports the applied files.
 //!
-//! What is to be done is decided in `index`, `units`, `leaves`, `own_kubeconfig`, `token` and `owners`, which are pure;
-//! the rest reads and writes.
+//! The modules `index`, `units`, `kubelet_certificates`, `own_kubeconfig`, `token`, `trusted_cas` and `file_owners` are
+//! pure and decide. The other modules do I/O.
 
 mod agent;
-pub mod authorities;
-mod carry;
+mod apply;
 mod credential;
 mod etcd;
+mod file_owners;
 mod files;
 pub mod index;
 mod kubelet;
-pub mod leaves;
+pub mod kubelet_certificates;
 mod machine;
 mod management;
+mod notes;
 mod options;
 mod own_kubeconfig;
-mod owners;
 mod process;
 mod restart;
 mod token;
+pub mod trusted_cas;
 mod units;
 
 pub use agent::run;

@@ -1,4 +1,4 @@
-//! One pass: carry, restart, and say how it went.
+//! One sync of the node: apply the files, restart components, and build the report.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -6,52 +6,52 @@ use std::time::Duration;
 use k8s_openapi::jiff::Timestamp;
 use tokio::time::sleep;
 
-use super::authorities::strange;
-use super::carry::{Carried, Objects, carry, carry_before_static_pods};
-use super::etcd;
+use super::apply::{Applied, Objects, apply, apply_before_static_pods};
 use super::files::Root;
-use super::index::MachineFile;
-use super::kubelet::{given as given_client, prune};
-use super::leaves::{self, Kind};
+use super::index::NodeFile;
+use super::kubelet::{prune, replacement_client};
+use super::kubelet_certificates::{self, Kind};
 use super::management::Fetched;
-use super::own_kubeconfig::{KUBELET_KUBECONFIGS, with_authorities};
+use super::notes::Notes;
+use super::own_kubeconfig::{KUBELET_KUBECONFIGS, with_bundle};
 use super::process::{self, Process};
-use super::restart::{Commands, Notes, restart};
-use super::units;
+use super::restart::{Commands, restart};
+use super::trusted_cas::foreign_cas;
+use super::{etcd, units};
 use keyplane_core::agent_report::{CredentialKind, KubeletReport, NodeReport, WantedRestart};
 
-/// The bundles that a kubelet verifies its clients with, in both layouts: the machine's `ca.crt`.
+/// The bundles that a kubelet verifies its clients with, in both layouts: the node's `ca.crt`.
 const BUNDLES: [&str; 2] = ["/etc/kubernetes/pki/ca.crt", "/var/lib/kubelet/ca.crt"];
 
-/// So long an error may be in a report, in characters: an annotation has room for all of them.
+/// Limit of an error in a report, in characters, so that all errors fit into an annotation.
 const LONGEST_ERROR: usize = 300;
 
-/// A kubelet that was started anew has by then told the API server of its static pods. Until it has, it waits for the API
-/// server before it starts one, and so for etcd beside it if that is the one.
-const SETTLE: Duration = Duration::from_secs(10);
+/// Time for a restarted kubelet to report its static pods to the API server. Before that, the kubelet waits for the API
+/// server before it starts a static pod, also if that pod is the local etcd.
+const KUBELET_SETTLE_TIME: Duration = Duration::from_secs(10);
 
-/// The machine.
-pub struct Machine {
-    /// Its files.
+/// The node that the agent runs on, with the state of its last sync.
+pub struct LocalNode {
+    /// Root directory of the files.
     pub root: Root,
-    /// How its units are restarted.
+    /// Commands that restart units.
     pub commands: Commands,
     notes: Notes,
     fetched: Fetched,
-    carried: Carried,
-    trouble: Vec<String>,
+    applied: Applied,
+    errors: Vec<String>,
     changed: Option<Timestamp>,
-    /// Whether it waits for its turn with restarts. A person who runs the agent once is not kept waiting.
-    pub takes_turns: bool,
-    /// The restart that waits for its turn.
+    /// Whether restarts wait for the restart permit. With `--once` they don't, because a user waits for the result.
+    pub waits_for_permit: bool,
+    /// The restart that waits for its permit.
     waiting: Option<WantedRestart>,
-    /// What a person has to do, by path.
+    /// Manual steps for the node's owner, by path of the changed file.
     pending: BTreeMap<String, String>,
     kubelet: Option<(Process, Option<Timestamp>)>,
 }
 
-impl Machine {
-    /// As it was left.
+impl LocalNode {
+    /// Loads the state that the previous agent left on the node.
     #[must_use]
     pub fn new(root: Root, commands: Commands) -> Self {
         let notes = Notes::load(&root);
@@ -60,126 +60,126 @@ impl Machine {
             commands,
             notes,
             fetched: Fetched::default(),
-            carried: Carried::default(),
-            trouble: vec![],
+            applied: Applied::default(),
+            errors: vec![],
             changed: None,
-            takes_turns: false,
+            waits_for_permit: false,
             waiting: None,
             pending: BTreeMap::new(),
             kubelet: None,
         }
     }
 
-    /// Brings the machine to what was fetched.
-    pub async fn bring(&mut self, fetched: Fetched, now: Timestamp) {
+    /// Applies the fetched objects to the node, and restarts components where needed.
+    pub async fn sync(&mut self, fetched: Fetched, now: Timestamp) {
         self.fetched = fetched;
-        self.trouble.clear();
-        self.refuse_strangers();
-        if let Err(problem) = self.note_what_runs() {
-            self.trouble.push(problem);
+        self.errors.clear();
+        self.reject_foreign_cas();
+        if let Err(problem) = self.record_running_units() {
+            self.errors.push(problem);
             return;
         }
-        let mut before = carry_before_static_pods(&self.root, &self.fetched.objects);
-        match self.follow_bundle() {
+        let mut before = apply_before_static_pods(&self.root, &self.fetched.objects);
+        match self.update_kubeconfig_bundle() {
             Ok(path) => before.changed.extend(path),
-            Err(problem) => self.trouble.push(problem),
+            Err(problem) => self.errors.push(problem),
         }
-        if let Err(problem) = self.take_client() {
-            self.trouble.push(problem);
+        if let Err(problem) = self.replace_rejected_client() {
+            self.errors.push(problem);
         }
-        // What is half there is not started.
+        // Units are not restarted with incomplete files.
         if before.errors.is_empty() && self.restart().await && !self.commands.none {
-            sleep(SETTLE).await;
+            sleep(KUBELET_SETTLE_TIME).await;
         }
-        self.carried = carry(&self.root, &self.fetched.objects).after(before);
-        self.trouble.extend(prune(&self.root).err());
-        let changed = self.carried.changed.clone();
+        self.applied = apply(&self.root, &self.fetched.objects).after(before);
+        self.errors.extend(prune(&self.root).err());
+        let changed = self.applied.changed.clone();
         if !changed.is_empty() {
             self.changed = Timestamp::from_second(now.as_second()).ok();
             tracing::info!(files = changed.join(" "), "wrote");
         }
-        if self.is_well() && self.fetched.refused.is_empty() {
-            self.follow_etcd().await;
+        if self.is_healthy() && self.fetched.rejected.is_empty() {
+            self.restart_etcd().await;
         }
-        for path in &self.carried.replaced {
-            if let Some(cure) = units::by_hand(path) {
-                self.pending.insert(path.clone(), format!("{path} has changed: {cure}"));
+        for path in &self.applied.replaced {
+            if let Some(command) = units::manual_command(path) {
+                self.pending.insert(path.clone(), format!("{path} has changed: {command}"));
             }
         }
     }
 
-    /// Starts etcd anew, if it is this machine's turn. What is half there is not read.
-    async fn follow_etcd(&mut self) {
-        let Some(mark) = self.fetched.etcd_restart.clone() else { return };
-        let restarted = etcd::restart(&mut self.notes, &mark, self.commands.none, &self.root).await;
-        self.trouble.extend(restarted.err());
+    /// Restarts etcd if the node has the permit. Incomplete files are applied first.
+    async fn restart_etcd(&mut self) {
+        let Some(requested) = self.fetched.etcd_restart.clone() else { return };
+        let restarted = etcd::restart(&mut self.notes, &requested, self.commands.none, &self.root).await;
+        self.errors.extend(restarted.err());
     }
 
-    /// Carries nothing whose authorities can't be this machine's.
-    fn refuse_strangers(&mut self) {
+    /// Rejects objects whose CAs can't be those of this node's cluster.
+    fn reject_foreign_cas(&mut self) {
         let Fetched { objects, revoked, .. } = &self.fetched;
         let wanted: Vec<_> = objects.secret.iter().chain(&objects.config).flat_map(|wanted| &wanted.files).collect();
-        let strange = strange(&wanted, |path| self.root.read(path).ok().flatten(), revoked);
-        if let Some(problem) = strange {
+        let foreign = foreign_cas(&wanted, |path| self.root.read(path).ok().flatten(), revoked);
+        if let Some(problem) = foreign {
             self.fetched.objects = Objects::default();
-            self.fetched.kubelet_authority = None;
-            self.fetched.refused.push(problem);
+            self.fetched.kubelet_ca = None;
+            self.fetched.rejected.push(problem);
         }
     }
 
-    /// Gives the kubelet the client certificate that came with the files, if its own is refused. The restart is noted first:
-    /// an agent that is killed before it leaves it to the next one.
-    fn take_client(&mut self) -> Result<(), String> {
+    /// Stores the client certificate from the node's files for the kubelet, if the API server rejects the kubelet's own
+    /// one. The restart is saved first: if the agent is killed before the restart, the next agent does it.
+    fn replace_rejected_client(&mut self) -> Result<(), String> {
         let Some(bundle) = self.bundle() else { return Ok(()) };
         let files = self.fetched.objects.secret.iter().flat_map(|wanted| &wanted.files);
-        let given = files.filter(|file| KUBELET_KUBECONFIGS.contains(&file.path.as_str()));
-        let given: Vec<_> =
-            given.filter_map(|file| given_client(&self.root, &file.content, &bundle).transpose()).collect();
-        for pair in given {
+        let kubeconfigs = files.filter(|file| KUBELET_KUBECONFIGS.contains(&file.path.as_str()));
+        let replacements: Vec<_> =
+            kubeconfigs.filter_map(|file| replacement_client(&self.root, &file.content, &bundle).transpose()).collect();
+        for pair in replacements {
             let pair = pair?;
-            self.want_kubelet()?;
-            pair.put(&self.root)?;
+            self.request_kubelet_restart()?;
+            pair.store(&self.root)?;
         }
         Ok(())
     }
 
-    fn note_what_runs(&mut self) -> Result<(), String> {
+    fn record_running_units(&mut self) -> Result<(), String> {
         let states = self.fetched.objects.unit_states(&self.root).map_err(|error| error.to_string())?;
-        self.notes.begin(&states, &self.root)
+        self.notes.record_running(&states, &self.root)
     }
 
-    /// Restarts what was started with other files, if it is the machine's turn, and says whether it did. What starts for
-    /// the first time does so at once.
+    /// Restarts the units that run with older files, if the node has the restart permit; returns whether a unit was
+    /// restarted. Units that start for the first time need no permit.
     pub async fn restart(&mut self) -> bool {
         let states = match self.fetched.objects.unit_states(&self.root) {
             Ok(states) => states,
             Err(error) => {
-                self.trouble.push(error.to_string());
+                self.errors.push(error.to_string());
                 return false;
             }
         };
-        let turn = self.fetched.restart_turn.as_ref().filter(|_| self.takes_turns);
+        let permit = self.fetched.restart_permit.as_ref().filter(|_| self.waits_for_permit);
         let wanted = self.notes.wanted(&states);
-        let is_its_turn = turn.is_none() || turn == wanted.as_ref().map(|wanted| &wanted.mark);
-        let units = if is_its_turn { self.notes.due(&states) } else { self.notes.first_starts(&states) };
+        let is_permitted = permit.is_none() || permit == wanted.as_ref().map(|wanted| &wanted.mark);
+        let units = if is_permitted { self.notes.due(&states) } else { self.notes.first_starts(&states) };
         let restarts = !units.is_empty();
         if let Err(problem) = restart(&mut self.notes, units, &states, &self.commands, &self.root).await {
-            tracing::warn!(problem, "a unit is not well");
-            self.trouble.push(problem);
+            tracing::warn!(problem, "restarting a unit failed");
+            self.errors.push(problem);
         }
-        self.waiting = self.notes.wanted(&states).filter(|_| turn.is_some());
+        self.waiting = self.notes.wanted(&states).filter(|_| permit.is_some());
         restarts
     }
 
-    /// Has the kubelet restarted next, also by an agent that takes this one's place.
+    /// Requests a restart of the kubelet, which also survives a restart of the agent.
     ///
     /// # Errors
-    /// If it can't be noted.
-    pub fn want_kubelet(&mut self) -> Result<(), String> {
-        self.notes.want_kubelet(&self.root)
+    /// The request can't be saved.
+    pub fn request_kubelet_restart(&mut self) -> Result<(), String> {
+        self.notes.request_kubelet_restart(&self.root)
     }
 
-    /// The machine's bundle, if its objects have one.
+    /// The trust bundle in the node's objects.
     #[must_use]
     pub fn bundle(&self) -> Option<String> {
         let objects = [&self.fetched.objects.secret, &self.fetched.objects.config];
@@ -188,14 +188,14 @@ impl Machine {
         String::from_utf8(bundle?.clone()).ok()
     }
 
-    /// The fingerprint of the authority that the kubelet's certificates are to come from.
+    /// The fingerprint of the CA that must issue the kubelet's certificates.
     #[must_use]
-    pub fn kubelet_authority(&self) -> Option<String> {
-        self.fetched.kubelet_authority.clone()
+    pub fn kubelet_ca(&self) -> Option<String> {
+        self.fetched.kubelet_ca.clone()
     }
 
-    /// A kubelet that joined with a token has written its own kubeconfig, with the authorities of that day.
-    fn follow_bundle(&self) -> Result<Option<String>, String> {
+    /// Updates the trust bundle in a kubeconfig that the kubelet wrote itself when it joined with a token.
+    fn update_kubeconfig_bundle(&self) -> Result<Option<String>, String> {
         let Some(bundle) = self.bundle() else { return Ok(None) };
         let objects = [&self.fetched.objects.secret, &self.fetched.objects.config];
         let is_ours = |path: &str| {
@@ -203,43 +203,43 @@ impl Machine {
         };
         for path in KUBELET_KUBECONFIGS.into_iter().filter(|path| !is_ours(path)) {
             let found = self.root.read(path).map_err(|error| format!("{path}: {error}"))?;
-            let Some(content) = found.and_then(|found| with_authorities(&found, &bundle)) else { continue };
+            let Some(content) = found.and_then(|found| with_bundle(&found, &bundle)) else { continue };
             let (user, group) = ("root".to_owned(), "root".to_owned());
-            let file = MachineFile { path: path.to_owned(), mode: 0o600, user, group, content };
+            let file = NodeFile { path: path.to_owned(), mode: 0o600, user, group, content };
             self.root.write(&file).map_err(|error| format!("{path}: {error}"))?;
             return Ok(Some(path.to_owned()));
         }
         Ok(None)
     }
 
-    /// Looks whether the files are still as they were written.
-    pub fn look(&mut self) {
-        self.carried.look_again(&self.root, &self.fetched.objects);
+    /// Checks that the files on the node are unchanged.
+    pub fn verify(&mut self) {
+        self.applied.verify(&self.root, &self.fetched.objects);
     }
 
-    /// Whether it is worth trying again.
+    /// Returns whether the last sync had no error.
     #[must_use]
-    pub fn is_well(&self) -> bool {
-        self.trouble.is_empty() && self.carried.errors.is_empty()
+    pub fn is_healthy(&self) -> bool {
+        self.errors.is_empty() && self.applied.errors.is_empty()
     }
 
-    /// Everything to report.
+    /// Builds the agent report.
     #[must_use]
     pub fn report(&mut self, credential: CredentialKind, more: Vec<String>, waits: Option<String>) -> NodeReport {
-        let errors = self.fetched.refused.iter().chain(&self.carried.errors).chain(&self.trouble).cloned().chain(more);
+        let errors = self.fetched.rejected.iter().chain(&self.applied.errors).chain(&self.errors).cloned().chain(more);
         let errors = errors.map(|error| error.chars().take(LONGEST_ERROR).collect()).collect();
-        let etcd_restart = self.notes.etcd.as_ref().and_then(etcd::EtcdTurn::done).map(str::to_owned);
-        let by_hand = self.commands.none && etcd_restart != self.fetched.etcd_restart;
-        let by_hand = by_hand.then(|| etcd::BY_HAND.to_owned());
+        let etcd_restart = self.notes.etcd.as_ref().and_then(super::notes::EtcdRestart::completed).map(str::to_owned);
+        let manual_command = self.commands.none && etcd_restart != self.fetched.etcd_restart;
+        let manual_command = manual_command.then(|| etcd::MANUAL_RESTART.to_owned());
         NodeReport {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             credential,
-            secret: self.carried.secret.clone(),
-            config: self.carried.config.clone(),
+            secret: self.applied.secret.clone(),
+            config: self.applied.config.clone(),
             changed: self.changed,
             errors,
             waits: waits.into_iter().collect(),
-            pending: self.pending.values().cloned().chain(by_hand).collect(),
+            pending: self.pending.values().cloned().chain(manual_command).collect(),
             etcd_restart,
             restart: self.waiting.clone(),
             kubelet: self.kubelet(),
@@ -247,14 +247,14 @@ impl Machine {
     }
 
     fn kubelet(&mut self) -> KubeletReport {
-        // The time of the boot moves with the clock: it is asked for once for each process.
+        // The boot time moves with the clock, so the start time is read once for each process.
         let running = process::kubelet();
         if self.kubelet.map(|(process, _)| process) != running {
             self.kubelet = running.map(|process| (process, process.started()));
         }
         let leaf = |kind: Kind| {
             let pair = self.root.read(&kind.link()).ok().flatten()?;
-            leaves::report(std::str::from_utf8(&pair).ok()?)
+            kubelet_certificates::report(std::str::from_utf8(&pair).ok()?)
         };
         KubeletReport {
             started: self.kubelet.and_then(|(_, started)| started),
@@ -267,45 +267,45 @@ impl Machine {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::carry::Objects;
+    use crate::apply::Objects;
     use crate::files::tests::root;
-    use crate::index::Wanted;
+    use crate::index::DesiredFiles;
 
-    /// The kubelet's configuration, and for which restart it is the machine's turn.
-    fn fetched(content: &str, turn: Option<&str>) -> Fetched {
+    /// Objects with the kubelet's configuration and a restart permit.
+    fn fetched(content: &str, permit: Option<&str>) -> Fetched {
         let (user, group) = ("root".to_owned(), "root".to_owned());
         let path = "/var/lib/kubelet/config.yaml".to_owned();
-        let file = MachineFile { path, mode: 0o600, user, group, content: content.as_bytes().to_vec() };
-        let config = Some(Wanted { checksum: content.to_owned(), files: vec![file] });
+        let file = NodeFile { path, mode: 0o600, user, group, content: content.as_bytes().to_vec() };
+        let config = Some(DesiredFiles { checksum: content.to_owned(), files: vec![file] });
         let objects = Objects { secret: None, config };
-        Fetched { objects, restart_turn: turn.map(str::to_owned), ..Fetched::default() }
+        Fetched { objects, restart_permit: permit.map(str::to_owned), ..Fetched::default() }
     }
 
     #[tokio::test]
-    async fn files_come_at_once_and_a_restart_waits_for_its_turn() {
+    async fn writes_files_at_once_and_restarts_with_the_permit() {
         let (_folder, root) = root();
         let commands =
             Commands { kubelet: String::new(), unit: String::new(), kubelet_health: String::new(), none: true };
-        let mut machine = Machine::new(root, commands);
-        machine.takes_turns = true;
+        let mut node = LocalNode::new(root, commands);
+        node.waits_for_permit = true;
         let now = Timestamp::UNIX_EPOCH;
-        machine.bring(fetched("a", Some("")), now).await;
-        let report = |machine: &mut Machine| machine.report(CredentialKind::Renewed, vec![], None);
-        assert_eq!(report(&mut machine).restart, None, "what runs was started with it");
-        machine.bring(fetched("b", Some("")), now).await;
-        let told = report(&mut machine);
-        assert_eq!((told.config.as_deref(), told.errors.as_slice()), (Some("b"), [].as_slice()));
-        let wanted = told.restart.unwrap();
+        node.sync(fetched("a", Some("")), now).await;
+        let report = |node: &mut LocalNode| node.report(CredentialKind::Renewed, vec![], None);
+        assert_eq!(report(&mut node).restart, None, "the running kubelet was started with these files");
+        node.sync(fetched("b", Some("")), now).await;
+        let reported = report(&mut node);
+        assert_eq!((reported.config.as_deref(), reported.errors.as_slice()), (Some("b"), [].as_slice()));
+        let wanted = reported.restart.unwrap();
         assert_eq!(wanted.units, ["kubelet"]);
-        machine.bring(fetched("b", Some("of before")), now).await;
-        assert_eq!(report(&mut machine).restart.as_ref(), Some(&wanted));
-        machine.bring(fetched("b", Some(&wanted.mark)), now).await;
-        assert_eq!(report(&mut machine).restart, None);
-        // A worker, of which nobody says whose turn it is, and a person wait for nobody.
-        machine.bring(fetched("c", None), now).await;
-        assert_eq!(report(&mut machine).restart, None);
-        machine.takes_turns = false;
-        machine.bring(fetched("d", Some("")), now).await;
-        assert_eq!(report(&mut machine).restart, None);
+        node.sync(fetched("b", Some("earlier permit")), now).await;
+        assert_eq!(report(&mut node).restart.as_ref(), Some(&wanted));
+        node.sync(fetched("b", Some(&wanted.mark)), now).await;
+        assert_eq!(report(&mut node).restart, None);
+        // A worker node, which has no permit annotation, and a user with --once don't wait.
+        node.sync(fetched("c", None), now).await;
+        assert_eq!(report(&mut node).restart, None);
+        node.waits_for_permit = false;
+        node.sync(fetched("d", Some("")), now).await;
+        assert_eq!(report(&mut node).restart, None);
     }
 }

@@ -1,4 +1,4 @@
-//! The machine's objects in the management cluster: read, and reported in the Lease.
+//! Reads the node's objects in the management cluster, and writes the agent report to the node's Lease.
 
 use std::collections::BTreeMap;
 
@@ -14,25 +14,24 @@ use kube::core::PartialObjectMeta;
 use kube::runtime::{WatchStreamExt, watcher};
 use kube::{Api, Client, ResourceExt};
 
-use super::carry::Objects;
-use super::index::{Wanted, read};
+use super::apply::Objects;
+use super::index::{DesiredFiles, read};
 use keyplane_client::causes;
 use keyplane_core::agent_access::settings::Settings;
 use keyplane_core::agent_report::NodeReport;
-use keyplane_core::names;
-use keyplane_core::names::{node_config_map, node_secret};
+use keyplane_core::names::{self, node_config_map, node_secret};
 use keyplane_core::rotation::revocation::revoked;
 
-/// Why something could not be had from the management cluster.
+/// An error of a request to the management cluster.
 #[derive(Debug)]
-pub enum Trouble {
-    /// The credential is not good any more.
+pub enum ManagementError {
+    /// The API server rejects the credential.
     Unauthorized(String),
-    /// Anything else.
+    /// Any other error.
     Other(String),
 }
 
-impl Trouble {
+impl ManagementError {
     fn of(what: &str, error: &kube::Error) -> Self {
         let text = format!("{what}: {}", causes(error));
         match error {
@@ -41,7 +40,7 @@ impl Trouble {
         }
     }
 
-    /// What it says.
+    /// The message.
     #[must_use]
     pub fn text(&self) -> &str {
         match self {
@@ -50,24 +49,24 @@ impl Trouble {
     }
 }
 
-/// What was read.
+/// The node's objects and annotations, as read from the management cluster.
 #[derive(Default)]
 pub struct Fetched {
-    /// Both objects, as far as they are there and sound.
+    /// Both objects, as far as they exist and are valid.
     pub objects: Objects,
-    /// From which authority the kubelet's certificates are to come.
-    pub kubelet_authority: Option<String>,
-    /// For which restart it is the machine's turn. Nothing where nobody has to wait for one.
-    pub restart_turn: Option<String>,
-    /// For what etcd is to be started anew.
+    /// Fingerprint of the CA that must issue the kubelet's certificates.
+    pub kubelet_ca: Option<String>,
+    /// The restart permit; `None` if restarts need no permit.
+    pub restart_permit: Option<String>,
+    /// The requested restart of etcd.
     pub etcd_restart: Option<String>,
-    /// The SHA-256 of the authorities that were revoked.
+    /// SHA-256 of the revoked CAs.
     pub revoked: Vec<String>,
-    /// Why an object was refused.
-    pub refused: Vec<String>,
+    /// Errors of rejected objects.
+    pub rejected: Vec<String>,
 }
 
-/// The machine's objects.
+/// Access to the node's objects in the management cluster.
 #[derive(Clone)]
 pub struct Management {
     client: Client,
@@ -75,7 +74,7 @@ pub struct Management {
 }
 
 impl Management {
-    /// Through this client.
+    /// Creates the access through a client.
     #[must_use]
     pub fn new(client: Client, settings: Settings) -> Self {
         Self { client, settings }
@@ -89,23 +88,24 @@ impl Management {
         node_config_map(&self.settings.cluster, &self.settings.node)
     }
 
-    /// Reads both: the ConfigMap first, so that the Secret is at least as new. Static pods refer to what is in it.
+    /// Reads both objects. The ConfigMap is read first, so that the Secret is at least as new: static pods refer to
+    /// files of the Secret.
     ///
     /// # Errors
-    /// If one could not be read.
-    pub async fn fetch(&self) -> Result<Fetched, Trouble> {
+    /// An object can't be read.
+    pub async fn fetch(&self) -> Result<Fetched, ManagementError> {
         let namespace = &self.settings.namespace;
         let (config, secret) = (self.config_map(), self.secret());
         let config_maps: Api<ConfigMap> = Api::namespaced(self.client.clone(), namespace);
         let found = config_maps.get_opt(&config).await;
-        let config_map = found.map_err(|error| Trouble::of(&format!("reading ConfigMap {config}"), &error))?;
+        let config_map = found.map_err(|error| ManagementError::of(&format!("reading ConfigMap {config}"), &error))?;
         let secrets: Api<Secret> = Api::namespaced(self.client.clone(), namespace);
         let found = secrets.get_opt(&secret).await;
-        let secret = found.map_err(|error| Trouble::of(&format!("reading Secret {secret}"), &error))?;
+        let secret = found.map_err(|error| ManagementError::of(&format!("reading Secret {secret}"), &error))?;
         Ok(Fetched::of(config_map, secret))
     }
 
-    /// Something of either object has changed. What, is read when it is needed: keys are not kept.
+    /// Watches both objects for changes. The watch reads metadata only, so that keys are not kept in memory.
     pub fn changes(&self) -> BoxStream<'static, ()> {
         let namespace = &self.settings.namespace;
         let of = |name: String| watcher::Config::default().fields(&format!("metadata.name={name}"));
@@ -117,26 +117,26 @@ impl Management {
         select(config_maps, secrets).filter_map(|changed| std::future::ready(changed.then_some(()))).boxed()
     }
 
-    /// Reports. The Lease is the operator's: an agent may not make it.
+    /// Writes the agent report. The operator creates the Lease: an agent is not allowed to create it.
     ///
     /// # Errors
-    /// If it could not be written.
-    pub async fn report(&self, report: &NodeReport, now: Timestamp) -> Result<(), Trouble> {
+    /// The Lease can't be written.
+    pub async fn report(&self, report: &NodeReport, now: Timestamp) -> Result<(), ManagementError> {
         let leases: Api<Lease> = Api::namespaced(self.client.clone(), &self.settings.namespace);
         let name = names::agent_lease(&self.settings.cluster, &self.settings.node);
         let text = serde_json::to_string(report).unwrap_or_default();
-        let told = |error: kube::Error| Trouble::of(&format!("writing Lease {name}"), &error);
-        let mut lease = leases.get(&name).await.map_err(told)?;
+        let lease_error = |error: kube::Error| ManagementError::of(&format!("writing Lease {name}"), &error);
+        let mut lease = leases.get(&name).await.map_err(lease_error)?;
         lease.annotations_mut().insert(keys::AGENT_REPORT_ANNOTATION.to_owned(), text);
         let spec = lease.spec.get_or_insert_with(LeaseSpec::default);
         spec.holder_identity = Some(self.settings.node.clone());
         spec.renew_time = Some(MicroTime(now));
-        leases.replace(&name, &PostParams::default(), &lease).await.map_err(told).map(drop)
+        leases.replace(&name, &PostParams::default(), &lease).await.map_err(lease_error).map(drop)
     }
 }
 
 impl Fetched {
-    /// Reads what the objects want.
+    /// Parses the objects.
     #[must_use]
     pub fn of(config_map: Option<ConfigMap>, secret: Option<Secret>) -> Self {
         let mut fetched = Self::default();
@@ -144,8 +144,8 @@ impl Fetched {
             let annotations = config_map.metadata.annotations.clone().unwrap_or_default();
             let texts = config_map.data.clone().unwrap_or_default();
             let data = texts.into_iter().map(|(key, text)| (key, text.into_bytes())).collect();
-            fetched.kubelet_authority = annotations.get(keys::KUBELET_CA_ANNOTATION).cloned();
-            fetched.restart_turn = annotations.get(keys::RESTART_PERMIT_ANNOTATION).cloned();
+            fetched.kubelet_ca = annotations.get(keys::KUBELET_CA_ANNOTATION).cloned();
+            fetched.restart_permit = annotations.get(keys::RESTART_PERMIT_ANNOTATION).cloned();
             fetched.etcd_restart = annotations.get(keys::ETCD_RESTART_ANNOTATION).cloned();
             let what = format!("ConfigMap {}", config_map.name_any());
             fetched.objects.config = fetched.take(&what, &annotations, &data);
@@ -164,13 +164,13 @@ impl Fetched {
         what: &str,
         annotations: &BTreeMap<String, String>,
         data: &BTreeMap<String, Vec<u8>>,
-    ) -> Option<Wanted> {
+    ) -> Option<DesiredFiles> {
         self.revoked
             .extend(annotations.get(keys::REVOKED_CAS_ANNOTATION).map(|text| revoked(text)).unwrap_or_default());
         match read(what, annotations, data) {
             Ok(wanted) => Some(wanted),
-            Err(refused) => {
-                self.refused.push(refused.to_string());
+            Err(invalid) => {
+                self.rejected.push(invalid.to_string());
                 None
             }
         }

@@ -1,4 +1,4 @@
-//! What the agent is told on its command line.
+//! The agent's command-line options.
 
 use std::path::PathBuf;
 
@@ -8,8 +8,8 @@ use keyplane_core::agent_access::settings::FileSettings;
 /// The options of `keyplane node`.
 #[derive(Debug, Args)]
 pub struct Options {
-    /// The file with the settings: managementServer, certificateAuthority (a path), token (a path), namespace, cluster,
-    /// node. Flags win over it. Not set means /etc/keyplane/node.yaml, if that is there.
+    /// The file with the settings `managementServer`, `certificateAuthority` (a path), `token` (a path), `namespace`,
+    /// `cluster` and `node`. Flags override the file. Default: /etc/keyplane/node.yaml, if that file exists.
     #[arg(long, value_name = "FILE")]
     pub config: Option<String>,
 
@@ -17,11 +17,11 @@ pub struct Options {
     #[arg(long, value_name = "URL")]
     pub management_server: Option<String>,
 
-    /// The file with the certificates that it is verified with. Not set means /etc/keyplane/ca.crt.
+    /// The file with the CA certificates that verify the API server. Default: /etc/keyplane/ca.crt.
     #[arg(long, value_name = "FILE")]
     pub certificate_authority: Option<String>,
 
-    /// The file with the token, which the agent renews. Not set means /etc/keyplane/token.
+    /// The file with the token, which the agent renews. Default: /etc/keyplane/token.
     #[arg(long, value_name = "FILE")]
     pub token: Option<String>,
 
@@ -33,25 +33,25 @@ pub struct Options {
     #[arg(long)]
     pub cluster: Option<String>,
 
-    /// The name that the ClusterSpec or NodePool gives this machine.
+    /// The name of this node in the ClusterSpec or NodePool.
     #[arg(long, value_name = "NAME")]
     pub node_name: Option<String>,
 
-    /// Carry, restart, report, and end. Exit status 1 if something could not be done.
+    /// Sync the files, restart components, report, and exit. The exit status is 1 if a step failed.
     #[arg(long)]
     pub once: bool,
 
-    /// Take the Secret or the ConfigMap from a file, and carry it once without any management cluster. Nothing is
-    /// reported. May be given several times.
+    /// Read the Secret or the ConfigMap from a file, and apply it once without a management cluster. Nothing is
+    /// reported. Can be repeated.
     #[arg(long, value_name = "FILE", conflicts_with_all = ["config", "once"])]
     pub from: Vec<PathBuf>,
 
-    /// The shell's command that restarts the kubelet.
+    /// The shell command that restarts the kubelet.
     #[arg(long, value_name = "COMMAND", default_value = "systemctl daemon-reload && systemctl restart kubelet")]
     pub kubelet_restart_command: String,
 
-    /// The shell's command that restarts another unit of the layout Systemd, and fails if the unit does not run then;
-    /// {unit} stands for its name.
+    /// The shell command that restarts another unit of the layout Systemd. The command must fail if the unit does not
+    /// run afterwards. {unit} stands for the name of the unit.
     #[arg(
         long,
         value_name = "COMMAND",
@@ -59,21 +59,21 @@ pub struct Options {
     )]
     pub unit_restart_command: String,
 
-    /// Where the kubelet says that it is well: its healthzBindAddress and healthzPort.
+    /// The address of the kubelet's health endpoint: its healthzBindAddress and healthzPort.
     #[arg(long, value_name = "HOST:PORT", default_value = "127.0.0.1:10248")]
     pub kubelet_health: String,
 
-    /// Write files and restart nothing, for example while an image is made.
+    /// Write files and restart nothing, for example while a host image is built.
     #[arg(long)]
     pub no_restarts: bool,
 
-    /// The directory that stands for the machine's /.
+    /// The directory that stands for the node's root directory.
     #[arg(long, value_name = "DIR", default_value = "/")]
     pub root: PathBuf,
 }
 
 impl Options {
-    /// The settings among the flags.
+    /// Returns the settings among the flags.
     #[must_use]
     pub fn settings(&self) -> FileSettings {
         FileSettings {

@@ -1,5 +1,5 @@
-//! `kubelet.conf` is both sides': Keyplane's is whom the kubelet talks to and which authorities it trusts; with what it
-//! talks is the kubelet's own as soon as it has a certificate.
+//! Merges kubelet kubeconfigs. Keyplane owns the server address and the trust bundle. The kubelet owns the credential
+//! as soon as it has its own certificate.
 
 use serde_json::Value;
 
@@ -9,8 +9,9 @@ use keyplane_core::yaml;
 /// The paths of a kubelet's kubeconfig.
 pub const KUBELET_KUBECONFIGS: [&str; 2] = ["/etc/kubernetes/kubelet.conf", "/var/lib/kubelet/kubeconfig"];
 
-/// What to write where the kubelet refers to its own certificate and what is wanted embeds one: the cluster that is
-/// wanted, with the kubelet's user. Otherwise what is wanted.
+/// Returns the kubeconfig to write. If the existing kubeconfig refers to the kubelet's own certificate, and the wanted
+/// one embeds a certificate, the result has the wanted cluster and the existing user. Otherwise the result is the
+/// wanted one.
 #[must_use]
 pub fn keep_user(found: Option<&[u8]>, wanted: &[u8]) -> Vec<u8> {
     found.and_then(|found| kept(found, wanted)).unwrap_or_else(|| wanted.to_vec())
@@ -35,10 +36,10 @@ fn refers(config: &Value) -> bool {
     config.pointer("/users/0/user/client-certificate").and_then(Value::as_str) == Some(KUBELET_CLIENT_CURRENT)
 }
 
-/// The kubeconfig that a kubelet wrote for itself, with this bundle in place of the authorities in it; nothing if it has
-/// them already, or if it is not one that a kubelet or Keyplane wrote.
+/// Returns a kubeconfig that a kubelet wrote for itself with this trust bundle. Returns `None` if the kubeconfig
+/// already has the bundle, or if neither a kubelet nor Keyplane wrote the kubeconfig.
 #[must_use]
-pub fn with_authorities(found: &[u8], bundle: &str) -> Option<Vec<u8>> {
+pub fn with_bundle(found: &[u8], bundle: &str) -> Option<Vec<u8>> {
     let mut config: Value = serde_saphyr::from_str(std::str::from_utf8(found).ok()?).ok()?;
     let names = [CLUSTER_NAME, "default-cluster"];
     let is_ours = config.pointer("/clusters/0/name").and_then(Value::as_str).is_some_and(|name| names.contains(&name));
@@ -48,7 +49,7 @@ pub fn with_authorities(found: &[u8], bundle: &str) -> Option<Vec<u8>> {
     }
     let cluster = config.pointer_mut("/clusters/0/cluster")?.as_object_mut()?;
     let wanted = Value::String(base64(bundle));
-    // One that reads a file needs no data, and data would win over the file.
+    // A kubeconfig with a CA file needs no data, and data would override the file.
     if cluster.contains_key("certificate-authority") || cluster.get("certificate-authority-data") == Some(&wanted) {
         return None;
     }
@@ -62,24 +63,24 @@ mod tests {
     use keyplane_core::kubeconfig::{Credential, write};
     use keyplane_core::model::{Endpoint, Host};
 
-    fn config(authority: &str, credential: Credential<'_>) -> Vec<u8> {
+    fn config(ca: &str, credential: Credential<'_>) -> Vec<u8> {
         let server = Endpoint { host: Host::Name("api.demo.example".to_owned()), port: 6443 };
-        write(&server, authority, "system:node:cp1", credential).into_bytes()
+        write(&server, ca, "system:node:cp1", credential).into_bytes()
     }
 
     const EMBEDDED: Credential<'static> = Credential::Embedded { certificate: "CERT", key: "KEY" };
     const OWN: Credential<'static> = Credential::File(KUBELET_CLIENT_CURRENT);
 
     #[test]
-    fn a_kubelet_that_has_its_own_certificate_keeps_it_and_gets_the_new_authorities() {
+    fn keeps_own_certificate_and_replaces_trust_bundle() {
         let (old, wanted) = (config("OLD", OWN), config("NEW", EMBEDDED));
         assert_eq!(keep_user(Some(&old), &wanted), config("NEW", OWN));
-        // Again, nothing changes.
+        // The second call changes nothing.
         assert_eq!(keep_user(Some(&config("NEW", OWN)), &wanted), config("NEW", OWN));
     }
 
     #[test]
-    fn a_kubelet_that_has_none_gets_what_is_wanted() {
+    fn kubelet_without_own_certificate_gets_wanted_kubeconfig() {
         let wanted = config("NEW", EMBEDDED);
         for found in [None, Some(config("OLD", EMBEDDED)), Some(b"broken".to_vec())] {
             assert_eq!(keep_user(found.as_deref(), &wanted), wanted);
@@ -88,25 +89,25 @@ mod tests {
     }
 
     #[test]
-    fn a_workers_own_kubeconfig_follows_its_bundle() {
+    fn updates_bundle_in_kubeconfig_of_joined_worker() {
         // As a kubelet writes it when it joins with a token (`bootstrap.writeKubeconfigFromBootstrapping`).
-        let joined = |authority: &str| {
-            let text = String::from_utf8(config(authority, OWN)).unwrap();
+        let joined = |ca: &str| {
+            let text = String::from_utf8(config(ca, OWN)).unwrap();
             text.replace("name: kubernetes", "name: default-cluster").into_bytes()
         };
-        let rewritten = with_authorities(&joined("OLD"), "NEW").unwrap();
+        let rewritten = with_bundle(&joined("OLD"), "NEW").unwrap();
         let value = |text: &[u8]| serde_saphyr::from_str::<Value>(std::str::from_utf8(text).unwrap()).unwrap();
         assert_eq!(value(&rewritten), value(&joined("NEW")));
-        assert_eq!(with_authorities(&rewritten, "NEW"), None);
+        assert_eq!(with_bundle(&rewritten, "NEW"), None);
     }
 
     #[test]
-    fn a_kubeconfig_of_somebody_else_is_left_alone() {
+    fn leaves_foreign_kubeconfig_unchanged() {
         let text = String::from_utf8(config("OLD", OWN)).unwrap();
         let other = text.replace("name: kubernetes", "name: production");
         let file = text.replace("certificate-authority-data: ", "certificate-authority: /x/");
         for text in [other.as_str(), &file, "broken: [", ""] {
-            assert_eq!(with_authorities(text.as_bytes(), "NEW"), None, "{text}");
+            assert_eq!(with_bundle(text.as_bytes(), "NEW"), None, "{text}");
         }
     }
 }

@@ -1,4 +1,4 @@
-//! Processes of Kubernetes on this machine, as `/proc` shows them.
+//! Processes of Kubernetes components on this host, from `/proc`.
 
 use std::fs;
 
@@ -6,33 +6,33 @@ use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use serde::{Deserialize, Serialize};
 
-/// The unit of times in `/proc`: every Linux shows hundredths of a second.
+/// Ticks per second of times in `/proc`: hundredths of a second on every Linux.
 const TICKS: i64 = 100;
 
-/// A process. Its number may be given again, so its start is a part of it.
+/// A process, identified by PID and start time, because the kernel reuses PIDs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Process {
     number: u32,
     ticks: i64,
 }
 
-/// The kubelet that runs here, if one does.
+/// Finds the kubelet of this host.
 #[must_use]
 pub fn kubelet() -> Option<Process> {
     processes().find(|process| process.is_called("kubelet"))
 }
 
-/// The process of a static pod that runs here: it has this machine's network, and this argument. Pods may run programs of
-/// the same name.
+/// Finds the process of a static pod on this host by its name, this argument, and the host's network namespace. Other
+/// pods may run programs of the same name.
 #[must_use]
 pub fn of_static_pod(name: &str, argument: &str) -> Option<Process> {
     let network = fs::read_link("/proc/self/ns/net").ok()?;
-    let is_it = |process: &Process| {
+    let matches = |process: &Process| {
         process.is_called(name)
             && process.arguments().iter().any(|one| one == argument)
             && fs::read_link(format!("/proc/{}/ns/net", process.number)).is_ok_and(|found| found == network)
     };
-    processes().find(is_it)
+    processes().find(matches)
 }
 
 fn processes() -> impl Iterator<Item = Process> {
@@ -51,41 +51,41 @@ impl Process {
         fs::read_to_string(format!("/proc/{}/comm", self.number)).is_ok_and(|found| found.trim() == name)
     }
 
-    /// What it was started with.
+    /// Reads the command line of the process.
     #[must_use]
     pub fn arguments(&self) -> Vec<String> {
         let text = fs::read(format!("/proc/{}/cmdline", self.number)).unwrap_or_default();
         text.split(|byte| *byte == 0).map(|one| String::from_utf8_lossy(one).into_owned()).collect()
     }
 
-    /// Whether it still runs.
+    /// Returns whether the process still runs.
     #[must_use]
     pub fn runs(&self) -> bool {
         Self::of(self.number).as_ref() == Some(self)
     }
 
-    /// Asks it to end.
+    /// Sends SIGTERM to the process.
     ///
     /// # Errors
-    /// If it can't be asked. One that has ended already is none.
+    /// The signal can't be sent. A process that has already exited is no error.
     pub fn terminate(&self) -> Result<(), String> {
-        let told = |error: rustix::io::Errno| format!("ending process {}: {error}", self.number);
+        let signal_error = |error: rustix::io::Errno| format!("sending SIGTERM to process {}: {error}", self.number);
         let Some(number) = i32::try_from(self.number).ok().and_then(Pid::from_raw) else { return Ok(()) };
         let held = match pidfd_open(number, PidfdFlags::empty()) {
             Err(rustix::io::Errno::SRCH) => return Ok(()),
-            held => held.map_err(told)?,
+            held => held.map_err(signal_error)?,
         };
-        // Who has the number now is not another one: it is held.
+        // The pidfd holds the process, so the PID can't be reused between this check and the signal.
         if !self.runs() {
             return Ok(());
         }
         match pidfd_send_signal(held, Signal::TERM) {
             Err(rustix::io::Errno::SRCH) => Ok(()),
-            sent => sent.map_err(told),
+            sent => sent.map_err(signal_error),
         }
     }
 
-    /// When it started. The time of the boot moves a little with the clock, so whoever compares asks once.
+    /// Returns the start time. The boot time moves a little with the clock, so two results for one process can differ.
     #[must_use]
     pub fn started(self) -> Option<Timestamp> {
         let boot = boot(&fs::read_to_string("/proc/stat").ok()?)?;
@@ -93,12 +93,12 @@ impl Process {
     }
 }
 
-/// The start of a process after the boot, from its `stat`. The name before may have blanks and brackets.
+/// Parses the start of a process in ticks after boot from its `stat`. The preceding name may have blanks and brackets.
 fn start(stat: &str) -> Option<i64> {
     stat.rsplit_once(')')?.1.split_whitespace().nth(19)?.parse().ok()
 }
 
-/// The time of the boot, in seconds since 1970, from `/proc/stat`.
+/// Parses the boot time in seconds since 1970 from `/proc/stat`.
 fn boot(stat: &str) -> Option<i64> {
     stat.lines().find_map(|line| line.strip_prefix("btime "))?.trim().parse().ok()
 }
@@ -108,12 +108,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn ends_the_process_that_it_found_and_no_other() {
+    fn terminates_only_the_process_with_the_same_start_time() {
         let mut child = std::process::Command::new("sleep").arg("1000").spawn().unwrap();
         let process = Process::of(child.id()).unwrap();
-        // A process that has just begun shows its name and arguments a moment later.
-        let begun = std::time::Instant::now();
-        while of_static_pod("sleep", "1000").is_none() && begun.elapsed() < std::time::Duration::from_secs(5) {
+        // A new process shows its name and arguments a moment later.
+        let started = std::time::Instant::now();
+        while of_static_pod("sleep", "1000").is_none() && started.elapsed() < std::time::Duration::from_secs(5) {
             std::thread::sleep(std::time::Duration::from_millis(10));
         }
         assert!(process.runs() && process.is_called("sleep"));
@@ -129,7 +129,7 @@ mod tests {
     }
 
     #[test]
-    fn the_start_of_a_process_is_found_behind_any_name() {
+    fn parses_start_time_behind_any_process_name() {
         let stat = "12 (a) b (c)) S 1 12 12 0 -1 4194560 1 0 0 0 0 0 0 0 20 0 1 0 98765 1 1";
         assert_eq!(start(stat), Some(98765));
         assert_eq!((start("12"), boot("cpu 1\nbtime 1700000000\n"), boot("")), (None, Some(1_700_000_000), None));

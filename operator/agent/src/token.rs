@@ -1,4 +1,4 @@
-//! What an agent's own token says of itself. The API server alone judges it; here it is only asked how old it is.
+//! Claims of the agent's own token. Only the API server verifies the token. The agent reads its age.
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -7,21 +7,21 @@ use serde_json::Value;
 
 use keyplane_core::agent_report::CredentialKind;
 
-/// How long a renewed token is asked for: a machine may be off for a long weekend.
-pub const LIFETIME: SignedDuration = SignedDuration::from_hours(168);
+/// Requested lifetime of a renewed token: a node may be off for a long weekend.
+pub const TOKEN_LIFETIME: SignedDuration = SignedDuration::from_hours(168);
 
-/// What a token says of itself.
+/// Claims of a token.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Claims {
     issued: Timestamp,
-    /// Until when it is good.
+    /// Expiry.
     pub expires: Timestamp,
-    /// Whether it is the one to begin with, which is bound to a Secret.
+    /// Whether the token is the bootstrap token, which is bound to a Secret.
     pub kind: CredentialKind,
 }
 
 impl Claims {
-    /// Reads a token; nothing if it is none.
+    /// Parses a token; returns `None` for any other text.
     #[must_use]
     pub fn of(token: &str) -> Option<Self> {
         let payload = token.trim().split('.').nth(1)?;
@@ -32,7 +32,7 @@ impl Claims {
         Some(Self { issued: time("iat")?, expires: time("exp")?, kind })
     }
 
-    /// From when on it is to be renewed: at once if it is the first one, else after a third of its life.
+    /// Returns the renewal time: at once for a bootstrap token, else after a third of the lifetime.
     #[must_use]
     pub fn renewal_time(&self) -> Timestamp {
         match self.kind {
@@ -53,7 +53,7 @@ mod tests {
     }
 
     #[test]
-    fn the_first_token_is_renewed_at_once_and_later_ones_after_a_third() {
+    fn renews_bootstrap_token_at_once_and_others_after_a_third() {
         let bound = token(r#"{"iat":1000,"exp":4600,"kubernetes.io":{"secret":{"name":"s?>~"}}}"#);
         let claims = Claims::of(&bound).unwrap();
         assert_eq!((claims.kind, claims.renewal_time().as_second()), (CredentialKind::Bootstrap, 1000));
@@ -64,7 +64,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_token_says_nothing() {
+    fn text_that_is_no_token_has_no_claims() {
         for text in ["", "a.b.c", "e30", "e30.e30.e30"] {
             assert_eq!(Claims::of(text), None, "{text}");
         }

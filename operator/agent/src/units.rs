@@ -1,23 +1,25 @@
-//! What has to be started anew so that a file takes effect. Static pods are not here: the kubelet makes them anew when
-//! their manifest changes, and Keyplane changes it when that is needed.
+//! The units that must be restarted so that a file takes effect. Static pods are not in this list: the kubelet
+//! recreates them when their manifest changes, and Keyplane changes the manifest when a restart is required.
 
 use std::collections::BTreeMap;
 
 use serde_json::{Value, json};
 
 use keyplane_core::checksum::checksum;
+use keyplane_core::rotation::reload;
 
-/// A unit that an agent restarts, and the files that it reads only when it starts.
+/// A unit that an agent restarts, and the files that the unit reads only when it starts.
 #[derive(Debug)]
 pub struct Unit {
-    /// Its name.
+    /// Name of the unit.
     pub name: &'static str,
-    /// Files that it reads when it starts. One that ends in a slash is a directory.
+    /// Files that the unit reads when it starts, besides those in the table of `keyplane_core::rotation::reload`. A
+    /// path that ends in a slash is a directory.
     files: &'static [&'static str],
 }
 
-/// The kubelet. Its bundle for clients it reads anew by itself; the one for the API server is in its kubeconfig, and it
-/// builds that connection once.
+/// The kubelet. It hot-reloads its client CA bundle. The bundle for the API server is in its kubeconfig, which the
+/// kubelet reads once.
 pub const KUBELET: Unit = Unit {
     name: "kubelet",
     files: &[
@@ -32,38 +34,18 @@ pub const KUBELET: Unit = Unit {
     ],
 };
 
-/// In the order in which they are restarted: servers before their clients. Serving pairs, bundles for clients and client
-/// pairs in files are read anew while a component runs; authorities of etcd, keys of service accounts, and what is inside
-/// a kubeconfig are not.
+/// All units in the order of restarts: servers before their clients. The PKI files that require a restart are in the
+/// table of `keyplane_core::rotation::reload`.
 pub const UNITS: &[Unit] = &[
-    Unit { name: "etcd", files: &["/etc/etcd/ca.crt", "/etc/systemd/system/etcd.service"] },
+    Unit { name: "etcd", files: &["/etc/systemd/system/etcd.service"] },
     Unit {
         name: "kube-apiserver",
-        files: &[
-            "/etc/etcd/ca.crt",
-            "/etc/kubernetes/admission/",
-            "/etc/kubernetes/audit/",
-            "/etc/systemd/system/kube-apiserver.service",
-            "/var/lib/kubernetes/service-accounts.crt",
-            "/var/lib/kubernetes/service-accounts.key",
-        ],
+        files: &["/etc/kubernetes/admission/", "/etc/kubernetes/audit/", "/etc/systemd/system/kube-apiserver.service"],
     },
-    Unit {
-        name: "kube-controller-manager",
-        files: &[
-            "/etc/systemd/system/kube-controller-manager.service",
-            "/var/lib/kubernetes/ca.crt",
-            "/var/lib/kubernetes/kube-controller-manager.kubeconfig",
-            "/var/lib/kubernetes/service-accounts.key",
-        ],
-    },
+    Unit { name: "kube-controller-manager", files: &["/etc/systemd/system/kube-controller-manager.service"] },
     Unit {
         name: "kube-scheduler",
-        files: &[
-            "/etc/kubernetes/config/kube-scheduler.yaml",
-            "/etc/systemd/system/kube-scheduler.service",
-            "/var/lib/kubernetes/kube-scheduler.kubeconfig",
-        ],
+        files: &["/etc/kubernetes/config/kube-scheduler.yaml", "/etc/systemd/system/kube-scheduler.service"],
     },
     KUBELET,
     Unit { name: "kube-proxy", files: &["/etc/systemd/system/kube-proxy.service", "/var/lib/kube-proxy/"] },
@@ -71,26 +53,27 @@ pub const UNITS: &[Unit] = &[
 ];
 
 impl Unit {
-    /// Whether it reads the file when it starts.
+    /// Returns whether the unit reads the file when it starts.
     #[must_use]
     pub fn reads(&self, path: &str) -> bool {
         self.files.iter().any(|file| path == *file || (file.ends_with('/') && path.starts_with(file)))
+            || reload::requires_restart(self.name, path)
     }
 
-    /// Whether the file is the unit's own.
+    /// Returns whether the file is the unit file.
     fn is_unit_file(&self, path: &str) -> bool {
         path.ends_with(&format!("/system/{}.service", self.name))
     }
 }
 
-/// Of each unit that the machine's objects bring along the checksum of what it reads when it starts. `files` are those
-/// of the objects, as they are on the machine. The kubelet's unit may be its package's.
+/// Returns, for each unit in the node's objects, the checksum of the files that the unit reads when it starts. `files`
+/// are the files of the objects with their content on the node. The kubelet's unit file may come from its package.
 #[must_use]
 pub fn states(files: &BTreeMap<String, Vec<u8>>) -> BTreeMap<String, String> {
     let of = |unit: &Unit| {
         let read: Vec<_> = files.iter().filter(|(path, _)| unit.reads(path)).collect();
-        let is_there = unit.name == KUBELET.name || read.iter().any(|(path, _)| unit.is_unit_file(path));
-        (is_there && !read.is_empty()).then(|| {
+        let exists = unit.name == KUBELET.name || read.iter().any(|(path, _)| unit.is_unit_file(path));
+        (exists && !read.is_empty()).then(|| {
             let read: Vec<_> = read.into_iter().map(|(path, content)| (path, relevant(path, content))).collect();
             let sum = checksum(read.iter().map(|(path, content)| (path.as_str(), content.as_slice())));
             (unit.name.to_owned(), sum)
@@ -99,8 +82,8 @@ pub fn states(files: &BTreeMap<String, Vec<u8>>) -> BTreeMap<String, String> {
     UNITS.iter().filter_map(of).collect()
 }
 
-/// What of a file matters at the start. A kubelet that has a certificate of its own does not look at the credential in
-/// its kubeconfig any more.
+/// Returns the part of a file that matters at the start. A kubelet with its own certificate no longer uses the
+/// credential in its kubeconfig.
 fn relevant(path: &str, content: &[u8]) -> Vec<u8> {
     if !["/etc/kubernetes/kubelet.conf", "/var/lib/kubelet/kubeconfig"].contains(&path) {
         return content.to_vec();
@@ -110,9 +93,9 @@ fn relevant(path: &str, content: &[u8]) -> Vec<u8> {
     json!(parsed.get("clusters")).to_string().into_bytes()
 }
 
-/// Files that a person has to put into effect: how, for those that were changed on a machine that had others before.
+/// Returns the command with which the node's owner puts a changed file into effect; `None` if the agent does it.
 #[must_use]
-pub fn by_hand(path: &str) -> Option<&'static str> {
+pub fn manual_command(path: &str) -> Option<&'static str> {
     match path {
         "/etc/containerd/config.toml" | "/etc/systemd/system/containerd.service" => {
             Some("systemctl daemon-reload && systemctl restart containerd")
@@ -132,7 +115,7 @@ mod tests {
     }
 
     #[test]
-    fn a_unit_is_restarted_for_its_own_files_only() {
+    fn restarts_unit_only_for_its_own_files() {
         let before = files(&[
             ("/etc/systemd/system/kube-scheduler.service", "a"),
             ("/var/lib/kubernetes/kube-scheduler.kubeconfig", "a"),
@@ -152,18 +135,36 @@ mod tests {
         };
         assert_eq!(changed("/var/lib/kubernetes/kube-scheduler.kubeconfig"), ["kube-scheduler"]);
         assert_eq!(changed("/var/lib/kubelet/kubelet-config.yaml"), ["kubelet"]);
-        // The API server reads its serving pair anew while it runs.
+        // The API server hot-reloads its serving pair.
         assert!(changed("/var/lib/kubernetes/kube-api-server.crt").is_empty());
-        // etcd has no unit here: it is on machines of its own.
+        // This node has no etcd unit: etcd is external.
         assert_eq!(changed("/etc/etcd/ca.crt"), ["kube-apiserver"]);
         assert!(changed("/etc/kubernetes/manifests/etcd.yaml").is_empty());
     }
 
     #[test]
-    fn a_kubelet_is_not_restarted_for_the_credential_in_its_kubeconfig() {
-        let config = |authority: &str, user: &str| {
-            let text =
-                format!("clusters: [{{cluster: {{certificate-authority-data: {authority}}}}}]\nusers: [{user}]\n");
+    fn units_read_pki_files_of_reload_table() {
+        let reads = |unit: &str, path: &str| UNITS.iter().any(|one| one.name == unit && one.reads(path));
+        for (unit, path) in [
+            ("etcd", "/etc/etcd/ca.crt"),
+            ("kube-apiserver", "/etc/etcd/ca.crt"),
+            ("kube-apiserver", "/var/lib/kubernetes/service-accounts.crt"),
+            ("kube-apiserver", "/var/lib/kubernetes/service-accounts.key"),
+            ("kube-controller-manager", "/var/lib/kubernetes/ca.crt"),
+            ("kube-controller-manager", "/var/lib/kubernetes/service-accounts.key"),
+            ("kube-controller-manager", "/var/lib/kubernetes/kube-controller-manager.kubeconfig"),
+            ("kube-scheduler", "/var/lib/kubernetes/kube-scheduler.kubeconfig"),
+        ] {
+            assert!(reads(unit, path), "{unit} {path}");
+        }
+        assert!(!reads("kube-apiserver", "/var/lib/kubernetes/ca.crt"));
+        assert!(!reads("etcd", "/etc/etcd/server.crt"));
+    }
+
+    #[test]
+    fn kubelet_is_not_restarted_for_kubeconfig_credential() {
+        let config = |ca: &str, user: &str| {
+            let text = format!("clusters: [{{cluster: {{certificate-authority-data: {ca}}}}}]\nusers: [{user}]\n");
             states(&files(&[("/etc/kubernetes/kubelet.conf", &text)]))["kubelet"].clone()
         };
         assert_eq!(config("a", "embedded"), config("a", "file"));
@@ -171,8 +172,8 @@ mod tests {
     }
 
     #[test]
-    fn what_an_agent_does_not_restart_is_told() {
-        assert!(by_hand("/etc/containerd/config.toml").unwrap().contains("restart containerd"));
-        assert!(by_hand("/etc/kubernetes/pki/ca.crt").is_none());
+    fn reports_files_that_need_a_manual_restart() {
+        assert!(manual_command("/etc/containerd/config.toml").unwrap().contains("restart containerd"));
+        assert!(manual_command("/etc/kubernetes/pki/ca.crt").is_none());
     }
 }

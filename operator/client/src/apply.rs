@@ -1,4 +1,5 @@
-//! Server-side apply, for a status and for what is shared with others, such as the objects in a target.
+//! Server-side apply, for a status and for objects with several field managers, such as the objects in a target
+//! cluster.
 
 use std::fmt::Debug;
 
@@ -10,10 +11,10 @@ use serde_json::json;
 
 use super::FIELD_MANAGER;
 
-/// Applies an object. The fields that it has are Keyplane's from then on, whoever wrote them before.
+/// Applies an object. Keyplane becomes the manager of the object's fields, also of fields with another manager.
 ///
 /// # Errors
-/// What the API server answers.
+/// An error of the API server.
 pub async fn apply<K>(api: &Api<K>, object: &K) -> Result<K, kube::Error>
 where
     K: Resource + Serialize + DeserializeOwned + Clone + Debug,
@@ -22,12 +23,12 @@ where
     api.patch(&object.name_any(), &params, &Patch::Apply(object)).await
 }
 
-/// Applies a status if it says something else than the one before; gives back whether it did.
+/// Applies a status if it differs from the previous one; returns whether the status was applied.
 ///
-/// The whole status is applied: a field that is left out is taken away.
+/// The whole status is applied: a field that is not set is removed.
 ///
 /// # Errors
-/// What the API server answers.
+/// An error of the API server.
 pub async fn update_status<K, S>(api: &Api<K>, name: &str, before: Option<&S>, status: &S) -> Result<bool, kube::Error>
 where
     K: Resource<DynamicType = ()> + DeserializeOwned + Clone + Debug,

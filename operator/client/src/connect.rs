@@ -1,26 +1,27 @@
-//! A client of the cluster that a person at a terminal works with.
+//! Clients from kubeconfigs, for commands of the CLI.
 
 use kube::config::{KubeConfigOptions, Kubeconfig, KubeconfigError};
 use kube::{Client, Config};
 
-/// Why there is no client.
+/// The reason why a client can't be created.
 #[derive(Debug, thiserror::Error)]
 pub enum ConnectError {
-    /// There is no kubeconfig, and no pod either.
+    /// Neither a kubeconfig nor the environment of a Pod was found.
     #[error(transparent)]
     Infer(#[from] kube::config::InferConfigError),
-    /// The kubeconfig makes no sense, or has no such context.
+    /// The kubeconfig is invalid, or does not have the context.
     #[error(transparent)]
     Kubeconfig(#[from] KubeconfigError),
-    /// What it says can't be used.
+    /// The client can't be configured from the kubeconfig.
     #[error(transparent)]
     Client(#[from] kube::Error),
 }
 
-/// A client of the kubeconfig's current context, or of this one. Its default namespace is the context's.
+/// Creates a client of the kubeconfig's current context, or of another one. The client's default namespace is that of
+/// the context.
 ///
 /// # Errors
-/// If the kubeconfig can't be used.
+/// The kubeconfig can't be used.
 pub async fn connect(context: Option<&str>) -> Result<Client, ConnectError> {
     let config = match context {
         Some(context) => {
@@ -32,10 +33,10 @@ pub async fn connect(context: Option<&str>) -> Result<Client, ConnectError> {
     Ok(Client::try_from(config)?)
 }
 
-/// A client of the cluster that the text of a kubeconfig is for.
+/// Creates a client from the text of a kubeconfig.
 ///
 /// # Errors
-/// If the text can't be used.
+/// The text can't be used.
 pub async fn connect_by(kubeconfig: &str) -> Result<Client, ConnectError> {
     let kubeconfig = Kubeconfig::from_yaml(kubeconfig)?;
     let config = Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await?;

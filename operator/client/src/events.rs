@@ -1,34 +1,34 @@
-//! Events on the objects that a person looks at.
+//! Kubernetes Events.
 
 use kube::Client;
 use kube::runtime::events::{Event, EventType, Recorder, Reporter};
 
 use k8s_openapi::api::core::v1::ObjectReference;
 
-/// The API server refuses a longer note (`events.k8s.io`, 1 KiB).
-const LONGEST_NOTE: usize = 1000;
+/// The longest note in bytes: the API server rejects longer ones (`events.k8s.io`, 1 KiB).
+const MAX_NOTE_LENGTH: usize = 1000;
 
-/// Writes Events. A failure to write one is logged and never fails the work that it is about.
+/// Records Events. A failure to record an Event is logged and never returned.
 #[derive(Clone)]
 pub struct Events {
     recorder: Recorder,
 }
 
 impl Events {
-    /// Events of this replica.
+    /// Creates a recorder for Events of this replica.
     #[must_use]
     pub fn new(client: Client, identity: &str) -> Self {
         let reporter = Reporter { controller: "keyplane".to_owned(), instance: Some(identity.to_owned()) };
         Self { recorder: Recorder::new(client, reporter) }
     }
 
-    /// Something was done.
+    /// Records a Normal Event.
     pub async fn normal(&self, about: &ObjectReference, reason: &str, action: &str, note: &str) {
         self.publish(about, None, EventType::Normal, reason, action, note).await;
     }
 
-    /// Something was done; there may be another object that it was done with. Events that differ in their note only are
-    /// taken for repetitions of one; the other object tells them apart.
+    /// Records a Normal Event with a related object. Events that differ only in their note are aggregated into one; a
+    /// different related object keeps them apart.
     pub async fn normal_about(
         &self,
         about: &ObjectReference,
@@ -40,7 +40,7 @@ impl Events {
         self.publish(about, other, EventType::Normal, reason, action, note).await;
     }
 
-    /// Something needs a person; there may be another object.
+    /// Records a Warning Event with a related object.
     pub async fn warning_about(
         &self,
         about: &ObjectReference,
@@ -52,7 +52,7 @@ impl Events {
         self.publish(about, other, EventType::Warning, reason, action, note).await;
     }
 
-    /// Something needs a person.
+    /// Records a Warning Event.
     pub async fn warning(&self, about: &ObjectReference, reason: &str, action: &str, note: &str) {
         self.publish(about, None, EventType::Warning, reason, action, note).await;
     }
@@ -69,21 +69,21 @@ impl Events {
         let event = Event {
             type_,
             reason: reason.to_owned(),
-            note: Some(shortened(note)),
+            note: Some(truncated(note)),
             action: action.to_owned(),
             secondary,
         };
         if let Err(error) = self.recorder.publish(&event, about).await {
-            tracing::warn!(reason, %error, "an Event could not be written");
+            tracing::warn!(reason, %error, "recording an Event failed");
         }
     }
 }
 
-fn shortened(note: &str) -> String {
-    if note.len() <= LONGEST_NOTE {
+fn truncated(note: &str) -> String {
+    if note.len() <= MAX_NOTE_LENGTH {
         return note.to_owned();
     }
-    let end = (0..=LONGEST_NOTE - 3).rev().find(|end| note.is_char_boundary(*end)).unwrap_or_default();
+    let end = (0..=MAX_NOTE_LENGTH - 3).rev().find(|end| note.is_char_boundary(*end)).unwrap_or_default();
     format!("{}...", &note[..end])
 }
 
@@ -92,8 +92,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_long_note_is_cut_between_characters() {
-        let note = shortened(&"ä".repeat(LONGEST_NOTE));
-        assert!(note.len() <= LONGEST_NOTE && note.ends_with("..."));
+    fn truncates_long_note_at_character_boundary() {
+        let note = truncated(&"ä".repeat(MAX_NOTE_LENGTH));
+        assert!(note.len() <= MAX_NOTE_LENGTH && note.ends_with("..."));
     }
 }

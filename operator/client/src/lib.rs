@@ -1,5 +1,5 @@
-//! Small pieces of work with the Kubernetes API: writing without overwriting, applying, status, Events,
-//! backoff, and clients of target clusters.
+//! Helpers for the Kubernetes API: writes with optimistic concurrency, server-side apply, status updates, Events,
+//! backoff, and clients from kubeconfigs.
 
 pub mod apply;
 pub mod backoff;
@@ -8,19 +8,20 @@ pub mod events;
 pub mod resolve;
 pub mod write;
 
-/// The field manager of everything that Keyplane applies.
+/// Keyplane's field manager.
 pub const FIELD_MANAGER: &str = "keyplane";
 
-/// An error with its causes: the outermost one of an HTTP client says little.
+/// Returns the message of an error with all its causes, because the outermost error of an HTTP client has little
+/// detail.
 #[must_use]
 pub fn causes(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut source = error.source();
     while let Some(cause) = source {
-        let words = cause.to_string();
-        // Many errors repeat their cause in their own words.
-        if !text.contains(&words) {
-            text = format!("{text}: {words}");
+        let message = cause.to_string();
+        // Many errors already contain the message of their cause.
+        if !text.contains(&message) {
+            text = format!("{text}: {message}");
         }
         source = cause.source();
     }

@@ -1,7 +1,7 @@
-//! Writing an object without overwriting anybody: it is created, or replaced in the very version that was seen.
+//! Writes with optimistic concurrency: an object is created, or replaced only in the resource version that was read.
 //!
-//! Nothing is forced. For a Secret that would be a lost key; for a ConfigMap, server-side apply would leave in it what
-//! somebody else has added.
+//! A forced write of a Secret could lose a key. Server-side apply of a ConfigMap would leave keys in it that another
+//! client has added.
 
 use std::fmt::Debug;
 
@@ -12,19 +12,19 @@ use serde::de::DeserializeOwned;
 
 use super::FIELD_MANAGER;
 
-/// What became of a write.
+/// Result of a write.
 #[derive(Debug)]
 pub enum Written<K> {
-    /// It is there, as the API server gave it back.
+    /// The written object, as the API server returned it.
     Done(K),
-    /// Somebody else was faster. Nothing was written: look again.
+    /// Another client has changed the object. Nothing was written: requeue.
     Conflict,
 }
 
-/// Creates the object, or, if it has a resource version, replaces just that version.
+/// Creates the object, or, if the object has a resource version, replaces only that version.
 ///
 /// # Errors
-/// Everything but a conflict.
+/// Any error except a conflict.
 pub async fn write<K>(api: &Api<K>, object: &K) -> Result<Written<K>, kube::Error>
 where
     K: Resource + Serialize + DeserializeOwned + Clone + Debug,
@@ -36,25 +36,25 @@ where
     };
     match result {
         Ok(object) => Ok(Written::Done(object)),
-        // 409 is both AlreadyExists and Conflict; 404 is a replaced object that is gone.
+        // 409 is both AlreadyExists and Conflict. 404 means that the object to replace was deleted.
         Err(kube::Error::Api(status)) if status.code == 409 || status.code == 404 => Ok(Written::Conflict),
         Err(error) => Err(error),
     }
 }
 
-/// What became of a deletion.
+/// Result of a deletion.
 #[derive(Debug)]
 pub enum Deleted {
-    /// It is gone.
+    /// The object does not exist any more.
     Done,
-    /// Somebody else has changed it. It is still there: look again.
+    /// Another client has changed the object, so it was not deleted: requeue.
     Conflict,
 }
 
-/// Deletes the very object that was seen, not one that somebody has put in its place meanwhile.
+/// Deletes the object only if its UID and resource version are unchanged, so that a recreated object stays.
 ///
 /// # Errors
-/// Everything but a conflict.
+/// Any error except a conflict.
 pub async fn delete<K>(
     api: &Api<K>,
     name: &str,

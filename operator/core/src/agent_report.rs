@@ -1,79 +1,80 @@
-//! What an agent reports: one JSON text in its Lease. Nothing in it is secret.
+//! The report of an agent: JSON in an annotation of its Lease. The report contains nothing secret.
 
 use k8s_openapi::jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-/// What an agent reports. When it did, by its own clock, is the Lease's `renewTime`: so a report that says nothing new is
-/// the same text.
+/// The report of an agent. The time of the report, by the node's clock, is the Lease's `renewTime`, so the text stays
+/// the same while nothing changes.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct NodeReport {
     /// The agent's version.
     pub version: String,
-    /// With what it reports.
+    /// The credential that the agent reports with.
     #[serde(default)]
     pub credential: CredentialKind,
-    /// The content checksum of the Secret whose files are on the machine, every one of them read back.
+    /// The content checksum of the Secret whose files are on the node. The agent has read every file back.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub secret: Option<String>,
-    /// The same of the ConfigMap.
+    /// The content checksum of the ConfigMap whose files are on the node.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub config: Option<String>,
-    /// When it last changed a file.
+    /// The time of the last change of a file.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub changed: Option<Timestamp>,
-    /// What it could not do, and why.
+    /// The errors of the agent.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub errors: Vec<String>,
-    /// What it waits for, such as a certificate.
+    /// The conditions that the agent waits for, such as a certificate.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub waits: Vec<String>,
-    /// What a person has to do on the machine so that a file takes effect.
+    /// The tasks of the user on the node before a file takes effect.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub pending: Vec<String>,
-    /// For what etcd there was started anew last: the machine's ConfigMap said so in [`keyplane_crds::keys::ETCD_RESTART_ANNOTATION`].
+    /// The checksum of the last restart of etcd, from [`keyplane_crds::keys::ETCD_RESTART_ANNOTATION`] of the node's
+    /// ConfigMap.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub etcd_restart: Option<String>,
-    /// What it would restart, and waits for its turn.
+    /// The units that the agent wants to restart, and that wait for a restart permit.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub restart: Option<WantedRestart>,
-    /// The kubelet that runs there.
+    /// The kubelet on the node.
     #[serde(default)]
     pub kubelet: KubeletReport,
 }
 
-/// Units of a control-plane machine that are to be started anew.
+/// Systemd units of a control-plane node that need a restart.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct WantedRestart {
-    /// Their names, in the order in which they are restarted.
+    /// The names of the units, in the order of the restart.
     pub units: Vec<String>,
-    /// The checksum of what they were started with and what they are to be started with:
-    /// [`keyplane_crds::keys::RESTART_PERMIT_ANNOTATION`] with this value says that it is the machine's turn.
+    /// The checksum of the previous and the new files of the units. The annotation
+    /// [`keyplane_crds::keys::RESTART_PERMIT_ANNOTATION`] with this value permits the restart.
     pub mark: String,
 }
 
-/// With which credential an agent reports.
+/// The credential that an agent reports with.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum CredentialKind {
-    /// The one that it was given to begin with.
+    /// The bootstrap token.
     #[default]
     Bootstrap,
-    /// One that it asked for itself.
+    /// A token that the agent has requested itself.
     Renewed,
 }
 
-/// What is known on the machine of its kubelet.
+/// The state of the kubelet on a node.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct KubeletReport {
-    /// When its process started; not set while none runs.
+    /// The start time of the process; unset while the kubelet is not running.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub started: Option<Timestamp>,
-    /// The certificate with which it goes to the API server.
+    /// The client certificate for the API server.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub client: Option<LeafReport>,
-    /// The certificate that it presents.
+    /// The serving certificate.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub server: Option<LeafReport>,
 }
@@ -84,13 +85,13 @@ pub struct KubeletReport {
 pub struct LeafReport {
     /// The issuer's common name.
     pub issuer: String,
-    /// The identifier of the issuer's key, in lower-case hexadecimal: authorities before and after a rotation have the
-    /// same name.
+    /// The identifier of the issuer's key, in lower-case hexadecimal. The CAs before and after a rotation have the same
+    /// subject, so the name alone is not sufficient.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub authority_key_id: Option<String>,
     /// The serial number, as openssl prints it.
     pub serial: String,
-    /// The end of its validity.
+    /// The expiry.
     pub not_after: Timestamp,
 }
 
@@ -99,7 +100,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_report_comes_back_and_that_of_a_later_agent_can_be_read() {
+    fn report_round_trips_and_ignores_unknown_fields() {
         let report = NodeReport {
             version: "0.1.0".to_owned(),
             credential: CredentialKind::Renewed,

@@ -1,10 +1,10 @@
-//! What stands in the way of a plan.
+//! A problem that blocks a plan.
 
-/// Something that a person has to put right.
+/// A problem that a user has to fix.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Blocker {
-    /// The reason of the condition.
+    /// The condition reason.
     pub reason: &'static str,
-    /// What is in the way, and the cure.
+    /// The problem and its remedy.
     pub message: String,
 }

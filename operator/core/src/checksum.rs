@@ -1,8 +1,8 @@
-//! SHA-256, and bytes as hexadecimal text.
+//! SHA-256 checksums and hexadecimal text.
 
 use aws_lc_rs::digest;
 
-/// SHA-256 in hexadecimal over keys and values, each with its length before it.
+/// Returns the SHA-256 of keys and values in hexadecimal. The length precedes each part, so that no two inputs collide.
 #[must_use]
 pub fn checksum<'a>(entries: impl Iterator<Item = (&'a str, &'a [u8])>) -> String {
     let mut context = digest::Context::new(&digest::SHA256);
@@ -15,7 +15,7 @@ pub fn checksum<'a>(entries: impl Iterator<Item = (&'a str, &'a [u8])>) -> Strin
     hexadecimal(context.finish().as_ref())
 }
 
-/// Bytes in lower-case hexadecimal.
+/// Returns the bytes in lower-case hexadecimal.
 #[must_use]
 pub fn hexadecimal(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect::<Vec<_>>().concat()

@@ -1,16 +1,16 @@
-//! Which image each component runs.
+//! The images of the components.
 
 use std::fmt;
 
 use crate::model::{Cluster, Version};
 
-/// kubeadm's default repository, the only one where CoreDNS has a folder of its own.
+/// The default repository of kubeadm, the only one in which CoreDNS has a subdirectory.
 const DEFAULT_REPOSITORY: &str = "registry.k8s.io";
 
-/// Flannel has no version per Kubernetes version: this is the one that the lab runs.
+/// The Flannel image. Flannel has no version per Kubernetes version; the lab tests this one.
 const FLANNEL: &str = "ghcr.io/flannel-io/flannel:v0.28.10";
 
-/// The one in Flannel's manifest of that version.
+/// The image in Flannel's manifest of the same version.
 const FLANNEL_CNI_PLUGIN: &str = "ghcr.io/flannel-io/flannel-cni-plugin:v1.9.1-flannel3";
 
 /// A component that runs as a container.
@@ -26,7 +26,7 @@ pub enum Image {
     KubeProxy,
     /// CoreDNS.
     CoreDns,
-    /// The sandbox of every Pod.
+    /// The sandbox image of every Pod.
     Pause,
     /// etcd.
     Etcd,
@@ -37,13 +37,13 @@ pub enum Image {
 }
 
 impl Image {
-    /// The image's reference: the override, or the repository with the version's tag.
+    /// Returns the image reference: the override, or the repository with the tag of the cluster's version.
     #[must_use]
     pub fn reference(self, cluster: &Cluster) -> String {
         self.reference_for(cluster, cluster.version)
     }
 
-    /// The image's reference for a version: in an upgrade not everything has the cluster's new one yet.
+    /// Returns the image reference for a version: during an upgrade some components still have the old version.
     #[must_use]
     pub fn reference_for(self, cluster: &Cluster, version: Version) -> String {
         let images = &cluster.spec.images;
@@ -70,7 +70,7 @@ impl Image {
 }
 
 impl fmt::Display for Image {
-    /// The image's name, which is also the component's and its pod's.
+    /// Writes the name of the image, which is also the name of the component and its Pod.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::ApiServer => "kube-apiserver",
@@ -86,11 +86,11 @@ impl fmt::Display for Image {
     }
 }
 
-/// Every image that the cluster's machines need, in the order of `kubeadm config images list`, which knows no Flannel.
+/// Returns the images that the nodes of the cluster need, in the order of `kubeadm config images list`, then Flannel.
 #[must_use]
 pub fn required_images(cluster: &Cluster) -> Vec<String> {
     let addons = &cluster.spec.addons;
-    let wanted = [
+    let desired = [
         (Image::ApiServer, true),
         (Image::ControllerManager, true),
         (Image::Scheduler, true),
@@ -101,5 +101,5 @@ pub fn required_images(cluster: &Cluster) -> Vec<String> {
         (Image::Flannel, addons.flannel.enabled),
         (Image::FlannelCniPlugin, addons.flannel.enabled),
     ];
-    wanted.into_iter().filter(|(_, wanted)| *wanted).map(|(image, _)| image.reference(cluster)).collect()
+    desired.into_iter().filter(|(_, desired)| *desired).map(|(image, _)| image.reference(cluster)).collect()
 }

@@ -1,7 +1,7 @@
-//! The whole PKI as one table: what `kubeadm init` makes, who signs it, what it says, and where it lies.
+//! The table of all leaf certificates that `kubeadm init` creates: their CA, content and location.
 //!
-//! Names, subjects, names in certificates and usages are those of kubeadm 1.37 (`phases/certs/certlist.go`,
-//! `phases/kubeconfig/kubeconfig.go`, `util/pkiutil/pki_helpers.go`).
+//! Certificate names, subjects, subject alternative names and usages are those of kubeadm 1.37
+//! (`phases/certs/certlist.go`, `phases/kubeconfig/kubeconfig.go`, `util/pkiutil/pki_helpers.go`).
 
 use std::collections::BTreeSet;
 
@@ -9,82 +9,81 @@ use keyplane_crds::Layout;
 
 use super::pki::{AlternativeName, ExtendedUsage, Subject};
 use crate::model::{Cluster, Endpoint, Host, Node, User};
-use crate::pki::AuthorityName;
+use crate::pki::CaName;
 
-/// In what form a certificate and its key lie on a machine.
+/// The storage form of a certificate and its key on a node.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Form {
-    /// `<file>.crt` and `<file>.key`, at the [places](super::places::pki_file) of the cluster's layout.
+    /// `<file>.crt` and `<file>.key`, at the [paths](crate::pki::places::pki_file) of the layout.
     Pair {
-        /// The file, without the ending.
+        /// The file name without the extension.
         file: &'static str,
     },
-    /// Embedded in a kubeconfig, at the [place](super::places::kubeconfig) of the cluster's layout.
+    /// Embedded in a kubeconfig, at the [path](crate::pki::places::kubeconfig) of the layout.
     Kubeconfig {
-        /// The file.
+        /// The file name.
         file: &'static str,
-        /// The API server that it names.
+        /// The API server in the kubeconfig.
         server: Server,
     },
 }
 
-/// Which API server a kubeconfig names.
+/// The API server in a kubeconfig.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Server {
-    /// The endpoint that all share.
+    /// The control-plane endpoint.
     Shared,
-    /// The one on the same machine, if there is one: what runs beside an API server should not depend on a load
+    /// The API server on the same node, if any, so that components next to an API server don't depend on a load
     /// balancer.
     Local,
 }
 
-/// Where a certificate belongs.
+/// The location of a certificate.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Place {
-    /// Every control-plane node has its own.
+    /// Each control-plane node has its own certificate.
     EveryNode,
-    /// The first control-plane node only, as after `kubeadm init`.
+    /// Only the first control-plane node, as after `kubeadm init`.
     FirstNode,
-    /// Every machine that has a kubelet, with its first certificate from here. A worker of kubeadm's layout has its from
-    /// a bootstrap token.
+    /// Each node whose kubelet gets the first certificate from Keyplane. A worker node of the kubeadm layout uses a
+    /// bootstrap token instead.
     EveryKubelet,
-    /// Every machine that has a kubelet, where kube-proxy is a unit and not a `DaemonSet`.
-    EveryProxy,
-    /// No machine: the Secret `<cluster>-kubeconfig`.
+    /// Each node with a kubelet, if kube-proxy is a systemd unit and not a `DaemonSet`.
+    EveryKubeProxy,
+    /// The Secret `<cluster>-kubeconfig`, on no node.
     Cluster,
 }
 
-/// A certificate below an authority.
+/// A leaf certificate.
 #[derive(Debug)]
 pub struct Leaf {
-    /// The name in `kubeadm certs check-expiration` and in a ClusterSpec's status.
+    /// The name in `kubeadm certs check-expiration` and in the status of a ClusterSpec.
     pub name: &'static str,
-    /// Who signs it.
-    pub issuer: AuthorityName,
-    /// What it is for.
+    /// The CA.
+    pub issuer: CaName,
+    /// The extended key usages.
     pub usages: &'static [ExtendedUsage],
-    /// How it lies on a machine.
+    /// The storage form.
     pub form: Form,
-    /// Which machines have it.
+    /// The location.
     pub place: Place,
-    subject: Holder,
+    subject: LeafSubject,
     names: Names,
 }
 
-/// Whose certificate it is.
 #[derive(Debug)]
-enum Holder {
-    /// A fixed user.
+enum LeafSubject {
+    /// A fixed user without a group.
     User(&'static str),
-    /// A fixed user of a group.
+    /// A fixed user with a group.
     Member(&'static str, &'static str),
-    /// The machine, by its name.
-    Machine,
-    /// The machine's kubelet.
+    /// The name of the node.
+    Node,
+    /// The kubelet of the node.
     Kubelet,
 }
 
-/// Which names a certificate has.
+/// The subject alternative names.
 #[derive(Debug)]
 enum Names {
     None,
@@ -95,96 +94,97 @@ enum Names {
 
 const CLIENT: &[ExtendedUsage] = &[ExtendedUsage::ClientAuth];
 const SERVER: &[ExtendedUsage] = &[ExtendedUsage::ServerAuth];
-/// etcd's server certificate is a client's too: etcd dials itself with it (etcd issue 9785).
+/// etcd also uses its server certificate as a client certificate to connect to itself (etcd issue 9785).
 const BOTH: &[ExtendedUsage] = &[ExtendedUsage::ServerAuth, ExtendedUsage::ClientAuth];
 
 const fn pair(
     name: &'static str,
-    issuer: AuthorityName,
+    issuer: CaName,
     file: &'static str,
     usages: &'static [ExtendedUsage],
-    subject: Holder,
+    subject: LeafSubject,
     names: Names,
 ) -> Leaf {
     Leaf { name, issuer, usages, form: Form::Pair { file }, place: Place::EveryNode, subject, names }
 }
 
-const fn kubeconfig(name: &'static str, server: Server, place: Place, subject: Holder) -> Leaf {
+const fn kubeconfig(name: &'static str, server: Server, place: Place, subject: LeafSubject) -> Leaf {
     let form = Form::Kubeconfig { file: name, server };
-    Leaf { name, issuer: AuthorityName::Cluster, usages: CLIENT, form, place, subject, names: Names::None }
+    Leaf { name, issuer: CaName::Cluster, usages: CLIENT, form, place, subject, names: Names::None }
 }
 
-/// Every certificate below an authority.
+/// All leaf certificates.
 #[rustfmt::skip]
 pub const LEAVES: &[Leaf] = &[
-    pair("apiserver", AuthorityName::Cluster, "apiserver", SERVER, Holder::User("kube-apiserver"), Names::ApiServer),
-    pair("apiserver-kubelet-client", AuthorityName::Cluster, "apiserver-kubelet-client", CLIENT, Holder::User("kube-apiserver-kubelet-client"), Names::None),
-    pair("apiserver-etcd-client", AuthorityName::Etcd, "apiserver-etcd-client", CLIENT, Holder::User("kube-apiserver-etcd-client"), Names::None),
-    pair("front-proxy-client", AuthorityName::FrontProxy, "front-proxy-client", CLIENT, Holder::User("front-proxy-client"), Names::None),
-    pair("etcd-server", AuthorityName::Etcd, "etcd/server", BOTH, Holder::Machine, Names::EtcdServer),
-    pair("etcd-peer", AuthorityName::Etcd, "etcd/peer", BOTH, Holder::Machine, Names::EtcdPeer),
-    pair("etcd-healthcheck-client", AuthorityName::Etcd, "etcd/healthcheck-client", CLIENT, Holder::User("kube-etcd-healthcheck-client"), Names::None),
-    kubeconfig("admin.conf", Server::Shared, Place::EveryNode, Holder::Member("kubernetes-admin", "kubeadm:cluster-admins")),
-    kubeconfig("super-admin.conf", Server::Shared, Place::FirstNode, Holder::Member("kubernetes-super-admin", "system:masters")),
-    kubeconfig("controller-manager.conf", Server::Local, Place::EveryNode, Holder::User("system:kube-controller-manager")),
-    kubeconfig("scheduler.conf", Server::Local, Place::EveryNode, Holder::User("system:kube-scheduler")),
-    kubeconfig("kubelet.conf", Server::Local, Place::EveryKubelet, Holder::Kubelet),
-    kubeconfig("kube-proxy.conf", Server::Local, Place::EveryProxy, Holder::User("system:kube-proxy")),
-    kubeconfig("kubeconfig", Server::Shared, Place::Cluster, Holder::Member("kubernetes-admin", "kubeadm:cluster-admins")),
+    pair("apiserver", CaName::Cluster, "apiserver", SERVER, LeafSubject::User("kube-apiserver"), Names::ApiServer),
+    pair("apiserver-kubelet-client", CaName::Cluster, "apiserver-kubelet-client", CLIENT, LeafSubject::User("kube-apiserver-kubelet-client"), Names::None),
+    pair("apiserver-etcd-client", CaName::Etcd, "apiserver-etcd-client", CLIENT, LeafSubject::User("kube-apiserver-etcd-client"), Names::None),
+    pair("front-proxy-client", CaName::FrontProxy, "front-proxy-client", CLIENT, LeafSubject::User("front-proxy-client"), Names::None),
+    pair("etcd-server", CaName::Etcd, "etcd/server", BOTH, LeafSubject::Node, Names::EtcdServer),
+    pair("etcd-peer", CaName::Etcd, "etcd/peer", BOTH, LeafSubject::Node, Names::EtcdPeer),
+    pair("etcd-healthcheck-client", CaName::Etcd, "etcd/healthcheck-client", CLIENT, LeafSubject::User("kube-etcd-healthcheck-client"), Names::None),
+    kubeconfig("admin.conf", Server::Shared, Place::EveryNode, LeafSubject::Member("kubernetes-admin", "kubeadm:cluster-admins")),
+    kubeconfig("super-admin.conf", Server::Shared, Place::FirstNode, LeafSubject::Member("kubernetes-super-admin", "system:masters")),
+    kubeconfig("controller-manager.conf", Server::Local, Place::EveryNode, LeafSubject::User("system:kube-controller-manager")),
+    kubeconfig("scheduler.conf", Server::Local, Place::EveryNode, LeafSubject::User("system:kube-scheduler")),
+    kubeconfig("kubelet.conf", Server::Local, Place::EveryKubelet, LeafSubject::Kubelet),
+    kubeconfig("kube-proxy.conf", Server::Local, Place::EveryKubeProxy, LeafSubject::User("system:kube-proxy")),
+    kubeconfig("kubeconfig", Server::Shared, Place::Cluster, LeafSubject::Member("kubernetes-admin", "kubeadm:cluster-admins")),
 ];
 
-/// The certificates that lie on a machine.
+/// Returns the leaf certificates on a node.
 pub fn leaves_of<'a>(cluster: &'a Cluster, node: &'a Node) -> impl Iterator<Item = &'static Leaf> + 'a {
     let external = cluster.external_etcd().is_some();
-    let issued = move |leaf: &&'static Leaf| !external || leaf.issuer != AuthorityName::Etcd;
+    let issued = move |leaf: &&'static Leaf| !external || leaf.issuer != CaName::Etcd;
     LEAVES.iter().filter(issued).filter(|leaf| match leaf.place {
         Place::EveryNode => cluster.is_control_plane(node),
         Place::FirstNode => cluster.is_first(node),
         Place::EveryKubelet => cluster.has_kubelet(node),
-        Place::EveryProxy => {
+        Place::EveryKubeProxy => {
             cluster.layout() == Layout::Systemd && cluster.has_kubelet(node) && cluster.spec.addons.kube_proxy.enabled
         }
         Place::Cluster => false,
     })
 }
 
-/// The certificate in the Secret `<cluster>-kubeconfig`.
+/// Returns the leaf certificate in the Secret `<cluster>-kubeconfig`.
 pub fn cluster_leaves() -> impl Iterator<Item = &'static Leaf> {
     LEAVES.iter().filter(|leaf| leaf.place == Place::Cluster)
 }
 
-/// Who signs the certificates of users.
-pub const USER_ISSUER: AuthorityName = AuthorityName::Cluster;
+/// The CA that signs user certificates.
+pub const USER_ISSUER: CaName = CaName::Cluster;
 
-/// What a user's certificate is for.
+/// The extended key usages of user certificates.
 pub const USER_USAGES: &[ExtendedUsage] = CLIENT;
 
-/// The name of a user's certificate in a ClusterSpec's status: no certificate of the table has a slash.
+/// Returns the name of a user certificate in the status of a ClusterSpec. No name in the table has a slash.
 #[must_use]
 pub fn user_certificate(user: &str) -> String {
     format!("users/{user}")
 }
 
-/// A user's subject: the user, and an organization for each group.
+/// Returns the subject of a user certificate: the user, and an organization for each group.
 #[must_use]
 pub fn user_subject(user: &User) -> Subject {
     Subject { common_name: user.name.clone(), organizations: user.groups.clone() }
 }
 
 impl Leaf {
-    /// Its subject on this node. A certificate of the cluster takes nothing from the node.
+    /// Returns the subject on a node. The subject of [`Place::Cluster`] does not depend on the node.
     #[must_use]
     pub fn subject(&self, node: &Node) -> Subject {
         let (common_name, organization) = match self.subject {
-            Holder::User(user) => (user.to_owned(), None),
-            Holder::Member(user, group) => (user.to_owned(), Some(group)),
-            Holder::Machine => (node.name.clone(), None),
-            Holder::Kubelet => (format!("system:node:{}", node.name), Some("system:nodes")),
+            LeafSubject::User(user) => (user.to_owned(), None),
+            LeafSubject::Member(user, group) => (user.to_owned(), Some(group)),
+            LeafSubject::Node => (node.name.clone(), None),
+            LeafSubject::Kubelet => (format!("system:node:{}", node.name), Some("system:nodes")),
         };
         Subject { common_name, organizations: organization.map(str::to_owned).into_iter().collect() }
     }
 
-    /// Its names on this node: DNS names sorted, then addresses, none twice, as kubeadm leaves them.
+    /// Returns the subject alternative names on a node without duplicates, in the order of kubeadm: DNS names sorted,
+    /// then IP addresses.
     #[must_use]
     pub fn alternative_names(&self, cluster: &Cluster, node: &Node) -> Vec<AlternativeName> {
         let mut names = match self.names {
@@ -209,7 +209,7 @@ impl Leaf {
         dns
     }
 
-    /// The API server that a kubeconfig names on this node; nothing for a pair.
+    /// Returns the API server of a kubeconfig on a node, or `None` for a pair.
     #[must_use]
     pub fn server(&self, cluster: &Cluster, node: &Node) -> Option<Endpoint> {
         match self.form {

@@ -1,44 +1,44 @@
-//! Kubeconfigs as kubeadm writes them.
+//! Renders and parses kubeconfigs in the form of kubeadm.
 
 use serde_json::{Value, json};
 
 use crate::model::Endpoint;
 use crate::yaml;
 
-/// The name of the cluster in every kubeconfig: kubeadm's `clusterName` default.
+/// The cluster name in kubeconfigs: the default `clusterName` of kubeadm.
 pub const CLUSTER_NAME: &str = "kubernetes";
 
-/// Where a running kubelet keeps its client certificate and key, in one file that it moves on by itself.
+/// The file with the current client certificate and key of a kubelet. The kubelet rotates the file by itself.
 pub const KUBELET_CLIENT_CURRENT: &str = "/var/lib/kubelet/pki/kubelet-client-current.pem";
 
-/// A client's certificate and key.
+/// The client credential in a kubeconfig.
 #[derive(Clone, Copy)]
 pub enum Credential<'a> {
-    /// In the kubeconfig, as PEM.
+    /// An embedded certificate and key, as PEM.
     Embedded {
         /// The certificate.
         certificate: &'a str,
         /// The key.
         key: &'a str,
     },
-    /// In a file on the machine that holds both.
+    /// The path of a file on the node with both the certificate and the key.
     File(&'a str),
-    /// A bootstrap token in their place.
+    /// A bootstrap token.
     Token(&'a str),
 }
 
-/// Writes a kubeconfig with one cluster, one user and one context.
+/// Renders a kubeconfig with one cluster, one user and one context.
 #[must_use]
-pub fn write(server: &Endpoint, authority: &str, user: &str, credential: Credential<'_>) -> String {
-    write_through(None, server, authority, user, credential)
+pub fn write(server: &Endpoint, ca: &str, user: &str, credential: Credential<'_>) -> String {
+    write_through(None, server, ca, user, credential)
 }
 
-/// Writes a kubeconfig that reaches the server through a proxy, where there is one.
+/// Renders a kubeconfig with an optional proxy.
 #[must_use]
 pub fn write_through(
     proxy_url: Option<&str>,
     server: &Endpoint,
-    authority: &str,
+    ca: &str,
     user: &str,
     credential: Credential<'_>,
 ) -> String {
@@ -51,7 +51,7 @@ pub fn write_through(
         Credential::File(path) => json!({"client-certificate": path, "client-key": path}),
         Credential::Token(token) => json!({"token": token}),
     };
-    let mut cluster = json!({"certificate-authority-data": base64(authority), "server": format!("https://{server}")});
+    let mut cluster = json!({"certificate-authority-data": base64(ca), "server": format!("https://{server}")});
     if let Some(proxy_url) = proxy_url {
         cluster["proxy-url"] = proxy_url.into();
     }
@@ -65,15 +65,15 @@ pub fn write_through(
     }))
 }
 
-/// The cluster alone, without a user: what `kube-public/cluster-info` holds.
+/// Renders the kubeconfig without a user in the ConfigMap `kube-public/cluster-info`.
 #[must_use]
-pub fn write_cluster_info(server: &Endpoint, authority: &str) -> String {
+pub fn write_cluster_info(server: &Endpoint, ca: &str) -> String {
     yaml::write(&json!({
         "apiVersion": "v1",
         "kind": "Config",
         "clusters": [{
             "name": "",
-            "cluster": {"certificate-authority-data": base64(authority), "server": format!("https://{server}")},
+            "cluster": {"certificate-authority-data": base64(ca), "server": format!("https://{server}")},
         }],
         "contexts": null,
         "current-context": "",
@@ -81,7 +81,8 @@ pub fn write_cluster_info(server: &Endpoint, authority: &str) -> String {
     }))
 }
 
-/// The certificate and key that a kubeconfig embeds, as PEM; nothing if it embeds none or can't be read.
+/// Returns the embedded certificate and key of a kubeconfig as PEM, or `None` if the kubeconfig has none or can't be
+/// parsed.
 #[must_use]
 pub fn embedded_credential(text: &str) -> Option<(String, String)> {
     let config: Value = serde_saphyr::from_str(text).ok()?;
@@ -90,9 +91,9 @@ pub fn embedded_credential(text: &str) -> Option<(String, String)> {
     Some((field("client-certificate-data")?, field("client-key-data")?))
 }
 
-/// Standard base64 with padding.
+/// Encodes bytes as standard base64 with padding.
 pub fn base64(bytes: impl AsRef<[u8]>) -> String {
-    // ByteString is how the Kubernetes API writes bytes: standard base64 with padding, as a kubeconfig has it.
+    // ByteString is the encoding of the Kubernetes API: standard base64 with padding, as in a kubeconfig.
     match serde_json::to_value(k8s_openapi::ByteString(bytes.as_ref().to_vec())) {
         Ok(serde_json::Value::String(encoded)) => encoded,
         _ => String::new(),
@@ -114,13 +115,13 @@ mod tests {
     }
 
     #[test]
-    fn what_is_embedded_comes_back() {
+    fn reads_embedded_certificate_and_key() {
         let text = write(&server(), "CA", "admin", Credential::Embedded { certificate: "CERT\n", key: "KEY\n" });
         assert_eq!(embedded_credential(&text), Some(("CERT\n".to_owned(), "KEY\n".to_owned())));
     }
 
     #[test]
-    fn a_kubeconfig_that_refers_to_a_file_embeds_nothing() {
+    fn kubeconfig_with_file_reference_has_no_embedded_credential() {
         let text = write(&server(), "CA", "system:node:cp1", Credential::File(KUBELET_CLIENT_CURRENT));
         assert!(text.contains(KUBELET_CLIENT_CURRENT));
         assert_eq!(embedded_credential(&text), None);

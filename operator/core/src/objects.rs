@@ -1,4 +1,4 @@
-//! Objects in the management cluster: how they are built, compared and written over.
+//! Builds, compares and updates objects in the management cluster.
 
 use std::collections::BTreeMap;
 
@@ -14,40 +14,44 @@ use crate::model::{Cluster, Node};
 use crate::names::{MANAGED_BY, MANAGED_BY_LABEL};
 use keyplane_crds::keys;
 
-/// Whether an authority's Secret says that its owner signs outside.
+/// Returns whether the Secret of a CA is annotated as an external CA and has no key.
 #[must_use]
-pub fn is_signed_outside(secret: &Secret) -> bool {
+pub fn is_external_ca(secret: &Secret) -> bool {
     secret.annotations().get(keys::EXTERNAL_CA_ANNOTATION).is_some_and(|value| value == "true")
         && text(secret, "tls.key").is_none()
 }
 
-/// A file in an object's `index.json`.
+/// A file in the `index.json` of an object.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct IndexEntry {
-    /// Its key in the object.
+    /// The key in the object.
     pub key: String,
-    /// Its path on the machine.
+    /// The path on the node.
     pub path: String,
-    /// Its mode, octal.
+    /// The file mode in octal.
     pub mode: String,
-    /// Its user and group.
+    /// The user and group.
     pub owner: String,
 }
 
 impl IndexEntry {
+    /// The entry of a file of root.
+    #[must_use]
     pub fn new(key: &str, path: &str, mode: u32) -> Self {
         let (key, path) = (key.to_owned(), path.to_owned());
         Self { key, path, mode: format!("{mode:04o}"), owner: "root:root".to_owned() }
     }
 }
 
-/// An index as text: one entry a line, for people who read it.
+/// Renders a file index as text, with one entry per line for readability.
+#[must_use]
 pub fn index(entries: &[IndexEntry]) -> String {
     let lines: Vec<_> = entries.iter().map(|entry| serde_json::to_string(entry).unwrap_or_default()).collect();
     format!("[\n  {}\n]\n", lines.join(",\n  "))
 }
 
-/// A ConfigMap's object from its content.
+/// Returns a ConfigMap with the data.
+#[must_use]
 pub fn config_map(cluster: &Cluster, name: String, node: Option<&Node>, data: BTreeMap<String, String>) -> ConfigMap {
     let checksum = checksum(data.iter().map(|(key, value)| (key.as_str(), value.as_bytes())));
     ConfigMap {
@@ -57,7 +61,8 @@ pub fn config_map(cluster: &Cluster, name: String, node: Option<&Node>, data: BT
     }
 }
 
-/// A Secret's object from its content.
+/// Returns a Secret with the data.
+#[must_use]
 pub fn secret<const N: usize>(
     cluster: &Cluster,
     name: String,
@@ -101,8 +106,9 @@ fn metadata<const N: usize>(
     }
 }
 
-/// Whether an object has all that it should have. More labels and annotations than ours are others' business; more
-/// data is not.
+/// Returns whether an object has all desired labels and annotations. Other clients may add labels and annotations, but
+/// not data.
+#[must_use]
 pub fn has_metadata(found: &ObjectMeta, wanted: &ObjectMeta) -> bool {
     let contains = |found: &Option<BTreeMap<String, String>>, wanted: &Option<BTreeMap<String, String>>| {
         wanted.iter().flatten().all(|(key, value)| found.as_ref().and_then(|map| map.get(key)) == Some(value))
@@ -110,8 +116,10 @@ pub fn has_metadata(found: &ObjectMeta, wanted: &ObjectMeta) -> bool {
     contains(&found.labels, &wanted.labels) && contains(&found.annotations, &wanted.annotations)
 }
 
-/// The metadata for a write: others' labels and annotations stay, and what is replaced is the version that was seen.
-pub fn onto(found: Option<&ObjectMeta>, wanted: ObjectMeta) -> ObjectMeta {
+/// Returns the metadata for an update. Labels and annotations of other clients stay. The update replaces exactly the
+/// observed resource version.
+#[must_use]
+pub fn merged_metadata(found: Option<&ObjectMeta>, wanted: ObjectMeta) -> ObjectMeta {
     let Some(found) = found else { return wanted };
     let merged = |found: &Option<BTreeMap<String, String>>, wanted: Option<BTreeMap<String, String>>| {
         let mut merged = found.clone().unwrap_or_default();
@@ -129,7 +137,7 @@ pub fn onto(found: Option<&ObjectMeta>, wanted: ObjectMeta) -> ObjectMeta {
     }
 }
 
-/// Whether an object is Keyplane's, for this cluster and with this label besides.
+/// Returns whether Keyplane manages an object for this cluster and the object has one further label.
 #[must_use]
 pub fn is_ours(found: &ObjectMeta, cluster: &str, (label, value): (&str, &str)) -> bool {
     let labels = [(MANAGED_BY_LABEL, MANAGED_BY), (keys::CLUSTER_LABEL, cluster), (label, value)];
@@ -137,7 +145,8 @@ pub fn is_ours(found: &ObjectMeta, cluster: &str, (label, value): (&str, &str)) 
     labels.into_iter().all(|(label, value)| found(label).is_some_and(|found| found == value))
 }
 
-/// The write that makes what was found what is wanted; nothing if it is. `same` compares what is not metadata.
+/// Returns the object to write, or `None` if the observed object already matches. `same` compares all fields but
+/// metadata.
 #[must_use]
 pub fn to_write<K: kube::Resource>(found: Option<&K>, mut wanted: K, same: impl Fn(&K, &K) -> bool) -> Option<K> {
     let Some(found) = found else { return Some(wanted) };
@@ -145,11 +154,11 @@ pub fn to_write<K: kube::Resource>(found: Option<&K>, mut wanted: K, same: impl 
         return None;
     }
     let metadata = std::mem::take(wanted.meta_mut());
-    *wanted.meta_mut() = onto(Some(found.meta()), metadata);
+    *wanted.meta_mut() = merged_metadata(Some(found.meta()), metadata);
     Some(wanted)
 }
 
-/// The ConfigMap to write over what was found; nothing if that is as it should be.
+/// Returns the ConfigMap to write, or `None` if the observed ConfigMap already matches.
 #[must_use]
 pub fn config_map_to_write(found: Option<&ConfigMap>, wanted: ConfigMap) -> Option<ConfigMap> {
     to_write(found, wanted, |found, wanted| {
@@ -157,22 +166,22 @@ pub fn config_map_to_write(found: Option<&ConfigMap>, wanted: ConfigMap) -> Opti
     })
 }
 
-/// Certificate (or public key) and private key of an authority's or the service account's Secret.
+/// Returns `tls.crt` and `tls.key` of the Secret of a CA or of the service-account keys.
 ///
 /// # Errors
 /// If one of them is missing.
 pub fn key_pair(secret: &Secret) -> Result<(&str, &str), String> {
     let texts = text(secret, "tls.crt").zip(text(secret, "tls.key"));
-    texts.ok_or_else(|| "it lacks tls.crt or tls.key".to_owned())
+    texts.ok_or_else(|| "the Secret lacks tls.crt or tls.key".to_owned())
 }
 
-/// A text in a Secret.
+/// Returns a UTF-8 value of a Secret.
 #[must_use]
 pub fn text<'a>(secret: &'a Secret, key: &str) -> Option<&'a str> {
     std::str::from_utf8(&secret.data.as_ref()?.get(key)?.0).ok()
 }
 
-/// The checksum of a trust bundle.
+/// Returns the checksum of a trust bundle.
 #[must_use]
 pub fn trust_checksum(bundle: &str) -> String {
     checksum([("ca.crt", bundle.as_bytes())].into_iter())

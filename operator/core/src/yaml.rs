@@ -1,23 +1,24 @@
-//! YAML, written the same way every time.
+//! Deterministic YAML.
 
 use serde::Serialize;
 use serde_json::Value;
 
-/// Writes a value. Objects' keys are sorted, so that the same value is the same text.
+/// Renders a value as YAML. The keys of objects are sorted, so that equal values have equal text.
 #[must_use]
 pub fn write(value: &Value) -> String {
-    // A JSON value always has a YAML form; JSON itself is the way out that is valid YAML too.
+    // A JSON value always has a YAML form. The fallback is JSON, which is valid YAML too.
     serde_saphyr::to_string(value).unwrap_or_else(|_| value.to_string())
 }
 
-/// Writes an object of the Kubernetes API.
+/// Renders an object of the Kubernetes API as YAML.
 #[must_use]
 pub fn write_object(object: &impl Serialize) -> String {
-    // The types of the Kubernetes API always have a JSON form: their maps have text as keys.
+    // Types of the Kubernetes API always have a JSON form, because the keys of their maps are strings.
     write(&serde_json::to_value(object).unwrap_or_default())
 }
 
-/// Objects are merged, everything else is replaced (RFC 7386, but null stays null: components read it as not set).
+/// Merges objects and replaces all other values, as in RFC 7386. Unlike RFC 7386, null stays null, which components
+/// treat as not set.
 pub fn merge(target: &mut Value, patch: &Value) {
     match (target, patch) {
         (Value::Object(target), Value::Object(patch)) => {
@@ -35,7 +36,7 @@ mod tests {
     use serde_json::json;
 
     #[test]
-    fn text_that_looks_like_something_else_stays_text() {
+    fn strings_that_resemble_other_types_stay_strings() {
         let value = json!({"a": "true", "b": "10", "c": "*,bootstrapsigner", "d": "null", "e": "- x", "f": "",
             "g": "a: b", "h": "line\nline\n", "i": "0x1f", "j": "1e3", "k": ["~", "no", "2026-01-01"], "l": {}, "m": [],
             "n": "#c", "o": "'", "p": "\"", "q": "::1", "r": " x ", "s": "0123", "t": "%x", "u": "@x", "v": "y"});
@@ -44,7 +45,7 @@ mod tests {
     }
 
     #[test]
-    fn a_users_setting_replaces_one_value_and_leaves_its_neighbours() {
+    fn merge_replaces_one_value_and_keeps_other_fields() {
         let mut value = json!({"logging": {"verbosity": 0, "flushFrequency": 0}, "clusterDNS": ["a"]});
         merge(&mut value, &json!({"logging": {"verbosity": 4}, "clusterDNS": ["b", "c"], "maxPods": 50}));
         let merged = json!({"logging": {"verbosity": 4, "flushFrequency": 0}, "clusterDNS": ["b", "c"], "maxPods": 50});

@@ -1,7 +1,7 @@
-//! Makes what a plan says: keys, certificates, and the Secrets around them.
+//! Executes the issuance steps of a plan: generates keys, issues certificates, and creates their Secrets.
 
 mod issue;
 mod successor;
 pub mod x509;
 
-pub use issue::{IssuanceError, fulfil};
+pub use issue::{IssuanceError, build_secret};

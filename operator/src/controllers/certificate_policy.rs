@@ -1,4 +1,4 @@
-//! The CertificatePolicy's controller: says whether the policy could be read.
+//! The CertificatePolicy controller: reports whether the policy is valid, and whether its approver is in force.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,23 +16,23 @@ use keyplane_core::model::Policy;
 
 type Guarded = DeserializeGuard<CertificatePolicy>;
 
-/// Whether the policy is the one by which requests of Keyplane's own cluster are judged.
+/// The condition that the policy decides on the CSRs of the management cluster.
 const APPROVER: &str = CertificatePolicyCondition::ApproverInForce.name();
 
-/// How soon to look again at a policy that another one is in the way of.
-const LOOK_AGAIN: Duration = Duration::from_mins(1);
+/// Requeue delay of a policy that conflicts with another one.
+const CONFLICT_PERIOD: Duration = Duration::from_mins(1);
 
-/// What the controller needs.
+/// Dependencies of the controller.
 pub struct State {
-    /// The management cluster.
+    /// Client of the management cluster.
     pub client: Client,
-    /// The policies, as the watch knows them.
+    /// Cache of policies.
     pub policies: Store<Guarded>,
-    /// The namespace whose policies count for Keyplane's own cluster.
+    /// The namespace whose policies apply to the management cluster.
     pub own_namespace: String,
 }
 
-/// The controller and what its watch knows; of one namespace, or of all.
+/// Creates the controller and its cache, for one namespace or for all.
 #[must_use]
 pub fn controller(client: Client, concurrency: u16, namespace: Option<&str>) -> (Controller<Guarded>, Store<Guarded>) {
     let policies = match namespace {
@@ -54,7 +54,7 @@ pub async fn run(
 }
 
 async fn reconcile(policy: Arc<Guarded>, state: Arc<State>) -> Result<Action, Error> {
-    // A policy that can't be read can't be answered either; the ClusterSpecs that refer to it say so.
+    // A policy that can't be parsed has no usable status. The ClusterSpecs that refer to the policy report the problem.
     let Ok(policy) = &policy.0 else { return Ok(Action::requeue(RESYNC)) };
     let generation = policy.metadata.generation;
     let mut status = policy.status.clone().unwrap_or_default();
@@ -72,21 +72,21 @@ async fn reconcile(policy: Arc<Guarded>, state: Arc<State>) -> Result<Action, Er
         generation,
         Timestamp::now(),
     );
-    let mut again = RESYNC;
+    let mut requeue_after = RESYNC;
     if policy.spec.approver.is_some() || condition_of(&status.conditions, APPROVER).is_some() {
         let (in_force, reason, message) = approver_in_force(policy, ready, &state);
         set_condition(&mut status.conditions, APPROVER, in_force, reason, &message, generation, Timestamp::now());
         if reason == reasons::ANOTHER_APPROVER {
-            again = LOOK_AGAIN;
+            requeue_after = CONFLICT_PERIOD;
         }
     }
     let api: Api<CertificatePolicy> = Api::namespaced(state.client.clone(), &policy.namespace().unwrap_or_default());
     let updated = update_status(&api, &policy.name_any(), policy.status.as_ref(), &status).await;
     updated.map_err(Error::api("writing the status"))?;
-    Ok(Action::requeue(again))
+    Ok(Action::requeue(requeue_after))
 }
 
-/// Whether requests of Keyplane's own cluster are judged by this policy, and why not.
+/// Returns whether this policy decides on the CSRs of the management cluster, with the condition's reason and message.
 fn approver_in_force(policy: &CertificatePolicy, readable: bool, state: &State) -> (bool, &'static str, String) {
     let own = &state.own_namespace;
     let namespace = policy.namespace().unwrap_or_default();
@@ -97,15 +97,19 @@ fn approver_in_force(policy: &CertificatePolicy, readable: bool, state: &State) 
     if policy.spec.approver.is_none() {
         (false, reasons::NO_APPROVER, "the policy has no spec.approver".to_owned())
     } else if namespace != *own {
-        let message = format!("spec.approver has effect in the namespace {own} only, which is Keyplane's own");
+        let message = format!(
+            "spec.approver has no effect in namespace {namespace}: move the policy to Keyplane's namespace {own}"
+        );
         (false, reasons::OTHER_NAMESPACE, message)
     } else if !readable {
-        (false, reasons::INVALID_SPEC, "the policy could not be read: see Ready".to_owned())
+        (false, reasons::INVALID_SPEC, "the policy is invalid: see the condition Ready".to_owned())
     } else if let Some(other) = other {
         let name = other.name_any();
-        let message = format!("{name} has spec.approver too, or can't be read: while there are two, none is in force");
+        let message = format!(
+            "CertificatePolicy {name} also has spec.approver, or can't be parsed: neither is in force; remove one"
+        );
         (false, reasons::ANOTHER_APPROVER, message)
     } else {
-        (true, reasons::IN_FORCE, "requests of this cluster's kubelets are judged by this policy".to_owned())
+        (true, reasons::IN_FORCE, "this policy decides on the CSRs of this cluster's kubelets".to_owned())
     }
 }

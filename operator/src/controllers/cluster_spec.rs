@@ -1,4 +1,4 @@
-//! The ClusterSpec's controller: observe, plan, act, report.
+//! The ClusterSpec controller: observes, plans, applies the plan, and writes the status.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -18,26 +18,27 @@ use kube::{Api, Resource, ResourceExt};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::UnboundedReceiverStream;
 
-use super::act::act;
-use super::due::{next_check, wait_until};
-use super::sessions::{Brief, presented_by_each};
-use super::{Context, Error, RECONCILE_TIMEOUT, RESYNC, config, deletion, news, node_pool, observe, watch_config};
+use super::apply::act;
+use super::requeue::{requeue_after, wait_until};
+use super::sessions::{SessionSpec, presented_by_each};
+use super::{
+    Context, Error, RECONCILE_TIMEOUT, RESYNC, config, deletion, node_pool_state, observe, status_events, unversioned,
+    watch_config,
+};
 use keyplane_client::apply::update_status;
-use keyplane_client::backoff::Backoff;
-use keyplane_client::{backoff, causes};
-use keyplane_core::authorities::Authorities;
+use keyplane_client::backoff::{self, Backoff};
+use keyplane_client::causes;
 use keyplane_core::blocker::Blocker;
+use keyplane_core::certificate_authorities::ClusterCas;
 use keyplane_core::join::Pool;
 use keyplane_core::model::{Cluster, Policy};
-use keyplane_core::names;
-use keyplane_core::names::{MANAGED_BY, MANAGED_BY_LABEL};
-use keyplane_core::objects;
+use keyplane_core::names::{self, MANAGED_BY, MANAGED_BY_LABEL};
 use keyplane_core::observed::Observed;
-use keyplane_core::plan::{as_observed, encryption_work, is_unknown, kubelet_turns, status};
-use keyplane_core::rollout;
+use keyplane_core::plan::{as_observed, encryption_work, is_unknown, kubelet_rotation_order};
+use keyplane_core::{rollout, status};
 
-/// A cluster that runs already answers at once; of one that is yet to be made nobody does.
-const FIRST_LOOK: Duration = Duration::from_secs(2);
+/// Time for the first probe of the API servers. A running cluster answers at once, and a new cluster does not answer.
+const FIRST_PROBE_TIMEOUT: Duration = Duration::from_secs(2);
 
 type Guarded = DeserializeGuard<ClusterSpec>;
 
@@ -54,9 +55,9 @@ pub async fn run(
     stop: impl Future<Output = ()> + Send + Sync + 'static,
 ) {
     let client = context.client.clone();
-    // Metadata is enough to see that a Secret has changed; keys are read when they are needed, and not kept.
+    // Metadata is enough to see that a Secret has changed. Keys are read when they are needed, and not cached.
     let ours = watch_config().labels(&format!("{MANAGED_BY_LABEL}={MANAGED_BY}"));
-    // Besides ours, Secrets that users give and have labelled so that a change of them is seen.
+    // Includes user-provided Secrets that their owners have labelled, so that a change triggers a reconciliation.
     let labelled = watch_config().labels(keys::CLUSTER_LABEL);
     let secrets: Api<PartialObjectMeta<Secret>> = Api::all(client.clone());
     let config_maps: Api<PartialObjectMeta<ConfigMap>> = Api::all(client.clone());
@@ -64,11 +65,11 @@ pub async fn run(
     let pools: Api<DeserializeGuard<NodePool>> = Api::all(client.clone());
     let controller = Controller::new(Api::<Guarded>::all(client), watch_config()).with_config(config(concurrency));
     let clusters = controller.store();
-    // A controller is not told of an object that is gone; as one of somebody else's kind it is.
-    let gone: Api<PartialObjectMeta<ClusterSpec>> = Api::all(context.client.clone());
+    // The controller's main watch does not report deletions. A secondary watch of the same resource does.
+    let deleted: Api<PartialObjectMeta<ClusterSpec>> = Api::all(context.client.clone());
     let state = Arc::new(State { context: context.clone(), backoff: Backoff::default() });
     controller
-        .watches(gone, watch_config(), |cluster| {
+        .watches(deleted, watch_config(), |cluster| {
             Some(ObjectRef::new(&cluster.name_any()).within(cluster.namespace()?.as_str()))
         })
         .watches(secrets, labelled, |secret| owner(&secret))
@@ -91,8 +92,8 @@ pub async fn run(
         .run(reconcile, on_error, state)
         .for_each(|result| {
             match result {
-                Err(controller::Error::ObjectNotFound(gone)) => {
-                    forget(&context, gone.namespace.as_deref().unwrap_or_default(), &gone.name);
+                Err(controller::Error::ObjectNotFound(deleted)) => {
+                    forget(&context, deleted.namespace.as_deref().unwrap_or_default(), &deleted.name);
                 }
                 // Failed reconciliations are logged where they fail.
                 Ok(_) | Err(controller::Error::ReconcilerFailed(..)) => {}
@@ -103,7 +104,7 @@ pub async fn run(
         .await;
 }
 
-/// Ends what is under way for a ClusterSpec that is gone.
+/// Stops the session and removes the metrics of a deleted ClusterSpec.
 fn forget(context: &Context, namespace: &str, name: &str) {
     context.targets.stop(namespace, name);
     context.metrics.forget(namespace, name);
@@ -136,7 +137,7 @@ async fn reconcile(cached: Arc<Guarded>, state: Arc<State>) -> Result<Action, Er
     result
 }
 
-// kube hands these over by value.
+// kube passes these arguments by value.
 #[allow(clippy::needless_pass_by_value)]
 fn on_error(cached: Arc<Guarded>, error: &Error, state: Arc<State>) -> Action {
     let key = (cached.namespace().unwrap_or_default(), cached.name_any());
@@ -150,7 +151,8 @@ fn on_error(cached: Arc<Guarded>, error: &Error, state: Arc<State>) -> Action {
 
 async fn one_pass((namespace, name): &(String, String), context: &Context) -> Result<Action, Error> {
     let api: Api<Guarded> = Api::namespaced(context.client.clone(), namespace);
-    // The cache may be behind our own status, and the status is a trace of keys that were made: read the real one.
+    // The cache may be older than our last status update, and the status is the record of generated keys. So the object
+    // is read from the API server.
     let found = api.get_opt(name).await.map_err(Error::api("reading the ClusterSpec"))?;
     let Some(found) = found else {
         forget(context, namespace, name);
@@ -159,11 +161,11 @@ async fn one_pass((namespace, name): &(String, String), context: &Context) -> Re
     let found = match found.0 {
         Ok(found) => found,
         Err(invalid) => {
-            tracing::warn!(namespace, cluster = name, error = %invalid, "a ClusterSpec that can't be read is left alone");
+            tracing::warn!(namespace, cluster = name, error = %invalid, "skipped a ClusterSpec that can't be parsed");
             let blocker =
-                Blocker { reason: reasons::UNREADABLE, message: format!("the object can't be read: {invalid}") };
-            if let Err(error) = refuse_unreadable(namespace, name, &blocker, context).await {
-                tracing::warn!(namespace, cluster = name, %error, "its status could not be written");
+                Blocker { reason: reasons::UNREADABLE, message: format!("the object can't be parsed: {invalid}") };
+            if let Err(error) = report_unreadable(namespace, name, &blocker, context).await {
+                tracing::warn!(namespace, cluster = name, %error, "writing the status of a ClusterSpec that can't be parsed failed");
             }
             return Ok(Action::requeue(RESYNC));
         }
@@ -191,23 +193,23 @@ async fn one_pass((namespace, name): &(String, String), context: &Context) -> Re
     observed.target = context.targets.facts(namespace, name);
     observed.at_once = found.annotations().get(keys::ROLLOUT_ANNOTATION).is_some_and(|value| value == AT_ONCE);
     if is_unknown(&cluster, &observed) {
-        observed.target.serving = presented_by_each(&cluster, FIRST_LOOK).await;
+        observed.target.serving = presented_by_each(&cluster, FIRST_PROBE_TIMEOUT).await;
     }
     let reference = unversioned(&found);
     let blockers = act(&cluster, &mut observed, &reference, now, context).await?;
     let agents = context.agents.keep(&cluster, &pools(&cluster, context), &reference, now, context).await;
-    if let Some(brief) = brief(&cluster, &observed, reference, context) {
-        observed.target = context.targets.ensure(brief);
+    if let Some(spec) = session_spec(&cluster, &observed, reference, context) {
+        observed.target = context.targets.ensure(spec);
     }
     let status = status::report(&cluster, &observed, &blockers, found.metadata.generation, now);
-    let next = next_check(&cluster, &observed, &status, &blockers, now).min(agents);
+    let next = requeue_after(&cluster, &observed, &status, &blockers, now).min(agents);
     report(&found, status, context).await?;
     Ok(Action::requeue(next))
 }
 
-/// Says on an object whose spec can't be read that it can't. Its status is the trace of its keys: one that can't be read
-/// either is not touched.
-async fn refuse_unreadable(
+/// Reports in the status that the spec can't be parsed. The status is the record of generated keys: a status that can't
+/// be parsed either is not overwritten.
+async fn report_unreadable(
     namespace: &str,
     name: &str,
     blocker: &Blocker,
@@ -229,7 +231,7 @@ async fn refuse_unreadable(
     update_status(&api, name, before.as_ref(), &status).await.map(|_| ())
 }
 
-/// While a ClusterSpec is paused nothing but its status is written, neither here nor in its target.
+/// Handles a paused ClusterSpec: only its status is written, and nothing in the target cluster.
 async fn paused(found: &ClusterSpec, context: &Context, now: Timestamp) -> Result<Option<Action>, Error> {
     let until = found.spec.paused_until.as_ref().map(|time| time.0).filter(|until| *until > now);
     let (until, message) = match (found.spec.paused, until) {
@@ -255,8 +257,8 @@ fn parse(found: &ClusterSpec, context: &Context) -> Result<Cluster, Blocker> {
             let missing = || Blocker {
                 reason: reasons::CERTIFICATE_POLICY_NOT_FOUND,
                 message: format!(
-                    "spec.certificatePolicyRef: there is no CertificatePolicy {} in namespace {namespace}: apply it, or \
-                     take the reference away",
+                    "spec.certificatePolicyRef: CertificatePolicy {} does not exist in namespace {namespace}: create the \
+                     policy, or remove the reference",
                     reference.name
                 ),
             };
@@ -274,7 +276,7 @@ fn parse(found: &ClusterSpec, context: &Context) -> Result<Cluster, Blocker> {
     Ok(cluster.with_annotations(found.annotations()).with_pools(staying.map(|pool| (pool.name_any(), &pool.spec))))
 }
 
-/// The pools of the cluster, by their names.
+/// Returns the pools of the cluster, ordered by name.
 fn pools(cluster: &Cluster, context: &Context) -> Vec<NodePool> {
     let of_cluster = context.node_pools.state().into_iter().filter_map(|pool| {
         let pool = pool.0.as_ref().ok()?;
@@ -282,38 +284,43 @@ fn pools(cluster: &Cluster, context: &Context) -> Vec<NodePool> {
             pool.namespace().as_deref() == Some(&cluster.namespace) && pool.spec.cluster_ref.name == cluster.name;
         ours.then(|| (pool.name_any(), pool.clone()))
     });
-    // What the store gives has no order: without one the brief would seem to change.
+    // The cache has no order. Without sorting, the session spec would seem to change.
     let of_cluster: BTreeMap<_, _> = of_cluster.collect();
     of_cluster.into_values().collect()
 }
 
-/// What the session of the target has to know, once all keys are there.
-fn brief(cluster: &Cluster, observed: &Observed, reference: ObjectReference, context: &Context) -> Option<Brief> {
-    let authorities = Authorities::load(cluster, observed)?;
+/// Builds the session spec; `None` until all keys exist.
+fn session_spec(
+    cluster: &Cluster,
+    observed: &Observed,
+    reference: ObjectReference,
+    context: &Context,
+) -> Option<SessionSpec> {
+    let cas = ClusterCas::load(cluster, observed)?;
     let (leaving, staying): (Vec<_>, Vec<_>) =
         pools(cluster, context).into_iter().partition(|pool| pool.metadata.deletion_timestamp.is_some());
-    // A pool that once was one of workers may have a token.
+    // A pool whose role was Worker before may still have a token.
     let others = staying.iter().filter(|pool| pool.spec.role != NodePoolRole::Worker);
-    let leaving = leaving.iter().chain(others).filter(|pool| node_pool::is_held(pool)).map(ResourceExt::name_any);
+    let leaving = leaving.iter().chain(others).filter(|pool| node_pool_state::is_held(pool)).map(ResourceExt::name_any);
     let leaving = leaving.collect();
-    // A pool gets a token only once its end can't be missed.
-    let workers = staying.iter().filter(|pool| node_pool::is_held(pool)).filter_map(|pool| {
-        // What can't be read is told by the pool's own controller.
+    // A pool gets a token only with the finalizer, so that the token is revoked when the pool is deleted.
+    let workers = staying.iter().filter(|pool| node_pool_state::is_held(pool)).filter_map(|pool| {
+        // The NodePool controller reports pools that can't be parsed.
         Pool::parse(&pool.name_any(), &pool.spec, cluster).ok()?
     });
     let rollout = rollout::rollout(cluster, observed);
     let own = observed.secrets.get(&names::own_secret(&cluster.name));
-    Some(Brief {
+    Some(SessionSpec {
         own_credential: own.and_then(|own| own.annotations().get(keys::CONTENT_CHECKSUM_ANNOTATION).cloned()),
         configuration: rollout.configuration,
         addons: rollout.addons,
-        is_rotating: authorities.is_rotating(),
-        kubelet_authorities: kubelet_turns::of_pools(&authorities, observed),
-        trust: authorities.trust(),
-        revoked: authorities.revoked_annotation(),
+        is_rotating: cas.is_rotating(),
+        kubelet_cas: kubelet_rotation_order::of_pools(&cas, observed),
+        trust: cas.trust(),
+        revoked: cas.revoked_annotation(),
         workers: workers.collect(),
         leaving,
-        // The watch's own order changes: without one the brief would seem to change.
+        // The cache has no order. Without sorting, the session spec would seem to change.
         pools: staying.into_iter().map(|pool| (pool.name_any(), pool.spec)).collect(),
         reference,
         encryption: encryption_work(cluster, observed),
@@ -321,21 +328,16 @@ fn brief(cluster: &Cluster, observed: &Observed, reference: ObjectReference, con
     })
 }
 
-/// Writes the status if it says something new.
+/// Writes the status if it has changed, and records Events for the transitions.
 async fn report(found: &ClusterSpec, status: ClusterSpecStatus, context: &Context) -> Result<(), Error> {
     let (namespace, name) = (found.namespace().unwrap_or_default(), found.name_any());
-    context.metrics.tell(&namespace, &name, &status, Timestamp::now());
+    context.metrics.record_status(&namespace, &name, &status, Timestamp::now());
     let api: Api<ClusterSpec> = Api::namespaced(context.client.clone(), &namespace);
     let updated = update_status(&api, &name, found.status.as_ref(), &status).await;
     if !updated.map_err(Error::api("writing the status"))? {
         return Ok(());
     }
     context.metrics.writes.with_label_values(&["ClusterSpec/status"]).inc();
-    news::tell(found, &status, context).await;
+    status_events::record_transitions(found, &status, context).await;
     Ok(())
-}
-
-/// An object for Events, without what changes.
-pub(super) fn unversioned<K: Resource<DynamicType = ()>>(object: &K) -> ObjectReference {
-    ObjectReference { resource_version: None, ..object.object_ref(&()) }
 }

@@ -1,14 +1,10 @@
-//! The end of a ClusterSpec: its keys stay, unless a person has said twice that they shall go. And the end of single
-//! objects that nothing needs any more.
+//! Deletion of a ClusterSpec: its keys stay, unless the user sets `deletionPolicy: Delete` and confirms with an
+//! annotation. Also deletes single objects that are not needed any more.
 
 use k8s_openapi::api::core::v1::{ConfigMap, Secret};
 use k8s_openapi::jiff::Timestamp;
-use keyplane_crds::{
-    ClusterSpec, DeletionPolicy,
-    keys::CONFIRM_DELETION_ANNOTATION,
-    keys::{self, CLUSTER_LABEL},
-    reasons,
-};
+use keyplane_crds::keys::{self, CLUSTER_LABEL, CONFIRM_DELETION_ANNOTATION};
+use keyplane_crds::{ClusterSpec, DeletionPolicy, reasons};
 use kube::api::{DeleteParams, ListParams, Patch, PatchParams, Preconditions};
 use kube::core::PartialObjectMeta;
 use kube::runtime::controller::Action;
@@ -18,15 +14,15 @@ use serde_json::json;
 
 use super::{Context, Error};
 use keyplane_client::apply::update_status;
-use keyplane_client::write;
-use keyplane_client::write::Deleted;
+use keyplane_client::write::{self, Deleted};
 use keyplane_core::blocker::Blocker;
 use keyplane_core::model::Cluster;
 use keyplane_core::names::{MANAGED_BY, MANAGED_BY_LABEL};
 use keyplane_core::observed::Observed;
-use keyplane_core::plan::{Kind, Removal, status};
+use keyplane_core::plan::{Kind, Removal};
+use keyplane_core::status;
 
-/// Sets or takes the finalizer, and does what a deletion asks for. Nothing means that the object lives on.
+/// Sets or removes the finalizer, and handles a deletion. Returns `None` if the object is not being deleted.
 pub(super) async fn handle(found: &ClusterSpec, context: &Context) -> Result<Option<Action>, Error> {
     let (namespace, name) = (found.namespace().unwrap_or_default(), found.name_any());
     let held = found.finalizers().iter().any(|finalizer| finalizer == keys::CLUSTERSPEC_FINALIZER);
@@ -46,7 +42,7 @@ pub(super) async fn handle(found: &ClusterSpec, context: &Context) -> Result<Opt
             let blocker = Blocker {
                 reason: reasons::DELETION_NOT_CONFIRMED,
                 message: format!(
-                    "deletionPolicy is Delete, so the keys of {name} would be lost for ever: confirm with `kubectl annotate \
+                    "spec.deletionPolicy is Delete, so all keys of {name} will be deleted: confirm with `kubectl annotate \
                      clusterspec {name} -n {namespace} {CONFIRM_DELETION_ANNOTATION}={name}`, or keep them with \
                      `kubectl patch clusterspec {name} -n {namespace} --type merge -p \
                      '{{\"spec\":{{\"deletionPolicy\":\"Retain\"}}}}'`"
@@ -77,7 +73,7 @@ where
     let api: Api<PartialObjectMeta<K>> = Api::namespaced(context.client.clone(), namespace);
     let found = api.list(&ListParams::default().labels(&ours)).await;
     for object in found.map_err(Error::api(format!("listing {kind}s")))? {
-        // The very object that was listed, not one that somebody has put in its place meanwhile.
+        // The preconditions protect an object that was recreated since the list.
         let preconditions = Preconditions { uid: object.uid(), resource_version: object.resource_version() };
         let params = DeleteParams { preconditions: Some(preconditions), ..DeleteParams::default() };
         match api.delete(&object.name_any(), &params).await {
@@ -89,7 +85,7 @@ where
     Ok(())
 }
 
-/// Deletes an object that nothing needs any more, and counts it.
+/// Deletes an object that is not needed any more, and counts the write.
 pub(super) async fn remove(
     cluster: &Cluster,
     observed: &mut Observed,
@@ -121,7 +117,7 @@ async fn set_finalizer(found: &ClusterSpec, held: bool, context: &Context) -> Re
     if held {
         finalizers.push(keys::CLUSTERSPEC_FINALIZER.to_owned());
     }
-    // The list is replaced as a whole: the version makes sure that it is the one that was seen.
+    // The patch replaces the whole list. The resource version ensures that no other finalizer is lost.
     let patch = json!({"metadata": {"finalizers": finalizers, "resourceVersion": found.metadata.resource_version}});
     let api: Api<ClusterSpec> = Api::namespaced(context.client.clone(), &found.namespace().unwrap_or_default());
     match api.patch(&found.name_any(), &PatchParams::default(), &Patch::Merge(patch)).await {

@@ -1,76 +1,78 @@
-//! The controllers: one file per watched kind, each of which observes, plans, acts and reports.
+//! The controllers: one file per reconciled resource.
 
-mod act;
-pub mod agents;
+pub mod agent_access;
+mod apply;
 pub mod certificate_policy;
 pub mod cluster_spec;
 mod deletion;
-mod due;
-pub mod issued;
-mod news;
+pub mod management_approver;
 pub mod node_pool;
+mod node_pool_state;
 mod observe;
-pub mod own_cluster;
 mod pool_deletion;
+mod requeue;
 pub mod sessions;
+mod status_events;
+pub mod user_kubeconfigs;
 
 use std::fmt::Debug;
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures::StreamExt;
+use k8s_openapi::api::core::v1::ObjectReference;
 use keyplane_crds::{CertificatePolicy, NodePool};
 use kube::core::DeserializeGuard;
-use kube::runtime::controller::{Action, Controller};
+use kube::runtime::controller::{self, Action, Controller};
 use kube::runtime::reflector::Store;
-use kube::runtime::{controller, watcher};
+use kube::runtime::watcher;
 use kube::{Client, Resource};
 use serde::de::DeserializeOwned;
 
 use crate::metrics::Metrics;
-use agents::Agents;
-use issued::IssuedKubeconfigs;
+use agent_access::Agents;
 use keyplane_client::events::Events;
 use keyplane_client::{backoff, causes};
 use sessions::Targets;
+use user_kubeconfigs::IssuedKubeconfigs;
 
-/// Objects are looked at again after about this long even if nothing has changed: a watch can miss an event.
+/// Requeue delay without any change, because a watch can miss an event.
 const RESYNC: Duration = Duration::from_hours(1);
 
-/// One reconciliation may take this long: three RSA-4096 authorities and a node's keys take about a minute on a slow core.
+/// Time for one reconciliation: three RSA-4096 CAs and a node's keys take about a minute on a slow core.
 const RECONCILE_TIMEOUT: Duration = Duration::from_mins(5);
 
-/// Several changes of one object within this time are one reconciliation.
+/// Changes of one object within this time are combined into one reconciliation.
 const DEBOUNCE: Duration = Duration::from_millis(200);
 
-/// What every controller has.
+/// Dependencies of the controllers.
 #[derive(Clone)]
 pub struct Context {
-    /// The management cluster.
+    /// Client of the management cluster.
     pub client: Client,
-    /// Events on the objects there.
+    /// Recorder of Events in the management cluster.
     pub events: Events,
-    /// Counters.
+    /// Metrics.
     pub metrics: Metrics,
-    /// The target clusters.
+    /// Sessions with the target clusters.
     pub targets: Arc<Targets>,
-    /// The pools, as the watch knows them.
+    /// Cache of NodePools.
     pub node_pools: Store<DeserializeGuard<NodePool>>,
-    /// The policies, as the watch knows them.
+    /// Cache of CertificatePolicies.
     pub certificate_policies: Store<DeserializeGuard<CertificatePolicy>>,
-    /// The kubeconfigs of users, as the watch knows them.
+    /// Cache of the Secrets with users' kubeconfigs.
     pub issued_kubeconfigs: IssuedKubeconfigs,
-    /// The agents of the machines, as the watches know them.
+    /// Caches of the agents' objects.
     pub agents: Agents,
 }
 
-/// How every controller is set up.
+/// Configuration of every controller.
 fn config(concurrency: u16) -> controller::Config {
-    // kube's default is no limit: every start would work on all objects at once.
+    // kube's default is no limit: at each start, all objects would be reconciled at once.
     controller::Config::default().concurrency(concurrency).debounce(DEBOUNCE)
 }
 
-/// Runs a controller whose objects are soon done with, until `stop`.
+/// Runs a controller with short reconciliations until `stop`.
 async fn drive<K, State, Work>(
     controller: Controller<K>,
     state: Arc<State>,
@@ -86,7 +88,7 @@ async fn drive<K, State, Work>(
         .run(reconcile, |_, _, _| Action::requeue(backoff::delay(3)), state)
         .for_each(|result| async move {
             match result {
-                // It was deleted while it was in the queue.
+                // The object was deleted while it was in the queue.
                 Ok(_) | Err(controller::Error::ObjectNotFound(_)) => {}
                 Err(error) => tracing::warn!(kind = %K::kind(&()), error = causes(&error), "controller"),
             }
@@ -94,33 +96,33 @@ async fn drive<K, State, Work>(
         .await;
 }
 
-/// How every kind is watched. Pages keep the first list small in memory.
+/// Configuration of every watch. Pages limit the memory of the first list.
 fn watch_config() -> watcher::Config {
     watcher::Config::default().page_size(100)
 }
 
-/// Why an object could not be worked on; it is tried again.
+/// The reason why a reconciliation failed; the object is requeued.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The management cluster's API server refused or failed.
+    /// The API server of the management cluster returned an error.
     #[error("{what}: {source}")]
     Api {
-        /// What was tried.
+        /// The request.
         what: String,
-        /// The answer.
+        /// The error.
         source: Box<kube::Error>,
     },
-    /// A key or certificate could not be made.
+    /// A key can't be generated, or a certificate can't be issued.
     #[error(transparent)]
     Issuance(#[from] keyplane_issuance::IssuanceError),
-    /// Somebody else wrote at the same time.
-    #[error("{0} was changed by somebody else meanwhile")]
+    /// Another client has changed the object at the same time.
+    #[error("{0} was changed by another client at the same time")]
     Conflict(String),
-    /// It took too long.
-    #[error("not done within {} s", RECONCILE_TIMEOUT.as_secs())]
+    /// The reconciliation took too long.
+    #[error("the reconciliation did not finish within {} s", RECONCILE_TIMEOUT.as_secs())]
     Timeout,
-    /// A thread of ours has failed.
-    #[error("work was broken off: {0}")]
+    /// The reconciliation was aborted.
+    #[error("the reconciliation was aborted: {0}")]
     Broken(String),
 }
 
@@ -130,7 +132,7 @@ impl Error {
         move |source| Self::Api { what, source: Box::new(source) }
     }
 
-    /// A metric label.
+    /// Returns the value of the metric label `result`.
     #[must_use]
     pub const fn reason(&self) -> &'static str {
         match self {
@@ -141,4 +143,9 @@ impl Error {
             Self::Broken(_) => "broken",
         }
     }
+}
+
+/// Returns the reference of an object for Events, without the resource version.
+fn unversioned<K: Resource<DynamicType = ()>>(object: &K) -> ObjectReference {
+    ObjectReference { resource_version: None, ..object.object_ref(&()) }
 }

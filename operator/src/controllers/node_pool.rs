@@ -1,7 +1,6 @@
-//! The NodePool's controller: writes the files of its machines, and says how far each has come. Tokens and join data are
-//! the target's session's.
+//! The NodePool controller: writes the files of the pool's nodes, and reports their progress. The session with the
+//! target cluster manages tokens and join data.
 
-use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -9,11 +8,8 @@ use futures::StreamExt;
 use k8s_openapi::api::core::v1::{ConfigMap, Secret};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use k8s_openapi::jiff::Timestamp;
-use keyplane_crds::{
-    ClusterSpec, NodePool, NodePoolCondition, NodePoolStatus,
-    keys::{self, NODE_POOL_LABEL},
-    reasons, set_condition,
-};
+use keyplane_crds::keys::{self, NODE_POOL_LABEL};
+use keyplane_crds::{ClusterSpec, NodePool, NodePoolCondition, NodePoolStatus, reasons, set_condition};
 use kube::core::{DeserializeGuard, PartialObjectMeta};
 use kube::runtime::controller::{Action, Controller};
 use kube::runtime::reflector::{ObjectRef, Store};
@@ -22,9 +18,9 @@ use kube::{Api, Client, Resource, ResourceExt};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::UnboundedReceiverStream;
 
-use super::sessions::Brief;
+use super::node_pool_state::{Basis, Known, State, is_held, report};
+use super::sessions::SessionSpec;
 use super::{Context, Error, RESYNC, config, drive, pool_deletion, watch_config};
-use keyplane_client::apply::update_status;
 use keyplane_client::write::{Written, write};
 use keyplane_core::join::objects::{is_of_pool, worker_config, worker_config_map};
 use keyplane_core::join::{Pool, state};
@@ -35,26 +31,10 @@ use keyplane_core::objects::config_map_to_write;
 type Guarded = DeserializeGuard<NodePool>;
 type Clusters = mpsc::UnboundedReceiver<ObjectRef<DeserializeGuard<ClusterSpec>>>;
 
-/// How soon a pool is looked at again whose ClusterSpec's controller has not taken note of it yet.
+/// Requeue delay of a pool that the ClusterSpec controller has not processed yet.
 const SOON: Duration = Duration::from_secs(5);
 
-/// What the controller works with.
-pub(super) struct State {
-    pub(super) context: Context,
-    written: Arc<Mutex<Known>>,
-}
-
-/// What a pool's ConfigMaps were written from.
-struct Basis {
-    pool: Pool,
-    brief: Arc<Brief>,
-    ranges: Option<PodRanges>,
-}
-
-/// The pools whose ConfigMaps were found right, and for what: two hundred need not be read for each news of a machine.
-type Known = HashMap<(String, String), Basis>;
-
-/// The controller and what its watch knows.
+/// Creates the controller and its cache.
 #[must_use]
 pub fn controller(client: Client, concurrency: u16) -> (Controller<Guarded>, Store<Guarded>) {
     let clusters: Api<PartialObjectMeta<ClusterSpec>> = Api::all(client.clone());
@@ -75,13 +55,7 @@ fn of_cluster(pools: &Store<Guarded>, namespace: Option<&str>, cluster: &str) ->
     pools.state().into_iter().filter(of_cluster).map(|pool| ObjectRef::from_obj(&*pool)).collect()
 }
 
-/// Whether the end of the pool can't be missed: only then it gets a token.
-#[must_use]
-pub fn is_held(pool: &NodePool) -> bool {
-    pool.finalizers().iter().any(|finalizer| finalizer == keys::NODEPOOL_FINALIZER)
-}
-
-/// Runs until `stop`. `clusters` are those whose session has news for its pools.
+/// Runs until `stop`. `clusters` receives the clusters whose session has changes for its pools.
 pub async fn run(
     controller: Controller<Guarded>,
     context: Context,
@@ -95,13 +69,13 @@ pub async fn run(
     let secrets: Api<PartialObjectMeta<Secret>> = Api::all(client);
     let (known, targets) = (Arc::clone(&written), Arc::clone(&context.targets));
     let pools = context.node_pools.clone();
-    let news = UnboundedReceiverStream::new(clusters).flat_map(move |cluster| {
+    let triggers = UnboundedReceiverStream::new(clusters).flat_map(move |cluster| {
         futures::stream::iter(of_cluster(&pools, cluster.namespace.as_deref(), &cluster.name))
     });
     let controller = controller
         .watches(config_maps, ours.clone(), move |config_map| {
             let pool = owner(&config_map)?;
-            // Somebody may have changed it: it is read again.
+            // The ConfigMap may have been changed manually, so it is read again.
             known.lock().unwrap_or_else(PoisonError::into_inner).remove(&key(&pool));
             Some(pool)
         })
@@ -110,7 +84,7 @@ pub async fn run(
             targets.wake(&namespace, secret.labels().get(keys::CLUSTER_LABEL)?);
             owner(&secret)
         })
-        .reconcile_on(news);
+        .reconcile_on(triggers);
     drive(controller, Arc::new(State { context, written }), reconcile, stop).await;
 }
 
@@ -123,7 +97,7 @@ fn key(pool: &ObjectRef<Guarded>) -> (String, String) {
     (pool.namespace.clone().unwrap_or_default(), pool.name.clone())
 }
 
-/// What the condition `Ready` says.
+/// Content of the condition `Ready`.
 struct Verdict {
     ready: bool,
     reason: &'static str,
@@ -150,16 +124,17 @@ async fn reconcile(pool: Arc<Guarded>, state: Arc<State>) -> Result<Action, Erro
     let mut status = pool.status.clone().unwrap_or_default();
     status.observed_generation = pool.metadata.generation;
     status.declared_nodes = i32::try_from(pool.spec.machines.len()).ok();
-    let brief = state.context.targets.brief(&namespace, cluster);
-    let (verdict, next) = match (found, brief) {
+    let spec = state.context.targets.spec(&namespace, cluster);
+    let (verdict, next) = match (found, spec) {
         (None, _) => {
             let message = format!(
-                "spec.clusterRef: there is no ClusterSpec {cluster} in namespace {namespace}: apply it, or mend the name"
+                "spec.clusterRef: ClusterSpec {cluster} does not exist in namespace {namespace}: create it, or correct \
+                 the name"
             );
             (Verdict::bad(reasons::CLUSTER_SPEC_NOT_FOUND, message), RESYNC)
         }
         (Some(_), None) => (in_force(cluster), RESYNC),
-        (Some(_), Some(brief)) => with_brief(pool, &brief, &mut status, &state, now).await?,
+        (Some(_), Some(spec)) => with_session(pool, &spec, &mut status, &state, now).await?,
     };
     let Verdict { ready, reason, message } = verdict;
     let (facts, generation) = (state.context.targets.join_facts(&namespace, cluster), pool.metadata.generation);
@@ -170,38 +145,38 @@ async fn reconcile(pool: Arc<Guarded>, state: Arc<State>) -> Result<Action, Erro
 }
 
 fn in_force(cluster: &str) -> Verdict {
-    let message = format!("kubelets of ClusterSpec {cluster} are judged by this declaration");
+    let message = format!("CSRs of kubelets of ClusterSpec {cluster} are evaluated with this declaration");
     Verdict { ready: true, reason: reasons::IN_FORCE, message }
 }
 
-/// All that needs the cluster's session. Gives back when to look again, too.
-async fn with_brief(
+/// Reconciles the parts that need the cluster's session; returns the condition and the requeue delay.
+async fn with_session(
     pool: &NodePool,
-    brief: &Arc<Brief>,
+    spec: &Arc<SessionSpec>,
     status: &mut NodePoolStatus,
     state: &State,
     now: Timestamp,
 ) -> Result<(Verdict, Duration), Error> {
-    let parsed = match Pool::parse(&pool.name_any(), &pool.spec, &brief.cluster) {
+    let parsed = match Pool::parse(&pool.name_any(), &pool.spec, &spec.cluster) {
         Ok(Some(parsed)) => parsed,
-        Ok(None) => return Ok((in_force(&brief.cluster.name), RESYNC)),
+        Ok(None) => return Ok((in_force(&spec.cluster.name), RESYNC)),
         Err(error) => return Ok((Verdict::bad(reasons::INVALID_SPEC, error.to_string()), RESYNC)),
     };
     if !is_held(pool) {
         pool_deletion::set_finalizer(pool, true, &state.context.client).await?;
     }
-    let (namespace, cluster) = (&brief.cluster.namespace, &brief.cluster.name);
+    let (namespace, cluster) = (&spec.cluster.namespace, &spec.cluster.name);
     let mut next = RESYNC;
-    if !brief.workers.contains(&parsed) {
-        // The ClusterSpec's controller saw the pool before this one did.
+    if !spec.workers.contains(&parsed) {
+        // The session spec is older than this version of the pool.
         state.context.targets.refresh(namespace, cluster);
         next = SOON;
     }
     let facts = state.context.targets.join_facts(namespace, cluster);
     let basis = Basis {
         pool: parsed.clone(),
-        brief: Arc::clone(brief),
-        ranges: facts.pod_ranges.clone().filter(|_| routed(brief)),
+        spec: Arc::clone(spec),
+        ranges: facts.pod_ranges.clone().filter(|_| routed(spec)),
     };
     let blocked = write_files(pool, basis, state).await?;
     status.machines = state::machines(&parsed, &facts, &status.machines, now);
@@ -212,9 +187,9 @@ async fn with_brief(
     match facts.tokens.get(&parsed.name) {
         None => {}
         Some(state::TokenState::None) => status.token_expires = None,
-        Some(state::TokenState::Good(expires)) => status.token_expires = Some(Time(*expires)),
+        Some(state::TokenState::Valid(expires)) => status.token_expires = Some(Time(*expires)),
         Some(state::TokenState::Failed(message)) => {
-            verdict = Verdict::bad(reasons::NO_TOKEN, format!("machines can't join: {message}"));
+            verdict = Verdict::bad(reasons::NO_TOKEN, format!("nodes can't join: {message}"));
         }
     }
     if let Some(message) = blocked {
@@ -227,45 +202,45 @@ async fn with_brief(
     Ok((verdict, next))
 }
 
-/// Writes the machines' ConfigMaps where they are not as they should be, and deletes those of machines that were taken
-/// out of the list. Gives back what is in the way.
+/// Writes the nodes' ConfigMaps that differ, and deletes those of nodes that were removed from the list. Returns the
+/// message of a blocker, if any.
 async fn write_files(pool: &NodePool, basis: Basis, state: &State) -> Result<Option<String>, Error> {
-    let key = (basis.brief.cluster.namespace.clone(), basis.pool.name.clone());
+    let key = (basis.spec.cluster.namespace.clone(), basis.pool.name.clone());
     let known = |written: &Known| {
         written.get(&key).is_some_and(|known| {
             (&known.pool, &known.ranges) == (&basis.pool, &basis.ranges)
-                && known.brief.cluster == basis.brief.cluster
-                && known.brief.trust == basis.brief.trust
-                && known.brief.kubelet_authorities == basis.brief.kubelet_authorities
-                && known.brief.revoked == basis.brief.revoked
+                && known.spec.cluster == basis.spec.cluster
+                && known.spec.trust == basis.spec.trust
+                && known.spec.kubelet_cas == basis.spec.kubelet_cas
+                && known.spec.revoked == basis.spec.revoked
         })
     };
     if known(&state.written.lock().unwrap_or_else(PoisonError::into_inner)) {
         return Ok(None);
     }
-    // Noted before the work: a change that somebody makes meanwhile takes the note away again.
-    let (parsed, brief, ranges) = (basis.pool.clone(), Arc::clone(&basis.brief), basis.ranges.clone());
+    // The entry is inserted before the writes: a concurrent manual change removes the entry again.
+    let (parsed, spec, ranges) = (basis.pool.clone(), Arc::clone(&basis.spec), basis.ranges.clone());
     state.written.lock().unwrap_or_else(PoisonError::into_inner).insert(key, basis);
-    let result = write_each(pool, &parsed, &brief, ranges.as_ref(), state).await;
+    let result = write_each(pool, &parsed, &spec, ranges.as_ref(), state).await;
     if !matches!(result, Ok(None)) {
         forget(state, pool);
     }
     result
 }
 
-/// Only where routes lead to Pods does it matter which range a Node has.
-fn routed(brief: &Brief) -> bool {
-    brief.cluster.has_pod_routes()
+/// Returns whether the Pod ranges of Nodes matter, which is the case only with routes to Pods.
+fn routed(spec: &SessionSpec) -> bool {
+    spec.cluster.has_pod_routes()
 }
 
 async fn write_each(
     pool: &NodePool,
     parsed: &Pool,
-    brief: &Brief,
+    spec: &SessionSpec,
     ranges: Option<&PodRanges>,
     state: &State,
 ) -> Result<Option<String>, Error> {
-    let cluster = &brief.cluster;
+    let cluster = &spec.cluster;
     let config_maps: Api<ConfigMap> = Api::namespaced(state.context.client.clone(), &cluster.namespace);
     let mut blocked = None;
     for machine in &parsed.machines {
@@ -273,45 +248,35 @@ async fn write_each(
         let found = config_maps.get_opt(&name).await.map_err(Error::api(format!("reading ConfigMap {name}")))?;
         if found.as_ref().is_some_and(|found| !is_of_pool(found.meta(), &cluster.name, &parsed.name)) {
             blocked = Some(format!(
-                "ConfigMap {name} exists and is not this pool's: it is left alone; rename the machine {}, or take it out of \
-                 the other pool that lists it",
+                "ConfigMap {name} exists and does not belong to this pool: Keyplane does not change it; rename the node {}, \
+                 or remove it from the other pool that lists it",
                 machine.name
             ));
             continue;
         }
         let before = found.as_ref().and_then(|found| found.data.as_ref());
-        let mut wanted = worker_config(cluster, parsed, machine, &brief.trust, ranges, before);
-        if let Some(authority) = brief.kubelet_authorities.get(&parsed.name) {
-            wanted.annotations_mut().insert(keys::KUBELET_CA_ANNOTATION.to_owned(), authority.clone());
+        let mut wanted = worker_config(cluster, parsed, machine, &spec.trust, ranges, before);
+        if let Some(ca) = spec.kubelet_cas.get(&parsed.name) {
+            wanted.annotations_mut().insert(keys::KUBELET_CA_ANNOTATION.to_owned(), ca.clone());
         }
-        wanted.annotations_mut().extend(brief.revoked.clone());
+        wanted.annotations_mut().extend(spec.revoked.clone());
         let Some(wanted) = config_map_to_write(found.as_ref(), wanted) else { continue };
         match write(&config_maps, &wanted).await.map_err(Error::api(format!("writing ConfigMap {name}")))? {
             Written::Done(_) => state.context.metrics.writes.with_label_values(&["ConfigMap"]).inc(),
             Written::Conflict => return Err(Error::Conflict(format!("ConfigMap {name}"))),
         }
-        tracing::info!(namespace = cluster.namespace, pool = parsed.name, name, "wrote a machine's files");
+        tracing::info!(namespace = cluster.namespace, pool = parsed.name, name, "wrote the files of a node");
     }
     let before = pool.status.iter().flat_map(|status| &status.machines);
-    for gone in before.filter(|machine| parsed.machine(&machine.name).is_none()) {
+    for removed in before.filter(|machine| parsed.machine(&machine.name).is_none()) {
         let (client, namespace) = (&state.context.client, &cluster.namespace);
-        pool_deletion::delete_files(client, namespace, &cluster.name, &parsed.name, &gone.name).await?;
+        pool_deletion::delete_files(client, namespace, &cluster.name, &parsed.name, &removed.name).await?;
     }
     Ok(blocked)
 }
 
-/// From now on the pool's ConfigMaps are read again.
+/// Removes the cache entry, so that the pool's ConfigMaps are read again.
 fn forget(state: &State, pool: &NodePool) {
     let key = (pool.namespace().unwrap_or_default(), pool.name_any());
     state.written.lock().unwrap_or_else(PoisonError::into_inner).remove(&key);
-}
-
-/// Writes the status if it says something new.
-pub(super) async fn report(pool: &NodePool, status: &NodePoolStatus, state: &State) -> Result<(), Error> {
-    let api: Api<NodePool> = Api::namespaced(state.context.client.clone(), &pool.namespace().unwrap_or_default());
-    let updated = update_status(&api, &pool.name_any(), pool.status.as_ref(), status).await;
-    if updated.map_err(Error::api("writing the status"))? {
-        state.context.metrics.writes.with_label_values(&["NodePool/status"]).inc();
-    }
-    Ok(())
 }

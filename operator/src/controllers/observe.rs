@@ -1,4 +1,4 @@
-//! Looks at the management cluster: one GET for each object that a cluster should have, no LIST.
+//! Reads the state of a cluster from the management cluster: one GET for each desired object, no LIST.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Debug;
@@ -10,17 +10,16 @@ use kube::{Api, Resource};
 use serde::de::DeserializeOwned;
 
 use super::{Context, Error};
-use keyplane_core::authorities::is_revoking;
+use keyplane_core::certificate_authorities::is_revoking;
 use keyplane_core::model::Cluster;
 use keyplane_core::names;
-use keyplane_core::objects;
 use keyplane_core::observed::Observed;
-use keyplane_core::pki::AuthorityName;
+use keyplane_core::pki::CaName;
 use keyplane_core::plan::{departed, request_config_maps};
 use keyplane_core::rotation::Subject;
 
-/// Gathers the cluster's Secrets and ConfigMaps, what is left of nodes that have gone, and the Secrets of others that it
-/// refers to.
+/// Reads the cluster's Secrets and ConfigMaps, the leftover objects of removed nodes, and the referenced user-provided
+/// Secrets.
 pub(super) async fn gather(context: &Context, cluster: &Cluster, status: ClusterSpecStatus) -> Result<Observed, Error> {
     let (client, issued) = (&context.client, &context.issued_kubeconfigs);
     let departed = departed(cluster, &status);
@@ -35,10 +34,10 @@ pub(super) async fn gather(context: &Context, cluster: &Cluster, status: Cluster
     let config_map_names: BTreeSet<_> = names::config_map_names(cluster).chain(departed_config_maps).collect();
     let read_both = futures::future::try_join(read(&secrets, names), read(&config_maps, config_map_names));
     let (found_secrets, mut found_config_maps) = read_both.await?;
-    // The keys that wait for certificates tell which requests are published.
+    // The keys that wait for certificates determine the names of the published requests.
     let requests = request_config_maps(cluster, departed.iter().map(String::as_str), &found_secrets);
     found_config_maps.extend(read(&config_maps, requests.into_iter().collect()).await?);
-    // Agents that are not known yet would seem to be none.
+    // Before the caches are synced, the cluster would seem to have no agents.
     context.agents.known(cluster).await;
     let mut observed = Observed {
         agents: context.agents.facts(cluster),
@@ -48,8 +47,8 @@ pub(super) async fn gather(context: &Context, cluster: &Cluster, status: Cluster
         status,
         ..Observed::default()
     };
-    // Workers have one only then.
-    if is_revoking(cluster, &observed, Subject::Authority(AuthorityName::Cluster)) {
+    // Worker nodes have a Secret only during a revocation.
+    if is_revoking(cluster, &observed, Subject::CertificateAuthority(CaName::Cluster)) {
         let names = observed.workers.keys().map(|node| names::node_secret(&cluster.name, node));
         let missing: BTreeSet<_> = names.filter(|name| !observed.secrets.contains_key(name)).collect();
         observed.secrets.extend(read(&secrets, missing).await?);
@@ -57,7 +56,7 @@ pub(super) async fn gather(context: &Context, cluster: &Cluster, status: Cluster
     Ok(observed)
 }
 
-/// Those that are there, by their names.
+/// Reads the existing objects, by name.
 async fn read<K>(api: &Api<K>, names: BTreeSet<String>) -> Result<BTreeMap<String, K>, Error>
 where
     K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned,

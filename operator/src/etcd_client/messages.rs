@@ -1,5 +1,5 @@
-//! The few messages of etcd's API that are needed here (`api/etcdserverpb/rpc.proto` of etcd 3.7, package
-//! `etcdserverpb`). Fields that nobody reads are left out: protobuf skips them.
+//! The messages of etcd's API that the client needs (`api/etcdserverpb/rpc.proto` of etcd 3.7, package `etcdserverpb`).
+//! Unused fields are left out: protobuf skips them.
 
 #[derive(Clone, Copy, PartialEq, prost::Message)]
 pub(super) struct ResponseHeader {
@@ -49,12 +49,6 @@ pub(super) struct MemberListResponse {
 }
 
 #[derive(Clone, Copy, PartialEq, prost::Message)]
-pub(super) struct MoveLeaderRequest {
-    #[prost(uint64, tag = "1")]
-    pub(super) target_id: u64,
-}
-
-#[derive(Clone, Copy, PartialEq, prost::Message)]
 pub(super) struct StatusRequest {}
 
 #[derive(Clone, PartialEq, prost::Message)]
@@ -69,6 +63,6 @@ pub(super) struct StatusResponse {
     pub(super) is_learner: bool,
 }
 
-/// An answer of which nothing is read.
+/// A response whose fields are not used.
 #[derive(Clone, Copy, PartialEq, prost::Message)]
-pub(super) struct Anything {}
+pub(super) struct IgnoredResponse {}

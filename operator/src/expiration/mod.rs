@@ -1,5 +1,5 @@
-//! `keyplane certs check-expiration`: when the certificates of all clusters end, as `kubeadm certs check-expiration` says
-//! it of one machine. What the statuses say is enough: no Secret is read.
+//! `keyplane certs check-expiration`: the expiry of the certificates of all clusters, as `kubeadm certs
+//! check-expiration` lists it for one node. The command reads the statuses of ClusterSpecs and no Secret.
 
 mod report;
 
@@ -13,38 +13,38 @@ use crate::args::{CheckExpirationArguments, ExpirationFormat};
 use keyplane_client::causes;
 use keyplane_client::connect::{ConnectError, connect};
 
-/// Why nothing can be said.
+/// The reason why the certificates can't be listed.
 #[derive(Debug, thiserror::Error)]
 pub enum ExpirationError {
-    /// There is no cluster to ask.
+    /// The kubeconfig can't be used.
     #[error("the kubeconfig: {}", causes(.0))]
     Connect(#[from] ConnectError),
-    /// The cluster did not answer.
+    /// The API server returned an error.
     #[error("{what}: {}", causes(.source))]
     Cluster {
-        /// What was asked for.
+        /// The requested object.
         what: String,
-        /// What came of it.
+        /// The error.
         source: kube::Error,
     },
-    /// There is nothing to look at.
-    #[error("there is no ClusterSpec in {0}: name another namespace with -n, or look at all with -A")]
+    /// No ClusterSpec exists.
+    #[error("no ClusterSpec exists in {0}: choose another namespace with -n, or list all namespaces with -A")]
     Nothing(String),
 }
 
-/// The answer.
+/// Output of the command.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Expiration {
-    /// As it is printed.
+    /// The printed text.
     pub text: String,
     /// Whether a certificate is past its renewal time.
     pub is_any_due: bool,
 }
 
-/// Looks at the certificates of the clusters.
+/// Lists the certificates of the clusters.
 ///
 /// # Errors
-/// If the ClusterSpecs can't be read.
+/// The ClusterSpecs can't be read.
 pub async fn check(arguments: &CheckExpirationArguments, now: Timestamp) -> Result<Expiration, ExpirationError> {
     let client = connect(arguments.context.as_deref()).await?;
     let namespace = arguments.namespace.clone().unwrap_or_else(|| client.default_namespace().to_owned());

@@ -1,4 +1,4 @@
-//! How the answer is written.
+//! Formats the list of certificates.
 
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use keyplane_crds::CertificateStatus;
@@ -10,12 +10,11 @@ pub(super) struct Cluster {
     pub(super) namespace: String,
     pub(super) name: String,
     pub(super) certificates: Vec<Row>,
-    /// Why nothing is listed.
+    /// The reason why no certificate is listed.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) problem: Option<String>,
 }
 
-/// How it stands with a certificate.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 enum State {
     Valid,
@@ -23,7 +22,6 @@ enum State {
     Expired,
 }
 
-/// A certificate.
 #[derive(Debug, Serialize)]
 pub(super) struct Row {
     #[serde(flatten)]
@@ -48,31 +46,31 @@ impl Row {
         self.state != State::Valid
     }
 
-    fn is_authority(&self) -> bool {
+    fn is_ca(&self) -> bool {
         self.certificate.name == self.certificate.issuer
     }
 }
 
-/// kubeadm's two tables, certificates and then authorities, with the cluster and the node before each row.
+/// Formats kubeadm's two tables, certificates and then CAs, with the cluster and the node before each row.
 pub(super) fn table(clusters: &[Cluster], all_namespaces: bool, now: Timestamp) -> String {
     let place = |cluster: &Cluster| {
         if all_namespaces { format!("{}/{}", cluster.namespace, cluster.name) } else { cluster.name.clone() }
     };
     let time = |row: &Row| {
-        let end = row.certificate.not_after.0;
+        let expiry = row.certificate.not_after.0;
         // As kubeadm prints it, `metav1.Time` in "Jan 02, 2006 15:04 MST".
-        [end.strftime("%b %d, %Y %H:%M UTC").to_string(), residual(end.duration_since(now)), state(row)]
+        [expiry.strftime("%b %d, %Y %H:%M UTC").to_string(), residual(expiry.duration_since(now)), state(row)]
     };
     let head = ["CLUSTER", "NODE", "CERTIFICATE", "EXPIRES", "RESIDUAL TIME", "STATE", "CERTIFICATE AUTHORITY"];
     let mut leaves = vec![head.map(str::to_owned)];
     let head = ["CLUSTER", "CERTIFICATE AUTHORITY", "EXPIRES", "RESIDUAL TIME", "STATE"];
-    let mut authorities = vec![head.map(str::to_owned)];
+    let mut cas = vec![head.map(str::to_owned)];
     for cluster in clusters {
         for row in &cluster.certificates {
             let [expires, left, state] = time(row);
             let name = row.certificate.name.clone();
-            if row.is_authority() {
-                authorities.push([place(cluster), name, expires, left, state]);
+            if row.is_ca() {
+                cas.push([place(cluster), name, expires, left, state]);
             } else {
                 let node = row.certificate.node.clone().unwrap_or_else(|| "-".to_owned());
                 leaves.push([place(cluster), node, name, expires, left, state, row.certificate.issuer.clone()]);
@@ -83,7 +81,7 @@ pub(super) fn table(clusters: &[Cluster], all_namespaces: bool, now: Timestamp) 
         let problem = cluster.problem.as_ref()?;
         Some(format!("\nClusterSpec {}/{} {problem}\n", cluster.namespace, cluster.name))
     });
-    format!("{}\n{}{}", aligned(&leaves), aligned(&authorities), problems.collect::<String>())
+    format!("{}\n{}{}", aligned(&leaves), aligned(&cas), problems.collect::<String>())
 }
 
 fn state(row: &Row) -> String {
@@ -94,7 +92,7 @@ fn state(row: &Row) -> String {
     }
 }
 
-/// As Kubernetes shortens durations for people (`k8s.io/apimachinery/pkg/util/duration`, `ShortHumanDuration`).
+/// Shortens a duration as Kubernetes does (`k8s.io/apimachinery/pkg/util/duration`, `ShortHumanDuration`).
 fn residual(left: SignedDuration) -> String {
     let seconds = left.as_secs();
     match seconds {
@@ -117,12 +115,12 @@ fn aligned<const N: usize>(rows: &[[String; N]]) -> String {
     lines.collect()
 }
 
-/// An object with the list `clusters`.
+/// Formats a JSON object with the list `clusters`.
 pub(super) fn json(clusters: &[Cluster]) -> String {
     format!("{:#}\n", serde_json::json!({ "clusters": clusters }))
 }
 
-/// The same as YAML.
+/// Formats the same object as YAML.
 pub(super) fn yaml(clusters: &[Cluster]) -> String {
     keyplane_core::yaml::write(&serde_json::json!({ "clusters": clusters }))
 }
@@ -161,7 +159,7 @@ mod tests {
     }
 
     #[test]
-    fn the_tables_are_kubeadms_with_the_cluster_and_node() {
+    fn tables_are_those_of_kubeadm_with_cluster_and_node() {
         let expected = "\
 CLUSTER   NODE   CERTIFICATE   EXPIRES                  RESIDUAL TIME   STATE         CERTIFICATE AUTHORITY
 a/demo    cp1    apiserver     Nov 23, 2027 12:00 UTC   1y              valid         ca
@@ -177,13 +175,13 @@ ClusterSpec b/new has no certificates yet
     }
 
     #[test]
-    fn what_is_past_its_renewal_time_is_due_and_what_has_ended_too() {
+    fn certificates_past_renewal_time_or_expiry_are_due() {
         let due: Vec<_> = clusters()[0].certificates.iter().map(Row::is_due).collect();
         assert_eq!(due, [false, false, true, true]);
     }
 
     #[test]
-    fn programs_get_the_states_and_times() {
+    fn json_has_states_and_times() {
         let answer: serde_json::Value = serde_json::from_str(&json(&clusters())).unwrap();
         let peer = &answer["clusters"][0]["certificates"][2];
         assert_eq!((&peer["state"], &peer["notAfter"]), (&json!("RenewalDue"), &json!("2026-12-23T12:00:00Z")));

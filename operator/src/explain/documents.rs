@@ -1,4 +1,4 @@
-//! The documents of a file.
+//! Parses the YAML documents of `keyplane csr explain`.
 
 use k8s_openapi::api::certificates::v1::CertificateSigningRequest;
 use k8s_openapi::api::core::v1::Node;
@@ -9,7 +9,7 @@ use serde_json::Value;
 use super::ExplainError;
 use keyplane_core::approval::SigningRequest;
 
-/// What was read.
+/// The parsed objects, by kind.
 #[derive(Default)]
 pub(super) struct Documents {
     requests: Vec<CertificateSigningRequest>,
@@ -20,7 +20,7 @@ pub(super) struct Documents {
 }
 
 impl Documents {
-    /// Takes in a file.
+    /// Adds the documents of a file.
     pub(super) fn read(&mut self, file: &str, text: &str) -> Result<(), ExplainError> {
         let documents: Vec<Value> = serde_saphyr::from_multiple(text)
             .map_err(|error| ExplainError::Yaml { file: file.to_owned(), problem: error.to_string() })?;
@@ -34,7 +34,7 @@ impl Documents {
         Ok(())
     }
 
-    /// The one request.
+    /// Returns the only request.
     pub(super) fn request(&self) -> Result<SigningRequest, ExplainError> {
         match self.requests.as_slice() {
             [request] => Ok(SigningRequest::from(request)),
@@ -42,7 +42,7 @@ impl Documents {
         }
     }
 
-    /// Takes a document, or the documents of a list, as `kubectl get -o yaml` prints it.
+    /// Adds a document, or the items of a list from `kubectl get -o yaml`.
     fn take(&mut self, document: Value) -> Result<(), String> {
         if document.is_null() {
             return Ok(());
@@ -66,7 +66,7 @@ impl Documents {
             "" => return Err("kind is missing".to_owned()),
             other => {
                 return Err(format!(
-                    "kind {other:?} is not known here: give CertificateSigningRequest, Node, NodePool, ClusterSpec and \
+                    "kind {other:?} is not supported: use CertificateSigningRequest, Node, NodePool, ClusterSpec and \
                      CertificatePolicy"
                 ));
             }
@@ -75,12 +75,12 @@ impl Documents {
     }
 }
 
-/// Kubernetes' own types take a field that is not there for an empty one.
+/// Checks a required field, because Kubernetes' own types deserialize a missing field as an empty one.
 fn required(document: &Value, path: &[&str]) -> Result<(), String> {
     let found = path.iter().try_fold(document, |value, field| value.get(field));
     match found.and_then(Value::as_str) {
         Some(text) if !text.is_empty() => Ok(()),
-        _ => Err(format!("{} is missing or is no text", path.join("."))),
+        _ => Err(format!("{} is missing or is not a string", path.join("."))),
     }
 }
 

@@ -1,4 +1,4 @@
-//! A request in a cluster, and what is known of it there.
+//! Reads a request and the related objects from a cluster.
 
 use k8s_openapi::api::certificates::v1::CertificateSigningRequest;
 use k8s_openapi::api::core::v1::{Node, Secret};
@@ -18,13 +18,12 @@ use keyplane_core::approval::{NodeFacts, SigningRequest};
 /// A request in a cluster.
 pub(super) struct Found {
     pub(super) request: SigningRequest,
-    /// By what it is judged.
     pub(super) place: Place,
-    /// What has become of it, if it is settled.
+    /// The condition of a request that already has a verdict.
     pub(super) condition: String,
 }
 
-/// Reads the request, and finds by what it is judged.
+/// Reads the request, and finds the ClusterSpec and the policy that apply.
 pub(super) async fn read(arguments: &ExplainArguments, name: &str) -> Result<Found, ExplainError> {
     let management = connect(arguments.context.as_deref()).await.map_err(|error| failed("the kubeconfig", &error))?;
     let (cluster, place) = if let Some(cluster) = &arguments.cluster {
@@ -39,7 +38,7 @@ pub(super) async fn read(arguments: &ExplainArguments, name: &str) -> Result<Fou
     let nodes: Api<Node> = Api::all(cluster);
     let nodes = nodes.list(&ListParams::default()).await.map_err(|error| failed("the Nodes", &error))?;
     let place = place.with_nodes(nodes.iter().map(NodeFacts::from));
-    // A machine that was let in and has made no Node yet is in the way of another of its name.
+    // A node with an approved request that has not created its Node yet blocks another node of the same name.
     let others = requests.list(&ListParams::default()).await.map_err(|error| failed("the requests", &error))?;
     let place = place.with_approved(others.iter().map(SigningRequest::from).filter(|other| other.approved));
     Ok(Found { condition: condition(&request), request: SigningRequest::from(&request), place })
@@ -49,11 +48,11 @@ pub(super) async fn read(arguments: &ExplainArguments, name: &str) -> Result<Fou
 fn condition(request: &CertificateSigningRequest) -> String {
     let mut conditions = request.status.iter().flat_map(|status| status.conditions.iter().flatten());
     let Some(condition) = conditions.next() else { return "being deleted".to_owned() };
-    let word = |text: &Option<String>| text.clone().unwrap_or_default();
-    format!("{}: {}: {}", condition.type_, word(&condition.reason), word(&condition.message))
+    let text = |text: &Option<String>| text.clone().unwrap_or_default();
+    format!("{}: {}: {}", condition.type_, text(&condition.reason), text(&condition.message))
 }
 
-/// By the policy in Keyplane's own namespace.
+/// Finds the policy in Keyplane's own namespace.
 async fn own(client: &Client, namespace: &str) -> Result<Place, ExplainError> {
     let policies: Vec<CertificatePolicy> = list(client, namespace, "the CertificatePolicies").await?;
     let mut places = vec![];
@@ -65,12 +64,15 @@ async fn own(client: &Client, namespace: &str) -> Result<Place, ExplainError> {
         0 => Ok(Place::nowhere(format!("no CertificatePolicy with spec.approver in the namespace {namespace}"))),
         _ => {
             let names: Vec<String> = places.into_iter().map(|place| place.name).collect();
-            Err(ExplainError::Place(format!("while there are two, none is in force: {}", names.join(", "))))
+            Err(ExplainError::Place(format!(
+                "more than one CertificatePolicy has spec.approver, so none is in force: {}; remove all but one",
+                names.join(", ")
+            )))
         }
     }
 }
 
-/// By a ClusterSpec; and a client of its target.
+/// Finds a ClusterSpec and its policy, and creates a client of its target cluster.
 async fn target(management: &Client, cluster: &str) -> Result<(Client, Place), ExplainError> {
     let Some((namespace, name)) = cluster.split_once('/') else {
         return Err(ExplainError::Place(format!("--cluster {cluster}: write NAMESPACE/NAME of the ClusterSpec")));
@@ -98,7 +100,7 @@ async fn target(management: &Client, cluster: &str) -> Result<(Client, Place), E
     Ok((client, place))
 }
 
-/// The objects of a namespace. One that can't be read is as good as not there, as it is to the controllers.
+/// Lists the objects of a namespace. Objects that can't be parsed are skipped, as in the controllers.
 async fn list<K>(client: &Client, namespace: &str, what: &str) -> Result<Vec<K>, ExplainError>
 where
     K: kube::Resource<DynamicType = (), Scope = kube::core::NamespaceResourceScope>

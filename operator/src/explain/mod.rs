@@ -1,5 +1,5 @@
-//! `keyplane csr explain`: what becomes of one request, and what each rule says of it. The same rules as in `keyplane run`
-//! judge it; nothing is written.
+//! `keyplane csr explain`: the verdict on one request, with the result of each rule. The command uses the rules of
+//! `keyplane run`, and writes nothing.
 
 mod documents;
 mod live;
@@ -13,73 +13,74 @@ use k8s_openapi::jiff::Timestamp;
 use crate::args::{ExplainArguments, Output, read_text};
 use documents::Documents;
 use keyplane_client::resolve;
-use keyplane_core::approval::{Judgement, Resolved, SigningRequest, Verdict};
+use keyplane_core::approval::{Evaluation, Resolved, SigningRequest, Verdict};
 use place::Place;
 
-/// Why a request can't be explained.
+/// The reason why a request can't be explained.
 #[derive(Debug, thiserror::Error)]
 pub enum ExplainError {
-    /// A file could not be read.
+    /// A file can't be read.
     #[error("{file}: {source}")]
     File {
         /// The file.
         file: String,
-        /// Why.
+        /// The error.
         source: io::Error,
     },
-    /// A document makes no sense.
+    /// A document is invalid.
     #[error("{file}, document {number}: {problem}")]
     Document {
         /// The file.
         file: String,
-        /// Which document, from 1.
+        /// Index of the document, from 1.
         number: usize,
-        /// What is wrong with it, with the field.
+        /// The problem, with the field.
         problem: String,
     },
-    /// The file is no YAML.
-    #[error("{file} is no YAML: {problem}")]
+    /// The file is not YAML.
+    #[error("{file} is not YAML: {problem}")]
     Yaml {
         /// The file.
         file: String,
-        /// Where and why.
+        /// The parser's error.
         problem: String,
     },
-    /// There is not exactly one request.
-    #[error("the files have {0} CertificateSigningRequests: give exactly one")]
+    /// The files don't have exactly one request.
+    #[error("the files have {0} CertificateSigningRequests: pass exactly one")]
     Requests(usize),
-    /// It can't be told by what the request is to be judged.
+    /// The ClusterSpec or the policy that applies can't be determined.
     #[error("{0}")]
     Place(String),
-    /// The cluster could not be asked.
+    /// The API server returned an error.
     #[error("{what}: {problem}")]
     Cluster {
-        /// What was asked for.
+        /// The requested object.
         what: String,
-        /// What came of it.
+        /// The error.
         problem: String,
     },
 }
 
-/// The answer.
+/// Output of the command.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Explained {
-    /// As it is printed.
+    /// The printed text.
     pub text: String,
     /// The exit status.
     pub status: u8,
 }
 
-/// Judges the request.
+/// Evaluates the request.
 ///
 /// # Errors
-/// If the request or what is known of its cluster can't be read.
+/// The request or the related objects can't be read.
 pub async fn explain(arguments: &ExplainArguments, now: Timestamp) -> Result<Explained, ExplainError> {
     let mut settled = None;
     let (mut request, place, default_now) = if let Some(name) = &arguments.name {
         let live::Found { mut request, place, condition } = live::read(arguments, name).await?;
         let default_now = if request.settled { request.created.unwrap_or(now) } else { now };
-        // Who asks about a request that is denied wants to know why, and not that it is denied.
+        // For a denied request, the user wants to know the reason. So the verdict is ignored, and the rules are
+        // evaluated.
         if request.settled {
             settled = Some(condition);
             request.settled = false;
@@ -99,7 +100,7 @@ pub async fn explain(arguments: &ExplainArguments, now: Timestamp) -> Result<Exp
     };
     let now = arguments.now.unwrap_or(default_now);
     if arguments.name.is_none() {
-        // A request that is not in a cluster yet has no age.
+        // A request that was not created yet has no age.
         request.created = request.created.or(Some(now));
     }
     let judgement = judge(&request, &place, now).await;
@@ -110,16 +111,16 @@ pub async fn explain(arguments: &ExplainArguments, now: Timestamp) -> Result<Exp
     Ok(Explained { text, status: status(judgement.verdict) })
 }
 
-async fn judge(request: &SigningRequest, place: &Place, now: Timestamp) -> Judgement {
-    let judgement = place.approver.judge(request, &Resolved::default(), now);
+async fn judge(request: &SigningRequest, place: &Place, now: Timestamp) -> Evaluation {
+    let judgement = place.approver.evaluate(request, &Resolved::default(), now);
     let names = place.approver.unresolved(request, &judgement);
     if names.is_empty() {
         return judgement;
     }
-    place.approver.judge(request, &resolve::all(&names).await, now)
+    place.approver.evaluate(request, &resolve::all(&names).await, now)
 }
 
-/// The exit status that says the verdict to a script.
+/// The exit status of a verdict, for scripts.
 const fn status(verdict: Verdict) -> u8 {
     match verdict {
         Verdict::Approve => 0,

@@ -1,4 +1,5 @@
-//! By what a request is judged: a ClusterSpec with its pools and policy, or the policy of the cluster itself.
+//! The objects that decide on a request: a ClusterSpec with its pools and policy, or the policy of the management
+//! cluster.
 
 use std::collections::BTreeMap;
 
@@ -9,17 +10,17 @@ use super::ExplainError;
 use super::documents::Documents;
 use keyplane_core::approval::{Approver, NodeFacts, SigningRequest, Terms};
 
-/// Where kubectl puts an object whose YAML has no namespace.
+/// kubectl's default namespace for an object without one.
 const DEFAULT_NAMESPACE: &str = "default";
 
-/// By what a request is judged.
+/// The approver that decides on a request.
 pub(super) struct Place {
-    /// For people.
+    /// Name in the output.
     pub(super) name: String,
     pub(super) approver: Approver,
 }
 
-/// Chooses among what a file has: what declares the node, if there is more than one.
+/// Chooses the approver among the objects of the files: the one that declares the node, if there is more than one.
 pub(super) fn choose(documents: &Documents, request: &SigningRequest) -> Result<Place, ExplainError> {
     let mut places = vec![];
     for cluster in &documents.clusters {
@@ -41,7 +42,7 @@ fn declaring(places: Vec<Place>, request: &SigningRequest) -> Result<Place, Expl
     let names: Vec<String> = places.iter().map(|place| place.name.clone()).collect();
     let Some(node) = request.subject_node() else {
         let message = format!(
-            "the request is not about a node, so it can't be told which of these would judge it: {}; give one of them",
+            "the request has no node name, so more than one of these objects could decide on it: {}; pass only one of them",
             names.join(", ")
         );
         return Err(ExplainError::Place(message));
@@ -51,19 +52,23 @@ fn declaring(places: Vec<Place>, request: &SigningRequest) -> Result<Place, Expl
     match declaring.len() {
         1 => Ok(declaring.remove(0)),
         0 => {
-            let message = format!("none of these declares the node {node}: {}; give one of them", names.join(", "));
+            let message =
+                format!("none of these objects declares the node {node}: {}; pass only one of them", names.join(", "));
             Err(ExplainError::Place(message))
         }
         _ => {
             let names: Vec<&str> = declaring.iter().map(|place| place.name.as_str()).collect();
-            let message =
-                format!("more than one of these declares the node {node}: {}; give one of them", names.join(", "));
+            let message = format!(
+                "more than one of these objects declares the node {node}: {}; pass only one of them",
+                names.join(", ")
+            );
             Err(ExplainError::Place(message))
         }
     }
 }
 
-/// The policy that a ClusterSpec refers to; where it refers to none, the one that there is; else the defaults.
+/// Returns the policy that a ClusterSpec refers to. Without a reference, the only policy of the files applies, or else
+/// the defaults.
 fn policy_of<'a>(
     cluster: &ClusterSpec,
     policies: &'a [CertificatePolicy],
@@ -79,15 +84,15 @@ fn policy_of<'a>(
         policies.iter().find(|policy| policy.name_any() == reference.name && namespace_of(*policy) == namespace);
     found.map(Some).ok_or_else(|| {
         ExplainError::Place(format!(
-            "ClusterSpec {}: spec.certificatePolicyRef: there is no CertificatePolicy {} in the namespace {namespace}: \
-             give it too, or take the reference away",
+            "ClusterSpec {}: spec.certificatePolicyRef: the files have no CertificatePolicy {} in the namespace \
+             {namespace}: add it with -f, or remove the reference",
             cluster.name_any(),
             reference.name
         ))
     })
 }
 
-/// A target cluster.
+/// Creates the approver of a target cluster.
 pub(super) fn of_cluster(
     cluster: &ClusterSpec,
     pools: &[NodePool],
@@ -103,14 +108,14 @@ pub(super) fn of_cluster(
     })
 }
 
-/// The cluster itself, if the policy is for one.
+/// Creates the approver of the management cluster, if the policy has `spec.approver`.
 pub(super) fn of_policy(policy: &CertificatePolicy) -> Result<Option<Place>, ExplainError> {
     let Some(approver) = &policy.spec.approver else { return Ok(None) };
     let approver = Approver::of_policy(approver, terms(Some(policy))?);
     Ok(Some(Place { name: describe_policy(policy), approver }))
 }
 
-/// A cluster that nobody has declared anything about.
+/// Creates the approver of a cluster without declarations.
 fn unknown(documents: &Documents) -> Result<Place, ExplainError> {
     let policy = match documents.policies.as_slice() {
         [policy] => Some(policy),
@@ -123,14 +128,14 @@ fn unknown(documents: &Documents) -> Result<Place, ExplainError> {
 }
 
 impl Place {
-    /// A cluster of which nothing was found.
+    /// Creates the approver of a cluster for which no policy was found.
     pub(super) fn nowhere(name: String) -> Self {
         Self { name, approver: Approver::of_unknown_cluster(Terms::default()) }
     }
 
     pub(super) fn with_approved(mut self, requests: impl Iterator<Item = SigningRequest>) -> Self {
         for request in requests {
-            self.approver.approved(&request);
+            self.approver.record_approval(&request);
         }
         self
     }
@@ -153,7 +158,7 @@ fn describe_policy(policy: &CertificatePolicy) -> String {
     format!("CertificatePolicy {}/{}", namespace_of(policy), policy.name_any())
 }
 
-/// The namespace into which kubectl would apply the object.
+/// Returns the namespace into which kubectl would apply the object.
 pub(super) fn namespace_of(object: &impl ResourceExt) -> String {
     object.namespace().unwrap_or_else(|| DEFAULT_NAMESPACE.to_owned())
 }

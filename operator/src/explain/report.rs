@@ -1,11 +1,11 @@
-//! The answer, for people and for programs.
+//! Formats the explanation as text or JSON.
 
 use serde_json::json;
 
-use keyplane_core::approval::{Judgement, SigningRequest};
+use keyplane_core::approval::{Evaluation, SigningRequest};
 
-/// One JSON object.
-pub(super) fn json(request: &SigningRequest, place: &str, settled: Option<&str>, judgement: &Judgement) -> String {
+/// Formats one JSON object.
+pub(super) fn json(request: &SigningRequest, place: &str, settled: Option<&str>, judgement: &Evaluation) -> String {
     let rules: Vec<_> = judgement
         .answers
         .iter()
@@ -34,8 +34,8 @@ pub(super) fn json(request: &SigningRequest, place: &str, settled: Option<&str>,
     format!("{answer:#}\n")
 }
 
-/// A few lines and a table.
-pub(super) fn text(request: &SigningRequest, place: &str, settled: Option<&str>, judgement: &Judgement) -> String {
+/// Formats a few lines and a table.
+pub(super) fn text(request: &SigningRequest, place: &str, settled: Option<&str>, judgement: &Evaluation) -> String {
     let name = if request.name.is_empty() { "(without a name)" } else { &request.name };
     let dry_run = if judgement.dry_run { " (dry run: nothing is written)" } else { "" };
     let settled = settled.map(|settled| format!("{:<11}{}\n", "Settled:", plain(settled))).unwrap_or_default();
@@ -69,7 +69,7 @@ pub(super) fn text(request: &SigningRequest, place: &str, settled: Option<&str>,
     format!("{head}{settled}\n{}", table.collect::<String>())
 }
 
-/// Text that others wrote, for a terminal.
+/// Escapes untrusted text for a terminal.
 fn plain(text: &str) -> String {
     text.chars().flat_map(char::escape_debug).collect()
 }

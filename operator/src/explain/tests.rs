@@ -84,7 +84,7 @@ fn bootstrap(node: &str, pool: &str) -> Value {
     request
 }
 
-/// Runs the command on a file with these documents.
+/// Runs the command with a file of these documents.
 fn run(documents: &[String], more: &[&str]) -> Result<Explained, String> {
     let directory = tempfile::tempdir().unwrap();
     let file: PathBuf = directory.path().join("file.yaml");
@@ -114,7 +114,7 @@ fn is(documents: &[&str], request: &Value, verdict: &str, reason: &str, status: 
 }
 
 #[test]
-fn the_verdict_is_in_the_answer_and_in_the_exit_status() {
+fn verdict_is_in_output_and_exit_status() {
     let mut other = request("worker1", "10.0.0.21");
     is(&[CLUSTER, NODE], &other, "Approve", "AllRulesPassed", 0);
     is(&[CLUSTER, NODE], &request("worker1", "10.0.0.22"), "Deny", "AddressNotDeclared", 2);
@@ -124,7 +124,7 @@ fn the_verdict_is_in_the_answer_and_in_the_exit_status() {
 }
 
 #[test]
-fn judges_by_the_policy_of_the_cluster_itself() {
+fn uses_policy_of_management_cluster() {
     is(&[APPROVER, NODE], &request("worker1", "10.0.0.21"), "Approve", "AllRulesPassed", 0);
     is(&[APPROVER, NODE], &request("worker1", "10.0.0.99"), "Deny", "ReservedAddress", 2);
     is(&[APPROVER, NODE], &request("worker1", "10.0.1.21"), "Deny", "AddressNotDeclared", 2);
@@ -132,7 +132,7 @@ fn judges_by_the_policy_of_the_cluster_itself() {
 }
 
 #[test]
-fn judges_by_the_example_of_the_documentation() {
+fn evaluates_example_of_the_documentation() {
     let example = include_str!("../../../examples/approver.yaml");
     let node = NODE.replace("worker1", "worker-1").replace("10.0.0.21", "10.10.0.21");
     is(&[example, &node], &request("worker-1", "10.10.0.21"), "Approve", "AllRulesPassed", 0);
@@ -140,7 +140,7 @@ fn judges_by_the_example_of_the_documentation() {
 }
 
 #[test]
-fn without_a_cluster_nothing_is_approved_and_what_is_wrong_is_denied() {
+fn without_cluster_denies_invalid_and_approves_nothing() {
     is(&[NODE], &request("worker1", "10.0.0.21"), "Wait", "ReservedUnknown", 3);
     let mut wrong = request("worker1", "10.0.0.21");
     wrong["spec"]["usages"] = json!([]);
@@ -148,7 +148,7 @@ fn without_a_cluster_nothing_is_approved_and_what_is_wrong_is_denied() {
 }
 
 #[test]
-fn judges_the_request_of_a_machine_that_joins() {
+fn evaluates_csr_of_joining_node() {
     let policy = "{apiVersion: keyplane.io/v1alpha1, kind: CertificatePolicy, metadata: {name: p}, \
                   spec: {kubeletClient: {enabled: true}}}";
     is(&[CLUSTER, policy], &bootstrap("worker1", "workers"), "Approve", "AllRulesPassed", 0);
@@ -158,19 +158,22 @@ fn judges_the_request_of_a_machine_that_joins() {
 }
 
 #[test]
-fn of_several_clusters_the_one_that_declares_the_node_judges() {
+fn uses_cluster_that_declares_the_node() {
     let other = CLUSTER.replace("demo", "other").replace("worker1", "worker9").replace("10.0.0", "10.9.0");
     is(&[CLUSTER, &other, NODE], &request("worker1", "10.0.0.21"), "Approve", "AllRulesPassed", 0);
     let documents = |other: &str, request: Value| [CLUSTER.to_owned(), other.to_owned(), request.to_string()];
     let error = run(&documents(&other, request("stray", "10.0.0.1")), &[]).unwrap_err();
-    assert!(error.contains("none of these declares the node stray") && error.contains("default/other"), "{error}");
+    assert!(
+        error.contains("none of these objects declares the node stray") && error.contains("default/other"),
+        "{error}"
+    );
     let both = other.replace("worker9", "worker1");
     let error = run(&documents(&both, request("worker1", "10.0.0.21")), &[]).unwrap_err();
     assert!(error.contains("more than one"), "{error}");
 }
 
 #[test]
-fn the_request_is_judged_at_its_creation_unless_another_time_is_given() {
+fn evaluates_at_creation_time_unless_now_is_set() {
     let mut old = request("worker1", "10.0.0.21");
     old["metadata"]["creationTimestamp"] = json!("2020-01-01T00:00:00Z");
     is(&[CLUSTER, NODE], &old, "Approve", "AllRulesPassed", 0);
@@ -180,7 +183,7 @@ fn the_request_is_judged_at_its_creation_unless_another_time_is_given() {
 }
 
 #[test]
-fn the_table_has_a_line_for_each_rule() {
+fn table_has_a_row_for_each_rule() {
     let documents = [CLUSTER.to_owned(), NODE.to_owned(), request("worker1", "10.0.0.22").to_string()];
     let text = run(&documents, &[]).unwrap().text;
     assert!(text.contains("Judged by: ClusterSpec default/demo, the default policy\nVerdict:   Deny\n"), "{text}");
@@ -190,14 +193,14 @@ fn the_table_has_a_line_for_each_rule() {
 }
 
 #[test]
-fn says_which_document_and_field_is_wrong() {
+fn error_names_document_and_field() {
     let good = request("worker1", "10.0.0.21").to_string();
     let cases = [
         (CLUSTER.replace("machines: [", "machines: [5, "), "document 2: NodePool workers: spec.machines[0]"),
-        (CLUSTER.replace("ClusterSpec", "Cluster"), "document 1: kind \"Cluster\" is not known"),
+        (CLUSTER.replace("ClusterSpec", "Cluster"), "document 1: kind \"Cluster\" is not supported"),
         (CLUSTER.replace("apiVersion: keyplane.io/v1alpha1\nkind: NodePool\n", ""), "document 2: kind is missing"),
         (format!("{CLUSTER}\n---\n{good}"), "2 CertificateSigningRequests"),
-        (format!("{CLUSTER}\n  x: [\n"), "is no YAML"),
+        (format!("{CLUSTER}\n  x: [\n"), "is not YAML"),
         (
             CLUSTER.replace("  network:", "  certificatePolicyRef: {name: strict}\n  network:"),
             "CertificatePolicy strict",

@@ -1,4 +1,4 @@
-//! What `keyplane render` reads: objects as YAML, in files or from its standard input.
+//! Input of `keyplane render`: objects as YAML, in files or from standard input.
 
 use std::path::PathBuf;
 
@@ -11,10 +11,10 @@ use serde_json::Value;
 use super::{RenderError, file_error};
 use crate::args::read_text;
 
-/// Where kubectl puts an object whose YAML has no namespace.
+/// kubectl's default namespace for an object without one.
 const DEFAULT_NAMESPACE: &str = "default";
 
-/// What was read.
+/// The parsed objects, by kind.
 #[derive(Default)]
 pub(super) struct Inputs {
     pub(super) clusters: Vec<ClusterSpec>,
@@ -25,12 +25,12 @@ pub(super) struct Inputs {
     pub(super) nodes: Vec<Node>,
 }
 
-/// The namespace into which kubectl would apply the object.
+/// Returns the namespace into which kubectl would apply the object.
 pub(super) fn namespace_of(object: &impl ResourceExt) -> String {
     object.namespace().unwrap_or_else(|| DEFAULT_NAMESPACE.to_owned())
 }
 
-/// Reads them all.
+/// Reads all files.
 pub(super) fn read(filenames: &[PathBuf]) -> Result<Inputs, RenderError> {
     let mut inputs = Inputs::default();
     for filename in filenames {
@@ -53,7 +53,7 @@ pub(super) fn read(filenames: &[PathBuf]) -> Result<Inputs, RenderError> {
 }
 
 impl Inputs {
-    /// Takes a document, or the documents of a `List`, as `kubectl get -o yaml` prints it.
+    /// Adds a document, or the items of a `List` from `kubectl get -o yaml`.
     fn take(&mut self, document: Value) -> Result<(), String> {
         let kind = document.get("kind").and_then(Value::as_str).unwrap_or_default().to_owned();
         match kind.as_str() {
@@ -71,8 +71,8 @@ impl Inputs {
             "ConfigMap" => self.config_maps.push(read_as(document)?),
             other => {
                 return Err(format!(
-                    "kind {other:?} is not known here: give ClusterSpec, NodePool, CertificatePolicy, Secret, \
-                     ConfigMap and Node"
+                    "kind {other:?} is not supported: use ClusterSpec, NodePool, CertificatePolicy, Secret, ConfigMap \
+                     and Node"
                 ));
             }
         }

@@ -1,4 +1,4 @@
-//! `keyplane render`: the controller's plan, carried out in memory and written as files.
+//! `keyplane render`: executes the controller's plan in memory, and writes the result as files.
 
 mod inputs;
 mod output;
@@ -14,44 +14,43 @@ use kube::ResourceExt;
 use self::inputs::{Inputs, namespace_of, read};
 use self::output::{OBJECTS_DIRECTORY, make_directory, write_nodes, write_objects};
 use crate::args::RenderArguments;
-use keyplane_core::authorities::Authorities;
 use keyplane_core::blocker::Blocker;
-use keyplane_core::external_signer::request::SIGNING_REQUEST_LABEL;
+use keyplane_core::certificate_authorities::ClusterCas;
 use keyplane_core::join::Pool;
 use keyplane_core::join::objects::worker_config;
 use keyplane_core::manifests::systemd::pod_ranges;
 use keyplane_core::model::{Cluster, FieldError, Policy};
 use keyplane_core::observed::Observed;
-use keyplane_core::plan::{Kind, Step, Waiting, as_observed, plan};
-use keyplane_issuance::{IssuanceError, fulfil};
+use keyplane_core::plan::{Kind, PendingCertificate, Step, as_observed, plan};
+use keyplane_issuance::{IssuanceError, build_secret};
 
-/// Why nothing, or not everything, was rendered.
+/// The reason why rendering failed.
 #[derive(Debug, thiserror::Error)]
 pub enum RenderError {
-    /// A file could not be read or written.
+    /// A file can't be read or written.
     #[error("{path}: {source}", path = path.display())]
     File {
         /// The file.
         path: PathBuf,
-        /// Why.
+        /// The error.
         source: io::Error,
     },
-    /// A document is no object that is known here.
+    /// A document is not a supported object.
     #[error("{file}, document {number}: {problem}")]
     Document {
         /// The file.
         file: String,
-        /// Which document, from 1.
+        /// Index of the document, from 1.
         number: usize,
-        /// What is wrong with it.
+        /// The problem.
         problem: String,
     },
-    /// There is no ClusterSpec.
-    #[error("no ClusterSpec in the files: give one with -f")]
+    /// The files have no ClusterSpec.
+    #[error("no ClusterSpec in the files: add one with -f")]
     NoCluster,
     /// A ClusterSpec refers to a policy that is not in the files.
     #[error(
-        "ClusterSpec {cluster} refers to the CertificatePolicy {policy}, which is not in the files: give it with -f"
+        "ClusterSpec {cluster} refers to the CertificatePolicy {policy}, which is not in the files: add it with -f"
     )]
     NoPolicy {
         /// The ClusterSpec.
@@ -59,7 +58,7 @@ pub enum RenderError {
         /// The policy's name.
         policy: String,
     },
-    /// A field makes no sense.
+    /// A field is invalid.
     #[error("{kind} {name}: {source}")]
     Field {
         /// The object's kind.
@@ -69,38 +68,38 @@ pub enum RenderError {
         /// The field.
         source: FieldError,
     },
-    /// The directory has something in it.
-    #[error("{path} is not empty: give an empty directory, so that no file of another rendering is taken for this one's", path = .0.display())]
+    /// The output directory is not empty.
+    #[error("{path} is not empty: choose an empty directory, so that files of an earlier run are not mixed in", path = .0.display())]
     NotEmpty(PathBuf),
-    /// Two ClusterSpecs have a node of that name, or it is called like the directory of the objects.
+    /// Two nodes have the same name, or a node has the name of the directory of the objects.
     #[error(
-        "a node named {0} would be written into a directory that is taken: render it into another one, or rename it"
+        "the output directory of node {0} is used twice: render the clusters into separate directories, or rename the node"
     )]
     NodeDirectoryTaken(String),
-    /// Something is in the way.
+    /// The plan is blocked.
     #[error("ClusterSpec {cluster}: {}", .blocker.message)]
     Blocked {
         /// The ClusterSpec.
         cluster: String,
-        /// What.
+        /// The blocker.
         blocker: Blocker,
     },
-    /// A key or certificate could not be made.
+    /// A key can't be generated, or a certificate can't be issued.
     #[error(transparent)]
     Issuance(#[from] IssuanceError),
 }
 
-/// Reads, plans, issues and writes; gives back a line per cluster that says what was done.
+/// Reads the files, plans, issues and writes; returns one or more lines of text per cluster about the result.
 ///
 /// # Errors
-/// The first thing that is wrong. Nothing is written before every input makes sense.
+/// The first problem. Nothing is written before every input is valid.
 pub fn render(arguments: &RenderArguments, now: Timestamp) -> Result<Vec<String>, RenderError> {
     let inputs = read(&arguments.filenames)?;
     if inputs.clusters.is_empty() {
         return Err(RenderError::NoCluster);
     }
     let mut clusters = vec![];
-    // The directory of the objects stands beside those of the nodes.
+    // The directory of the objects is a sibling of those of the nodes.
     let mut nodes = BTreeSet::from([OBJECTS_DIRECTORY.to_owned()]);
     for spec in &inputs.clusters {
         let cluster = parse(spec, &inputs)?;
@@ -129,27 +128,27 @@ pub fn render(arguments: &RenderArguments, now: Timestamp) -> Result<Vec<String>
         done.push(format!("{}: {files} files for {machines} nodes in {}", cluster.name, output.display()));
         if !waiting.is_empty() {
             done.push(format!(
-                "{}: {} certificates wait for their signer, and machines that lack one have no secret files yet: put what \
-                 is signed under tls.crt into the ConfigMaps configmap-*-csr.yaml in {OBJECTS_DIRECTORY}/management, and \
-                 render again with these objects (docs/external-signing.md)",
+                "{}: {} certificates wait for their signer, and nodes that lack one have no secret files yet: add the \
+                 signed certificates under tls.crt to the ConfigMaps configmap-*-csr.yaml in \
+                 {OBJECTS_DIRECTORY}/management, and render again with these objects (docs/external-ca.md)",
                 cluster.name,
                 waiting.len()
             ));
         }
         done.extend(waiting.iter().filter_map(|waiting| {
             let refusal = waiting.refusal.as_ref()?;
-            Some(format!("{}: the answer in ConfigMap {} is not used: {refusal}", cluster.name, waiting.request))
+            Some(format!("{}: the certificate in ConfigMap {} is not used: {refusal}", cluster.name, waiting.request))
         }));
         done.extend(workers.iter().filter(|pool| pool.joins_by_token(cluster)).map(|pool| {
             format!(
-                "{}: no join data for NodePool {}: its token is made in the running cluster; `kubeadm join` works, too",
+                "{}: no join data for NodePool {}: its token is created in the running cluster; `kubeadm join` works, too",
                 cluster.name, pool.name
             )
         }));
         if cluster.has_pod_routes() && observed.target.pod_ranges.is_none() {
             done.push(format!(
-                "{}: the Pods' bridges and routes are left out, since only the Nodes have their ranges: when they are \
-                 there, give them with `kubectl get nodes -o yaml | keyplane render -f - ...`",
+                "{}: the Pods' bridges and routes are not written, because their ranges are in the Nodes: once the Nodes \
+                 exist, add them with `kubectl get nodes -o yaml | keyplane render -f - ...`",
                 cluster.name
             ));
         }
@@ -185,7 +184,7 @@ fn parse(spec: &ClusterSpec, inputs: &Inputs) -> Result<Cluster, RenderError> {
     Ok(cluster.with_annotations(spec.annotations()).with_pools(pools))
 }
 
-/// The pools of workers of a cluster.
+/// Returns the worker pools of a cluster.
 fn workers(cluster: &Cluster, pools: &[NodePool]) -> Result<Vec<Pool>, RenderError> {
     let theirs = pools
         .iter()
@@ -197,10 +196,10 @@ fn workers(cluster: &Cluster, pools: &[NodePool]) -> Result<Vec<Pool>, RenderErr
     parsed.filter_map(Result::transpose).collect()
 }
 
-/// Adds the ConfigMaps of the machines that are declared by name.
+/// Adds the ConfigMaps of the worker nodes that are declared by name.
 fn add_workers(cluster: &Cluster, workers: &[Pool], observed: &mut Observed) {
-    let Some(authorities) = Authorities::load(cluster, observed) else { return };
-    let trust = &authorities.trust();
+    let Some(cas) = ClusterCas::load(cluster, observed) else { return };
+    let trust = &cas.trust();
     for pool in workers {
         for machine in &pool.machines {
             let ranges = observed.target.pod_ranges.as_ref();
@@ -210,8 +209,12 @@ fn add_workers(cluster: &Cluster, workers: &[Pool], observed: &mut Observed) {
     }
 }
 
-/// Plans and issues until nothing is left to do.
-fn complete(cluster: &Cluster, inputs: &Inputs, now: Timestamp) -> Result<(Observed, Vec<Waiting>), RenderError> {
+/// Plans and issues until the plan has no steps.
+fn complete(
+    cluster: &Cluster,
+    inputs: &Inputs,
+    now: Timestamp,
+) -> Result<(Observed, Vec<PendingCertificate>), RenderError> {
     let mut observed = Observed::default();
     if !inputs.nodes.is_empty() {
         observed.target.pod_ranges =
@@ -222,7 +225,7 @@ fn complete(cluster: &Cluster, inputs: &Inputs, now: Timestamp) -> Result<(Obser
             observed.secrets.insert(secret.name_any(), secret.clone());
         }
     }
-    // Of ConfigMaps only what signers have answered: all others are made anew.
+    // Only ConfigMaps with certificates of external signers are used. All others are rendered again.
     let answered = inputs.config_maps.iter().filter(|found| found.labels().contains_key(keys::SIGNING_REQUEST_LABEL));
     for config_map in answered.filter(|found| namespace_of(*found) == cluster.namespace) {
         observed.config_maps.insert(config_map.name_any(), config_map.clone());
@@ -230,7 +233,7 @@ fn complete(cluster: &Cluster, inputs: &Inputs, now: Timestamp) -> Result<(Obser
     loop {
         let cluster = &as_observed(cluster, &observed);
         let plan = plan(cluster, &observed, now);
-        if let Some(blocker) = plan.blockers.into_iter().find(|blocker| !blocker.waits_for_a_signer()) {
+        if let Some(blocker) = plan.blockers.into_iter().find(|blocker| !blocker.waits_for_external_signer()) {
             return Err(RenderError::Blocked { cluster: cluster.name.clone(), blocker });
         }
         if plan.steps.is_empty() {
@@ -239,7 +242,7 @@ fn complete(cluster: &Cluster, inputs: &Inputs, now: Timestamp) -> Result<(Obser
         for step in plan.steps {
             match step {
                 Step::Secret(draft) => {
-                    let secret = fulfil(*draft, cluster, &observed)?;
+                    let secret = build_secret(*draft, cluster, &observed)?;
                     observed.secrets.insert(secret.name_any(), secret);
                 }
                 Step::ConfigMap(config_map) => {
@@ -254,10 +257,10 @@ fn complete(cluster: &Cluster, inputs: &Inputs, now: Timestamp) -> Result<(Obser
     }
 }
 
-/// The clusters in these files, for commands that need no keys.
+/// Reads the clusters of the files, for commands that need no keys.
 ///
 /// # Errors
-/// The first thing that is wrong.
+/// The first problem.
 pub(crate) fn read_clusters(filenames: &[PathBuf]) -> Result<Vec<Cluster>, RenderError> {
     let inputs = read(filenames)?;
     if inputs.clusters.is_empty() {

@@ -1,4 +1,4 @@
-//! What `keyplane render` writes: a directory for each machine, and one for the objects of both clusters' APIs.
+//! Output of `keyplane render`: a directory for each node, and one for the API objects of both clusters.
 
 use std::collections::BTreeMap;
 use std::fs::{self, DirBuilder, OpenOptions};
@@ -11,19 +11,18 @@ use kube::ResourceExt;
 
 use super::{RenderError, file_error};
 use keyplane_core::addons::Addon;
-use keyplane_core::authorities::Authorities;
-use keyplane_core::cluster_bootstrap;
-use keyplane_core::join::Pool;
+use keyplane_core::certificate_authorities::ClusterCas;
+use keyplane_core::join::{self, Pool};
 use keyplane_core::model::Cluster;
 use keyplane_core::names::INDEX_KEY;
 use keyplane_core::objects::IndexEntry;
 use keyplane_core::observed::Observed;
-use keyplane_core::{join, target_objects, yaml};
+use keyplane_core::{cluster_bootstrap, yaml};
 
-/// Where the objects of both clusters' APIs are written, below the output directory.
+/// Subdirectory for the API objects of both clusters.
 pub(super) const OBJECTS_DIRECTORY: &str = "objects";
 
-/// Writes the machines' files, and gives back how many.
+/// Writes the nodes' files; returns the number of files.
 pub(super) fn write_nodes(output: &Path, observed: &Observed) -> Result<usize, RenderError> {
     let node_of = |labels: &BTreeMap<String, String>| labels.get(keys::NODE_LABEL).cloned();
     let secrets = observed.secrets.values().map(|secret| {
@@ -63,8 +62,8 @@ pub(super) fn write_objects(
         let path = management.join(format!("configmap-{name}.yaml"));
         write_file(&path, yaml::write_object(config_map).as_bytes(), 0o644)?;
     }
-    let Some(authorities) = Authorities::load(cluster, observed) else { return Ok(()) };
-    let trust = &authorities.trust();
+    let Some(cas) = ClusterCas::load(cluster, observed) else { return Ok(()) };
+    let trust = &cas.trust();
     let target = output.join(OBJECTS_DIRECTORY).join("target").join(&cluster.name);
     let of_pools = join::target_objects(&cluster.namespace, workers, &[]);
     for wanted in cluster_bootstrap::objects(cluster, trust, cluster.version, false).into_iter().chain(of_pools) {
@@ -75,7 +74,7 @@ pub(super) fn write_objects(
         write_file(&path, yaml::write_object(&wanted.object).as_bytes(), 0o644)?;
     }
     for addon in Addon::ALL.into_iter().filter(|addon| addon.is_enabled(cluster)) {
-        // One file, as kubectl applies files by name and the objects of one in their order.
+        // One file per add-on, because kubectl applies files by name, and the objects of one file in their order.
         let objects = addon.objects(cluster, cluster.version);
         let documents: Vec<_> = objects.iter().map(|wanted| yaml::write_object(&wanted.object)).collect();
         let path = target.join(format!("addon-{}.yaml", addon.name().to_lowercase()));
@@ -84,12 +83,12 @@ pub(super) fn write_objects(
     Ok(())
 }
 
-/// Directories are for root alone: there are keys in them.
+/// Creates a directory that only its owner can read, because it contains keys.
 pub(super) fn make_directory(path: &Path) -> Result<(), RenderError> {
     DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(|source| file_error(path, source))
 }
 
-/// Writes a file that must not exist, with its mode from the first byte on.
+/// Writes a file that must not exist. The file is created with its mode, so no other user can read it at any moment.
 fn write_file(path: &Path, content: &[u8], mode: u32) -> Result<(), RenderError> {
     if let Some(directory) = path.parent() {
         make_directory(directory)?;
@@ -97,7 +96,7 @@ fn write_file(path: &Path, content: &[u8], mode: u32) -> Result<(), RenderError>
     let write = || {
         let mut file = OpenOptions::new().write(true).create_new(true).mode(mode).open(path)?;
         file.write_all(content)?;
-        // The process' umask took bits away that the machine's file must have.
+        // The umask may have removed mode bits that the node's file must have.
         file.set_permissions(fs::Permissions::from_mode(mode))
     };
     write().map_err(|source| file_error(path, source))

@@ -7,9 +7,9 @@ use crate::images::Image;
 use crate::model::{Cluster, Sizing, Version};
 use crate::target_objects::TargetObject;
 
-/// kubeadm's number of Pods.
+/// The number of Pods in kubeadm.
 const REPLICAS: u32 = 2;
-/// The label of its Pods, which is older than CoreDNS.
+/// The label of the Pods. The name is that of CoreDNS's predecessor, kube-dns.
 const LABEL: (&str, &str) = ("k8s-app", "kube-dns");
 
 pub(super) fn objects(cluster: &Cluster, version: Version) -> Vec<TargetObject> {
@@ -26,8 +26,8 @@ pub(super) fn objects(cluster: &Cluster, version: Version) -> Vec<TargetObject> 
     let deployment = in_kube_system("apps", "Deployment", "coredns", deployment(cluster, version));
     let mut deployment = labelled(deployment, &[LABEL]);
     if cluster.spec.addons.core_dns.replicas.is_none() && cluster.sizing().is_none() {
-        // kubeadm too keeps the number that it finds: a person or an autoscaler has chosen it.
-        deployment.at_first = &["/spec/replicas"];
+        // kubeadm too keeps the current number, which a person or an autoscaler may have set.
+        deployment.initial_only = &["/spec/replicas"];
     }
     vec![
         service_account(KUBE_SYSTEM, "coredns"),
@@ -39,7 +39,7 @@ pub(super) fn objects(cluster: &Cluster, version: Version) -> Vec<TargetObject> 
     ]
 }
 
-/// kubeadm's Corefile.
+/// Renders kubeadm's Corefile.
 fn corefile(cluster: &Cluster) -> String {
     let domain = &cluster.spec.network.dns_domain;
     format!(
@@ -70,7 +70,8 @@ fn corefile(cluster: &Cluster) -> String {
     )
 }
 
-/// The Service of all kubelets' `clusterDNS`. It has one address also in a dual-stack cluster, as with kubeadm.
+/// Returns the Service for the `clusterDNS` of kubelets. In a dual-stack cluster the Service has one address too, as
+/// with kubeadm.
 fn service(cluster: &Cluster) -> Value {
     let port = |name: &str, port: u16, protocol: &str| json!({"name": name, "port": port, "protocol": protocol, "targetPort": port});
     json!({"spec": {

@@ -1,5 +1,5 @@
-//! Flannel, from its documentation (`configuration.md`, `backends.md`, `kubernetes.md` of the version in `Image`). Names
-//! and paths are those of its own manifest, so that what its documentation says can be found.
+//! Flannel, after its documentation (`configuration.md`, `backends.md`, `kubernetes.md` of the version in `Image`).
+//! Names and paths are those of its own manifest, so that its documentation applies.
 
 use keyplane_crds::keys;
 use serde_json::{Map, Value, json};
@@ -11,16 +11,16 @@ use crate::target_objects::TargetObject;
 
 const NAMESPACE: &str = "kube-flannel";
 const CONFIG_MAP: &str = "kube-flannel-cfg";
-/// Where flanneld looks for its configuration.
+/// The directory of flanneld's configuration.
 const CONFIGURATION: &str = "/etc/kube-flannel";
-/// The port of Flannel's own manifest. It is one of the machine's.
+/// The health port in Flannel's own manifest. flanneld uses the host network, so the port is occupied on the host.
 const HEALTH_PORT: u16 = 8081;
 const APP: (&str, &str) = ("app", "flannel");
 
 pub(super) fn objects(cluster: &Cluster, version: Version) -> Vec<TargetObject> {
     let rule = |resource: &str, verbs: &[&str]| json!({"apiGroups": [""], "resources": [resource], "verbs": verbs});
     let rules = [rule("pods", &["get"]), rule("nodes", &["get", "list", "watch"]), rule("nodes/status", &["patch"])];
-    // Flannel is part of the machine: host network, NET_ADMIN and directories of the machine.
+    // Flannel needs the host network, NET_ADMIN and host directories.
     let privileged = ("pod-security.kubernetes.io/enforce", "privileged");
     let network = network(cluster);
     let data = json!({"data": {"cni-conf.json": cni_configuration(), "net-conf.json": network}});
@@ -43,7 +43,7 @@ pub(super) fn objects(cluster: &Cluster, version: Version) -> Vec<TargetObject> 
     ]
 }
 
-/// What the container runtime reads: Flannel's plugin, which hands over to `bridge`, and `portmap` for host ports.
+/// Renders the CNI configuration: Flannel's plugin, which delegates to `bridge`, and `portmap` for host ports.
 fn cni_configuration() -> String {
     pretty(&json!({
         "name": "cbr0",
@@ -55,13 +55,13 @@ fn cni_configuration() -> String {
     }))
 }
 
-/// What flanneld reads.
+/// Renders the configuration of flanneld.
 fn network(cluster: &Cluster) -> String {
     let written = &cluster.spec.addons.flannel;
     let mut backend = Map::from_iter([("Type".to_owned(), written.backend.clone().into())]);
     backend.extend(written.backend_options.clone().unwrap_or_default());
     let mut network = Map::new();
-    // Without the switch Flannel takes IPv4 for given.
+    // Without this setting Flannel assumes IPv4.
     network.insert("EnableIPv4".to_owned(), cluster.pod_cidrs.iter().any(|range| range.addr().is_ipv4()).into());
     for range in &cluster.pod_cidrs {
         if range.addr().is_ipv4() {
@@ -71,7 +71,8 @@ fn network(cluster: &Cluster) -> String {
             network.insert("IPv6Network".to_owned(), range.to_string().into());
         }
     }
-    // Both masquerade; rules in two places would be applied in an order that nobody has chosen.
+    // Flannel and kube-proxy both add masquerade rules: with one in iptables and the other in nftables, the order of
+    // the rules would be undefined.
     let nftables = cluster.spec.addons.kube_proxy.enabled && cluster.spec.addons.kube_proxy.mode == "nftables";
     network.insert("EnableNFTables".to_owned(), nftables.into());
     network.insert("Backend".to_owned(), Value::Object(backend));
@@ -86,7 +87,7 @@ fn arguments(cluster: &Cluster) -> Vec<String> {
     let mut arguments =
         vec!["--ip-masq".to_owned(), "--kube-subnet-mgr".to_owned(), format!("--healthz-port={HEALTH_PORT}")];
     if cluster.pod_cidrs.iter().any(|range| range.addr().is_ipv6()) {
-        // The kubelet may ask at an IPv6 address, and flanneld's default listens on IPv4 alone.
+        // The kubelet may probe an IPv6 address, and flanneld listens only on IPv4 by default.
         arguments.push("--healthz-ip=::".to_owned());
     }
     let extra = &cluster.spec.addons.flannel.extra_args;
@@ -104,11 +105,12 @@ fn environment(cluster: &Cluster) -> Vec<Value> {
     let mut environment = vec![
         field("POD_NAME", "metadata.name"),
         field("POD_NAMESPACE", "metadata.namespace"),
-        // More than the Nodes of the largest cluster that Kubernetes is made for.
+        // The number of Nodes in the largest cluster that Kubernetes supports.
         value("EVENT_QUEUE_DEPTH", "5000"),
     ];
     if !cluster.spec.addons.kube_proxy.enabled {
-        // What replaces kube-proxy may need a network first: go straight to the API servers, not through their Service.
+        // The replacement of kube-proxy may need a Pod network first, so flanneld uses the endpoint of the API servers
+        // and not their Service.
         let host = match &cluster.endpoint.host {
             Host::Address(address) => address.to_string(),
             Host::Name(name) => name.clone(),
@@ -128,14 +130,14 @@ fn daemon_set(cluster: &Cluster, version: Version, network: &str) -> Value {
     json!({"spec": {
         "selector": {"matchLabels": {APP.0: APP.1}},
         "template": {
-            // flanneld reads its configuration once: a changed one makes new Pods.
+            // flanneld reads its configuration only at startup: the annotation recreates the Pods after a change.
             "metadata": {"labels": {APP.0: APP.1}, "annotations": {keys::NETWORK_CHECKSUM_ANNOTATION: network}},
             "spec": {
                 "hostNetwork": true,
                 "priorityClassName": "system-node-critical",
                 "serviceAccountName": "flannel",
                 "nodeSelector": {"kubernetes.io/os": "linux"},
-                // Without a network a Node never becomes Ready: it runs wherever kube-proxy does.
+                // Without a Pod network a Node never becomes Ready, so Flannel runs on every Node, like kube-proxy.
                 "tolerations": [{"operator": "Exists"}],
                 "initContainers": [
                     {

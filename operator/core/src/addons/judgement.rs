@@ -1,4 +1,4 @@
-//! What is to be done with an object of an add-on, seen what the target has under its name.
+//! The action for an object of an add-on, depending on the object with this name in the target cluster.
 
 use crate::names::{MANAGED_BY, MANAGED_BY_LABEL};
 use crate::target_objects::TargetObject;
@@ -6,69 +6,69 @@ use keyplane_crds::keys;
 use kube::DynamicObject;
 use serde_json::Value;
 
-/// What is to be done with an object.
+/// The action for an object.
 #[derive(Debug, Clone, PartialEq)]
-pub enum Judgement {
-    /// Nothing: it says what it should.
+pub enum ObjectAction {
+    /// No action: the object has the desired state.
     Keep,
-    /// Nothing: its annotation says that it is the user's.
+    /// No action: an annotation says that the user manages the object.
     Leave,
-    /// Nothing, here or with the rest of the add-on: it is somebody else's.
+    /// No action for any object of the add-on: Keyplane does not manage this object.
     Foreign,
-    /// It is applied.
+    /// Apply the object.
     Apply(Box<TargetObject>),
 }
 
-/// Judges an object that is wanted.
+/// Returns the action for a desired object.
 #[must_use]
-pub fn judge(wanted: TargetObject, found: Option<&DynamicObject>) -> Judgement {
-    let Some(found) = found else { return Judgement::Apply(Box::new(wanted)) };
+pub fn action_for(desired: TargetObject, found: Option<&DynamicObject>) -> ObjectAction {
+    let Some(found) = found else { return ObjectAction::Apply(Box::new(desired)) };
     if !is_ours(found) {
-        return Judgement::Foreign;
+        return ObjectAction::Foreign;
     }
-    if is_to_be_left(found) {
-        return Judgement::Leave;
+    if is_unmanaged(found) {
+        return ObjectAction::Leave;
     }
-    let wanted = with_tolerations_of(with_first_settings_of(wanted, found), found);
-    if wanted.is_satisfied_by(found) { Judgement::Keep } else { Judgement::Apply(Box::new(wanted)) }
+    let desired = with_tolerations_of(with_initial_settings_of(desired, found), found);
+    if desired.is_satisfied_by(found) { ObjectAction::Keep } else { ObjectAction::Apply(Box::new(desired)) }
 }
 
-/// Whether Keyplane has made the object, or was handed it over with the label.
+/// Returns whether Keyplane manages the object, by its label.
 #[must_use]
 pub fn is_ours(found: &DynamicObject) -> bool {
     found.metadata.labels.as_ref().and_then(|labels| labels.get(MANAGED_BY_LABEL)).is_some_and(|by| by == MANAGED_BY)
 }
 
-/// Whether the user has taken the object over.
+/// Returns whether the user manages the object, by its annotation.
 #[must_use]
-pub fn is_to_be_left(found: &DynamicObject) -> bool {
+pub fn is_unmanaged(found: &DynamicObject) -> bool {
     let annotation = found.metadata.annotations.as_ref().and_then(|all| all.get(keys::UNMANAGED_ANNOTATION));
     annotation.is_some_and(|value| value == "true")
 }
 
-/// What is set at first only is taken over as it is by now. To leave it out would take it away: server-side apply removes
-/// what its owner no longer mentions.
-fn with_first_settings_of(mut wanted: TargetObject, found: &DynamicObject) -> TargetObject {
-    for pointer in wanted.at_first {
-        if let (Some(present), Some(value)) = (found.data.pointer(pointer), wanted.object.data.pointer_mut(pointer)) {
+/// Copies the current values of fields that are set only on creation. Server-side apply removes a field that its owner
+/// omits.
+fn with_initial_settings_of(mut desired: TargetObject, found: &DynamicObject) -> TargetObject {
+    for pointer in desired.initial_only {
+        if let (Some(present), Some(value)) = (found.data.pointer(pointer), desired.object.data.pointer_mut(pointer)) {
             value.clone_from(present);
         }
     }
-    wanted
+    desired
 }
 
-/// The tolerations that others have added stay. To server-side apply the list is one value, so that it would be theirs or
-/// ours; but whose Nodes have taints adds to it in the target, as with kubeadm.
-fn with_tolerations_of(mut wanted: TargetObject, found: &DynamicObject) -> TargetObject {
+/// Keeps the tolerations that others have added. For server-side apply the list is one value with one owner, but users
+/// with tainted Nodes add tolerations in the target cluster, as with kubeadm.
+fn with_tolerations_of(mut desired: TargetObject, found: &DynamicObject) -> TargetObject {
     const TOLERATIONS: &str = "/spec/template/spec/tolerations";
     let present = found.data.pointer(TOLERATIONS).and_then(Value::as_array);
-    let tolerations = wanted.object.data.pointer_mut(TOLERATIONS).and_then(Value::as_array_mut);
+    let tolerations = desired.object.data.pointer_mut(TOLERATIONS).and_then(Value::as_array_mut);
     if let (Some(present), Some(tolerations)) = (present, tolerations)
         && tolerations.iter().all(|toleration| present.contains(toleration))
     {
         tolerations.clone_from(present);
     }
-    wanted
+    desired
 }
 
 #[cfg(test)]
@@ -76,58 +76,58 @@ mod tests {
     use super::*;
     use serde_json::json;
 
-    fn wanted() -> TargetObject {
+    fn desired() -> TargetObject {
         let content = json!({"spec": {"replicas": 2, "template": {"spec": {"tolerations": [{"key": "a"}]}}}});
-        let mut wanted = TargetObject::new("apps", "Deployment", Some("kube-system"), "coredns", content);
-        wanted.object.metadata.labels = Some([(MANAGED_BY_LABEL.to_owned(), MANAGED_BY.to_owned())].into());
-        wanted
+        let mut desired = TargetObject::new("apps", "Deployment", Some("kube-system"), "coredns", content);
+        desired.object.metadata.labels = Some([(MANAGED_BY_LABEL.to_owned(), MANAGED_BY.to_owned())].into());
+        desired
     }
 
     #[test]
-    fn what_is_missing_or_was_changed_is_applied() {
-        assert!(matches!(judge(wanted(), None), Judgement::Apply(_)));
-        let mut found = wanted().object;
-        assert_eq!(judge(wanted(), Some(&found)), Judgement::Keep);
+    fn applies_missing_or_changed_object() {
+        assert!(matches!(action_for(desired(), None), ObjectAction::Apply(_)));
+        let mut found = desired().object;
+        assert_eq!(action_for(desired(), Some(&found)), ObjectAction::Keep);
         found.data["spec"]["replicas"] = 3.into();
-        assert!(matches!(judge(wanted(), Some(&found)), Judgement::Apply(_)));
+        assert!(matches!(action_for(desired(), Some(&found)), ObjectAction::Apply(_)));
     }
 
     #[test]
-    fn what_somebody_else_has_made_is_foreign_until_it_has_the_label() {
-        let mut found = wanted().object;
+    fn object_without_label_is_foreign() {
+        let mut found = desired().object;
         found.data["spec"]["replicas"] = 3.into();
         found.metadata.labels = Some([(MANAGED_BY_LABEL.to_owned(), "Helm".to_owned())].into());
-        assert_eq!(judge(wanted(), Some(&found)), Judgement::Foreign);
+        assert_eq!(action_for(desired(), Some(&found)), ObjectAction::Foreign);
         found.metadata.labels = None;
-        assert_eq!(judge(wanted(), Some(&found)), Judgement::Foreign);
+        assert_eq!(action_for(desired(), Some(&found)), ObjectAction::Foreign);
     }
 
     #[test]
-    fn what_the_user_has_taken_over_is_left() {
-        let mut found = wanted().object;
+    fn leaves_object_with_unmanaged_annotation() {
+        let mut found = desired().object;
         found.data["spec"]["replicas"] = 3.into();
         found.metadata.annotations = Some([(keys::UNMANAGED_ANNOTATION.to_owned(), "true".to_owned())].into());
-        assert_eq!(judge(wanted(), Some(&found)), Judgement::Leave);
+        assert_eq!(action_for(desired(), Some(&found)), ObjectAction::Leave);
     }
 
     #[test]
-    fn what_is_set_at_first_only_stays_as_it_is_found() {
-        let mut free = wanted();
-        free.at_first = &["/spec/replicas"];
-        let mut found = wanted().object;
+    fn keeps_current_value_of_initial_only_fields() {
+        let mut free = desired();
+        free.initial_only = &["/spec/replicas"];
+        let mut found = desired().object;
         found.data["spec"]["replicas"] = 7.into();
-        assert_eq!(judge(free.clone(), Some(&found)), Judgement::Keep);
+        assert_eq!(action_for(free.clone(), Some(&found)), ObjectAction::Keep);
         found.data["spec"]["template"]["spec"]["tolerations"] = json!([]);
-        let Judgement::Apply(applied) = judge(free, Some(&found)) else { unreachable!("it was changed") };
+        let ObjectAction::Apply(applied) = action_for(free, Some(&found)) else { unreachable!("it was changed") };
         assert_eq!(applied.object.data["spec"]["replicas"], 7);
     }
 
     #[test]
-    fn a_toleration_of_the_users_stays_and_one_of_ours_comes_back() {
-        let mut found = wanted().object;
+    fn keeps_user_tolerations_and_restores_own() {
+        let mut found = desired().object;
         found.data["spec"]["template"]["spec"]["tolerations"] = json!([{"key": "a"}, {"key": "theirs"}]);
-        assert_eq!(judge(wanted(), Some(&found)), Judgement::Keep);
+        assert_eq!(action_for(desired(), Some(&found)), ObjectAction::Keep);
         found.data["spec"]["template"]["spec"]["tolerations"] = json!([{"key": "theirs"}]);
-        assert!(matches!(judge(wanted(), Some(&found)), Judgement::Apply(_)));
+        assert!(matches!(action_for(desired(), Some(&found)), ObjectAction::Apply(_)));
     }
 }

@@ -10,14 +10,14 @@ use crate::target_objects::{BOOTSTRAPPERS, TargetObject};
 use crate::yaml;
 
 const NAME: &str = "kube-proxy";
-/// kubeadm's key of the configuration.
+/// The key of the configuration in kubeadm's ConfigMap.
 const CONFIGURATION: &str = "config.conf";
-/// What a Pod has of its ServiceAccount.
+/// The directory with the ServiceAccount token in a Pod.
 const SERVICE_ACCOUNT: &str = "/var/run/secrets/kubernetes.io/serviceaccount";
 
 pub(super) fn objects(cluster: &Cluster, version: Version) -> Vec<TargetObject> {
     let in_kube_system = |group, kind, content| TargetObject::new(group, kind, Some(KUBE_SYSTEM), NAME, content);
-    // A machine that joins with kubeadm reads the configuration before it has a Node.
+    // A node that joins with kubeadm reads the configuration before its Node exists.
     let rule = json!({"apiGroups": [""], "resources": ["configmaps"], "resourceNames": [NAME], "verbs": ["get"]});
     let binding = json!({
         "roleRef": {"apiGroup": RBAC, "kind": "Role", "name": NAME},
@@ -34,7 +34,8 @@ pub(super) fn objects(cluster: &Cluster, version: Version) -> Vec<TargetObject> 
     ]
 }
 
-/// It goes to the endpoint of all API servers: the Service `kubernetes` is reachable only once kube-proxy works.
+/// Renders the kubeconfig. The server is the control-plane endpoint, because the Service `kubernetes` is reachable only
+/// once kube-proxy runs.
 fn kubeconfig(cluster: &Cluster) -> String {
     yaml::write(&json!({
         "apiVersion": "v1",
@@ -75,7 +76,7 @@ fn daemon_set(cluster: &Cluster, version: Version) -> Value {
         json!({"requests": {"cpu": cpu, "memory": memory}})
     });
     let written = cluster.spec.addons.kube_proxy.resources.as_ref();
-    // Without either the field is not written, so that it is the user's in the target.
+    // Without either, the field is not applied, so the user can set it in the target cluster.
     if written.is_some() || sized.is_some() {
         container["resources"] = resources(written, sized.unwrap_or_default());
     }

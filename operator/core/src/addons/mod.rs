@@ -1,7 +1,7 @@
-//! The add-ons of a cluster: the objects that make them, what is to be done with what is found in the target, the rights
-//! that this takes, and what the condition `AddonsReady` says.
+//! The add-ons of a target cluster: their objects, the action for each object, the RBAC rules that Keyplane needs, and
+//! the condition `AddonsReady`.
 //!
-//! kubeadm's add-ons are as kubeadm writes them, object by object; the oracle test holds them against it.
+//! The objects of kubeadm's add-ons are the same as in kubeadm; the oracle test compares them.
 
 mod core_dns;
 mod flannel;
@@ -13,9 +13,9 @@ mod status;
 use keyplane_crds::Layout;
 use serde_json::{Value, json};
 
-pub use judgement::{Judgement, is_ours, is_to_be_left, judge};
+pub use judgement::{ObjectAction, action_for, is_ours, is_unmanaged};
 pub(crate) use rights::{Rule, rights};
-pub use status::{AddonFacts, Health, Rollout, health};
+pub use status::{AddonState, Health, WorkloadRollout, health};
 
 use crate::model::{Cluster, Version};
 use crate::names::{MANAGED_BY, MANAGED_BY_LABEL};
@@ -27,19 +27,19 @@ const KUBE_SYSTEM: &str = "kube-system";
 /// An add-on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Addon {
-    /// Services on each machine.
+    /// kube-proxy, which implements Services on each node.
     KubeProxy,
-    /// The network of Pods.
+    /// Flannel, the Pod network.
     Flannel,
-    /// The cluster's DNS.
+    /// CoreDNS, the cluster DNS.
     CoreDns,
 }
 
 impl Addon {
-    /// All, in the order in which they are applied: DNS is the one that needs the others.
+    /// All add-ons, in the order in which they are applied: CoreDNS needs the others.
     pub const ALL: [Self; 3] = [Self::KubeProxy, Self::Flannel, Self::CoreDns];
 
-    /// Its name for people.
+    /// The display name.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
@@ -49,20 +49,20 @@ impl Addon {
         }
     }
 
-    /// Whether the cluster is to have it.
+    /// Returns whether the spec enables the add-on.
     #[must_use]
     pub fn is_enabled(self, cluster: &Cluster) -> bool {
         let addons = &cluster.spec.addons;
         match self {
-            // The hard way runs it as a unit on each machine.
+            // With the layout Systemd kube-proxy is a unit on each node.
             Self::KubeProxy => addons.kube_proxy.enabled && cluster.layout() == Layout::StaticPod,
             Self::Flannel => addons.flannel.enabled,
             Self::CoreDns => addons.core_dns.enabled,
         }
     }
 
-    /// The objects that make it, in the order in which they are applied; the last one runs its Pods. `version` is the one
-    /// whose images are taken: in an upgrade the add-ons follow the control plane.
+    /// Returns the objects of the add-on, in the order in which they are applied; the last one is the workload.
+    /// `version` selects the images: during an upgrade the add-ons follow the control plane.
     #[must_use]
     pub fn objects(self, cluster: &Cluster, version: Version) -> Vec<TargetObject> {
         let mut objects = match self {
@@ -70,21 +70,21 @@ impl Addon {
             Self::Flannel => flannel::objects(cluster, version),
             Self::CoreDns => core_dns::objects(cluster, version),
         };
-        for wanted in &mut objects {
-            let labels = wanted.object.metadata.labels.get_or_insert_default();
+        for desired in &mut objects {
+            let labels = desired.object.metadata.labels.get_or_insert_default();
             labels.insert(MANAGED_BY_LABEL.to_owned(), MANAGED_BY.to_owned());
         }
         objects
     }
 
-    /// The object that runs its Pods.
+    /// Returns the workload of the add-on: a DaemonSet or Deployment.
     #[must_use]
     pub fn workload(self, cluster: &Cluster, version: Version) -> Option<TargetObject> {
         self.objects(cluster, version).pop()
     }
 }
 
-/// An object with labels.
+/// Adds labels to an object.
 fn labelled(mut object: TargetObject, labels: &[(&str, &str)]) -> TargetObject {
     let labels = labels.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned()));
     object.object.metadata.labels = Some(labels.collect());
@@ -97,7 +97,7 @@ fn service_account(namespace: &str, name: &str) -> TargetObject {
 
 const RBAC: &str = "rbac.authorization.k8s.io";
 
-/// A binding of a ClusterRole to a ServiceAccount.
+/// Returns a binding of a ClusterRole to a ServiceAccount.
 fn cluster_role_binding(name: &str, role: &str, namespace: &str, service_account: &str) -> TargetObject {
     let content = json!({
         "roleRef": {"apiGroup": RBAC, "kind": "ClusterRole", "name": role},
@@ -106,7 +106,7 @@ fn cluster_role_binding(name: &str, role: &str, namespace: &str, service_account
     TargetObject::new(RBAC, "ClusterRoleBinding", None, name, content)
 }
 
-/// A container's resources as an object of the API.
+/// Returns the user's container resources as JSON, or the default.
 fn resources(written: Option<&k8s_openapi::api::core::v1::ResourceRequirements>, default: Value) -> Value {
     written.map_or(default, |written| serde_json::to_value(written).unwrap_or_default())
 }

@@ -1,4 +1,4 @@
-//! What is known of the add-ons, and what the condition `AddonsReady` says of it.
+//! The observed state of the add-ons, and the condition `AddonsReady`.
 
 use std::collections::BTreeMap;
 
@@ -8,91 +8,91 @@ use serde_json::Value;
 use super::Addon;
 use crate::model::Cluster;
 
-/// What is known of an add-on.
+/// The observed state of an add-on.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum AddonFacts {
-    /// It is applied.
+pub enum AddonState {
+    /// All objects are applied.
     Applied {
-        /// How far its Pods are, once its workload was seen.
-        rollout: Option<Rollout>,
-        /// Objects that the user has taken over.
-        left: Vec<String>,
+        /// The rollout of the Pods, once the workload was observed.
+        rollout: Option<WorkloadRollout>,
+        /// The objects that the user manages.
+        unmanaged: Vec<String>,
     },
-    /// Objects of somebody else have names of its objects: nothing of it is applied.
+    /// Objects with these names exist that Keyplane does not manage: nothing is applied.
     Foreign(Vec<String>),
-    /// It could not be applied, or not be taken away.
+    /// Applying or deleting the add-on failed.
     Failed(String),
 }
 
-/// How far a workload is.
+/// The rollout status of a workload.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Rollout {
-    /// Pods that there are to be.
-    pub wanted: i64,
-    /// Of them, those that are available.
+pub struct WorkloadRollout {
+    /// The desired number of Pods.
+    pub desired: i64,
+    /// The number of available Pods.
     pub available: i64,
-    /// Whether all are of the newest kind, and available.
+    /// Whether all Pods are updated and available.
     pub complete: bool,
 }
 
-impl Rollout {
+impl WorkloadRollout {
     /// Reads a Deployment or DaemonSet.
     #[must_use]
     pub fn of(kind: &str, workload: &Value, generation: Option<i64>) -> Self {
         let number = |pointer: &str| workload.pointer(pointer).and_then(Value::as_i64).unwrap_or_default();
-        let (wanted, updated, available) = if kind == "Deployment" {
+        let (desired, updated, available) = if kind == "Deployment" {
             ("/spec/replicas", "/status/updatedReplicas", "/status/availableReplicas")
         } else {
             ("/status/desiredNumberScheduled", "/status/updatedNumberScheduled", "/status/numberAvailable")
         };
-        let (wanted, updated, available) = (number(wanted), number(updated), number(available));
+        let (desired, updated, available) = (number(desired), number(updated), number(available));
         let observed = number("/status/observedGeneration") >= generation.unwrap_or_default();
         Self {
-            wanted,
-            available: available.min(wanted),
-            complete: observed && updated >= wanted && available >= wanted,
+            desired,
+            available: available.min(desired),
+            complete: observed && updated >= desired && available >= desired,
         }
     }
 }
 
-/// What the condition says.
+/// The condition `AddonsReady`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Health {
-    /// Whether all is well.
-    pub good: bool,
+    /// Whether all add-ons are ready.
+    pub ready: bool,
     /// The reason.
     pub reason: &'static str,
-    /// What there is, or what to do.
+    /// The message.
     pub message: String,
 }
 
-/// What the condition says of all add-ons; `facts` are missing while the target does not answer.
+/// Returns the condition for all add-ons. `facts` is `None` while the target cluster does not answer.
 #[must_use]
-pub fn health(cluster: &Cluster, facts: Option<&BTreeMap<Addon, AddonFacts>>) -> Health {
-    let health = |good, reason, message: String| Health { good, reason, message };
+pub fn health(cluster: &Cluster, facts: Option<&BTreeMap<Addon, AddonState>>) -> Health {
+    let health = |ready, reason, message: String| Health { ready, reason, message };
     let Some(facts) = facts else {
         return health(
             false,
             reasons::NOT_CONTACTED,
-            "the add-ons have not been looked at: the target has not answered".to_owned(),
+            "the state of the add-ons is unknown: the target cluster has not answered".to_owned(),
         );
     };
-    let (mut failed, mut foreign, mut under_way, mut running, mut left) = (vec![], vec![], vec![], vec![], vec![]);
+    let (mut failed, mut foreign, mut under_way, mut running, mut unmanaged) = (vec![], vec![], vec![], vec![], vec![]);
     for addon in Addon::ALL {
         let name = addon.name();
         match facts.get(&addon) {
-            Some(AddonFacts::Failed(problem)) => failed.push(format!("{name}: {problem}")),
-            Some(AddonFacts::Foreign(objects)) => foreign.push(format!("{name}: {}", objects.join(", "))),
-            Some(AddonFacts::Applied { rollout, left: theirs }) => {
-                left.extend(theirs.iter().cloned());
+            Some(AddonState::Failed(problem)) => failed.push(format!("{name}: {problem}")),
+            Some(AddonState::Foreign(objects)) => foreign.push(format!("{name}: {}", objects.join(", "))),
+            Some(AddonState::Applied { rollout, unmanaged: names }) => {
+                unmanaged.extend(names.iter().cloned());
                 match rollout {
-                    Some(Rollout { wanted, available, complete: true }) => {
-                        running.push(format!("{name} {available}/{wanted}"));
+                    Some(WorkloadRollout { desired, available, complete: true }) => {
+                        running.push(format!("{name} {available}/{desired}"));
                     }
-                    Some(Rollout { wanted, available, .. }) => {
-                        under_way.push(format!("{name}: {available} of {wanted} Pods are available"));
+                    Some(WorkloadRollout { desired, available, .. }) => {
+                        under_way.push(format!("{name}: {available} of {desired} Pods are available"));
                     }
-                    None => under_way.push(format!("{name}: its Pods have not been seen yet")),
+                    None => under_way.push(format!("{name}: its Pods have not been observed yet")),
                 }
             }
             None if addon.is_enabled(cluster) => under_way.push(format!("{name} is not applied yet")),
@@ -104,8 +104,8 @@ pub fn health(cluster: &Cluster, facts: Option<&BTreeMap<Addon, AddonFacts>>) ->
     }
     if !foreign.is_empty() {
         let message = format!(
-            "{}: not Keyplane's, left alone; label them app.kubernetes.io/managed-by=keyplane to hand them over, delete \
-             them, or switch the add-on off in spec.addons",
+            "{}: not managed by Keyplane, so unchanged; label them app.kubernetes.io/managed-by=keyplane to hand them \
+             over, delete them, or disable the add-on in spec.addons",
             foreign.join("; ")
         );
         return health(false, reasons::FOREIGN_OBJECT, message);
@@ -114,11 +114,11 @@ pub fn health(cluster: &Cluster, facts: Option<&BTreeMap<Addon, AddonFacts>>) ->
         return health(false, reasons::ROLLING_OUT, under_way.join("; "));
     }
     if running.is_empty() {
-        return health(true, reasons::NOT_REQUIRED, "no add-on is switched on".to_owned());
+        return health(true, reasons::NOT_REQUIRED, "no add-on is enabled".to_owned());
     }
     let mut message = format!("Pods available: {}", running.join(", "));
-    if !left.is_empty() {
-        message = format!("{message}; left to the user: {}", left.join(", "));
+    if !unmanaged.is_empty() {
+        message = format!("{message}; left to the user: {}", unmanaged.join(", "));
     }
     health(true, reasons::INSTALLED, message)
 }
@@ -129,17 +129,17 @@ mod tests {
     use serde_json::json;
 
     #[test]
-    fn a_rollout_is_complete_only_when_its_newest_generation_is() {
+    fn rollout_is_complete_only_for_observed_generation() {
         let deployment = |observed: i64, updated: i64, available: i64| {
             let value = json!({"spec": {"replicas": 2}, "status":
                 {"observedGeneration": observed, "updatedReplicas": updated, "availableReplicas": available}});
-            Rollout::of("Deployment", &value, Some(5)).complete
+            WorkloadRollout::of("Deployment", &value, Some(5)).complete
         };
         assert!(deployment(5, 2, 2));
         assert!(!deployment(4, 2, 2) && !deployment(5, 1, 2) && !deployment(5, 2, 1));
         let daemon_set = json!({"status":
             {"observedGeneration": 1, "desiredNumberScheduled": 3, "updatedNumberScheduled": 3, "numberAvailable": 2}});
-        let rollout = Rollout::of("DaemonSet", &daemon_set, Some(1));
-        assert_eq!((rollout.wanted, rollout.available, rollout.complete), (3, 2, false));
+        let rollout = WorkloadRollout::of("DaemonSet", &daemon_set, Some(1));
+        assert_eq!((rollout.desired, rollout.available, rollout.complete), (3, 2, false));
     }
 }

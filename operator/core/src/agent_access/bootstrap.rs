@@ -1,7 +1,7 @@
-//! When an agent gets a credential to begin with, and when that is revoked: a pure decision.
+//! Decides when an agent gets a bootstrap token, and when the token is revoked: a pure function.
 //!
-//! The token is bound to its Secret, so that with the Secret it is gone too. There is one while the agent has never
-//! reported with a credential of its own; whoever deletes the agent's Lease lets it begin anew.
+//! The token is bound to its Secret, so the deletion of the Secret revokes the token. The Secret exists until the agent
+//! has reported with its own credential. Deleting the agent's Lease starts the bootstrap again.
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use k8s_openapi::jiff::Timestamp;
@@ -10,18 +10,18 @@ use keyplane_crds::keys;
 use crate::agent_report::CredentialKind;
 use crate::observed::AgentFacts;
 
-/// What becomes of a machine's bootstrap Secret.
+/// The action for a node's bootstrap Secret.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Bootstrap {
-    /// It is as it should be until then; or none is needed, and nothing has to be done by the clock.
+    /// No change until this time; `None` if no Secret is needed.
     Keep(Option<Timestamp>),
-    /// It is deleted, and with it its token.
+    /// Delete the Secret, which revokes its token.
     Remove,
-    /// It is made, in place of the one that there is: with another object the token of that one is gone.
+    /// Create the Secret and replace an existing one, which revokes the old token.
     Make,
 }
 
-/// Decides. `found` is the Secret that is there, `wanted` what it should hold beside its token.
+/// Decides the action. `found` is the existing Secret, `wanted` the desired Secret without its token.
 #[must_use]
 pub fn decide(
     found: Option<&ObjectMeta>,
@@ -43,12 +43,12 @@ pub fn decide(
     }
     match renewal(found, annotation(found, keys::TOKEN_EXPIRES_ANNOTATION)) {
         Some(renewal) if renewal > now => Bootstrap::Keep(Some(renewal)),
-        // It is over, or a crash came before its token was in it.
+        // The token has expired, or a crash happened before the token was stored.
         _ => Bootstrap::Make,
     }
 }
 
-/// A machine may be started at any time, so two thirds of a token's life are followed by another one.
+/// Returns the time for the next token: after two thirds of the token's validity, because a node may start at any time.
 fn renewal(found: &ObjectMeta, expires: Option<String>) -> Option<Timestamp> {
     let expires: Timestamp = expires?.parse().ok()?;
     let made = found.creation_timestamp.as_ref()?.0;
@@ -84,7 +84,7 @@ mod tests {
     }
 
     #[test]
-    fn there_is_a_good_token_until_the_agent_has_its_own() {
+    fn keeps_a_valid_token_until_the_agent_has_its_own() {
         let now = at("12:39:59");
         assert_eq!(decide(None, &wanted(), None, now), Bootstrap::Make);
         for waiting in [None, Some(&AgentFacts::default()), Some(&agent(CredentialKind::Bootstrap))] {
@@ -94,14 +94,14 @@ mod tests {
     }
 
     #[test]
-    fn a_used_token_is_revoked_and_none_is_made_again() {
+    fn revokes_a_used_token_and_creates_no_other() {
         let used = agent(CredentialKind::Renewed);
         assert_eq!(decide(Some(&found()), &wanted(), Some(&used), at("12:01:00")), Bootstrap::Remove);
         assert_eq!(decide(None, &wanted(), Some(&used), at("12:01:00")), Bootstrap::Keep(None));
     }
 
     #[test]
-    fn one_without_a_token_or_with_other_settings_is_made_anew() {
+    fn recreates_a_secret_without_token_or_with_old_settings() {
         let mut empty = found();
         empty.annotations.as_mut().unwrap().remove(keys::TOKEN_EXPIRES_ANNOTATION);
         assert_eq!(decide(Some(&empty), &wanted(), None, at("12:01:00")), Bootstrap::Make);

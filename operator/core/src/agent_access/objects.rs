@@ -1,4 +1,4 @@
-//! An agent's objects in the management cluster: who it is, what it may do, where it reports, and with what it begins.
+//! An agent's objects in the management cluster: identity, permissions, Lease, and bootstrap Secret.
 
 use std::collections::BTreeMap;
 
@@ -12,21 +12,20 @@ use keyplane_crds::{NodeAgent, keys};
 use crate::agent_access::settings::{DEFAULT_FILE, FileSettings};
 use crate::host_files::File;
 use crate::model::Cluster;
-use crate::names;
-use crate::names::{INDEX_KEY, MANAGED_BY, MANAGED_BY_LABEL, node_config_map, node_secret};
+use crate::names::{self, INDEX_KEY, MANAGED_BY, MANAGED_BY_LABEL, node_config_map, node_secret};
 use crate::objects::{IndexEntry, index, is_ours, secret, text};
 use crate::yaml;
 
-/// Where the token is on the machine.
-const TOKEN: &str = "/etc/keyplane/token";
+/// The path of the token on the node.
+const TOKEN_FILE: &str = "/etc/keyplane/token";
 
-/// Where the management cluster's authorities are on the machine.
-const AUTHORITIES: &str = "/etc/keyplane/ca.crt";
+/// The path of the management cluster's CA bundle on the node.
+const CA_FILE: &str = "/etc/keyplane/ca.crt";
 
-/// The agent's unit.
+/// The path of the agent's systemd unit.
 const UNIT_FILE: &str = "/etc/systemd/system/keyplane-node.service";
 
-/// The agent's unit. Without its settings it is not started.
+/// The agent's systemd unit. systemd does not start it before its settings file exists.
 const UNIT: &str = "[Unit]
 Description=Keyplane's agent, which carries this machine's keys and files to it
 Wants=network-online.target
@@ -42,20 +41,20 @@ RestartSec=10
 WantedBy=multi-user.target
 ";
 
-/// The objects of one agent that stay.
+/// The permanent objects of one agent.
 #[derive(Debug, Clone, PartialEq)]
 pub struct AgentObjects {
-    /// Who it is.
+    /// The identity.
     pub service_account: ServiceAccount,
-    /// What it may do.
+    /// The permissions.
     pub role: Role,
-    /// That it may.
+    /// The binding of the Role.
     pub binding: RoleBinding,
-    /// Where it reports.
+    /// The Lease with its report.
     pub lease: Lease,
 }
 
-/// What the agent of a machine has in the management cluster.
+/// Returns the objects of a node's agent in the management cluster.
 #[must_use]
 pub fn agent_objects(cluster: &Cluster, node: &str) -> AgentObjects {
     let name = names::agent_service_account(&cluster.name, node);
@@ -68,7 +67,7 @@ pub fn agent_objects(cluster: &Cluster, node: &str) -> AgentObjects {
     AgentObjects {
         service_account: ServiceAccount {
             metadata: metadata(cluster, node, name.clone()),
-            // Its token is on the machine; a Pod has no use for it.
+            // The token is on the node; no Pod needs it.
             automount_service_account_token: Some(false),
             ..ServiceAccount::default()
         },
@@ -86,7 +85,7 @@ pub fn agent_objects(cluster: &Cluster, node: &str) -> AgentObjects {
     }
 }
 
-/// Each rule is for one object by name: a list or watch of it has to select that name.
+/// Returns the rules of the Role. Each rule allows one object by name: a list or watch has to select that name.
 fn rules(cluster: &Cluster, node: &str) -> Vec<PolicyRule> {
     let rule = |group: &str, resource: &str, name: String, verbs: &[&str]| PolicyRule {
         api_groups: Some(vec![group.to_owned()]),
@@ -118,33 +117,33 @@ fn metadata(cluster: &Cluster, node: &str, name: String) -> ObjectMeta {
     }
 }
 
-/// Whether the object is that of this machine's agent.
+/// Returns whether the object belongs to this node's agent.
 #[must_use]
 pub fn is_of_agent(found: &ObjectMeta, cluster: &str, node: &str) -> bool {
     is_ours(found, cluster, (keys::NODE_LABEL, node))
 }
 
-/// The Secret with which an agent begins, before its token is in it: the token is bound to this very object.
+/// Returns the bootstrap Secret without its token: the token is bound to this object, so the Secret has to exist first.
 #[must_use]
-pub fn bootstrap(cluster: &Cluster, agent: &NodeAgent, authorities: &str, node: &str, pool: Option<&str>) -> Secret {
+pub fn bootstrap(cluster: &Cluster, agent: &NodeAgent, ca_bundle: &str, node: &str, pool: Option<&str>) -> Secret {
     let settings = FileSettings {
         management_server: Some(agent.management_server.clone()),
-        certificate_authority: Some(AUTHORITIES.to_owned()),
-        token: Some(TOKEN.to_owned()),
+        certificate_authority: Some(CA_FILE.to_owned()),
+        token: Some(TOKEN_FILE.to_owned()),
         namespace: Some(cluster.namespace.clone()),
         cluster: Some(cluster.name.clone()),
         node: Some(node.to_owned()),
     };
     let entries = [
-        IndexEntry::new("ca.crt", AUTHORITIES, 0o644),
-        IndexEntry::new("token", TOKEN, 0o600),
+        IndexEntry::new("ca.crt", CA_FILE, 0o644),
+        IndexEntry::new("token", TOKEN_FILE, 0o600),
         IndexEntry::new("keyplane-node.service", UNIT_FILE, 0o644),
-        // The last one: the unit waits for it.
+        // The settings file comes last: the unit waits for it.
         IndexEntry::new("node.yaml", DEFAULT_FILE, 0o644),
     ];
     let data = BTreeMap::from([
         (INDEX_KEY.to_owned(), index(&entries)),
-        ("ca.crt".to_owned(), authorities.to_owned()),
+        ("ca.crt".to_owned(), ca_bundle.to_owned()),
         ("keyplane-node.service".to_owned(), UNIT.to_owned()),
         ("node.yaml".to_owned(), yaml::write(&serde_json::json!(settings))),
     ]);
@@ -152,12 +151,12 @@ pub fn bootstrap(cluster: &Cluster, agent: &NodeAgent, authorities: &str, node: 
     let labels = object.metadata.labels.get_or_insert_default();
     labels.insert(keys::NODE_LABEL.to_owned(), node.to_owned());
     labels.insert(keys::AGENT_BOOTSTRAP_LABEL.to_owned(), "true".to_owned());
-    // By this label the pool's join data follows it.
+    // The NodePool controller watches this label to update the join data.
     labels.extend(pool.map(|pool| (keys::NODE_POOL_LABEL.to_owned(), pool.to_owned())));
     object
 }
 
-/// The same with its token.
+/// Adds the token to the bootstrap Secret.
 #[must_use]
 pub fn with_token(mut object: Secret, token: String, expires: Timestamp) -> Secret {
     object.data.get_or_insert_default().insert("token".to_owned(), k8s_openapi::ByteString(token.into_bytes()));
@@ -166,13 +165,13 @@ pub fn with_token(mut object: Secret, token: String, expires: Timestamp) -> Secr
     object
 }
 
-/// The files in the Secret with which an agent begins; nothing while its token is not in it.
+/// Returns the files in a bootstrap Secret; `None` until its token is stored.
 #[must_use]
 pub fn agent_files(object: &Secret) -> Option<Vec<File>> {
     let index: Vec<IndexEntry> = serde_json::from_str(text(object, INDEX_KEY)?).ok()?;
     let file = |entry: IndexEntry| {
         let content = text(object, &entry.key)?.to_owned();
-        // A here-document ends with a line.
+        // A here-document ends with a newline.
         let content = if content.ends_with('\n') { content } else { format!("{content}\n") };
         Some(File::new(entry.key, entry.path, u32::from_str_radix(&entry.mode, 8).ok()?, content))
     };
@@ -194,7 +193,7 @@ mod tests {
     }
 
     #[test]
-    fn an_agent_may_touch_its_own_objects_by_name_and_nothing_else() {
+    fn role_allows_only_the_agents_own_objects() {
         let objects = agent_objects(&cluster(), "cp1");
         let rules: Vec<_> = objects
             .role
@@ -221,7 +220,7 @@ mod tests {
     }
 
     #[test]
-    fn the_first_token_comes_with_all_that_the_agent_needs() {
+    fn bootstrap_secret_contains_all_files_of_the_agent() {
         let agent = NodeAgent { management_server: "https://m:6443".to_owned(), certificate_authority: None };
         let object = bootstrap(&cluster(), &agent, "CA", "cp1", Some("workers"));
         assert!(agent_files(&object).is_none(), "it has no token yet");
@@ -236,14 +235,14 @@ mod tests {
         let text = |key: &str| String::from_utf8(data[key].0.clone()).unwrap();
         let settings: FileSettings = serde_saphyr::from_str(&text("node.yaml")).unwrap();
         let settings = settings.complete().unwrap();
-        assert_eq!((settings.node.as_str(), settings.token.as_str()), ("cp1", TOKEN));
+        assert_eq!((settings.node.as_str(), settings.token.as_str()), ("cp1", TOKEN_FILE));
         let index: Vec<IndexEntry> = serde_json::from_str(&text(INDEX_KEY)).unwrap();
         assert!(index.iter().all(|entry| data.contains_key(&entry.key)), "{index:?}");
         assert_eq!(index.last().unwrap().path, DEFAULT_FILE);
     }
 
     #[test]
-    fn only_what_differs_is_written_and_what_others_added_stays() {
+    fn writes_only_differences_and_keeps_foreign_labels() {
         let wanted = agent_objects(&cluster(), "cp1").role;
         let same = |a: &Role, b: &Role| a.rules == b.rules;
         assert!(to_write(None, wanted.clone(), same).is_some());

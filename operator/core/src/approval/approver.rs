@@ -1,4 +1,4 @@
-//! All that is known of one cluster when its kubelets' requests are judged.
+//! The state of one cluster that is necessary to evaluate CSRs of its kubelets.
 
 use std::cell::OnceCell;
 use std::collections::{BTreeMap, BTreeSet};
@@ -8,28 +8,27 @@ use keyplane_crds::{ApproverSpec, ClusterSpecSpec, NodePoolSpec};
 
 use super::names::DnsName;
 use super::pkcs10::{Pkcs10, San};
-use super::seats::Seating;
+use super::quota::NodeQuota;
 use super::{
-    Declaration, Declarations, Facts, Judgement, NodeFacts, Nodes, Reserved, Resolved, Signer, SigningRequest, Terms,
-    Verdict, judge,
+    ApprovalFacts, Declaration, Declarations, Evaluation, NodeFacts, Nodes, Reserved, Resolved, Signer, SigningRequest,
+    Terms, Verdict, evaluate,
 };
 
-/// Judges the requests of one cluster. What a person has declared is fixed; Nodes and approved requests come and go.
+/// Evaluates the CSRs of one cluster. The declarations are fixed; Nodes and approved CSRs change.
 #[derive(Clone, Debug)]
 pub struct Approver {
     declarations: Declarations,
     reserved: Reserved,
     terms: Terms,
     nodes: Nodes,
-    /// Found out when it is needed, and again once the Nodes have changed.
-    seating: OnceCell<Seating>,
-    /// Machines that have had a client certificate approved, by the request for it: they take seats before their Nodes
-    /// are there.
+    /// Computed on demand, and discarded when the Nodes change.
+    quota: OnceCell<NodeQuota>,
+    /// The node names of approved client CSRs by CSR name. They count toward the quota before their Nodes exist.
     admitted: BTreeMap<String, String>,
 }
 
 impl Approver {
-    /// For a target cluster. The pools must be those of this cluster, by name.
+    /// Returns the approver for a target cluster. `pools` are the pools of this cluster by name.
     #[must_use]
     pub fn of_cluster(cluster: &ClusterSpecSpec, pools: &BTreeMap<String, NodePoolSpec>, terms: Terms) -> Self {
         let declarations = Declarations::of_cluster(cluster, pools);
@@ -37,7 +36,7 @@ impl Approver {
         Self::new(declarations, reserved, terms)
     }
 
-    /// For the cluster that Keyplane runs in, by the policy that says so.
+    /// Returns the approver for the management cluster, with the declarations of the policy.
     #[must_use]
     pub fn of_policy(approver: &ApproverSpec, terms: Terms) -> Self {
         let declarations = Declarations::of_approver(approver);
@@ -45,11 +44,11 @@ impl Approver {
         Self::new(declarations, reserved, terms)
     }
 
-    /// For a cluster of which nothing is declared: what is wrong in itself is refused, and nothing is approved.
+    /// Returns the approver for a cluster without declarations. It denies invalid CSRs and approves none.
     #[must_use]
     pub fn of_unknown_cluster(terms: Terms) -> Self {
-        let why = "what no node may have is not known: there is neither a ClusterSpec nor a CertificatePolicy with \
-                   spec.approver";
+        let why = "the reserved names and addresses are unknown: there is neither a ClusterSpec nor a \
+                   CertificatePolicy with spec.approver";
         Self::new(Declarations::default(), Reserved::unknown(why), terms)
     }
 
@@ -59,52 +58,52 @@ impl Approver {
             reserved,
             terms,
             nodes: Nodes::default(),
-            seating: OnceCell::new(),
+            quota: OnceCell::new(),
             admitted: BTreeMap::new(),
         }
     }
 
-    /// What the policy says.
+    /// Returns the parameters of the policy.
     #[must_use]
     pub fn terms(&self) -> &Terms {
         &self.terms
     }
 
-    /// The Nodes.
+    /// Returns the observed Nodes.
     #[must_use]
     pub fn nodes(&self) -> &Nodes {
         &self.nodes
     }
 
-    /// Takes in all Nodes at once, in place of those that were known. Tells whether that is anything new.
+    /// Replaces all Nodes. Returns whether something changed.
     pub fn set_nodes(&mut self, nodes: impl IntoIterator<Item = NodeFacts>) -> bool {
         let nodes = nodes.into_iter().collect();
         let changed = self.nodes != nodes;
         self.nodes = nodes;
-        self.seating.take();
+        self.quota.take();
         changed
     }
 
-    /// Takes in a Node. Tells whether that is anything new.
-    pub fn node_seen(&mut self, node: NodeFacts) -> bool {
+    /// Adds or updates a Node. Returns whether something changed.
+    pub fn update_node(&mut self, node: NodeFacts) -> bool {
         let changed = self.nodes.put(node);
         if changed {
-            self.seating.take();
+            self.quota.take();
         }
         changed
     }
 
-    /// Forgets a Node that is gone. Tells whether it was there.
-    pub fn node_gone(&mut self, name: &str) -> bool {
+    /// Removes a deleted Node. Returns whether the Node was known.
+    pub fn remove_node(&mut self, name: &str) -> bool {
         let gone = self.nodes.remove(name);
         if gone {
-            self.seating.take();
+            self.quota.take();
         }
         gone
     }
 
-    /// Keeps in mind that a client certificate was approved, by whomever.
-    pub fn approved(&mut self, request: &SigningRequest) {
+    /// Records the approval of a client CSR, whoever approved it.
+    pub fn record_approval(&mut self, request: &SigningRequest) {
         if request.signer() == Some(Signer::KubeletClient)
             && let Some(node) = request.subject_node()
         {
@@ -112,40 +111,40 @@ impl Approver {
         }
     }
 
-    /// Forgets a request that is gone: the controller-manager removes approved ones after an hour. A machine that has made
-    /// no Node by then has lost its seat.
-    pub fn request_gone(&mut self, name: &str) {
+    /// Removes a deleted CSR. The controller-manager deletes approved CSRs after one hour. A node without a Node object
+    /// by then no longer counts toward the quota.
+    pub fn remove_request(&mut self, name: &str) {
         self.admitted.remove(name);
     }
 
-    /// Forgets approved requests that a new list does not have.
+    /// Keeps only the approved CSRs of a new list.
     pub fn retain_requests(&mut self, names: &BTreeSet<String>) {
         self.admitted.retain(|request, _| names.contains(request));
     }
 
-    /// What is declared about a node.
+    /// Returns the declaration for a node.
     #[must_use]
     pub fn declaration(&self, node: &str) -> Declaration {
         self.declarations.of(node, |index, max| {
-            let seating = self.seating.get_or_init(|| Seating::of(&self.declarations, &self.nodes));
+            let quota = self.quota.get_or_init(|| NodeQuota::of(&self.declarations, &self.nodes));
             if let Some(own) = self.nodes.get(node) {
-                // A machine that is there does not wait for one that is not.
-                return seating.has_seat(index, max, own);
+                // An existing Node does not wait for one that does not exist yet.
+                return quota.is_within_quota(index, max, own);
             }
-            // Who has no Node yet comes after all who have, and after those who were let in.
+            // A node without a Node object comes after all existing Nodes and all approved client CSRs.
             let admitted = self.admitted.values().filter(|name| {
-                *name != node && self.nodes.get(name).is_none() && self.declarations.is_seated(index, name)
+                *name != node && self.nodes.get(name).is_none() && self.declarations.counts_toward_quota(index, name)
             });
             let admitted: BTreeSet<&String> = admitted.collect();
-            seating.wanted(index) + admitted.len() < max
+            quota.wanted(index) + admitted.len() < max
         })
     }
 
-    /// Judges a request by all that is known.
+    /// Evaluates a CSR with the current state.
     #[must_use]
-    pub fn judge(&self, request: &SigningRequest, resolved: &Resolved, now: Timestamp) -> Judgement {
+    pub fn evaluate(&self, request: &SigningRequest, resolved: &Resolved, now: Timestamp) -> Evaluation {
         let node = request.subject_node().unwrap_or_default();
-        let facts = Facts {
+        let facts = ApprovalFacts {
             nodes: &self.nodes,
             declaration: &self.declaration(&node),
             reserved: &self.reserved,
@@ -154,14 +153,14 @@ impl Approver {
             admitted: self.admitted.iter().any(|(name, admitted)| *admitted == node && *name != request.name),
             resolved,
         };
-        judge(request, &facts, now)
+        evaluate(request, &facts, now)
     }
 
-    /// The DNS names that have to be looked up before the request can be judged to its end: none unless the policy wants
-    /// it, and only where nothing else is in the way.
+    /// Returns the DNS names that need a lookup before the verdict on the CSR is final. The list is empty unless the
+    /// policy requires lookups and no other rule objects.
     #[must_use]
-    pub fn unresolved(&self, request: &SigningRequest, judgement: &Judgement) -> Vec<DnsName> {
-        if judgement.verdict != Verdict::Wait || judgement.rule != "forward-resolution" {
+    pub fn unresolved(&self, request: &SigningRequest, evaluation: &Evaluation) -> Vec<DnsName> {
+        if evaluation.verdict != Verdict::Wait || evaluation.rule != "forward-resolution" {
             return vec![];
         }
         let Ok(pkcs10) = Pkcs10::skim(&request.request) else { return vec![] };

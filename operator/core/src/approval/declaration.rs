@@ -1,5 +1,5 @@
-//! What a person has said about the node that asks: in the `ClusterSpec` and its `NodePool`s, or in the policy of the
-//! cluster that Keyplane runs in.
+//! The declarations of users about nodes: in the `ClusterSpec` and its `NodePool`s, or in the policy of the management
+//! cluster.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -9,18 +9,18 @@ use keyplane_crds::{ApproverSpec, ClusterSpecSpec, NodePoolRole, NodePoolSpec};
 
 use super::names::{matches_pattern, parse_address};
 
-/// All that is declared about the nodes of a cluster.
+/// All declarations about the nodes of a cluster.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Declarations {
     control_plane: BTreeSet<String>,
-    /// Whether these machines are no Nodes.
+    /// Whether the control-plane nodes run no kubelet, so that they have no Node objects.
     servers_only: bool,
     listed: BTreeMap<String, Listed>,
     selectors: Vec<Selector>,
     pools: BTreeSet<String>,
 }
 
-/// A machine that is listed by name.
+/// A node that is listed by name.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 struct Listed {
     addresses: BTreeSet<IpAddr>,
@@ -38,7 +38,7 @@ struct Selector {
     max_nodes: Option<usize>,
 }
 
-/// What is declared about one node name.
+/// The declaration about one node name.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Declaration {
     node: String,
@@ -47,40 +47,40 @@ pub struct Declaration {
     ranges: Vec<IpNet>,
     unreadable: Vec<String>,
     pools: BTreeSet<String>,
-    seats: Vec<Seats>,
+    quotas: Vec<SelectorQuota>,
 }
 
-/// How many Nodes a selector that matches the node's name lets in.
+/// The quota (`maxNodes`) of a selector that matches the node name.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Seats {
-    /// Which selector.
+pub struct SelectorQuota {
+    /// The field of the selector.
     pub source: String,
-    /// The pool that it belongs to.
+    /// The pool of the selector.
     pub pool: Option<String>,
-    /// How many; nothing means no limit.
+    /// The quota. `None` means no limit.
     pub max_nodes: Option<usize>,
-    /// Whether there is one left for the node.
-    pub has_room: bool,
+    /// Whether the node is within the quota.
+    pub has_capacity: bool,
 }
 
-/// How an address is declared for a node.
+/// The way in which an address is declared for a node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Claim {
-    /// The address itself is listed for the node's name.
+    /// The address is listed for the node name.
     Listed,
-    /// A selector matches the node's name and has the address in one of its ranges.
+    /// A selector matches the node name, and the address is in one of its ranges.
     InRange,
 }
 
 impl Declarations {
-    /// Collects what is declared in a target cluster. The pools must be those of this cluster.
+    /// Collects the declarations of a target cluster. `pools` are the pools of this cluster.
     ///
-    /// - A control-plane node is one that `controlPlane.nodes` names. Pools with the role `ControlPlane` add addresses to
-    ///   it; `Worker` pools can't say anything about it, or who may write a `NodePool` could have a worker pass for it.
-    ///   Where the control plane's machines are no Nodes, nothing is declared about them: whoever asks under such a name
-    ///   is not that machine, and its certificate would pass for an API server's.
-    /// - Any other node is declared by `Worker` pools. A machine that is listed by name has the addresses of its entries
-    ///   and no others: a selector that matches its name as well would only make the list pointless.
+    /// - `controlPlane.nodes` names the control-plane nodes. Pools with the role `ControlPlane` add addresses to them.
+    ///   `Worker` pools declare nothing about them; otherwise everyone who may write a `NodePool` could pass off a
+    ///   worker as a control-plane node. If control-plane nodes run no kubelet, nothing is declared about them. A CSR
+    ///   under such a name comes from another node, and its certificate could be mistaken for that of an API server.
+    /// - `Worker` pools declare all other nodes. A node that is listed by name has only the addresses of its entries.
+    ///   If a matching selector added addresses, the list would have no effect.
     #[must_use]
     pub fn of_cluster(cluster: &ClusterSpecSpec, pools: &BTreeMap<String, NodePoolSpec>) -> Self {
         let nodes = &cluster.control_plane.nodes;
@@ -116,7 +116,7 @@ impl Declarations {
         declarations
     }
 
-    /// Collects what a policy declares in the cluster that Keyplane runs in.
+    /// Collects the declarations of a policy for the management cluster.
     #[must_use]
     pub fn of_approver(approver: &ApproverSpec) -> Self {
         let mut declarations = Self::default();
@@ -139,10 +139,10 @@ impl Declarations {
         listed.pools.extend(pool.cloned());
     }
 
-    /// What is declared about a node name. `has_room` says whether it gets one of so many seats of the selector with that
-    /// index.
+    /// Returns the declaration about a node name. `has_capacity` returns whether the node is within the quota of the
+    /// selector with an index.
     #[must_use]
-    pub fn of(&self, node: &str, has_room: impl Fn(usize, usize) -> bool) -> Declaration {
+    pub fn of(&self, node: &str, has_capacity: impl Fn(usize, usize) -> bool) -> Declaration {
         let control_plane = self.control_plane.contains(node);
         let mut declaration = Declaration { node: node.to_owned(), ..Declaration::default() };
         if control_plane && self.servers_only {
@@ -163,41 +163,44 @@ impl Declarations {
             declaration.declared = true;
             declaration.ranges.extend(&selector.ranges);
             declaration.unreadable.extend(
-                selector.unreadable.iter().map(|range| format!("{} has {range:?}, which is no range", selector.source)),
+                selector
+                    .unreadable
+                    .iter()
+                    .map(|range| format!("{} has {range:?}, which is not a valid CIDR range", selector.source)),
             );
             declaration.pools.extend(selector.pool.clone());
-            // The control plane is as large as the ClusterSpec says.
+            // The ClusterSpec determines the size of the control plane.
             let max_nodes = selector.max_nodes.filter(|_| !control_plane);
-            declaration.seats.push(Seats {
+            declaration.quotas.push(SelectorQuota {
                 source: selector.source.clone(),
                 pool: selector.pool.clone(),
                 max_nodes,
-                has_room: max_nodes.is_none_or(|max| has_room(index, max)),
+                has_capacity: max_nodes.is_none_or(|max| has_capacity(index, max)),
             });
         }
         declaration
     }
 
-    /// The selectors that let in so many Nodes only, by their indices.
+    /// Returns the indices and quotas of selectors with a quota.
     pub fn limited(&self) -> impl Iterator<Item = (usize, usize)> {
         let selectors = self.selectors.iter().enumerate();
         selectors.filter_map(|(index, selector)| Some((index, selector.max_nodes?)))
     }
 
-    /// Whether a Node of that name takes one of the selector's seats. A machine that is listed needs none.
+    /// Returns whether a Node counts toward the quota of a selector. Nodes that are listed by name do not count.
     #[must_use]
-    pub fn is_seated(&self, index: usize, name: &str) -> bool {
+    pub fn counts_toward_quota(&self, index: usize, name: &str) -> bool {
         let pattern = self.selectors.get(index).map(|selector| &selector.name_pattern);
         !self.listed.contains_key(name) && pattern.is_some_and(|pattern| matches_pattern(pattern, name))
     }
 
-    /// The names of the cluster's pools.
+    /// Returns the names of the pools of the cluster.
     #[must_use]
     pub fn pools(&self) -> &BTreeSet<String> {
         &self.pools
     }
 
-    /// The machines that are listed by name, with their addresses.
+    /// Returns the nodes that are listed by name, with their addresses.
     pub fn listed(&self) -> impl Iterator<Item = (&str, &BTreeSet<IpAddr>)> {
         self.listed.iter().map(|(name, listed)| (name.as_str(), &listed.addresses))
     }
@@ -212,19 +215,19 @@ impl Selector {
 }
 
 impl Declaration {
-    /// The node name that this is about.
+    /// Returns the node name of the declaration.
     #[must_use]
     pub fn node(&self) -> &str {
         &self.node
     }
 
-    /// Whether anything is declared about the node.
+    /// Returns whether a declaration about the node exists.
     #[must_use]
     pub fn is_declared(&self) -> bool {
         self.declared
     }
 
-    /// How the address is declared for the node, if it is.
+    /// Returns the way in which an address is declared for the node, if it is declared.
     #[must_use]
     pub fn claim(&self, address: &IpAddr) -> Option<Claim> {
         if self.addresses.contains(address) {
@@ -236,26 +239,27 @@ impl Declaration {
         }
     }
 
-    /// Ranges of the declaration that could not be read: until they are, nobody knows what is declared.
+    /// Returns the invalid ranges of the declaration. Until they are fixed, the declaration is incomplete.
     #[must_use]
     pub fn unreadable(&self) -> &[String] {
         &self.unreadable
     }
 
-    /// The pools that declare the node.
+    /// Returns the pools that declare the node.
     #[must_use]
     pub fn pools(&self) -> &BTreeSet<String> {
         &self.pools
     }
 
-    /// The room in the selectors that match the node's name; nothing for a machine that is listed.
+    /// Returns the quotas of the selectors that match the node name. The list is empty for a node that is listed by
+    /// name.
     #[must_use]
-    pub fn seats(&self) -> &[Seats] {
-        &self.seats
+    pub fn quotas(&self) -> &[SelectorQuota] {
+        &self.quotas
     }
 }
 
-/// Ranges, and what is none.
+/// Parses ranges. Returns the valid ranges and the invalid texts.
 pub fn parse_ranges(written: &[String]) -> (Vec<IpNet>, Vec<String>) {
     let (mut ranges, mut unreadable) = (vec![], vec![]);
     for range in written {

@@ -1,4 +1,5 @@
-//! Writing DER: just enough to write a kubelet's request again, and so to see that nothing in it was overlooked.
+//! Encodes the subset of DER that is necessary to encode a kubelet CSR again. The comparison detects content that the
+//! parser ignored.
 
 /// `BOOLEAN`.
 pub const BOOLEAN: u8 = 0x01;
@@ -27,7 +28,7 @@ pub const DNS_NAME: u8 = 0x82;
 /// `[7]`, primitive: an IP address among the general names.
 pub const IP_ADDRESS: u8 = 0x87;
 
-/// One value: the tag, the length in its shortest form, the content.
+/// Encodes one value: the tag, the shortest length, and the content.
 pub fn value(tag: u8, content: &[u8]) -> Vec<u8> {
     let length = content.len().to_be_bytes();
     let significant = &length[length.iter().take_while(|byte| **byte == 0).count()..];
@@ -45,13 +46,13 @@ pub fn value(tag: u8, content: &[u8]) -> Vec<u8> {
     der
 }
 
-/// One value whose content is other values.
+/// Encodes a value whose content is other values.
 pub fn constructed<T: AsRef<[u8]>>(tag: u8, parts: &[T]) -> Vec<u8> {
     let content: Vec<u8> = parts.iter().flat_map(|part| part.as_ref().iter().copied()).collect();
     value(tag, &content)
 }
 
-/// A `BIT STRING` of whole bytes.
+/// Encodes whole bytes as a `BIT STRING`.
 pub fn bit_string(bytes: &[u8]) -> Vec<u8> {
     constructed(BIT_STRING, &[&[0][..], bytes])
 }

@@ -1,4 +1,4 @@
-//! What is known when a request is judged.
+//! The input of the rules.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -6,24 +6,24 @@ use std::net::IpAddr;
 use super::names::DnsName;
 use super::{Declaration, Nodes, Reserved, Terms};
 
-/// What the cluster's DNS gave for names: addresses, or why there are none.
+/// The lookup results for DNS names: addresses, or an error message.
 pub type Resolved = BTreeMap<DnsName, Result<BTreeSet<IpAddr>, String>>;
 
-/// What is known when a request is judged.
+/// The input of the rules apart from the CSR.
 #[derive(Clone, Copy, Debug)]
-pub struct Facts<'a> {
+pub struct ApprovalFacts<'a> {
     /// The Nodes of the cluster.
     pub nodes: &'a Nodes,
-    /// What is declared about a node of that name.
+    /// The declaration for the node of the CSR.
     pub declaration: &'a Declaration,
-    /// What no node may have.
+    /// The names and addresses that no node may have.
     pub reserved: &'a Reserved,
-    /// What the cluster's policy says.
+    /// The parameters of the policy.
     pub terms: &'a Terms,
     /// The names of the pools of the cluster.
     pub pools: &'a BTreeSet<String>,
-    /// Whether a certificate was approved for a machine of that name that has not made its Node yet, by another request.
+    /// Whether another client CSR for the node name is approved and the Node does not exist yet.
     pub admitted: bool,
-    /// What the names of the request resolve to, as far as it was looked up.
+    /// The lookup results so far.
     pub resolved: &'a Resolved,
 }

@@ -1,17 +1,15 @@
-//! The approver: a kubelet's certificate request, facts about its node, a policy and the time give a verdict.
+//! Decides on kubelet CSRs: evaluates a CSR with the observed Nodes, the declarations, the policy and the time.
 //!
-//! A pure room: no client, no clock, no randomness, no logging. It owns how a request is read ([`SigningRequest`],
-//! `Pkcs10`), what is known about a cluster ([`Approver`]), the rules ([`SERVING_RULES`], [`CLIENT_RULES`]) and whose turn
-//! it is ([`Queue`]). It does not own where the facts come from, nor what is written back: `controllers/` gathers the one
-//! and does the other.
+//! This module has no client, clock, randomness or logging. It parses CSRs ([`SigningRequest`], `Pkcs10`), keeps the
+//! state of a cluster ([`Approver`]), contains the rules ([`SERVING_RULES`], [`CLIENT_RULES`]), and orders pending CSRs
+//! ([`Queue`]). The controllers observe the cluster and write the verdicts.
 //!
-//! A certificate that kubernetes.io/kubelet-serving issues is trusted wherever the cluster's CA is, so by every Pod that
-//! talks to the API server. Nothing that a node says of itself (its CSR, its `status.addresses`) is therefore enough to
-//! get a name or an address into one: a person has to have declared it in a `ClusterSpec`, `NodePool` or
-//! `CertificatePolicy`.
+//! Every client that trusts the cluster CA also trusts a certificate of kubernetes.io/kubelet-serving, such as every
+//! Pod that uses the API server. So the claims of a node (its CSR, its `status.addresses`) alone never put a name or an
+//! address into a certificate. A user must have declared it in a `ClusterSpec`, a `NodePool` or a `CertificatePolicy`.
 //!
-//! Every rule is asked, so that an answer can be explained in full. The gravest objection decides; among equals the
-//! first. A request is approved only if every rule passed.
+//! All rules are evaluated, so that the result explains all problems. The most severe objection decides; among equals
+//! the first one. A CSR is approved only if all rules pass.
 
 mod approver;
 mod declaration;
@@ -21,10 +19,10 @@ mod names;
 mod nodes;
 mod pkcs10;
 mod queue;
+mod quota;
 mod request;
 mod reserved;
 mod rules;
-mod seats;
 mod terms;
 mod verdict;
 
@@ -33,51 +31,56 @@ mod tests;
 
 pub use approver::Approver;
 pub use declaration::{Declaration, Declarations};
-pub use facts::{Facts, Resolved};
+pub use facts::{ApprovalFacts, Resolved};
 pub use names::{DnsName, matches_pattern};
 pub use nodes::{NodeFacts, Nodes};
 pub use pkcs10::Pkcs10;
-pub use queue::{Bucket, Limits, Queue, Rate, Turn};
+pub use queue::{Bucket, Limits, Queue, QueueEntry, Rate};
 pub use request::{
     KUBELET_CLIENT_SIGNER, KUBELET_SERVING_SIGNER, POOL_GROUP_PREFIX, Requester, Signer, SigningRequest,
 };
 pub use reserved::Reserved;
 pub use rules::{CLIENT_RULES, Case, Rule, SERVING_RULES};
 pub use terms::{NameRegex, SignerTerms, Terms, TermsError};
-pub use verdict::{Answer, Judgement, RuleAnswer, Verdict};
+pub use verdict::{Answer, Evaluation, RuleAnswer, Verdict};
 
 use k8s_openapi::jiff::Timestamp;
 use keyplane_crds::OnViolation;
 
-/// Asks every rule of the request's signer and sums up.
+/// Evaluates all rules for the signer of the request and returns the verdict.
 #[must_use]
-pub fn judge(request: &SigningRequest, facts: &Facts<'_>, now: Timestamp) -> Judgement {
+pub fn evaluate(request: &SigningRequest, facts: &ApprovalFacts<'_>, now: Timestamp) -> Evaluation {
     let rules = match request.signer() {
         Some(Signer::KubeletClient) => CLIENT_RULES,
-        // The first of them says so if the signer is another one.
+        // The first rule objects to another signer.
         Some(Signer::KubeletServing) | None => SERVING_RULES,
     };
-    judge_by(rules, request, facts, now)
+    evaluate_rules(rules, request, facts, now)
 }
 
-/// [`judge`] with other rules, so that tests can look at the summing up alone.
-fn judge_by(rules: &'static [Rule], request: &SigningRequest, facts: &Facts<'_>, now: Timestamp) -> Judgement {
+/// Evaluates a given set of rules, so that tests can check the summary of the answers alone.
+fn evaluate_rules(
+    rules: &'static [Rule],
+    request: &SigningRequest,
+    facts: &ApprovalFacts<'_>,
+    now: Timestamp,
+) -> Evaluation {
     let case = Case::new(request, facts, now);
     let mut answers: Vec<RuleAnswer> = Vec::with_capacity(rules.len());
     for rule in rules {
-        let answer = rule.ask(&case);
-        // What is none of our business is not looked at further, least of all parsed.
+        let answer = rule.evaluate(&case);
+        // A CSR outside the scope of Keyplane is not evaluated further, and never parsed.
         let ours = answer.verdict() != Verdict::Ignore;
         answers.push(RuleAnswer { rule: rule.name, answer });
         if !ours {
             break;
         }
     }
-    let judgement = Judgement::sum_up(request.username.as_str(), answers);
-    let Some(terms) = request.signer().map(|signer| facts.terms.of(signer)) else { return judgement };
-    let judgement = Judgement { dry_run: terms.dry_run, ..judgement };
-    match (judgement.verdict, terms.on_violation) {
-        (Verdict::Deny, OnViolation::Ignore) => Judgement { verdict: Verdict::Ignore, ..judgement },
-        _ => judgement,
+    let evaluation = Evaluation::from_answers(request.username.as_str(), answers);
+    let Some(terms) = request.signer().map(|signer| facts.terms.of(signer)) else { return evaluation };
+    let evaluation = Evaluation { dry_run: terms.dry_run, ..evaluation };
+    match (evaluation.verdict, terms.on_violation) {
+        (Verdict::Deny, OnViolation::Ignore) => Evaluation { verdict: Verdict::Ignore, ..evaluation },
+        _ => evaluation,
     }
 }

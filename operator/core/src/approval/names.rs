@@ -1,41 +1,41 @@
-//! DNS names and addresses in one canonical form each, so that equal things compare equal and nothing else does.
+//! Canonical forms of DNS names and IP addresses, so that equal names and addresses compare as equal.
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-/// A DNS name in its canonical form: lower case, no dot at its end.
+/// A DNS name in canonical form: lower case, no trailing dot.
 ///
-/// TLS clients compare names without regard to case, and a dot at the end means the same name: both are folded away, or
-/// `KUBERNETES.default.svc.` would pass where `kubernetes.default.svc` doesn't (a finding of the review of
-/// GHSA-87pw-5j2g-6376). Everything else that is not a plain host name is refused.
+/// TLS clients ignore case, and a trailing dot does not change the name. Both are normalized; otherwise
+/// `KUBERNETES.default.svc.` would pass where `kubernetes.default.svc` does not (a finding of the review of
+/// GHSA-87pw-5j2g-6376). All other texts that are not plain host names are rejected.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct DnsName(String);
 
-/// Why a text is no host name.
+/// The reason why a text is not a host name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum NameError {
-    /// It has a `*`.
-    #[error("a wildcard stands for names of other machines")]
+    /// The text has a `*`.
+    #[error("a wildcard covers names of other nodes")]
     Wildcard,
-    /// Clients may take it for an IP address.
+    /// The text looks like an IP address to some clients.
     #[error("clients may read it as an IP address")]
     LooksLikeAddress,
-    /// It is not made of letters, digits, hyphens and dots, or is too long.
+    /// The text does not consist of letters, digits, hyphens and dots, or is too long.
     #[error("a host name has labels of 1 to 63 letters, digits and inner hyphens, and 253 characters at most")]
     NotAHostName,
 }
 
 impl DnsName {
-    /// Reads a host name.
+    /// Parses a host name.
     ///
     /// # Errors
-    /// If it is none; the error says why.
+    /// If the text is not a host name; the error has the reason.
     pub fn parse(text: &str) -> Result<Self, NameError> {
         if text.contains('*') {
             return Err(NameError::Wildcard);
         }
         let canonical = text.strip_suffix('.').unwrap_or(text).to_ascii_lowercase();
-        // Before the form: an IPv6 address is no host name either, but this says more.
+        // Checked before the form, because this error is more precise for IPv6 addresses.
         if looks_like_address(&canonical) {
             return Err(NameError::LooksLikeAddress);
         }
@@ -45,19 +45,19 @@ impl DnsName {
         Ok(Self(canonical))
     }
 
-    /// The canonical form.
+    /// Returns the canonical form.
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
     }
 
-    /// Whether the name is `domain` or ends in `.domain`.
+    /// Returns whether the name is `domain` or ends in `.domain`.
     #[must_use]
     pub fn is_within(&self, domain: &str) -> bool {
         self.0.strip_suffix(domain).is_some_and(|rest| rest.is_empty() || rest.ends_with('.'))
     }
 
-    /// The first label.
+    /// Returns the first label.
     #[must_use]
     pub fn first_label(&self) -> &str {
         self.0.split_once('.').map_or(self.0.as_str(), |(first, _)| first)
@@ -70,7 +70,7 @@ impl fmt::Display for DnsName {
     }
 }
 
-/// Whether the text is a DNS subdomain (RFC 1123, lower case), as the names of Nodes are.
+/// Returns whether the text is a DNS subdomain (RFC 1123, lower case), the form of Node names.
 #[must_use]
 pub fn is_subdomain(text: &str) -> bool {
     text.len() <= 253 && text.split('.').all(is_label)
@@ -83,8 +83,8 @@ fn is_label(label: &str) -> bool {
         && !label.ends_with('-')
 }
 
-/// Whether some client reads the text as an address: the usual notations, and those of `inet_aton` (`127.1`,
-/// `2130706433`, `0x7f000001`, `0177.0.0.1`), which are all made of numbers only.
+/// Returns whether some client reads the text as an address: the usual notations, and those of `inet_aton` (`127.1`,
+/// `2130706433`, `0x7f000001`, `0177.0.0.1`), which consist of numbers only.
 fn looks_like_address(text: &str) -> bool {
     let is_number = |label: &str| {
         label.strip_prefix("0x").map_or_else(
@@ -95,31 +95,31 @@ fn looks_like_address(text: &str) -> bool {
     text.parse::<IpAddr>().is_ok() || text.split('.').all(is_number)
 }
 
-/// Reads an address and brings it into its canonical form: an IPv4-mapped IPv6 address is that IPv4 address.
+/// Parses an address into its canonical form. An IPv4-mapped IPv6 address becomes the IPv4 address.
 ///
-/// Zero-padded IPv4 addresses are no addresses: `010.0.0.1` is 8.0.0.1 to some and 10.0.0.1 to others. Neither are
-/// addresses with a zone (`fe80::1%eth0`).
+/// Zero-padded IPv4 addresses are rejected, because some programs read `010.0.0.1` as 8.0.0.1 and others as 10.0.0.1.
+/// Addresses with a zone (`fe80::1%eth0`) are rejected too.
 #[must_use]
 pub fn parse_address(text: &str) -> Option<IpAddr> {
     text.parse::<IpAddr>().ok().map(|address| address.to_canonical())
 }
 
-/// Why the octets of an IP name in a certificate are refused.
+/// The reason why the octets of an IP name in a CSR are rejected.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum OctetsError {
     /// Neither 4 nor 16.
     #[error("an address has 4 or 16 octets, not {0}")]
     Length(usize),
-    /// An IPv4 address dressed up as an IPv6 address. Kubelets write four octets; who writes sixteen wants two readers
-    /// to see two addresses.
+    /// An IPv4-mapped IPv6 address. Kubelets write four octets; sixteen octets suggest an attempt to make parsers see
+    /// different addresses.
     #[error("{0} is an IPv4 address written as an IPv6 address")]
     Mapped(Ipv6Addr),
 }
 
-/// Reads the octets of an IP name in a certificate.
+/// Parses the octets of an IP name in a CSR.
 ///
 /// # Errors
-/// If they are no address, or one that has another, canonical form.
+/// If the octets are not an address in canonical form.
 pub fn address_of_octets(octets: &[u8]) -> Result<IpAddr, OctetsError> {
     if let Ok(octets) = <[u8; 4]>::try_from(octets) {
         return Ok(IpAddr::V4(Ipv4Addr::from(octets)));
@@ -132,7 +132,7 @@ pub fn address_of_octets(octets: &[u8]) -> Result<IpAddr, OctetsError> {
     }
 }
 
-/// Whether a name matches a pattern in which `*` stands for any characters but a dot, also for none.
+/// Returns whether a name matches a pattern in which `*` stands for any number of characters except dots.
 #[must_use]
 pub fn matches_pattern(pattern: &str, name: &str) -> bool {
     let (patterns, labels) = (pattern.split('.'), name.split('.'));
@@ -140,8 +140,8 @@ pub fn matches_pattern(pattern: &str, name: &str) -> bool {
         && patterns.zip(labels).all(|(pattern, label)| label_matches(pattern, label))
 }
 
-/// The leftmost place for each piece between two stars leaves the most room for the pieces after it, so one pass is
-/// enough: no pattern makes this slow.
+/// Matches one label in a single pass. The leftmost position of each piece between two stars leaves the most room for
+/// the next pieces, so no pattern is slow.
 fn label_matches(pattern: &str, label: &str) -> bool {
     let Some((head, rest)) = pattern.split_once('*') else { return pattern == label };
     let (middle, tail) = rest.rsplit_once('*').unwrap_or(("", rest));

@@ -1,4 +1,4 @@
-//! The Nodes of a cluster, so that what the rules ask of all of them is quickly answered.
+//! The Nodes of a cluster, indexed for the queries of the rules.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -8,22 +8,22 @@ use k8s_openapi::jiff::Timestamp;
 
 use super::names::{DnsName, parse_address};
 
-/// A Node, as far as the rules look at it. Its names and addresses are what the node says of itself.
+/// The fields of a Node that the rules use. The node itself reports its names and addresses.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct NodeFacts {
-    /// The Node's name.
+    /// The name of the Node.
     pub name: String,
-    /// When the API server made it.
+    /// The creation time of the Node object.
     pub created: Option<Timestamp>,
     /// The DNS names in its status: few, and there are thousands of Nodes, for which a set takes too much memory.
     pub names: Vec<DnsName>,
-    /// The IP addresses in its status.
+    /// The IP addresses in the status.
     pub addresses: Vec<IpAddr>,
 }
 
 impl NodeFacts {
-    /// Reads the addresses by their types in the way in which a kubelet makes names of them for its request: a `Hostname`
-    /// may be either, and other types are nothing. What can't be read is as good as not there.
+    /// Parses the addresses in the status by type, like a kubelet for its CSR. A `Hostname` is a name or an address,
+    /// and other types are ignored. Invalid entries are ignored too.
     #[must_use]
     pub fn reported<'a>(
         name: &str,
@@ -41,7 +41,7 @@ impl NodeFacts {
             facts.addresses.extend(address);
             facts.names.extend(name);
         }
-        // Two lists in another order say the same.
+        // The order of addresses has no meaning.
         facts.addresses.sort_unstable();
         facts.addresses.dedup();
         facts.addresses.shrink_to_fit();
@@ -61,17 +61,17 @@ impl From<&Node> for NodeFacts {
     }
 }
 
-/// All Nodes, by name and by address. It is kept up to date Node by Node: with thousands of them, making it anew for
-/// each change would be most of the work.
+/// All Nodes by name and by address, updated incrementally. With thousands of Nodes, a rebuild after each change would
+/// be most of the work.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Nodes {
     by_name: BTreeMap<String, NodeFacts>,
-    /// Which Nodes report an address.
+    /// The names of the Nodes that report an address.
     holders: BTreeSet<(IpAddr, String)>,
 }
 
 impl Nodes {
-    /// Takes in a Node, in place of what was known of it. Tells whether that is anything new.
+    /// Adds or updates a Node. Returns whether something changed.
     pub fn put(&mut self, node: NodeFacts) -> bool {
         if self.by_name.get(&node.name) == Some(&node) {
             return false;
@@ -84,7 +84,7 @@ impl Nodes {
         true
     }
 
-    /// Forgets a Node that is gone. Tells whether it was there.
+    /// Removes a deleted Node. Returns whether the Node was known.
     pub fn remove(&mut self, name: &str) -> bool {
         let Some(node) = self.by_name.remove(name) else { return false };
         for address in node.addresses {
@@ -93,23 +93,23 @@ impl Nodes {
         true
     }
 
-    /// The Node of that name.
+    /// Returns the Node with a name.
     #[must_use]
     pub fn get(&self, name: &str) -> Option<&NodeFacts> {
         self.by_name.get(name)
     }
 
-    /// The names of all.
+    /// Returns the names of all Nodes.
     pub fn names(&self) -> impl Iterator<Item = &str> {
         self.by_name.keys().map(String::as_str)
     }
 
-    /// All.
+    /// Returns all Nodes.
     pub fn iter(&self) -> impl Iterator<Item = &NodeFacts> {
         self.by_name.values()
     }
 
-    /// One of the Nodes that report the address and are not `node`.
+    /// Returns one of the other Nodes that report an address.
     #[must_use]
     pub fn another_with(&self, node: &str, address: &IpAddr) -> Option<&str> {
         let holders = self.holders.range((*address, String::new())..).take_while(|(held, _)| held == address);

@@ -1,8 +1,8 @@
-//! The PKCS#10 request inside of the object: read strictly, and written again to see that nothing was overlooked.
+//! Parses the PKCS #10 request of a CSR strictly, and encodes it again to detect content that the parser ignored.
 //!
-//! Parsers differ: what one skips, another signs (approver-policy once checked the parsed subject where the signer used
-//! the raw one). The rules judge what is found here; [`Pkcs10::is_canonical`] then tells whether that is all there is, by
-//! writing it again in DER and comparing every byte.
+//! Parsers differ, and one may ignore content that another one signs. approver-policy once checked the parsed subject,
+//! while the signer used the raw one. The rules use the parsed request. [`Pkcs10::is_canonical`] encodes the parsed
+//! request as DER and compares all bytes.
 
 use x509_parser::asn1_rs::{Oid, Tag};
 use x509_parser::certification_request::X509CertificationRequest;
@@ -15,14 +15,14 @@ use x509_parser::x509::SubjectPublicKeyInfo;
 
 use super::der;
 
-/// The largest request, in PEM bytes. A kubelet's request with an ECDSA key and a handful of addresses has about 500;
-/// one with RSA-4096 and 64 long names still stays below.
+/// The maximum size of a PEM request in bytes. A kubelet CSR with an ECDSA key and a few addresses has about 500 bytes.
+/// A CSR with RSA-4096 and 64 long names is still smaller than the limit.
 pub const MAX_REQUEST_BYTES: usize = 16 * 1024;
 
 const PEM_BEGIN: &str = "-----BEGIN CERTIFICATE REQUEST-----";
 const PEM_END: &str = "-----END CERTIFICATE REQUEST-----";
 
-/// The signature algorithms that are good enough: the library would also take SHA-1, which Go refuses.
+/// The accepted signature algorithms. The library also accepts SHA-1, which Go rejects.
 const SIGNATURE_ALGORITHMS: [Oid<'static>; 5] = [
     oid::OID_SIG_ECDSA_WITH_SHA256,
     oid::OID_SIG_ECDSA_WITH_SHA384,
@@ -31,10 +31,10 @@ const SIGNATURE_ALGORITHMS: [Oid<'static>; 5] = [
     oid::OID_PKCS1_SHA512WITHRSA,
 ];
 
-/// The curves that are good enough.
+/// The accepted curves.
 const CURVES: [Oid<'static>; 2] = [oid::OID_EC_P256, oid::OID_NIST_EC_P384];
 
-/// Why a request could not be read at all.
+/// The reason why a request can't be parsed.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Pkcs10Error {
     /// More than [`MAX_REQUEST_BYTES`].
@@ -48,34 +48,34 @@ pub enum Pkcs10Error {
     Der,
 }
 
-/// A PKCS#10 request, with all that a rule has to look at.
+/// A parsed PKCS #10 request with all fields that the rules use.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Pkcs10 {
     der: Vec<u8>,
-    /// The subject: relative distinguished names, each with its parts.
+    /// The subject: relative distinguished names with their attributes.
     pub subject: Vec<Vec<SubjectPart>>,
     /// The public key.
     pub key: Key,
     /// The types of the attributes.
     pub attributes: Vec<Oid<'static>>,
-    /// The types of the extensions that are asked for, in all attributes.
+    /// The types of the requested extensions in all attributes.
     pub extensions: Vec<Oid<'static>>,
-    /// Whether the names are marked as critical.
+    /// Whether the extension with the names is critical.
     critical: bool,
-    /// The subject alternative names, in all extensions.
+    /// The subject alternative names of all extensions.
     pub sans: Vec<San>,
-    /// Whether the signature is by the key, with an algorithm that is good enough.
+    /// Whether the signature matches the key and uses an accepted algorithm.
     pub signature_valid: bool,
     signature_algorithm: Oid<'static>,
     signature: Vec<u8>,
 }
 
-/// One type and value of a subject.
+/// One attribute of a subject.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SubjectPart {
     /// The type, for example that of the common name.
     pub oid: Oid<'static>,
-    /// How the value is encoded.
+    /// The encoding of the value.
     tag: Tag,
     /// The value.
     value: Vec<u8>,
@@ -84,7 +84,7 @@ pub struct SubjectPart {
 /// A subject alternative name.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum San {
-    /// A DNS name, as it is written.
+    /// A DNS name, unchanged.
     Dns(String),
     /// The octets of an IP address.
     Address(Vec<u8>),
@@ -92,7 +92,7 @@ pub enum San {
     Other(&'static str),
 }
 
-/// A public key of a kind that is approved, or another.
+/// A public key.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Key {
     /// A point on P-256 or P-384, uncompressed.
@@ -109,21 +109,22 @@ pub enum Key {
         /// The exponent, as an INTEGER's content.
         exponent: Vec<u8>,
     },
-    /// Anything else: P-521 and Ed25519 too. No kubelet makes them, and what checks the signature here can't do P-521.
+    /// Any other key, such as P-521 and Ed25519. Kubelets don't generate them, and the signature check of the library
+    /// does not support P-521.
     Other,
 }
 
 impl Pkcs10 {
-    /// Reads a request in PEM.
+    /// Parses a PEM request.
     ///
     /// # Errors
-    /// If there is not exactly one, or it can't be read.
+    /// If the text is not exactly one valid request.
     pub fn parse(pem: &[u8]) -> Result<Self, Pkcs10Error> {
         Self::read(pem, true)
     }
 
-    /// Reads a request without the work of checking its signature, which counts as invalid then: to see what a request is
-    /// about, not to judge it.
+    /// Parses a request without the signature check; the signature then counts as invalid. This is for display and
+    /// lookups, not for a verdict.
     ///
     /// # Errors
     /// As [`Self::parse`].
@@ -174,8 +175,8 @@ impl Pkcs10 {
         })
     }
 
-    /// The organization and the common name, if the subject is exactly these two, each alone in its part of the name and
-    /// a plain string.
+    /// Returns the organization and the common name, if the subject consists of exactly these two, each in its own
+    /// relative distinguished name and as a plain string.
     #[must_use]
     pub fn identity(&self) -> Option<(&str, &str)> {
         let (mut organization, mut common_name) = (None, None);
@@ -195,8 +196,8 @@ impl Pkcs10 {
         organization.zip(common_name)
     }
 
-    /// Whether the request is, byte for byte, what the rules saw of it: version 1, this subject, this key, no
-    /// attribute or one with one extension with these names, this signature, in DER.
+    /// Returns whether the request has no content other than the parsed fields: version 1, this subject, this key, at
+    /// most one attribute with one extension with these names, and this signature, all in DER.
     #[must_use]
     pub fn is_canonical(&self) -> bool {
         self.rewrite().is_some_and(|rewritten| rewritten == self.der)
@@ -220,7 +221,7 @@ impl Pkcs10 {
         let extensions = der::constructed(der::SEQUENCE, &[der::constructed(der::SEQUENCE, &extension)]);
         let attribute =
             [object_identifier(&oid::OID_PKCS9_EXTENSION_REQUEST), der::constructed(der::SET, &[extensions])];
-        // A request for a client certificate has no names, and so no attribute.
+        // A request for a client certificate has no names, so it has no attribute.
         let attributes = match self.attributes.as_slice() {
             [] => vec![],
             _ => der::constructed(der::SEQUENCE, &attribute),
@@ -246,7 +247,7 @@ impl Pkcs10 {
 }
 
 impl SubjectPart {
-    /// The value as text: `PrintableString` or `UTF8String` (RFC 5280 wants these two), without control characters.
+    /// Returns the value as text. RFC 5280 requires `PrintableString` or `UTF8String`; control characters are rejected.
     #[must_use]
     pub fn text(&self) -> Option<&str> {
         let allowed = self.tag == Tag::PrintableString || self.tag == Tag::Utf8String;
@@ -281,7 +282,7 @@ impl From<&SubjectPublicKeyInfo<'_>> for Key {
             Ok(PublicKey::EC(point)) => {
                 let curve = info.algorithm.parameters().and_then(|curve| curve.as_oid().ok());
                 match curve {
-                    // 4 begins an uncompressed point. Whether it is one, the check of the signature sees.
+                    // 4 is the first byte of an uncompressed point. The signature check validates the point.
                     Some(curve) if CURVES.contains(&curve) && point.data().first() == Some(&4) => {
                         Self::Ecdsa { curve: curve.to_owned(), point: point.data().to_vec() }
                     }
@@ -294,7 +295,7 @@ impl From<&SubjectPublicKeyInfo<'_>> for Key {
 }
 
 impl Key {
-    /// The length of an RSA key's modulus in bits.
+    /// Returns the length of an RSA modulus in bits.
     #[must_use]
     pub fn modulus_bits(modulus: &[u8]) -> usize {
         let significant = &modulus[modulus.iter().take_while(|byte| **byte == 0).count()..];
@@ -316,7 +317,7 @@ impl Key {
     }
 }
 
-/// The names of an extension, if it is the one that holds names.
+/// Returns the names of an extension, if it is a subject alternative name extension.
 fn sans(extension: &X509Extension<'_>) -> Vec<San> {
     match extension.parsed_extension() {
         ParsedExtension::SubjectAlternativeName(names) => names
@@ -342,8 +343,8 @@ fn object_identifier(oid: &Oid<'_>) -> Vec<u8> {
     der::value(der::OID, oid.as_bytes())
 }
 
-/// The content of the one PEM block. A general PEM reader skips what stands around a block, and looks at one label only;
-/// here the text has to be the block.
+/// Decodes the single PEM block. A general PEM parser ignores text around a block and checks only one label; here the
+/// text must consist of the block alone.
 fn decode(pem: &[u8]) -> Option<Vec<u8>> {
     let text = std::str::from_utf8(pem).ok()?.trim_ascii();
     let body = text.strip_prefix(PEM_BEGIN)?.strip_suffix(PEM_END)?;

@@ -1,7 +1,8 @@
-//! Whose request is judged next: fair among requesters and among nodes, and bounded for each of them.
+//! Orders pending CSRs: fair among requesters and among nodes, with limits for each of them.
 //!
-//! Approvers have been stopped by one noisy node: by a breaker that counts everybody's pending requests (the
-//! cluster-machine-approver's), or by judging names in order (k0s). Here every limit is a node's or a requester's own.
+//! One node with many CSRs has stopped other approvers. One of them has a single limit for all pending CSRs (the
+//! cluster-machine-approver), another one processes names in order (k0s). All limits here apply to a single node or
+//! requester.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -11,41 +12,42 @@ use k8s_openapi::jiff::{SignedDuration, Timestamp};
 
 use super::SigningRequest;
 
-/// How many new requests for one node are judged: ten at once, ten a minute. A kubelet makes two every quarter of an hour.
+/// The rate limit for new CSRs of one node: ten at once, then ten per minute. A kubelet creates two per 15 minutes.
 const NODE_RATE: Rate = Rate { burst: 10, refill: SignedDuration::from_secs(6) };
 
-/// How fast the room of a requester comes back: two hundred a minute, so that a pool of any size can join with one token.
+/// The refill interval of the bucket of a requester: 200 CSRs per minute, so that a pool of any size can join with one
+/// token.
 const REQUESTER_REFILL: SignedDuration = SignedDuration::from_millis(300);
 
-/// How many pending requests are looked at.
+/// The limits for pending CSRs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
-    /// For one node, the newest first; older ones are let go.
+    /// The maximum for one node. The newest CSRs stay in the queue, and older ones are dropped.
     pub per_node: usize,
-    /// Of one requester, the newest first; older ones wait for their turn.
+    /// The maximum for one requester. The newest CSRs are evaluated, and older ones wait.
     pub per_requester: usize,
 }
 
-/// How often something may happen: `burst` times at once, and once more after each `refill`.
+/// A rate limit: `burst` at once, then one per `refill`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Rate {
-    /// How often at once.
+    /// The number of tokens at once.
     pub burst: u32,
-    /// After how long once more.
+    /// The time for one more token.
     pub refill: SignedDuration,
 }
 
-/// Holds to a rate. The time at which it would be full says all there is to know of it.
+/// A token bucket. The time at which the bucket is full is its whole state.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Bucket {
     full_at: Option<Timestamp>,
 }
 
 impl Bucket {
-    /// Takes one out, or says when there is one again.
+    /// Takes a token.
     ///
     /// # Errors
-    /// The time at which there is one.
+    /// Returns the time of the next token.
     pub fn take(&mut self, rate: Rate, now: Timestamp) -> Result<(), Timestamp> {
         self.ready_at(rate, now).map_or(Ok(()), Err)?;
         let from = self.full_at.unwrap_or(now).max(now);
@@ -53,7 +55,7 @@ impl Bucket {
         Ok(())
     }
 
-    /// When there is one to take; nothing means now.
+    /// Returns the time of the next token, or `None` if a token is available now.
     #[must_use]
     pub fn ready_at(&self, rate: Rate, now: Timestamp) -> Option<Timestamp> {
         let ahead = rate.refill.saturating_mul(i32::try_from(rate.burst.saturating_sub(1)).unwrap_or(i32::MAX));
@@ -66,48 +68,48 @@ impl Bucket {
     }
 }
 
-/// A request whose turn it is.
+/// A pending CSR in the queue.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Turn {
-    /// The request.
+pub struct QueueEntry {
+    /// The CSR.
     pub request: SigningRequest,
-    /// How often it was judged to wait.
+    /// The number of evaluations with the verdict `Wait`.
     pub waits: u32,
-    /// What was last told about it, so that it is told once.
-    pub told: Option<&'static str>,
+    /// The last reported reason, so that each reason is reported only once.
+    pub reported: Option<&'static str>,
     node: String,
     due: Option<Timestamp>,
 }
 
-/// The requests that have no verdict yet.
+/// The CSRs without a final verdict.
 #[derive(Clone, Debug)]
 pub struct Queue {
     limits: Limits,
-    requesters: BTreeMap<String, Line>,
-    /// The requester and the node of each request.
+    requesters: BTreeMap<String, RequesterQueue>,
+    /// The requester and the node of each CSR.
     index: BTreeMap<String, (String, String)>,
     buckets: BTreeMap<(String, String), Bucket>,
     requester_buckets: BTreeMap<String, Bucket>,
-    /// The requester whose turn was last.
+    /// The requester of the last CSR that was taken.
     last: Option<String>,
 }
 
-/// The requests of one requester, by node, newest first. Most requesters are a node that has made one request: a map for
-/// each of them would take more memory than the requests.
+/// The CSRs of one requester by node, newest first. Most requesters are nodes with a single CSR, and a map for each of
+/// them would need more memory than the CSRs.
 #[derive(Clone, Debug, Default)]
-struct Line(Vec<(String, Vec<Turn>)>);
+struct RequesterQueue(Vec<(String, Vec<QueueEntry>)>);
 
-impl Line {
+impl RequesterQueue {
     fn find(&self, node: &str) -> Result<usize, usize> {
         self.0.binary_search_by(|(other, _)| other.as_str().cmp(node))
     }
 
-    fn of_node(&mut self, node: &str) -> Option<&mut Vec<Turn>> {
+    fn of_node(&mut self, node: &str) -> Option<&mut Vec<QueueEntry>> {
         let at = self.find(node).ok()?;
         Some(&mut self.0[at].1)
     }
 
-    fn of_node_or_new(&mut self, node: &str) -> &mut Vec<Turn> {
+    fn of_node_or_new(&mut self, node: &str) -> &mut Vec<QueueEntry> {
         let at = self.find(node).unwrap_or_else(|at| {
             self.0.reserve_exact(usize::from(self.0.is_empty()));
             self.0.insert(at, (node.to_owned(), vec![]));
@@ -122,13 +124,13 @@ impl Line {
         }
     }
 
-    fn nodes(&self) -> impl Iterator<Item = &Vec<Turn>> {
+    fn nodes(&self) -> impl Iterator<Item = &Vec<QueueEntry>> {
         self.0.iter().map(|(_, requests)| requests)
     }
 }
 
 impl Queue {
-    /// An empty one.
+    /// Returns an empty queue.
     #[must_use]
     pub fn new(limits: Limits) -> Self {
         Self {
@@ -141,45 +143,46 @@ impl Queue {
         }
     }
 
-    /// A request was made or has changed. Gives back the names of those that are let go for it.
+    /// Adds or updates a CSR. Returns the names of CSRs that are dropped because of the limit per node.
     pub fn put(&mut self, request: SigningRequest) -> Vec<String> {
         let known = self.remove(&request.name).filter(|known| known.request.uid == request.uid);
         let unchanged = known.as_ref().is_some_and(|known| known.request.resource_version == request.resource_version);
-        let (waits, told, due) = known.map_or((0, None, None), |known| (known.waits, known.told, known.due));
+        let (waits, reported, due) = known.map_or((0, None, None), |known| (known.waits, known.reported, known.due));
         let node = request.subject_node().unwrap_or_default();
-        self.insert(Turn { request, waits, told, node, due: due.filter(|_| unchanged) })
+        self.insert(QueueEntry { request, waits, reported, node, due: due.filter(|_| unchanged) })
     }
 
-    /// Gives a turn back that has to wait until then. A request that has come anew meanwhile stays as it is.
-    pub fn put_back(&mut self, turn: Turn, due: Option<Timestamp>) {
-        if !self.index.contains_key(&turn.request.name) {
-            self.insert(Turn { due, ..turn });
+    /// Returns an entry to the queue until `due`. A newer version of the CSR in the queue stays unchanged.
+    pub fn requeue(&mut self, entry: QueueEntry, due: Option<Timestamp>) {
+        if !self.index.contains_key(&entry.request.name) {
+            self.insert(QueueEntry { due, ..entry });
         }
     }
 
-    fn insert(&mut self, turn: Turn) -> Vec<String> {
-        let requester = turn.request.username.clone();
-        self.index.insert(turn.request.name.clone(), (requester.clone(), turn.node.clone()));
-        let requests = self.requesters.entry(requester).or_default().of_node_or_new(&turn.node);
-        let newer =
-            |other: &Turn| (other.request.created, &other.request.name) > (turn.request.created, &turn.request.name);
+    fn insert(&mut self, entry: QueueEntry) -> Vec<String> {
+        let requester = entry.request.username.clone();
+        self.index.insert(entry.request.name.clone(), (requester.clone(), entry.node.clone()));
+        let requests = self.requesters.entry(requester).or_default().of_node_or_new(&entry.node);
+        let newer = |other: &QueueEntry| {
+            (other.request.created, &other.request.name) > (entry.request.created, &entry.request.name)
+        };
         let place = requests.iter().take_while(|other| newer(other)).count();
         requests.reserve_exact(1);
-        requests.insert(place, turn);
+        requests.insert(place, entry);
         let old = requests.split_off(requests.len().min(self.limits.per_node.max(1)));
-        let names: Vec<String> = old.into_iter().map(|turn| turn.request.name).collect();
+        let names: Vec<String> = old.into_iter().map(|entry| entry.request.name).collect();
         for name in &names {
             self.index.remove(name);
         }
         names
     }
 
-    /// A request is no longer there, or has a verdict.
-    pub fn remove(&mut self, name: &str) -> Option<Turn> {
+    /// Removes a CSR that is deleted or has a final verdict.
+    pub fn remove(&mut self, name: &str) -> Option<QueueEntry> {
         let (requester, node) = self.index.remove(name)?;
         let line = self.requesters.get_mut(&requester)?;
         let requests = line.of_node(&node)?;
-        let at = requests.iter().position(|turn| turn.request.name == name)?;
+        let at = requests.iter().position(|entry| entry.request.name == name)?;
         let removed = requests.remove(at);
         if requests.is_empty() {
             line.forget(&node);
@@ -190,7 +193,7 @@ impl Queue {
         Some(removed)
     }
 
-    /// Keeps only the requests of these names: all that a new list has.
+    /// Keeps only the CSRs of a new list.
     pub fn retain(&mut self, names: &BTreeSet<String>) {
         let gone: Vec<String> = self.index.keys().filter(|name| !names.contains(*name)).cloned().collect();
         for name in gone {
@@ -198,27 +201,27 @@ impl Queue {
         }
     }
 
-    /// What waits for this node is due.
+    /// Makes all CSRs for a node due.
     pub fn wake(&mut self, node: &str) {
         for requests in self.requesters.values_mut().filter_map(|line| line.of_node(node)) {
-            for turn in requests {
-                turn.due = None;
+            for entry in requests {
+                entry.due = None;
             }
         }
     }
 
-    /// Everything is due.
+    /// Makes all CSRs due.
     pub fn wake_all(&mut self) {
         for (_, requests) in self.requesters.values_mut().flat_map(|line| &mut line.0) {
-            for turn in requests {
-                turn.due = None;
+            for entry in requests {
+                entry.due = None;
             }
         }
     }
 
-    /// Takes out what is due, at most so many: one of each requester in turn, beginning behind the one that was last; of a
-    /// requester one of each node in turn; of a node the newest first.
-    pub fn take(&mut self, now: Timestamp, at_most: usize) -> Vec<Turn> {
+    /// Takes due CSRs, at most `at_most`. Requesters alternate, beginning after the last one. The nodes of a requester
+    /// alternate as well. For one node, the newest CSR is first.
+    pub fn take(&mut self, now: Timestamp, at_most: usize) -> Vec<QueueEntry> {
         let behind = self.last.as_ref().map_or(Bound::Unbounded, |last| Bound::Excluded(last.clone()));
         let mut order: Vec<&String> =
             self.requesters.range((behind, Bound::Unbounded)).map(|(requester, _)| requester).collect();
@@ -226,53 +229,53 @@ impl Queue {
         order.extend(rest);
         let mut lines: Vec<(String, VecDeque<String>)> =
             order.into_iter().map(|requester| (requester.clone(), self.due_of(requester, now))).collect();
-        let mut turns = vec![];
-        while turns.len() < at_most && lines.iter().any(|(_, line)| !line.is_empty()) {
+        let mut entries = vec![];
+        while entries.len() < at_most && lines.iter().any(|(_, line)| !line.is_empty()) {
             for (requester, line) in &mut lines {
-                if turns.len() == at_most {
+                if entries.len() == at_most {
                     break;
                 }
                 let Some(name) = line.pop_front() else { continue };
-                let Some(turn) = self.admit(requester, &name, now) else { continue };
+                let Some(entry) = self.admit(requester, &name, now) else { continue };
                 self.last = Some(requester.clone());
-                turns.push(turn);
+                entries.push(entry);
             }
         }
         self.forget_full_buckets(now);
-        turns
+        entries
     }
 
-    /// The names of a requester's requests that are due, in their order.
+    /// Returns the names of the due CSRs of a requester, in order.
     fn due_of(&self, requester: &str, now: Timestamp) -> VecDeque<String> {
         let line = self.requesters.get(requester).map(|line| self.within_limit(line)).unwrap_or_default();
-        let due = line.into_iter().filter(|turn| turn.due.is_none_or(|due| due <= now));
-        due.map(|turn| turn.request.name.clone()).collect()
+        let due = line.into_iter().filter(|entry| entry.due.is_none_or(|due| due <= now));
+        due.map(|entry| entry.request.name.clone()).collect()
     }
 
-    /// Those of a requester's requests that are looked at at all: one of each node in turn, the newest of each first. Of
-    /// more than the limit only the newest of all, so that what is stuck keeps nobody out who comes later.
-    fn within_limit<'a>(&self, line: &'a Line) -> Vec<&'a Turn> {
+    /// Returns the CSRs of a requester within the limit. The nodes alternate, each with the newest CSR first. Above the
+    /// limit only the newest CSRs remain, so that stuck CSRs do not block later ones.
+    fn within_limit<'a>(&self, line: &'a RequesterQueue) -> Vec<&'a QueueEntry> {
         let rounds = line.nodes().map(Vec::len).max().unwrap_or_default();
-        let mut turns: Vec<&Turn> =
+        let mut entries: Vec<&QueueEntry> =
             (0..rounds).flat_map(|round| line.nodes().filter_map(move |requests| requests.get(round))).collect();
         let limit = self.limits.per_requester.max(1);
-        if turns.len() > limit {
-            turns.sort_by_key(|turn| Reverse(turn.request.created));
-            turns.truncate(limit);
+        if entries.len() > limit {
+            entries.sort_by_key(|entry| Reverse(entry.request.created));
+            entries.truncate(limit);
         }
-        turns
+        entries
     }
 
-    /// Takes a request out, unless its node or its requester has had too many turns for new requests.
-    fn admit(&mut self, requester: &str, name: &str, now: Timestamp) -> Option<Turn> {
-        let turn = self.remove(name)?;
-        if turn.waits > 0 {
-            return Some(turn);
+    /// Takes a CSR, unless the rate limit of its node or requester is exceeded.
+    fn admit(&mut self, requester: &str, name: &str, now: Timestamp) -> Option<QueueEntry> {
+        let entry = self.remove(name)?;
+        if entry.waits > 0 {
+            return Some(entry);
         }
-        match self.spend(requester, &turn.node, now) {
-            Ok(()) => Some(turn),
+        match self.spend(requester, &entry.node, now) {
+            Ok(()) => Some(entry),
             Err(later) => {
-                self.insert(Turn { due: Some(later), ..turn });
+                self.insert(QueueEntry { due: Some(later), ..entry });
                 None
             }
         }
@@ -294,32 +297,32 @@ impl Queue {
         self.requester_buckets.retain(|_, bucket| !bucket.is_full(now));
     }
 
-    /// When the next request is due; nothing means that there is none. It may be in the past.
+    /// Returns the due time of the next CSR, which may be in the past, or `None` for an empty queue.
     #[must_use]
     pub fn next_due(&self) -> Option<Timestamp> {
         let looked_at = self.requesters.values().flat_map(|line| self.within_limit(line));
-        looked_at.map(|turn| turn.due.unwrap_or(Timestamp::MIN)).min()
+        looked_at.map(|entry| entry.due.unwrap_or(Timestamp::MIN)).min()
     }
 
-    /// How many requests there are.
+    /// Returns the number of CSRs.
     #[must_use]
     pub fn len(&self) -> usize {
         self.index.len()
     }
 
-    /// Whether there is none.
+    /// Returns whether the queue is empty.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.index.is_empty()
     }
 
-    /// When the oldest request was made.
+    /// Returns the creation time of the oldest CSR.
     #[must_use]
     pub fn oldest(&self) -> Option<Timestamp> {
-        self.turns().filter_map(|turn| turn.request.created).min()
+        self.entries().filter_map(|entry| entry.request.created).min()
     }
 
-    fn turns(&self) -> impl Iterator<Item = &Turn> {
-        self.requesters.values().flat_map(Line::nodes).flatten()
+    fn entries(&self) -> impl Iterator<Item = &QueueEntry> {
+        self.requesters.values().flat_map(RequesterQueue::nodes).flatten()
     }
 }

@@ -1,4 +1,4 @@
-//! A `CertificateSigningRequest` object, as far as the rules look at it.
+//! The fields of a `CertificateSigningRequest` that the rules use.
 
 use k8s_openapi::api::certificates::v1::CertificateSigningRequest;
 use k8s_openapi::jiff::Timestamp;
@@ -6,22 +6,21 @@ use k8s_openapi::jiff::Timestamp;
 use super::names::is_subdomain;
 use super::pkcs10::Pkcs10;
 
-/// The signer of kubelets' serving certificates.
+/// The signer of serving certificates of kubelets.
 pub const KUBELET_SERVING_SIGNER: &str = "kubernetes.io/kubelet-serving";
 
-/// The signer of kubelets' client certificates.
+/// The signer of client certificates of kubelets.
 pub const KUBELET_CLIENT_SIGNER: &str = "kubernetes.io/kube-apiserver-client-kubelet";
 
-/// What a node's username begins with.
 const NODE_USER_PREFIX: &str = "system:node:";
 
-/// What the username of a bootstrap token begins with; the token's ID follows.
+/// The prefix of the username of a bootstrap token. The ID of the token follows.
 const BOOTSTRAP_USER_PREFIX: &str = "system:bootstrap:";
 
-/// What the group of a pool's bootstrap tokens begins with; the NodePool's name follows.
+/// The prefix of the group of bootstrap tokens of a pool. The name of the NodePool follows.
 pub const POOL_GROUP_PREFIX: &str = "system:bootstrappers:keyplane:";
 
-/// The signers whose requests are judged.
+/// The signers whose CSRs Keyplane evaluates.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Signer {
     /// kubernetes.io/kubelet-serving
@@ -31,7 +30,7 @@ pub enum Signer {
 }
 
 impl Signer {
-    /// The signer of that name, if its requests are judged.
+    /// Returns the signer with a name, if Keyplane evaluates its CSRs.
     #[must_use]
     pub fn of(name: &str) -> Option<Self> {
         match name {
@@ -41,7 +40,7 @@ impl Signer {
         }
     }
 
-    /// The signer's name.
+    /// Returns the name of the signer.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
@@ -51,59 +50,60 @@ impl Signer {
     }
 }
 
-/// Who made a request, by what the API server says of it.
+/// The author of a CSR, as recorded by the API server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Requester<'a> {
-    /// A kubelet with a certificate of its own; the Node's name.
+    /// A kubelet with its own certificate, with the name of the Node.
     Node(&'a str),
-    /// Somebody with a bootstrap token: any machine of a pool, or who has stolen the token.
+    /// The holder of a bootstrap token: any machine of a pool, or an attacker with a stolen token.
     Token,
 }
 
-/// A `CertificateSigningRequest` object. All but `request` was written or checked by the API server.
+/// A `CertificateSigningRequest` object. The API server has set or validated all fields except `request`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SigningRequest {
-    /// The object's name.
+    /// The name of the object.
     pub name: String,
-    /// The object's UID.
+    /// The UID of the object.
     pub uid: String,
-    /// The version that is judged: an approval must be for this one.
+    /// The evaluated version. An approval applies only to this version.
     pub resource_version: String,
-    /// The signer that is asked.
+    /// The requested signer.
     pub signer_name: String,
-    /// Who made the object. The API server fills this in from the credentials; a requester can't choose it.
+    /// The author of the object. The API server sets this from the credentials, so a requester can't choose it.
     pub username: String,
-    /// The groups of who made the object, filled in likewise.
+    /// The groups of the author, set by the API server as well.
     pub groups: Vec<String>,
-    /// The usages that are asked for.
+    /// The requested usages.
     pub usages: Vec<String>,
-    /// PKCS#10 in PEM, as the requester wrote it.
+    /// The PKCS #10 request as PEM, unchanged.
     pub request: Vec<u8>,
-    /// The lifetime that is asked for.
+    /// The requested lifetime.
     pub expiration_seconds: Option<i32>,
-    /// When the object was made.
+    /// The creation time of the object.
     pub created: Option<Timestamp>,
-    /// Whether the object is approved, denied, failed, signed or being deleted: then it is left alone.
+    /// Whether the object is approved, denied, failed, signed or being deleted. Keyplane does not change such an
+    /// object.
     pub settled: bool,
-    /// Whether it is approved.
+    /// Whether the object is approved.
     pub approved: bool,
 }
 
 impl SigningRequest {
-    /// Who asks, from the username alone: nothing in the request itself is believed about who wrote it. `None` if it is
-    /// neither a node nor a bootstrap token.
+    /// Returns the requester according to the username alone, because the content of the request proves nothing about
+    /// its author. Returns `None` for other users than nodes and bootstrap tokens.
     #[must_use]
     pub fn requester(&self) -> Option<Requester<'_>> {
         if let Some(name) = self.username.strip_prefix(NODE_USER_PREFIX) {
             return is_subdomain(name).then_some(Requester::Node(name));
         }
         let id = self.username.strip_prefix(BOOTSTRAP_USER_PREFIX)?;
-        // The form that the API server's authenticator asks for (`bootstrapapi.BootstrapTokenIDPattern`).
+        // The form that the authenticator of the API server requires (`bootstrapapi.BootstrapTokenIDPattern`).
         let is_id = id.len() == 6 && id.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit());
         is_id.then_some(Requester::Token)
     }
 
-    /// The name of the node that asks, if a node asks.
+    /// Returns the node name of the requester, if the requester is a node.
     #[must_use]
     pub fn node_name(&self) -> Option<&str> {
         match self.requester() {
@@ -112,8 +112,8 @@ impl SigningRequest {
         }
     }
 
-    /// The name of the node that the request is about: of the one that asks, or, for a bootstrap token, of the one that
-    /// the subject names. Who holds a token may name any: the rules see to it that it is one of the token's pool.
+    /// Returns the node that the CSR is about: the requester, or for a bootstrap token the node in the subject. The
+    /// holder of a token can write any name, so the rules verify that the node belongs to the pool of the token.
     #[must_use]
     pub fn subject_node(&self) -> Option<String> {
         match self.requester()? {
@@ -122,19 +122,19 @@ impl SigningRequest {
         }
     }
 
-    /// The pools whose tokens have the groups of the requester.
+    /// Returns the pools of the token, according to the groups of the requester.
     pub fn token_pools(&self) -> impl Iterator<Item = &str> {
         self.groups.iter().filter_map(|group| group.strip_prefix(POOL_GROUP_PREFIX))
     }
 
-    /// The signer, if its requests are judged.
+    /// Returns the signer, if Keyplane evaluates its CSRs.
     #[must_use]
     pub fn signer(&self) -> Option<Signer> {
         Signer::of(&self.signer_name)
     }
 }
 
-/// The node that a request's subject names, if it names one.
+/// Returns the node name in the subject of a request, if any.
 pub fn node_of_subject(pkcs10: &Pkcs10) -> Option<&str> {
     let (_, common_name) = pkcs10.identity()?;
     common_name.strip_prefix(NODE_USER_PREFIX).filter(|name| is_subdomain(name))
@@ -143,8 +143,8 @@ pub fn node_of_subject(pkcs10: &Pkcs10) -> Option<&str> {
 impl From<&CertificateSigningRequest> for SigningRequest {
     fn from(object: &CertificateSigningRequest) -> Self {
         let (metadata, spec) = (&object.metadata, &object.spec);
-        // Any condition at all, as the signer and the in-tree approver have it: Approved, Denied, Failed, or one of a
-        // later Kubernetes.
+        // Any condition counts, as in the signer and the in-tree approver: Approved, Denied, Failed, or one of a later
+        // Kubernetes version.
         let settled = metadata.deletion_timestamp.is_some()
             || object.status.as_ref().is_some_and(|status| {
                 status.conditions.as_ref().is_some_and(|conditions| !conditions.is_empty())

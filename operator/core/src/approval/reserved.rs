@@ -1,4 +1,4 @@
-//! What no node may have in its certificate, whoever declares it and whatever its Node says.
+//! The names and addresses that no node may have in its certificate, whatever the declarations and the Node say.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -10,13 +10,13 @@ use super::Nodes;
 use super::declaration::{Declarations, parse_ranges};
 use super::names::{DnsName, parse_address};
 
-/// The names and addresses of a cluster that are not a node's to have.
+/// The reserved names and addresses of a cluster.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Reserved {
-    /// Where clients reach the API servers: the endpoint and the names in their certificate.
+    /// The endpoint and the names in the certificates of the API servers.
     endpoint_names: BTreeSet<DnsName>,
     endpoint_addresses: BTreeSet<IpAddr>,
-    /// What the `ClusterSpec` itself lists for each control-plane node, or the policy for each machine.
+    /// The addresses that the `ClusterSpec` lists for each control-plane node, or the policy for each node.
     control_plane: BTreeMap<String, BTreeSet<IpAddr>>,
     dns_domain: String,
     service_ranges: Vec<IpNet>,
@@ -27,57 +27,57 @@ pub struct Reserved {
     unreadable: Vec<String>,
 }
 
-/// Why a name is reserved.
+/// The reason why a name is reserved.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum NameReservation {
-    /// `kubernetes` and what begins with it.
-    #[error("the API server's name inside of the cluster")]
+    /// `kubernetes`, alone or as the first label.
+    #[error("reserved for the Service of the API server")]
     Kubernetes,
-    /// `localhost` and its like.
-    #[error("every machine's name for itself")]
+    /// `localhost`, and names in `localhost` and `localdomain`.
+    #[error("a name of the local host")]
     Localhost,
-    /// A name in the cluster's DNS.
-    #[error("in the cluster's own DNS, where Services and Pods have their names")]
+    /// A name in the domain of the cluster DNS.
+    #[error("in the domain of the cluster DNS, which is reserved for Services and Pods")]
     ClusterDns,
-    /// The endpoint, or a name in the API servers' certificate.
-    #[error("a name under which clients reach the API servers")]
+    /// The endpoint, or a name in the certificates of the API servers.
+    #[error("a name of the API endpoint")]
     Endpoint,
-    /// A Node, or a machine that is declared.
+    /// The name of another Node, or of another declared node.
     #[error("the name of another node")]
     AnotherNode,
 }
 
-/// Why an address is reserved.
+/// The reason why an address is reserved.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum AddressReservation {
-    /// Loopback, link-local, multicast, unspecified, broadcast.
-    #[error("an address that means another machine to each machine")]
+    /// Loopback, link-local, multicast, unspecified or broadcast.
+    #[error("a loopback, link-local, multicast, unspecified or broadcast address")]
     Special,
-    /// In a range of the cluster.
-    #[error("in {0}, where Services have their addresses")]
+    /// An address in a Service range.
+    #[error("in {0}, which is reserved for Services")]
     Services(IpNet),
-    /// In a range of the cluster.
-    #[error("in {0}, where Pods have their addresses")]
+    /// An address in a Pod range.
+    #[error("in {0}, which is reserved for Pods")]
     Pods(IpNet),
-    /// In a range that the policy reserves.
-    #[error("in {0}, which the policy reserves")]
+    /// An address in a range that the policy reserves.
+    #[error("in {0}, which is reserved by the policy")]
     Other(IpNet),
-    /// The endpoint, or an address in the API servers' certificate.
-    #[error("an address at which clients reach the API servers")]
+    /// The endpoint, or an address in the certificates of the API servers.
+    #[error("an address of the API endpoint")]
     Endpoint,
-    /// Listed for other machines.
+    /// An address that is listed for other nodes.
     #[error("declared for {0}")]
     Listed(String),
-    /// Reported by other Nodes.
+    /// An address that other Nodes report.
     #[error("in the status of the Node {0}")]
     Reported(String),
 }
 
 impl Reserved {
-    /// Collects what is reserved in a target cluster.
+    /// Collects the reserved names and addresses of a target cluster.
     ///
-    /// What can't be seen here is not reserved: the addresses behind an endpoint that is a DNS name (list a load
-    /// balancer's address in `certSANs`), and names under a wildcard in `certSANs`.
+    /// The reservations are incomplete in two cases: the addresses of an endpoint with a DNS name (list the address of
+    /// a load balancer in `certSANs`), and names below a wildcard in `certSANs`.
     #[must_use]
     pub fn of_cluster(cluster: &ClusterSpecSpec, declarations: &Declarations) -> Self {
         let network = &cluster.network;
@@ -95,9 +95,9 @@ impl Reserved {
         reserved
     }
 
-    /// Collects what is reserved in the cluster that Keyplane runs in. A machine that the policy lists by name may have
-    /// the endpoint's address, as a control-plane machine does that has no load balancer in front of it: the policy has
-    /// one author, who has written both down.
+    /// Collects the reserved names and addresses of the management cluster. A node that the policy lists by name may
+    /// have the address of the endpoint, as a control-plane node without a load balancer does. The author of the policy
+    /// has declared both.
     #[must_use]
     pub fn of_approver(approver: &ApproverSpec, declarations: &Declarations) -> Self {
         let written = &approver.reserved;
@@ -114,7 +114,7 @@ impl Reserved {
         reserved
     }
 
-    /// For a cluster of which nothing is known: nothing can be approved in it.
+    /// Returns the reservations of an unknown cluster, which prevent every approval.
     #[must_use]
     pub fn unknown(why: &str) -> Self {
         Self { unreadable: vec![why.to_owned()], ..Self::default() }
@@ -138,17 +138,18 @@ impl Reserved {
 
     fn ranges(&mut self, field: &str, written: &[String]) -> Vec<IpNet> {
         let (ranges, unreadable) = parse_ranges(written);
-        self.unreadable.extend(unreadable.iter().map(|range| format!("{field} has {range:?}, which is no range")));
+        self.unreadable
+            .extend(unreadable.iter().map(|range| format!("{field} has {range:?}, which is not a valid CIDR range")));
         ranges
     }
 
-    /// What could not be read, in a sentence each: until it is, nobody knows what is reserved.
+    /// Returns one message per invalid range. Until all ranges are valid, the reservations are incomplete.
     #[must_use]
     pub fn unreadable(&self) -> &[String] {
         &self.unreadable
     }
 
-    /// Why `node` may not have the name, if it is reserved.
+    /// Returns the reason why `node` may not have a name, if the name is reserved.
     #[must_use]
     pub fn name(&self, nodes: &Nodes, node: &str, name: &DnsName) -> Option<NameReservation> {
         let (first, last) = (name.first_label(), name.as_str().rsplit('.').next());
@@ -167,9 +168,10 @@ impl Reserved {
         }
     }
 
-    /// Why `node` may not have the address, if it is reserved. The endpoint's address is a control-plane node's own where
-    /// the `ClusterSpec` itself lists it for that node, as in a cluster with one control-plane machine and no load
-    /// balancer: that machine holds the CA's key, so its certificate gives it nothing new. A pool can't allow this.
+    /// Returns the reason why `node` may not have an address, if the address is reserved. A control-plane node may have
+    /// the address of the endpoint if the `ClusterSpec` lists the address for that node, as in a cluster with one
+    /// control-plane node and no load balancer. That node holds the key of the CA, so the certificate gives it no new
+    /// permission. A pool can't allow this.
     #[must_use]
     pub fn address(&self, nodes: &Nodes, node: &str, address: &IpAddr) -> Option<AddressReservation> {
         let within = |ranges: &[IpNet]| ranges.iter().find(|range| range.contains(address)).copied();
@@ -196,19 +198,19 @@ impl Reserved {
         self.listed_names.contains(name) || nodes.get(name).is_some()
     }
 
-    /// Whether the name is that of `node`, which the `ClusterSpec` itself has in its control plane.
+    /// Returns whether the name is that of `node`, and the `ClusterSpec` lists `node` as a control-plane node.
     fn is_control_plane_node(&self, node: &str, name: &DnsName) -> bool {
         name.as_str() == node && self.control_plane.contains_key(node)
     }
 }
 
-/// One of the holders of an address who is not `node`.
+/// Returns another node with the address.
 fn another(holders: &BTreeMap<IpAddr, BTreeSet<String>>, node: &str, address: &IpAddr) -> Option<String> {
     holders.get(address)?.iter().find(|holder| *holder != node).cloned()
 }
 
-/// Whether the address is no single machine's: all of 0.0.0.0/8 ("this host"), loopback, link-local, multicast,
-/// broadcast.
+/// Returns whether the address does not belong to a single host: 0.0.0.0/8 ("this host"), loopback, link-local,
+/// multicast, broadcast.
 fn is_special(address: &IpAddr) -> bool {
     let by_family = match address {
         IpAddr::V4(v4) => v4.octets()[0] == 0 || v4.is_link_local() || v4.is_broadcast(),

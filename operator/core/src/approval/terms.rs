@@ -1,4 +1,4 @@
-//! A `CertificatePolicy`'s rules for requests, parsed.
+//! The parsed rules of a `CertificatePolicy` for CSRs.
 
 use std::collections::BTreeSet;
 
@@ -12,65 +12,65 @@ use regex::Regex;
 use super::names::DnsName;
 use super::request::Signer;
 
-/// Which field of a policy makes no sense.
+/// An invalid field of a policy.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{field}: {message}")]
 pub struct TermsError {
     /// The field.
     pub field: String,
-    /// What is wrong with it.
+    /// The problem with the field.
     pub message: String,
 }
 
-/// What a policy says of requests.
+/// The parameters of a policy for CSRs.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Terms {
     serving: SignerTerms,
     client: SignerTerms,
-    /// How old a request may become.
+    /// The maximum age of a CSR.
     pub wait_limit: SignedDuration,
-    /// How many pending requests for one Node are looked at.
+    /// The maximum number of pending CSRs per node.
     pub pending_per_node: usize,
-    /// How many pending requests of one requester are looked at.
+    /// The maximum number of pending CSRs per requester.
     pub pending_per_requester: usize,
-    /// The keys that may be certified.
+    /// The allowed key algorithms.
     pub key_algorithms: BTreeSet<RequestKeyAlgorithm>,
-    /// The shortest RSA key.
+    /// The minimum size of RSA keys in bits.
     pub min_rsa_bits: usize,
-    /// Domains in which a Node may have a name beside its own.
+    /// The domains in which a node may have its name, besides the plain node name.
     pub dns_domains: Vec<DnsName>,
-    /// What each DNS name has to match.
+    /// The regular expression for DNS names.
     pub dns_name_regex: Option<NameRegex>,
-    /// Where each address has to lie; nothing means anywhere.
+    /// The allowed address ranges. Empty allows all addresses.
     pub address_ranges: Vec<IpNet>,
-    /// Whether names have to resolve to the Node's addresses.
+    /// Whether names must resolve to the addresses of the Node.
     pub forward_resolution: bool,
-    /// What becomes of an address that nobody has declared.
+    /// The verdict on an undeclared address.
     pub undeclared_address: UndeclaredAddress,
-    /// The most names and addresses.
+    /// The maximum number of names and addresses.
     pub max_names: usize,
-    /// What becomes of a bootstrap request for a Node that is there.
+    /// The verdict on a bootstrap CSR for an existing Node.
     pub existing_node: ExistingNode,
 }
 
-/// What a policy says of one signer's requests.
+/// The parameters of a policy for the CSRs of one signer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SignerTerms {
-    /// Whether they are judged at all.
+    /// Whether Keyplane evaluates these CSRs.
     pub enabled: bool,
-    /// What becomes of one that can never be right.
+    /// The verdict on a CSR that violates a rule.
     pub on_violation: OnViolation,
-    /// Whether verdicts are only told.
+    /// Whether verdicts are only reported.
     pub dry_run: bool,
-    /// The longest lifetime.
+    /// The maximum lifetime.
     pub max_expiration_seconds: i32,
 }
 
 impl Terms {
-    /// Reads a policy.
+    /// Parses a policy.
     ///
     /// # Errors
-    /// The first field that makes no sense. Admission refuses it too.
+    /// Returns the first invalid field. Admission rejects invalid fields too.
     pub fn parse(policy: &CertificatePolicySpec) -> Result<Self, TermsError> {
         let serving = &policy.kubelet_serving;
         let wait_limit = parse_duration(&policy.signing_requests.wait_limit)
@@ -90,7 +90,7 @@ impl Terms {
         })
     }
 
-    /// What needs no parsing, with the API's defaults for the rest.
+    /// Returns the fields that need no parsing, and the defaults of the API for the rest.
     fn plain(policy: &CertificatePolicySpec) -> Self {
         let (serving, client, requests) = (&policy.kubelet_serving, &policy.kubelet_client, &policy.signing_requests);
         Self {
@@ -121,7 +121,7 @@ impl Terms {
         }
     }
 
-    /// What is said of this signer's requests.
+    /// Returns the parameters for a signer.
     #[must_use]
     pub fn of(&self, signer: Signer) -> &SignerTerms {
         match signer {
@@ -130,7 +130,7 @@ impl Terms {
         }
     }
 
-    /// Whether Keyplane is the one who approves kubelets' client certificates: then nobody else may, unseen.
+    /// Returns whether Keyplane approves client CSRs of kubelets. In that case no other approver should be active.
     #[must_use]
     pub fn approves_clients(&self) -> bool {
         self.client.enabled && !self.client.dry_run
@@ -138,13 +138,13 @@ impl Terms {
 }
 
 impl Default for Terms {
-    /// As the defaults of the API have it.
+    /// Returns the defaults of the API.
     fn default() -> Self {
         Self::plain(&CertificatePolicySpec::default())
     }
 }
 
-/// A regular expression that a DNS name matches as a whole or not at all.
+/// A regular expression that must match the whole DNS name.
 #[derive(Clone, Debug)]
 pub struct NameRegex {
     written: String,
@@ -154,20 +154,21 @@ pub struct NameRegex {
 impl NameRegex {
     fn parse(written: &str) -> Result<Self, TermsError> {
         let field = "kubeletServing.dnsNameRegex";
-        let invalid = |source: regex::Error| error(field, &format!("is no regular expression: {source}"));
-        // By itself first: `a)|(b` is none, but would be one between the parentheses below, and match parts of a name.
+        let invalid = |source: regex::Error| error(field, &format!("is not a valid regular expression: {source}"));
+        // Compiled without the parentheses first. `a)|(b` is invalid, but valid within the parentheses below, where it
+        // would match parts of a name.
         Regex::new(written).map_err(invalid)?;
         let compiled = Regex::new(&format!("^(?:{written})$")).map_err(invalid)?;
         Ok(Self { written: written.to_owned(), compiled })
     }
 
-    /// Whether the whole name matches. The engine takes time linear in the name's length, whatever the expression.
+    /// Returns whether the whole name matches. The run time is linear in the length of the name for every expression.
     #[must_use]
     pub fn matches(&self, name: &DnsName) -> bool {
         self.compiled.is_match(name.as_str())
     }
 
-    /// As it is written in the policy.
+    /// Returns the expression as written in the policy.
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.written
@@ -184,7 +185,9 @@ impl Eq for NameRegex {}
 
 fn ranges(field: &str, written: &[String]) -> Result<Vec<IpNet>, TermsError> {
     let ranges = written.iter().map(|range| {
-        range.parse().map_err(|_| error(field, &format!("{range:?} is no range: write one like 10.0.1.0/24")))
+        range
+            .parse()
+            .map_err(|_| error(field, &format!("{range:?} is not a valid CIDR range; write one like 10.0.1.0/24")))
     });
     ranges.collect()
 }
@@ -206,12 +209,12 @@ mod tests {
     }
 
     #[test]
-    fn the_defaults_are_those_of_the_api() {
+    fn defaults_match_the_api() {
         assert_eq!(parse("{}").unwrap(), Terms::default());
     }
 
     #[test]
-    fn names_the_field_that_makes_no_sense() {
+    fn error_names_the_invalid_field() {
         for (yaml, field) in [
             ("{signingRequests: {waitLimit: 1d}}", "spec.signingRequests.waitLimit"),
             ("{kubeletServing: {dnsDomains: [a_b]}}", "spec.kubeletServing.dnsDomains"),
@@ -224,7 +227,7 @@ mod tests {
     }
 
     #[test]
-    fn a_regular_expression_matches_whole_names_only() {
+    fn regular_expression_matches_whole_names_only() {
         let regex = NameRegex::parse("worker-[0-9]+|cp").unwrap();
         let matches = |name: &str| regex.matches(&DnsName::parse(name).unwrap());
         assert!(matches("worker-1") && matches("cp"));

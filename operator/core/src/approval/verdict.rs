@@ -1,22 +1,24 @@
-//! What the rules answer, and what comes of it.
+//! The answers of the rules, and the verdict on a CSR.
 
 use keyplane_crds::reasons;
 
-/// What becomes of a request. In the order of gravity: the gravest answer of all rules decides.
+/// The verdict on a CSR, ordered by severity. The most severe answer of all rules decides.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Verdict {
-    /// It is approved.
+    /// The CSR is approved.
     Approve,
-    /// It is left pending, because what is missing may still come: it is judged again when a fact changes.
+    /// The CSR stays pending, because missing information may still arrive. It is evaluated again when its input
+    /// changes.
     Wait,
-    /// It is denied, because it can't become right. This is final: the kubelet has to ask anew.
+    /// The CSR is denied, because it can never become valid. A denial is final, and the kubelet has to create a new
+    /// CSR.
     Deny,
-    /// It is left alone, because it is not ours to judge, or because the policy says so.
+    /// The CSR stays unchanged, because it is outside the scope of Keyplane, or because of the policy.
     Ignore,
 }
 
 impl Verdict {
-    /// The verdict as a metric label.
+    /// Returns the verdict as a metric label.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
@@ -27,7 +29,7 @@ impl Verdict {
         }
     }
 
-    /// The verdict as `explain` writes it.
+    /// Returns the verdict for the output of `csr explain`.
     #[must_use]
     pub const fn title(self) -> &'static str {
         match self {
@@ -42,23 +44,23 @@ impl Verdict {
 /// The answer of one rule.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Answer {
-    /// The rule is kept.
+    /// The rule is satisfied.
     Pass,
-    /// The rule could not be asked: another one objects to what it would look at.
+    /// The rule can't be evaluated, because another rule objects to its input.
     NotEvaluated,
     /// The rule objects.
     Objection {
-        /// What the rule wants: anything but `Approve`.
+        /// The verdict of the rule, never `Approve`.
         verdict: Verdict,
-        /// Why, as one `CamelCase` word of a fixed set.
+        /// The reason, one `CamelCase` word of a fixed set.
         reason: &'static str,
-        /// Why, for a person.
+        /// The message for users.
         message: String,
     },
 }
 
 impl Answer {
-    /// What the answer alone would make of the request. What could not be judged is never approved.
+    /// Returns the verdict of this answer alone. A rule that can't be evaluated prevents an approval.
     #[must_use]
     pub const fn verdict(&self) -> Verdict {
         match self {
@@ -68,7 +70,7 @@ impl Answer {
         }
     }
 
-    /// The answer's reason: one `CamelCase` word.
+    /// Returns the reason, one `CamelCase` word.
     #[must_use]
     pub const fn reason(&self) -> &'static str {
         match self {
@@ -78,66 +80,66 @@ impl Answer {
         }
     }
 
-    /// What the answer says to a person.
+    /// Returns the message for users.
     #[must_use]
     pub fn message(&self) -> &str {
         match self {
             Self::Pass => "",
-            Self::NotEvaluated => "could not be asked: see the other rules",
+            Self::NotEvaluated => "not evaluated: see the other rules",
             Self::Objection { message, .. } => message,
         }
     }
 
-    /// An objection that ends the request.
+    /// Returns a final objection.
     pub(super) fn deny(reason: &'static str, message: String) -> Self {
         Self::Objection { verdict: Verdict::Deny, reason, message }
     }
 
-    /// An objection that may go away.
+    /// Returns an objection that may go away.
     pub(super) fn wait(reason: &'static str, message: String) -> Self {
         Self::Objection { verdict: Verdict::Wait, reason, message }
     }
 
-    /// The request is none of our business.
+    /// Returns the answer for a CSR outside the scope of Keyplane.
     pub(super) fn ignore(reason: &'static str, message: String) -> Self {
         Self::Objection { verdict: Verdict::Ignore, reason, message }
     }
 }
 
-/// The answer of one rule, with the rule's name.
+/// The answer of one rule, with the name of the rule.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RuleAnswer {
-    /// The rule.
+    /// The name of the rule.
     pub rule: &'static str,
-    /// Its answer.
+    /// The answer of the rule.
     pub answer: Answer,
 }
 
-/// In place of a rule's name: all of them had to pass.
+/// The rule name of an approval, for which all rules must pass.
 const EVERY_RULE: &str = "all";
 
-/// What becomes of a request, and why.
+/// The verdict on a CSR with its reason.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Judgement {
-    /// What becomes of the request.
+pub struct Evaluation {
+    /// The verdict.
     pub verdict: Verdict,
     /// The rule that decided, or `all` for an approval.
     pub rule: &'static str,
     /// One `CamelCase` word of a fixed set: the reason of the condition and of the Event, and the metric label.
     pub reason: &'static str,
-    /// The reason for a person.
+    /// The message for users.
     pub message: String,
-    /// Whether a rule wanted to deny the request. With the verdict `Ignore` this tells a violation that the policy lets
-    /// be, which deserves an Event, from a request that is none of our business, which doesn't.
+    /// Whether a rule denied the CSR. With the verdict `Ignore`, this distinguishes a violation that the policy ignores
+    /// from a CSR outside the scope of Keyplane. Only the former causes an Event.
     pub violation: bool,
-    /// Whether the policy wants the verdict to be told and not written.
+    /// Whether the policy wants the verdict to be reported but not applied.
     pub dry_run: bool,
-    /// The answers of all rules that were asked, in their order.
+    /// The answers of all evaluated rules, in order.
     pub answers: Vec<RuleAnswer>,
 }
 
-impl Judgement {
-    /// The message, and what it comes from: the rule and the policy.
+impl Evaluation {
+    /// Returns the message with the rule and the policy.
     #[must_use]
     pub fn sentence(&self, policy: &str) -> String {
         let would = if self.dry_run { "dry run: " } else { "" };
@@ -147,16 +149,16 @@ impl Judgement {
         }
     }
 
-    /// The one rule that decided; nothing for an approval, for which all did.
+    /// Returns the rule that decided, or `None` for an approval.
     #[must_use]
     pub fn deciding_rule(&self) -> Option<&'static str> {
         (self.rule != EVERY_RULE).then_some(self.rule)
     }
 
-    /// The gravest answer decides, the first one among equals.
-    pub(super) fn sum_up(username: &str, answers: Vec<RuleAnswer>) -> Self {
+    /// Summarizes the answers. The most severe answer decides; among equals the first one.
+    pub(super) fn from_answers(username: &str, answers: Vec<RuleAnswer>) -> Self {
         let verdict = answers.iter().map(|answer| answer.answer.verdict()).max().unwrap_or(Verdict::Wait);
-        // An objection explains more than a rule that could not be asked.
+        // An objection explains more than a rule that can't be evaluated.
         let decisive = answers
             .iter()
             .filter(|answer| answer.answer.verdict() == verdict)
@@ -171,15 +173,16 @@ impl Judgement {
                 format!("all {} rules passed for {}", answers.len(), shown(username)),
             ),
             Some(RuleAnswer { rule, answer: Answer::NotEvaluated }) => {
-                (*rule, reasons::NOT_EVALUATED, format!("the rule {rule} could not be asked"))
+                (*rule, reasons::NOT_EVALUATED, format!("rule {rule} can't be evaluated"))
             }
-            None => ("none", reasons::NOT_EVALUATED, "no rule was asked".to_owned()),
+            None => ("none", reasons::NOT_EVALUATED, "no rule was evaluated".to_owned()),
         };
         Self { verdict, rule, reason, message, violation: verdict == Verdict::Deny, dry_run: false, answers }
     }
 }
 
-/// Text that others wrote, for a message: control characters escaped, and cut, as an Event has room for 1 kB only.
+/// Formats text of others for a message: control characters are escaped, and long text is cut, because an Event message
+/// has at most 1 kB.
 pub(super) fn shown(text: &str) -> String {
     const MAX_CHARS: usize = 100;
     let cut: String = text.chars().take(MAX_CHARS).collect();

@@ -1,4 +1,4 @@
-//! The ConfigMaps from which kubeadm and joining machines learn how the cluster was made.
+//! The ConfigMaps from which kubeadm and joining nodes read the configuration of the cluster.
 
 use kube::DynamicObject;
 use serde_json::{Value, json};
@@ -11,8 +11,8 @@ const KUBEADM_CONFIG: &str = "kubeadm-config";
 const KUBELET_CONFIG: &str = "kubelet-config";
 const CLUSTER_CONFIGURATION: &str = "ClusterConfiguration";
 
-/// kubeadm-config, kubelet-config and cluster-info. kubelet-config has no `component-config.hash` annotation: with it
-/// `kubeadm upgrade` would take the content for its own defaults and drop `serverTLSBootstrap`.
+/// Returns kubeadm-config, kubelet-config and cluster-info. kubelet-config has no `component-config.hash` annotation:
+/// with the annotation `kubeadm upgrade` would take the content for kubeadm's defaults and remove `serverTLSBootstrap`.
 pub(super) fn objects(cluster: &Cluster, trust: &str, configuration: Version) -> Vec<TargetObject> {
     let kubeadm = manifests::cluster_configuration(cluster, configuration);
     let kubelet = manifests::shared_kubelet_configuration(cluster);
@@ -28,7 +28,7 @@ fn config_map(namespace: &str, name: &str, key: &str, content: &str) -> TargetOb
     TargetObject::new("", "ConfigMap", Some(namespace), name, json!({"data": {key: content}}))
 }
 
-/// The version that a kubeadm-config says; nothing for another object.
+/// Returns the version in kubeadm-config. `None` for any other object.
 #[must_use]
 pub fn configured_version(found: &DynamicObject) -> Option<Version> {
     if found.metadata.name.as_deref() != Some(KUBEADM_CONFIG) {
@@ -39,12 +39,12 @@ pub fn configured_version(found: &DynamicObject) -> Option<Version> {
     Version::reported(configuration.get("kubernetesVersion")?.as_str()?)
 }
 
-/// Whether the object is one that `kubeadm upgrade apply` writes for the version that it upgrades to. While kubeadm-config
-/// is ahead of what belongs there, neither of the two is put back: that would undo half of an upgrade.
+/// Returns whether `kubeadm upgrade apply` writes the object for the new version. While the version in kubeadm-config
+/// is newer than desired, Keyplane changes neither of the two objects: a change would undo half of an upgrade.
 #[must_use]
-pub fn belongs_to_kubeadm(wanted: &TargetObject) -> bool {
-    let name = wanted.object.metadata.name.as_deref();
-    wanted.resource.kind == "ConfigMap" && matches!(name, Some(KUBEADM_CONFIG | KUBELET_CONFIG))
+pub fn belongs_to_kubeadm(desired: &TargetObject) -> bool {
+    let name = desired.object.metadata.name.as_deref();
+    desired.resource.kind == "ConfigMap" && matches!(name, Some(KUBEADM_CONFIG | KUBELET_CONFIG))
 }
 
 #[cfg(test)]
@@ -52,7 +52,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_version_is_read_from_kubeadm_config_and_from_no_other_object() {
+    fn reads_version_from_kubeadm_config_only() {
         let found = |name, text| config_map("kube-system", name, "ClusterConfiguration", text).object;
         let version = configured_version(&found("kubeadm-config", "kubernetesVersion: v1.38.1"));
         assert_eq!(version, Some(Version { minor: 38, patch: 1 }));

@@ -1,4 +1,4 @@
-//! The objects that kubeadm and Keyplane need inside a target cluster.
+//! The objects that kubeadm and Keyplane need in a target cluster.
 
 mod config_maps;
 mod rbac;
@@ -8,8 +8,8 @@ pub use config_maps::{belongs_to_kubeadm, configured_version};
 use crate::model::{Cluster, Version};
 use crate::target_objects::TargetObject;
 
-/// Everything that belongs in the target, rights first. `trust` is the bundle that the target's clients verify with,
-/// `configuration` the version that kubeadm-config says.
+/// Returns all desired objects, RBAC objects first. `trust` is the CA bundle for clients of the target cluster,
+/// `configuration` is the version in kubeadm-config.
 #[must_use]
 pub fn objects(cluster: &Cluster, trust: &str, configuration: Version, is_rotating: bool) -> Vec<TargetObject> {
     let mut objects = rbac::objects(cluster, is_rotating);
@@ -17,8 +17,8 @@ pub fn objects(cluster: &Cluster, trust: &str, configuration: Version, is_rotati
     objects
 }
 
-/// What does not belong in the target, though Keyplane may have put it there under another policy.
+/// Returns the objects to delete, which Keyplane may have created with another policy.
 #[must_use]
-pub fn unwanted(cluster: &Cluster) -> Vec<TargetObject> {
+pub fn obsolete_objects(cluster: &Cluster) -> Vec<TargetObject> {
     if cluster.policy.requests.approves_clients() { rbac::auto_approval() } else { vec![] }
 }

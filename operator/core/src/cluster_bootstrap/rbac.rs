@@ -1,22 +1,22 @@
-//! Who may do what in the target: kubeadm's rules, and Keyplane's own.
+//! The RBAC objects in the target cluster: those of kubeadm, and those of Keyplane.
 
 use keyplane_crds::Layout;
 use serde_json::{Value, json};
 
 use crate::addons;
 use crate::approval::{KUBELET_CLIENT_SIGNER, KUBELET_SERVING_SIGNER};
-use crate::join::{ADMISSION_POLICY, RIGHTS as JOIN};
+use crate::join::{ADMISSION_POLICY, JOIN_ROLE};
 use crate::model::Cluster;
-use crate::pki::AuthorityName;
-use crate::target_objects::{BOOTSTRAPPERS, RBAC_GROUP};
-use crate::target_objects::{TargetObject, USER};
+use crate::pki::CaName;
+use crate::target_objects::{BOOTSTRAPPERS, RBAC_GROUP, TargetObject, USER};
 
 const NODES: &str = "system:nodes";
-/// The hard way's role and binding for the API server's way to the kubelets.
+/// The ClusterRole and binding of Kubernetes the Hard Way for connections from the API server to kubelets.
 const TO_KUBELET: &str = "system:kube-apiserver-to-kubelet";
 const TO_KUBELET_BINDING: &str = "system:kube-apiserver";
 
-/// kubeadm's names are those of its constants and `phases/bootstraptoken`, `phases/uploadconfig`, `phases/kubelet`.
+/// Returns the desired RBAC objects. kubeadm's names are from its constants and `phases/bootstraptoken`,
+/// `phases/uploadconfig`, `phases/kubelet`.
 #[rustfmt::skip]
 pub(super) fn objects(cluster: &Cluster, is_rotating: bool) -> Vec<TargetObject> {
     let mut objects = api_server_to_kubelet(cluster);
@@ -46,8 +46,8 @@ pub(super) fn objects(cluster: &Cluster, is_rotating: bool) -> Vec<TargetObject>
     objects
 }
 
-/// kubeadm's bindings by which the controller-manager approves kubelets' client certificates for whoever has a token, and
-/// for every node. Where Keyplane judges these requests the bindings would make its verdicts meaningless.
+/// Returns kubeadm's bindings by which the controller-manager approves kubelet client certificates for every bootstrap
+/// token and every node. If Keyplane approves these CSRs, the bindings would bypass its decisions.
 #[rustfmt::skip]
 pub(super) fn auto_approval() -> Vec<TargetObject> {
     vec![
@@ -56,8 +56,8 @@ pub(super) fn auto_approval() -> Vec<TargetObject> {
     ]
 }
 
-/// What lets the API server ask kubelets for logs and the like: kubeadm's binding of a default role, or the hard way's
-/// role of its own, under the names that each is known by.
+/// Returns the permissions of the API server on kubelets, for example for logs: kubeadm's binding of a default
+/// ClusterRole, or the ClusterRole of Kubernetes the Hard Way, each under its usual name.
 #[rustfmt::skip]
 fn api_server_to_kubelet(cluster: &Cluster) -> Vec<TargetObject> {
     let client = [user("kube-apiserver-kubelet-client")];
@@ -70,7 +70,7 @@ fn api_server_to_kubelet(cluster: &Cluster) -> Vec<TargetObject> {
     }
 }
 
-/// Keyplane's own rights in kube-system.
+/// Returns the rules of Keyplane's Role in kube-system.
 fn kube_system_rules(cluster: &Cluster, is_rotating: bool) -> Vec<Value> {
     let configurations = rule("", &["configmaps"], &["kubeadm-config", "kubelet-config"], &["get", "patch"]);
     let pods = rule("", &["pods"], &[], &["get", "list", "watch"]);
@@ -88,11 +88,11 @@ fn addon_rule(right: &addons::Rule) -> Value {
     rule(&right.group, &[&right.resource], &names, &right.verbs)
 }
 
-/// Keyplane's own rights: judge kubelets' requests, see Nodes and (through its Role in kube-system) static pods, mark control-plane Nodes, and look after what it wrote, with the
-/// add-ons.
+/// Returns the rules of Keyplane's ClusterRole: approve CSRs of kubelets, read Nodes, label control-plane Nodes, and
+/// read and apply the objects that Keyplane manages, add-ons included.
 fn own_rules(cluster: &Cluster, is_rotating: bool) -> Vec<Value> {
     let nodes: Vec<_> = cluster.nodes.iter().map(|node| node.name.as_str()).collect();
-    let mut cluster_roles = vec!["kubeadm:get-nodes", USER, JOIN];
+    let mut cluster_roles = vec!["kubeadm:get-nodes", USER, JOIN_ROLE];
     let to_kubelet = match cluster.layout() {
         Layout::StaticPod => "kubeadm:apiserver-kubelet-client",
         Layout::Systemd => {
@@ -108,10 +108,15 @@ fn own_rules(cluster: &Cluster, is_rotating: bool) -> Vec<Value> {
         "kubeadm:node-autoapprove-bootstrap",
         "kubeadm:node-autoapprove-certificate-rotation",
         USER,
-        JOIN,
+        JOIN_ROLE,
     ];
-    let roles =
-        ["kubeadm:kubelet-config", "kubeadm:nodes-kubeadm-config", "kubeadm:bootstrap-signer-clusterinfo", USER, JOIN];
+    let roles = [
+        "kubeadm:kubelet-config",
+        "kubeadm:nodes-kubeadm-config",
+        "kubeadm:bootstrap-signer-clusterinfo",
+        USER,
+        JOIN_ROLE,
+    ];
     let policies = ["validatingadmissionpolicies", "validatingadmissionpolicybindings"];
     let mut signers = vec![KUBELET_SERVING_SIGNER];
     if cluster.policy.requests.approves_clients() {
@@ -128,12 +133,13 @@ fn own_rules(cluster: &Cluster, is_rotating: bool) -> Vec<Value> {
         rule("admissionregistration.k8s.io", &policies, &[ADMISSION_POLICY], &["get"]),
     ];
     if is_rotating {
-        // What shows how far it is: a list by this name alone, in all namespaces.
+        // The progress of a rotation: a list limited to this name, in all namespaces.
         rules.push(rule("", &["configmaps"], &["kube-root-ca.crt"], &["list"]));
         rules.push(json!({"nonResourceURLs": ["/openid/v1/jwks"], "verbs": ["get"]}));
     }
-    if cluster.signed_outside.contains(&AuthorityName::Cluster) {
-        // The controller-manager signs nothing: what a signer outside has signed is written by Keyplane.
+    if cluster.external_cas.contains(&CaName::Cluster) {
+        // The controller-manager signs no CSRs: Keyplane writes the certificates of the external signer into their
+        // status.
         rules.push(rule("certificates.k8s.io", &["certificatesigningrequests/status"], &[], &["patch"]));
         let both = [KUBELET_SERVING_SIGNER, KUBELET_CLIENT_SIGNER];
         rules.push(rule("certificates.k8s.io", &["signers"], &both, &["sign"]));
@@ -146,19 +152,20 @@ fn own_rules(cluster: &Cluster, is_rotating: bool) -> Vec<Value> {
     rules
 }
 
-/// Where objects are encrypted: to see which configuration an API server has loaded, and as long as they are written anew to
-/// list them and to write them. A right to list includes one to read, which Keyplane does not do: it asks for metadata.
+/// Returns the rules for encryption at rest: read the loaded configuration from the metrics of API servers, and list
+/// and patch objects while they are re-encrypted. The verb `list` allows reading whole objects, but Keyplane requests
+/// only metadata.
 fn encryption_rules(cluster: &Cluster) -> Vec<Value> {
     let encryption = &cluster.encryption_use;
     if !encryption.configured {
         return vec![];
     }
     let metrics = json!({"nonResourceURLs": ["/metrics"], "verbs": ["get"]});
-    let rewritten = encryption.rewrites.iter().map(|resource| {
+    let reencrypted = encryption.reencrypted.iter().map(|resource| {
         let (plural, group) = resource.split_once('.').unwrap_or((resource, ""));
         rule(group, &[plural], &[], &["list", "patch"])
     });
-    std::iter::once(metrics).chain(rewritten).collect()
+    std::iter::once(metrics).chain(reencrypted).collect()
 }
 
 fn rule(group: &str, resources: &[&str], names: &[&str], verbs: &[&str]) -> Value {
@@ -220,10 +227,10 @@ mod tests {
     }
 
     #[test]
-    fn objects_may_be_listed_and_written_only_while_they_are_written_anew() {
-        let rights = |configured, rewrites: &[&str]| {
-            let rewrites = rewrites.iter().map(|resource| (*resource).to_owned()).collect();
-            encryption_rules(&cluster("{}").with_encryption(EncryptionUse { configured, rewrites }))
+    fn may_list_and_patch_objects_only_during_reencryption() {
+        let rights = |configured, reencrypted: &[&str]| {
+            let reencrypted = reencrypted.iter().map(|resource| (*resource).to_owned()).collect();
+            encryption_rules(&cluster("{}").with_encryption(EncryptionUse { configured, reencrypted }))
         };
         assert_eq!(rights(false, &[]), Vec::<Value>::new());
         let metrics = json!({"nonResourceURLs": ["/metrics"], "verbs": ["get"]});
@@ -234,15 +241,15 @@ mod tests {
     }
 
     #[test]
-    fn signs_only_where_the_controller_manager_has_no_key_to_sign_with() {
+    fn may_sign_only_with_external_cluster_ca() {
         let signs = |cluster: &Cluster| own_rules(cluster, false).iter().any(|rule| rule["verbs"] == json!(["sign"]));
         assert!(!signs(&cluster("{}")));
-        assert!(!signs(&cluster("{}").with_signers_outside([AuthorityName::Etcd].into())));
-        assert!(signs(&cluster("{}").with_signers_outside([AuthorityName::Cluster].into())));
+        assert!(!signs(&cluster("{}").with_external_cas([CaName::Etcd].into())));
+        assert!(signs(&cluster("{}").with_external_cas([CaName::Cluster].into())));
     }
 
     #[test]
-    fn either_the_controller_manager_approves_client_certificates_or_keyplane_does() {
+    fn either_controller_manager_or_keyplane_approves_client_csrs() {
         for (policy, ours) in [
             ("{}", false),
             ("{kubeletClient: {enabled: true}}", true),

@@ -1,4 +1,4 @@
-//! The `EncryptionConfiguration` of `apiserver.config.k8s.io/v1` that every API server of a cluster has.
+//! Renders the `EncryptionConfiguration` (`apiserver.config.k8s.io/v1`) of the API servers.
 
 use std::collections::BTreeMap;
 
@@ -7,24 +7,25 @@ use serde_json::{Value, json};
 use super::{Stage, State, Writer};
 use crate::yaml;
 
-/// What each resource is read with; the first is what it is written with.
+/// Returns the providers that can read each resource. The first one writes.
 #[must_use]
 pub fn lists(state: &State) -> BTreeMap<String, Vec<Writer>> {
     let mut resources: Vec<_> = state.resources.keys().collect();
     resources.extend(state.change.iter().flat_map(|change| change.to.keys()));
     let list = |resource: &str| {
-        let (former, latter) = (state.former(resource).clone(), state.latter(resource).clone());
+        let (previous_writer, next_writer) =
+            (state.previous_writer(resource).clone(), state.next_writer(resource).clone());
         match state.change.as_ref().map(|change| change.stage) {
-            _ if former == latter => vec![former],
-            None | Some(Stage::Publish) => vec![former, latter],
-            Some(Stage::Write | Stage::Reencrypt | Stage::Settle) => vec![latter, former],
-            Some(Stage::Drop) => vec![latter],
+            _ if previous_writer == next_writer => vec![previous_writer],
+            None | Some(Stage::Publish) => vec![previous_writer, next_writer],
+            Some(Stage::Write | Stage::Reencrypt | Stage::Settle) => vec![next_writer, previous_writer],
+            Some(Stage::Drop) => vec![next_writer],
         }
     };
     resources.into_iter().map(|resource| (resource.clone(), list(resource))).collect()
 }
 
-/// The file. `material` are the keys by name, as base64; nothing if one is missing.
+/// Renders the file. `material` returns a key in base64 by its name. `None` if a key is missing.
 #[must_use]
 pub fn configuration(state: &State, material: impl Fn(&str) -> Option<String>) -> Option<String> {
     let mut groups: BTreeMap<Vec<Writer>, Vec<String>> = BTreeMap::new();
@@ -36,7 +37,7 @@ pub fn configuration(state: &State, material: impl Fn(&str) -> Option<String>) -
     });
     let mut groups = groups.collect::<Option<Vec<_>>>()?;
     if groups.is_empty() {
-        // An API server refuses a file without resources.
+        // An API server rejects a file without resources.
         groups.push(json!({"resources": ["secrets"], "providers": [{"identity": {}}]}));
     }
     Some(yaml::write(&json!({
@@ -46,8 +47,8 @@ pub fn configuration(state: &State, material: impl Fn(&str) -> Option<String>) -
     })))
 }
 
-/// Keys of one provider that follow each other are one entry: between two entries an API server would count each read with
-/// the second as a failure of the first.
+/// Returns the provider entries. Consecutive keys of one provider form one entry: with two entries, an API server would
+/// count each read with the second one as a failure of the first.
 fn providers(state: &State, list: &[Writer], material: impl Fn(&str) -> Option<String>) -> Option<Vec<Value>> {
     let mut providers: Vec<(&'static str, Vec<Value>)> = vec![];
     for writer in list {
@@ -68,7 +69,7 @@ fn providers(state: &State, list: &[Writer], material: impl Fn(&str) -> Option<S
     Some(providers.into_iter().map(entry).collect())
 }
 
-/// The keys in such a file, by name, as base64.
+/// Returns the keys in such a file, by name, in base64.
 #[must_use]
 pub fn keys_in(configuration: &str) -> BTreeMap<String, String> {
     let Ok(read) = serde_saphyr::from_str::<Value>(configuration) else { return BTreeMap::new() };

@@ -1,16 +1,16 @@
-//! With which key what is stored in a target's etcd is encrypted, and how that changes under a cluster that runs: pure.
+//! Encryption at rest in a target cluster, and its changes while the cluster runs: pure functions.
 //!
-//! An API server can read what it has a key for, and writes with the first of its keys. So a key is first made known to
-//! every API server, then put first, and taken away only once nothing is left that needs it. "Not encrypted" is a key
-//! like the others here: to turn encryption on, to take another key, another provider or other resources, and to turn it
-//! off are all the same change.
+//! An API server can read objects for which it has the key, and writes with the first of its keys. So a new key is
+//! first added to every API server, then put first, and an old key is removed only after no object needs it. No
+//! encryption counts as a key too. Turning encryption on, changing the key, the provider or the resources, and turning
+//! encryption off are all the same change.
 //!
-//! | Stage | The list of an API server | It goes on when |
+//! | Stage | The keys of an API server | The stage ends when |
 //! |---|---|---|
-//! | `Publish` | former, new | every API server has loaded it |
-//! | `Write` | new, former | every API server has loaded it |
-//! | `Reencrypt` | new, former | every object was written anew |
-//! | `Settle` | new, former | etcd has forgotten what was there before |
+//! | `Publish` | old, new | every API server has loaded it |
+//! | `Write` | new, old | every API server has loaded it |
+//! | `Reencrypt` | new, old | every object is re-encrypted |
+//! | `Settle` | new, old | etcd has compacted the revisions from before |
 //! | `Drop` | new | every API server has loaded it |
 
 mod configuration;
@@ -25,52 +25,52 @@ use keyplane_crds::{EncryptionProvider, reasons};
 use serde::{Deserialize, Serialize};
 
 pub use configuration::{configuration, keys_in, lists};
-pub use decision::{Settings, Surroundings, Wanted, decide, next_time};
-pub use proof::{CONFIGURATION_METRIC, Facts, Rewriting, configuration_hash, loaded_configuration};
-pub use report::{ROTATION, describe, news, rotation, waits};
+pub use decision::{EncryptionInputs, Settings, Wanted, decide, next_time};
+pub use proof::{CONFIGURATION_METRIC, Facts, Reencryption, configuration_hash, loaded_configuration};
+pub use report::{ROTATION, describe, event_reason, rotation, waits};
 
-/// What an object is written with.
+/// The encryption of an object.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub enum Writer {
-    /// Nothing: it is stored as it is.
+    /// No encryption.
     Identity,
-    /// The key of this name.
+    /// Encryption with the key of this name.
     Key(String),
 }
 
-/// A key, without what is secret of it.
+/// The metadata of a key, without the secret.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Key {
-    /// Its name, which stands before everything that is written with it.
+    /// The name, which is the prefix of every object encrypted with the key.
     pub name: String,
-    /// How it encrypts.
+    /// The provider.
     pub provider: EncryptionProvider,
-    /// Since when it is there.
+    /// The time of its creation.
     pub created: Timestamp,
-    /// Since when nothing needs it but backups.
+    /// The time since which only backups need the key.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub retired: Option<Timestamp>,
 }
 
-/// How far a change is.
+/// The stages of a change.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum Stage {
-    /// The new key becomes known to every API server.
+    /// Every API server gets the new key for reading.
     Publish,
-    /// Every API server begins to write with it.
+    /// Every API server starts to write with the new key.
     Write,
-    /// What is there is written anew.
+    /// Existing objects are re-encrypted.
     Reencrypt,
-    /// Whoever reads what was there a moment ago still needs the former key.
+    /// Reads of older revisions still need the old key.
     Settle,
-    /// The former key is taken away from every API server.
+    /// The old key is removed from every API server.
     Drop,
 }
 
 impl Stage {
-    /// Its name.
+    /// Returns the name of the stage.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
@@ -83,85 +83,85 @@ impl Stage {
     }
 }
 
-/// How much has been written anew.
+/// The progress of the re-encryption.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Progress {
-    /// The resources of which everything was.
+    /// The resources that are completely re-encrypted.
     pub done: BTreeSet<String>,
-    /// The last object, in the order in which the API lists them: its resource, and `namespace/name` or its name.
+    /// The last re-encrypted object in the order of the API's list: its resource, and `namespace/name` or its name.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last: Option<(String, String)>,
-    /// How many objects were.
+    /// The number of re-encrypted objects.
     pub objects: u64,
 }
 
-/// What is under way.
+/// A change in progress.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Change {
-    /// What each resource is to be written with. One that is not there is not to be encrypted.
+    /// The desired encryption of each resource. A missing resource is not to be encrypted.
     pub to: BTreeMap<String, Writer>,
-    /// How far it is.
+    /// The stage.
     pub stage: Stage,
-    /// When it began.
+    /// The start time.
     pub started: Timestamp,
-    /// Since when it is in this stage.
+    /// The start time of the stage.
     pub since: Timestamp,
-    /// The value that asked for it.
+    /// The value of the request.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub requested: Option<String>,
-    /// Whether it takes back what was begun.
+    /// Whether the change rolls back another one.
     #[serde(default)]
     pub rolling_back: bool,
-    /// How much has been written anew in this stage.
+    /// The progress of the re-encryption in this stage.
     #[serde(default)]
     pub progress: Progress,
 }
 
-/// The last change that came to its end.
+/// The last completed change.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Completed {
-    /// The value that had asked for it.
+    /// The value of the request.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub requested: Option<String>,
-    /// Whether it took back what was begun.
+    /// Whether the change was rolled back.
     #[serde(default)]
     pub rolled_back: bool,
-    /// When it began.
+    /// The start time.
     pub started: Timestamp,
-    /// When it ended.
+    /// The time of completion.
     pub ended: Timestamp,
 }
 
-/// What is remembered, beside the keys themselves.
+/// The stored state, without the keys themselves.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct State {
-    /// How many keys were made: no name is given twice.
+    /// The number of keys ever generated, so that no name is used twice.
     pub made: u32,
-    /// The keys, the oldest first.
+    /// The keys, oldest first.
     pub keys: Vec<Key>,
-    /// What each resource was written with before the change that is under way; without one, what it is written with. One
-    /// that is not there is not encrypted.
+    /// The encryption of each resource before the change in progress, or the current encryption without a change. A
+    /// missing resource is not encrypted.
     pub resources: BTreeMap<String, Writer>,
-    /// What is under way.
+    /// The change in progress.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub change: Option<Change>,
-    /// What was the last to come to its end.
+    /// The last completed change.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub completed: Option<Completed>,
 }
 
 impl State {
-    /// Whether an API server has to have it: something is encrypted, or may be.
+    /// Returns whether API servers need the configuration because objects are, or may be, encrypted.
     #[must_use]
     pub fn is_in_use(&self) -> bool {
         self.change.is_some() || !self.resources.is_empty()
     }
 
-    /// The key that is written with, or is to be.
+    /// Returns the current key, or the new key during a change.
     #[must_use]
     pub fn key(&self) -> Option<&Key> {
         let writers = self.change.as_ref().map_or(&self.resources, |change| &change.to);
@@ -170,50 +170,50 @@ impl State {
         self.keys.iter().find(|key| key.name == *name)
     }
 
-    /// The resources whose objects another key is for than before.
+    /// Returns the resources whose key changes.
     #[must_use]
-    pub fn moved(&self) -> BTreeSet<String> {
+    pub fn changed_resources(&self) -> BTreeSet<String> {
         let Some(change) = &self.change else { return BTreeSet::new() };
         let both = self.resources.keys().chain(change.to.keys());
-        both.filter(|resource| self.former(resource) != self.latter(resource)).cloned().collect()
+        both.filter(|resource| self.previous_writer(resource) != self.next_writer(resource)).cloned().collect()
     }
 
-    /// What is to be done in the target; nothing while nothing changes.
+    /// Returns the work in the target cluster; `None` without a change.
     #[must_use]
     pub fn work(&self, delays: Delays) -> Option<Work> {
         let change = self.change.as_ref()?;
-        let rewrites = change.stage == Stage::Reencrypt;
-        let resources = if rewrites { self.moved() } else { BTreeSet::new() };
+        let reencrypts = change.stage == Stage::Reencrypt;
+        let resources = if reencrypts { self.changed_resources() } else { BTreeSet::new() };
         Some(Work { since: change.since, begins: change.since + delays.request, resources })
     }
 
-    fn former(&self, resource: &str) -> &Writer {
+    fn previous_writer(&self, resource: &str) -> &Writer {
         self.resources.get(resource).unwrap_or(&Writer::Identity)
     }
 
-    fn latter(&self, resource: &str) -> &Writer {
+    fn next_writer(&self, resource: &str) -> &Writer {
         let writers = self.change.as_ref().map_or(&self.resources, |change| &change.to);
         writers.get(resource).unwrap_or(&Writer::Identity)
     }
 }
 
-/// What is to be done in a target.
+/// The work in a target cluster.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Work {
-    /// Since when the change is in its stage.
+    /// The start time of the stage.
     pub since: Timestamp,
-    /// When the first object may be written anew: what is written with the former key after that would be missed.
+    /// The time from which objects may be re-encrypted. Writes with the old key after that time would be missed.
     pub begins: Timestamp,
-    /// The resources of which every object is to be written anew; none in the other stages.
+    /// The resources to re-encrypt; none in the other stages.
     pub resources: BTreeSet<String>,
 }
 
-/// How long the API servers of a cluster take for what nobody can see.
+/// The delays of API servers that can't be observed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Delays {
-    /// A request that was taken before the configuration changed may write with the former key until then.
+    /// The time for which a request from before a reload may still write with the old key.
     pub request: SignedDuration,
-    /// A list or watch may read what was there before until then.
+    /// The time for which a list or watch may still read older revisions.
     pub history: SignedDuration,
 }
 

@@ -1,19 +1,19 @@
-//! What is told of a change.
+//! Messages and status about a change of encryption.
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use keyplane_crds::{RotationPhase, RotationStatus, reasons};
 
-use super::proof::lack;
-use super::{Facts, Stage, State, Surroundings, Writer};
+use super::proof::problem;
+use super::{EncryptionInputs, Facts, Stage, State, Writer};
 
-/// The name of what is rotated, in `status.rotations`.
+/// The name in `status.rotations`.
 pub const ROTATION: &str = "encryption-key";
-/// So many machines are told; there are nine at most.
-const TOLD: usize = 4;
+/// The number of nodes that a message names; a control plane has nine at most.
+const MAX_NAMED: usize = 4;
 
-/// The reason of the Event about what is remembered from now on; nothing where that is only how far a stage is.
+/// Returns the reason of the Event about the new state; `None` if only the progress within a stage changed.
 #[must_use]
-pub fn news(before: Option<&State>, after: &State) -> Option<&'static str> {
+pub fn event_reason(before: Option<&State>, after: &State) -> Option<&'static str> {
     let stage = |state: &State| state.change.as_ref().map(|change| (change.stage, change.since, change.rolling_back));
     if before.is_some_and(|before| before.made == after.made && stage(before) == stage(after)) {
         return None;
@@ -31,7 +31,7 @@ pub fn news(before: Option<&State>, after: &State) -> Option<&'static str> {
     })
 }
 
-/// The last rotation, if there was one.
+/// Returns the entry in `status.rotations`; `None` before the first change.
 #[must_use]
 pub fn rotation(state: &State, waits: Vec<String>) -> Option<RotationStatus> {
     if let Some(change) = &state.change {
@@ -65,35 +65,40 @@ pub fn rotation(state: &State, waits: Vec<String>) -> Option<RotationStatus> {
     })
 }
 
-/// What the stage waits for, each with what it is about; `secret` names the Secret of a node.
+/// Returns the conditions that the stage waits for. `secret` returns the name of a node's Secret.
 #[must_use]
-pub fn waits(state: &State, around: &Surroundings<'_>, secret: impl Fn(&str) -> String) -> Vec<String> {
+pub fn waits(state: &State, inputs: &EncryptionInputs<'_>, secret: impl Fn(&str) -> String) -> Vec<String> {
     let Some(change) = &state.change else { return vec![] };
     match change.stage {
         Stage::Publish | Stage::Write | Stage::Drop => {
-            let lacking = around.nodes.iter().filter_map(|node| Some((node, lack(node, around.file, around.facts)?)));
+            let lacking =
+                inputs.nodes.iter().filter_map(|node| Some((node, problem(node, inputs.file, inputs.facts)?)));
             let words = lacking.map(|(node, why)| {
-                format!("{node}: {why}; it needs what Secret {} has, and reads it within a minute", secret(node))
+                format!(
+                    "{node}: {why}; the API server reloads the file from Secret {} within a minute after it is applied",
+                    secret(node)
+                )
             });
-            words.take(TOLD).collect()
+            words.take(MAX_NAMED).collect()
         }
-        Stage::Reencrypt => vec![rewriting(state, around.facts)],
+        Stage::Reencrypt => vec![reencryption(state, inputs.facts)],
         Stage::Settle => {
-            let until = change.since + around.delays.history;
-            vec![format!("etcd: until {until} somebody may read what was there before")]
+            let until = change.since + inputs.delays.history;
+            vec![format!("etcd: lists and watches may read older revisions until {until}")]
         }
     }
 }
 
-fn rewriting(state: &State, facts: Option<&Facts>) -> String {
+fn reencryption(state: &State, facts: Option<&Facts>) -> String {
     let Some(change) = &state.change else { return String::new() };
-    let seen = facts.and_then(|facts| facts.rewriting.as_ref()).filter(|seen| seen.since == change.since);
+    let seen = facts.and_then(|facts| facts.reencryption.as_ref()).filter(|seen| seen.since == change.since);
     let progress = seen.map_or(&change.progress, |seen| &seen.progress);
-    let moved = state.moved();
-    let (left, of) = (moved.difference(&progress.done).cloned().collect::<Vec<_>>(), moved.len());
+    let changed_resources = state.changed_resources();
+    let (left, of) =
+        (changed_resources.difference(&progress.done).cloned().collect::<Vec<_>>(), changed_resources.len());
     let trouble = seen.and_then(|seen| seen.trouble.as_ref()).map(|trouble| format!("; {trouble}"));
     format!(
-        "{}: written anew are {} objects, and {} of {of} resources entirely{}",
+        "{}: re-encrypted {} objects, and {} of {of} resources completely{}",
         left.join(", "),
         progress.objects,
         of - left.len(),
@@ -101,7 +106,7 @@ fn rewriting(state: &State, facts: Option<&Facts>) -> String {
     )
 }
 
-/// What there is, in words: `secrets with key-2 (secretbox)`.
+/// Describes the state, for example `secrets are encrypted with key-2 (secretbox)`.
 #[must_use]
 pub fn describe(state: &State) -> String {
     if let Some(change) = &state.change {
@@ -110,17 +115,18 @@ pub fn describe(state: &State) -> String {
             None => "no encryption".to_owned(),
         };
         let what = match change.stage {
-            Stage::Publish => "becomes known to every API server",
-            Stage::Write => "is written with by every API server",
-            Stage::Reencrypt => "is for everything: objects are written anew",
-            Stage::Settle => "is for everything, and the former is kept until nobody reads what was there before",
-            Stage::Drop => "is the only one: the former is taken away from every API server",
+            Stage::Publish => "is added to every API server",
+            Stage::Write => "becomes the write key of every API server",
+            Stage::Reencrypt => "is the write key: existing objects are re-encrypted",
+            Stage::Settle => "has encrypted every object: the old key stays until older revisions are compacted",
+            Stage::Drop => "has encrypted every object: the old key is removed from every API server",
         };
-        let moved = state.moved();
-        let moved = if moved.is_empty() { change.to.keys().cloned().collect() } else { moved };
-        let moved: Vec<_> = moved.into_iter().collect();
-        let back = if change.rolling_back { ", taking back what was begun" } else { "" };
-        return format!("{}: {to} {what}{back}", moved.join(", "));
+        let changed_resources = state.changed_resources();
+        let changed_resources =
+            if changed_resources.is_empty() { change.to.keys().cloned().collect() } else { changed_resources };
+        let changed_resources: Vec<_> = changed_resources.into_iter().collect();
+        let back = if change.rolling_back { ", rolling back" } else { "" };
+        return format!("{}: {to} {what}{back}", changed_resources.join(", "));
     }
     let encrypted: Vec<_> = state
         .resources

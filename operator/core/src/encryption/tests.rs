@@ -1,4 +1,4 @@
-//! Every stage by itself, and a world in which replicas, writers and people do what they like.
+//! Tests of each stage, and a property test with random actions of API servers, writers and users.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -28,12 +28,12 @@ fn secrets() -> Wanted {
     Wanted { settings: Some(settings(EncryptionProvider::Secretbox, &["secrets"])), ..Wanted::default() }
 }
 
-/// The file, with the name of each key as its secret.
+/// Renders the file with the name of each key as its secret.
 fn file(state: &State) -> String {
     configuration(state, |name| Some(name.to_owned())).unwrap()
 }
 
-/// Nodes whose API servers have loaded what is published, or not.
+/// Nodes with the configuration that their API servers have loaded.
 struct Cluster {
     nodes: Vec<String>,
     facts: Facts,
@@ -51,7 +51,7 @@ impl Cluster {
 
     fn decide(&self, wanted: &Wanted, state: Option<&State>, pristine: bool) -> Option<State> {
         let file = state.map(file).unwrap_or_default();
-        let around = Surroundings {
+        let inputs = EncryptionInputs {
             nodes: &self.nodes,
             file: &file,
             facts: Some(&self.facts),
@@ -60,10 +60,10 @@ impl Cluster {
             window_open: true,
             now: self.now,
         };
-        decide(wanted, state, &around)
+        decide(wanted, state, &inputs)
     }
 
-    /// All that waits for machines is done; gives back the stages that it went through.
+    /// Fulfils every condition until the change is completed. Returns the stages.
     fn run(&mut self, wanted: &Wanted, state: &mut State) -> Vec<Stage> {
         let mut stages = vec![];
         for _ in 0..20 {
@@ -72,7 +72,7 @@ impl Cluster {
             }
             if let Some(work) = state.work(DELAYS) {
                 let progress = Progress { done: work.resources, ..Progress::default() };
-                self.facts.rewriting = Some(Rewriting { since: work.since, progress, trouble: None });
+                self.facts.reencryption = Some(Reencryption { since: work.since, progress, trouble: None });
             }
             self.now += SignedDuration::from_secs(601);
             let Some(next) = self.decide(wanted, Some(state), false) else { return stages };
@@ -93,7 +93,7 @@ fn stage(state: &State) -> Option<Stage> {
 }
 
 #[test]
-fn a_new_cluster_stores_nothing_unencrypted_and_one_that_runs_goes_step_by_step() {
+fn new_cluster_encrypts_at_once_and_running_one_in_stages() {
     let cluster = Cluster::new();
     let born = cluster.decide(&secrets(), None, true).unwrap();
     assert_eq!((stage(&born), writers(&born, "secrets")), (None, vec!["key-1".to_owned()]));
@@ -107,7 +107,7 @@ fn a_new_cluster_stores_nothing_unencrypted_and_one_that_runs_goes_step_by_step(
 }
 
 #[test]
-fn each_stage_waits_for_every_api_server_and_names_the_one_that_it_waits_for() {
+fn each_stage_waits_for_every_api_server_and_names_it() {
     let mut cluster = Cluster::new();
     let wanted = secrets();
     let mut state = cluster.decide(&wanted, None, false).unwrap();
@@ -133,7 +133,7 @@ fn each_stage_waits_for_every_api_server_and_names_the_one_that_it_waits_for() {
                 let nodes = cluster.nodes.clone();
                 let file = file(&state);
                 let facts = Some(&cluster.facts);
-                let around = Surroundings {
+                let inputs = EncryptionInputs {
                     nodes: &nodes,
                     file: &file,
                     facts,
@@ -142,8 +142,11 @@ fn each_stage_waits_for_every_api_server_and_names_the_one_that_it_waits_for() {
                     window_open: true,
                     now: at(0),
                 };
-                let told = waits(&state, &around, |node| format!("demo-{node}-pki"));
-                assert!(told.len() == 1 && told[0].contains("cp2") && told[0].contains("demo-cp2-pki"), "{told:?}");
+                let messages = waits(&state, &inputs, |node| format!("demo-{node}-pki"));
+                assert!(
+                    messages.len() == 1 && messages[0].contains("cp2") && messages[0].contains("demo-cp2-pki"),
+                    "{messages:?}"
+                );
                 cluster.load("cp2", &state);
                 step(&cluster)
             }
@@ -156,21 +159,26 @@ fn each_stage_waits_for_every_api_server_and_names_the_one_that_it_waits_for() {
                     last: Some(("secrets".to_owned(), last.to_owned())),
                     objects: 2,
                 };
-                let former = Rewriting { since: at(-1), progress: done(&["secrets"], "a/b"), trouble: None };
-                cluster.facts.rewriting = Some(former);
+                let previous_writer =
+                    Reencryption { since: at(-1), progress: done(&["secrets"], "a/b"), trouble: None };
+                cluster.facts.reencryption = Some(previous_writer);
                 assert_eq!(step(&cluster), None, "of another stage");
-                cluster.facts.rewriting = Some(Rewriting { since, progress: done(&[], "a/b"), trouble: None });
+                cluster.facts.reencryption = Some(Reencryption { since, progress: done(&[], "a/b"), trouble: None });
                 let half = step(&cluster).unwrap();
                 assert_eq!(half.change.as_ref().unwrap().progress.last, Some(("secrets".to_owned(), "a/b".to_owned())));
-                assert_eq!((news(Some(&state), &half), news(None, &half)), (None, Some("EncryptionReencrypt")));
+                assert_eq!(
+                    (event_reason(Some(&state), &half), event_reason(None, &half)),
+                    (None, Some("EncryptionReencrypt"))
+                );
                 assert_eq!(cluster.decide(&wanted, Some(&half), false), None, "it is remembered once");
                 state = half;
-                cluster.facts.rewriting = Some(Rewriting { since, progress: done(&["secrets"], "z/z"), trouble: None });
+                cluster.facts.reencryption =
+                    Some(Reencryption { since, progress: done(&["secrets"], "z/z"), trouble: None });
                 cluster.decide(&wanted, Some(&state), false)
             }
             Stage::Settle => {
                 cluster.now += SignedDuration::from_secs(599);
-                assert_eq!(step(&cluster), None, "somebody may read what was there before");
+                assert_eq!(step(&cluster), None, "lists and watches may read older revisions");
                 assert_eq!(next_time(&wanted, &state, DELAYS), Some(cluster.now + SignedDuration::from_secs(1)));
                 cluster.now += SignedDuration::from_secs(1);
                 step(&cluster)
@@ -183,7 +191,7 @@ fn each_stage_waits_for_every_api_server_and_names_the_one_that_it_waits_for() {
 }
 
 #[test]
-fn another_key_provider_or_list_and_the_end_are_the_same_change() {
+fn new_key_provider_resources_and_disabling_use_the_same_stages() {
     let all = [Stage::Write, Stage::Reencrypt, Stage::Settle, Stage::Drop];
     let mut cluster = Cluster::new();
     let mut state = cluster.decide(&secrets(), None, true).unwrap();
@@ -203,23 +211,23 @@ fn another_key_provider_or_list_and_the_end_are_the_same_change() {
     for (wanted, expected) in steps {
         state = cluster.decide(&wanted, Some(&state), false).unwrap();
         assert_eq!(stage(&state), Some(Stage::Publish));
-        // A request is answered by the key that is made for it.
+        // The new key answers the request.
         let answered = Wanted { requested: None, ..wanted };
         assert_eq!(cluster.run(&answered, &mut state), all);
         let there: Vec<_> =
             state.resources.keys().map(|name| (name.clone(), writers(&state, name).join(","))).collect();
         let expected: BTreeMap<_, _> = expected.iter().copied().collect();
         assert_eq!(there, expected.iter().map(|(a, b)| ((*a).to_owned(), (*b).to_owned())).collect::<Vec<_>>());
-        assert!(keys_in(&file(&state)).len() <= 1, "a former key is left on the machines");
+        assert!(keys_in(&file(&state)).len() <= 1, "an old key is left on the nodes");
     }
-    // Names are never given twice, and who has them for backups knows since when.
+    // Names are never reused, and the retirement time of a key is recorded.
     let names: Vec<_> = state.keys.iter().map(|key| (key.name.as_str(), key.retired.is_some())).collect();
     assert_eq!(names.last(), Some(&("key-4", false)));
     assert!(names.iter().rev().skip(1).all(|(_, retired)| *retired));
 }
 
 #[test]
-fn only_what_gets_another_key_is_written_anew() {
+fn reencrypts_only_resources_whose_key_changes() {
     let mut cluster = Cluster::new();
     let mut state = cluster.decide(&secrets(), None, true).unwrap();
     let both =
@@ -229,12 +237,12 @@ fn only_what_gets_another_key_is_written_anew() {
         (writers(&state, "secrets").join(","), writers(&state, "configmaps").join(",")),
         ("key-1".to_owned(), "identity,key-1".to_owned())
     );
-    assert_eq!(state.moved(), BTreeSet::from(["configmaps".to_owned()]));
+    assert_eq!(state.changed_resources(), BTreeSet::from(["configmaps".to_owned()]));
     cluster.run(&both, &mut state);
 }
 
 #[test]
-fn a_key_is_rotated_when_it_is_old_enough_and_the_window_is_open() {
+fn rotates_an_old_key_inside_the_maintenance_window() {
     let mut cluster = Cluster::new();
     let state = cluster.decide(&secrets(), None, true).unwrap();
     let mut wanted = secrets();
@@ -244,7 +252,7 @@ fn a_key_is_rotated_when_it_is_old_enough_and_the_window_is_open() {
     assert_eq!(cluster.decide(&wanted, Some(&state), false), None);
     cluster.now = at(86400);
     let file = file(&state);
-    let around = Surroundings {
+    let inputs = EncryptionInputs {
         nodes: &cluster.nodes,
         file: &file,
         facts: None,
@@ -253,13 +261,13 @@ fn a_key_is_rotated_when_it_is_old_enough_and_the_window_is_open() {
         window_open: false,
         now: cluster.now,
     };
-    assert_eq!(decide(&wanted, Some(&state), &around), None);
-    let next = decide(&wanted, Some(&state), &Surroundings { window_open: true, ..around }).unwrap();
+    assert_eq!(decide(&wanted, Some(&state), &inputs), None);
+    let next = decide(&wanted, Some(&state), &EncryptionInputs { window_open: true, ..inputs }).unwrap();
     assert_eq!(writers(&next, "secrets"), ["key-1", "key-2"]);
 }
 
 #[test]
-fn a_retired_key_is_kept_as_long_as_was_asked_for() {
+fn keeps_a_retired_key_for_the_configured_time() {
     let mut cluster = Cluster::new();
     let mut state = cluster.decide(&secrets(), None, true).unwrap();
     state = cluster.decide(&Wanted { requested: Some("a".to_owned()), ..secrets() }, Some(&state), false).unwrap();
@@ -271,11 +279,11 @@ fn a_retired_key_is_kept_as_long_as_was_asked_for() {
     cluster.now = retired + SignedDuration::from_hours(1);
     let next = cluster.decide(&secrets(), Some(&state), false).unwrap();
     assert_eq!(next.keys.iter().map(|key| key.name.as_str()).collect::<Vec<_>>(), ["key-2"]);
-    assert_eq!(news(Some(&state), &next), None);
+    assert_eq!(event_reason(Some(&state), &next), None);
 }
 
 #[test]
-fn what_was_begun_is_taken_back_in_every_stage_but_the_last() {
+fn rolls_back_in_every_stage_except_drop() {
     let asked = Wanted { requested: Some("a".to_owned()), ..secrets() };
     let back = Wanted { rolls_back: true, ..secrets() };
     for begun in [Stage::Publish, Stage::Write, Stage::Reencrypt, Stage::Settle, Stage::Drop] {
@@ -288,7 +296,7 @@ fn what_was_begun_is_taken_back_in_every_stage_but_the_last() {
             }
             if let Some(work) = state.work(DELAYS) {
                 let progress = Progress { done: work.resources, ..Progress::default() };
-                cluster.facts.rewriting = Some(Rewriting { since: work.since, progress, trouble: None });
+                cluster.facts.reencryption = Some(Reencryption { since: work.since, progress, trouble: None });
             }
             cluster.now += SignedDuration::from_secs(601);
             state = cluster.decide(&secrets(), Some(&state), false).unwrap();
@@ -309,7 +317,7 @@ fn what_was_begun_is_taken_back_in_every_stage_but_the_last() {
 }
 
 #[test]
-fn encryption_that_is_given_up_while_it_is_turned_on_is_taken_back() {
+fn disabling_while_enabling_rolls_back() {
     let mut cluster = Cluster::new();
     let mut state = cluster.decide(&secrets(), None, false).unwrap();
     state = cluster.decide(&Wanted::default(), Some(&state), false).unwrap();
@@ -320,7 +328,7 @@ fn encryption_that_is_given_up_while_it_is_turned_on_is_taken_back() {
 }
 
 #[test]
-fn what_is_remembered_and_told_has_no_key() {
+fn state_and_messages_contain_no_key() {
     let cluster = Cluster::new();
     let state = cluster.decide(&secrets(), None, false).unwrap();
     let text = serde_json::to_string(&state).unwrap();

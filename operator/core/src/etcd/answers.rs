@@ -1,47 +1,48 @@
-//! What the members' answers mean together.
+//! Merges the answers of several etcd members.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::Member;
 
-/// What one member said.
+/// The answer of one member.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Answer {
-    /// The id of its cluster.
+    /// The cluster id.
     pub cluster_id: u64,
-    /// Its own id.
+    /// The member id.
     pub member_id: u64,
-    /// Whether it follows a leader or is the leader.
+    /// Whether the member follows a leader or is the leader.
     pub has_leader: bool,
-    /// Whether a majority has confirmed the list, or it is only what this member remembers.
+    /// Whether a majority has confirmed the list. Otherwise the list is this member's local copy.
     pub confirmed: bool,
-    /// The members; none from a learner, which may not say.
+    /// The members; empty from a learner, which can't list them.
     pub members: Vec<Listed>,
-    /// Alarms, by the member that raised them.
+    /// The alarms, by the member that raised them.
     pub alarms: Vec<(u64, &'static str)>,
 }
 
 /// A member in a list.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Listed {
-    /// Its id.
+    /// The id.
     pub id: u64,
-    /// Its name, once it has started.
+    /// The name; empty before the first start.
     pub name: String,
-    /// Where its peers reach it.
+    /// The peer URLs.
     pub peer_urls: Vec<String>,
-    /// Whether it has no vote yet.
+    /// Whether the member is a learner.
     pub learner: bool,
 }
 
-/// What is known of an etcd.
+/// The merged view of an etcd cluster.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum View {
     /// No member answers.
     Silent,
-    /// The members that answer are not of one etcd, or don't agree who is in it: these are the nodes, one group each.
+    /// The members belong to different etcd clusters or disagree about the member list. The value has one entry per
+    /// group.
     Split(Vec<String>),
-    /// These are the members.
+    /// The members agree.
     Members {
         /// The members, by id.
         members: Vec<Member>,
@@ -50,11 +51,11 @@ pub enum View {
     },
 }
 
-/// Puts the answers together; they are by the name of the node that was asked.
+/// Merges the answers, which are keyed by node name.
 #[must_use]
 pub fn merge(answers: &BTreeMap<String, Answer>) -> View {
-    // A machine that was made anew in place of a first node begins an etcd of its own, whose ids can be the same: they
-    // are made from names and URLs. Its list tells the difference.
+    // A first node that was recreated starts a separate etcd cluster. Its ids can be the same, because they are derived
+    // from names and URLs. The member list differs.
     let mut groups: BTreeMap<(u64, BTreeSet<u64>), Vec<&str>> = BTreeMap::new();
     for (node, answer) in answers.iter().filter(|(_, answer)| answer.confirmed) {
         let ids = answer.members.iter().map(|member| member.id).collect();
@@ -119,20 +120,20 @@ mod tests {
     }
 
     #[test]
-    fn who_is_listed_and_says_nothing_does_not_answer() {
+    fn listed_member_without_an_answer_is_down() {
         let mut troubled = answer(2, &[1, 2, 3]);
         troubled.alarms = vec![(2, "NOSPACE")];
         let View::Members { members, confirmed } = view(&[("cp1", answer(1, &[1, 2, 3])), ("cp2", troubled)]) else {
             unreachable!()
         };
-        let told: Vec<_> = members.iter().map(|member| (member.up, member.trouble.as_deref())).collect();
-        assert_eq!(told, [(true, None), (true, Some("has the alarm NOSPACE")), (false, Some("does not answer"))]);
+        let reported: Vec<_> = members.iter().map(|member| (member.up, member.trouble.as_deref())).collect();
+        assert_eq!(reported, [(true, None), (true, Some("has the alarm NOSPACE")), (false, Some("does not answer"))]);
         assert!(confirmed);
         assert_eq!(view(&[]), View::Silent);
     }
 
     #[test]
-    fn a_list_that_a_majority_has_confirmed_goes_before_one_that_a_member_remembers() {
+    fn prefers_the_list_that_a_majority_has_confirmed() {
         let mut alone = answer(1, &[1]);
         (alone.confirmed, alone.has_leader) = (false, false);
         let View::Members { members, confirmed } = view(&[("cp1", alone), ("cp2", answer(2, &[1, 2]))]) else {
@@ -143,11 +144,11 @@ mod tests {
     }
 
     #[test]
-    fn two_etcds_are_never_taken_for_one() {
+    fn reports_a_split_between_two_etcd_clusters() {
         let mut other = answer(9, &[9]);
         other.cluster_id = 8;
         assert!(matches!(view(&[("cp1", other), ("cp2", answer(2, &[2, 3]))]), View::Split(_)));
-        // Made anew in place of the first: all ids are the same, the list is not.
+        // A recreated first node: all ids are the same, the list is not.
         let split = view(&[("cp1", answer(1, &[1])), ("cp2", answer(2, &[1, 2, 3])), ("cp3", answer(3, &[1, 2, 3]))]);
         assert_eq!(split, View::Split(vec!["cp1".to_owned(), "cp2, cp3".to_owned()]));
     }

@@ -1,29 +1,29 @@
-//! Whether the loss of what fails together leaves the control plane working.
+//! Checks whether the control plane survives the loss of a failure domain.
 
 use std::collections::BTreeMap;
 
 use super::majority;
 use crate::model::Cluster;
 
-/// How the nodes are spread.
+/// The spread of the nodes across failure domains.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Spread {
-    /// Any one domain can be lost.
+    /// The control plane survives the loss of any one domain.
     Even,
-    /// Some nodes say where they stand, these don't.
+    /// Some nodes declare a failure domain, and these do not.
     Undeclared(Vec<String>),
-    /// The control plane ends with this domain.
+    /// The control plane does not survive the loss of this domain.
     Uneven {
         /// The domain with the most nodes.
         domain: String,
-        /// How many.
+        /// The number of its nodes.
         nodes: usize,
-        /// The most that one domain may have.
+        /// The allowed number of nodes in a domain.
         most: usize,
     },
 }
 
-/// How the control-plane nodes are spread; nothing if none says where it stands.
+/// Returns the spread of the control-plane nodes; `None` if no node declares a failure domain.
 #[must_use]
 pub fn spread(cluster: &Cluster) -> Option<Spread> {
     let mut domains: BTreeMap<&str, usize> = BTreeMap::new();
@@ -38,7 +38,7 @@ pub fn spread(cluster: &Cluster) -> Option<Spread> {
     if !undeclared.is_empty() {
         return Some(Spread::Undeclared(undeclared));
     }
-    // Without etcd on the nodes one API server is enough.
+    // With external etcd one API server is sufficient.
     let needed = if cluster.external_etcd().is_some() { 1 } else { majority(cluster.nodes.len()) };
     let most = cluster.nodes.len() - needed;
     Some(if nodes <= most { Spread::Even } else { Spread::Uneven { domain: domain.to_owned(), nodes, most } })

@@ -1,7 +1,7 @@
-//! What etcd's flags `--initial-cluster` and `--initial-cluster-state` say on a node.
+//! The flags `--initial-cluster` and `--initial-cluster-state` of etcd on a node.
 //!
-//! They count when a member starts for the first time and never again. To change them later would restart a member for
-//! nothing, and all of them one after the other; so what a member has started with stays.
+//! etcd reads these flags only at the first start of a member. A later change would restart every member for nothing,
+//! so each member keeps its first flags.
 
 use super::{Member, member_of, peer_url};
 use crate::model::{Cluster, Node};
@@ -9,25 +9,25 @@ use crate::model::{Cluster, Node};
 /// The two flags.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct InitialCluster {
-    /// Whether the member joins an etcd that there is.
+    /// Whether the member joins an existing etcd cluster.
     pub existing: bool,
     /// The value of `--initial-cluster`: names with their peer URLs.
     pub members: String,
 }
 
-/// What was known of a node's member when its flags were written.
+/// The known state of a node's member when its flags were written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Known {
-    /// There was none: the flags are what they will be if the nodes join in the declared order.
+    /// The member did not exist. The flags assume that the nodes join in the declared order.
     Expected,
-    /// It was added to etcd, and had not started.
+    /// The member was added to etcd and had not started.
     Added,
-    /// It had started.
+    /// The member had started.
     Started,
 }
 
 impl Known {
-    /// The value of the annotation.
+    /// Returns the value of the annotation.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
@@ -37,30 +37,30 @@ impl Known {
         }
     }
 
-    /// From the value of the annotation.
+    /// Parses the value of the annotation.
     #[must_use]
     pub fn parse(name: &str) -> Option<Self> {
         [Self::Expected, Self::Added, Self::Started].into_iter().find(|known| known.name() == name)
     }
 }
 
-/// What is written for a node.
+/// The stored flags of a node.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Stored {
     /// The flags.
     pub flags: InitialCluster,
-    /// What was known then.
+    /// The known state of the member at that time.
     pub known: Known,
 }
 
 impl InitialCluster {
-    /// What the annotation says: `existing cp1=https://...,cp2=https://...`.
+    /// Returns the value of the annotation, for example `existing cp1=https://...,cp2=https://...`.
     #[must_use]
     pub fn to_text(&self) -> String {
         format!("{} {}", if self.existing { "existing" } else { "new" }, self.members)
     }
 
-    /// From what the annotation says.
+    /// Parses the value of the annotation.
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
         let (state, members) = text.split_once(' ')?;
@@ -78,8 +78,8 @@ impl InitialCluster {
     }
 }
 
-/// The flags of a node's member. `members` are those that a majority has confirmed; `stored` is what is written for a
-/// node.
+/// Returns the flags of a node's member. `members` is the list that a majority has confirmed; `stored` returns the
+/// stored flags of a node.
 #[must_use]
 pub fn initial_cluster<'a>(
     cluster: &Cluster,
@@ -101,14 +101,14 @@ pub fn initial_cluster<'a>(
         Some(own) if member.has_started() => Stored { flags: own.flags.clone(), known: Known::Started },
         _ => {
             let known = if member.has_started() { Known::Started } else { Known::Added };
-            // A sole member that begins anew can only begin alone.
+            // A single member without data has to start a new cluster.
             let existing = members.len() > 1;
             Stored { flags: InitialCluster::of(existing, entries(cluster, members).into_iter()), known }
         }
     }
 }
 
-/// All members, the declared ones first and in their order.
+/// Returns all members, first the declared ones in the declared order.
 fn entries<'a>(cluster: &'a Cluster, members: &'a [Member]) -> Vec<(&'a str, String)> {
     let declared = cluster.nodes.iter().filter(|node| member_of(members, node).is_some());
     let mut entries: Vec<_> = declared.map(|node| (node.name.as_str(), peer_url(node.advertise_address))).collect();
@@ -122,7 +122,7 @@ fn entries<'a>(cluster: &'a Cluster, members: &'a [Member]) -> Vec<(&'a str, Str
     entries
 }
 
-/// For a node that is no member yet: those that there are, and those that will join before it.
+/// Returns the flags of a node that is not a member yet: the existing members, and the nodes that join earlier.
 fn expected_by_members(cluster: &Cluster, node: &Node, members: &[Member]) -> InitialCluster {
     let mut entries = entries(cluster, members);
     for earlier in up_to(cluster, node) {
@@ -134,8 +134,8 @@ fn expected_by_members(cluster: &Cluster, node: &Node, members: &[Member]) -> In
     InitialCluster::of(true, entries.into_iter())
 }
 
-/// While nobody can be asked: as if the nodes join in the declared order. The first one begins, unless another one is
-/// known to have begun.
+/// Returns the flags while no member answers, as if the nodes join in the declared order. The first node starts the
+/// cluster unless another node is known to have started it.
 fn expected_by_declaration<'a>(cluster: &Cluster, node: &Node, stored: impl Fn(&Node) -> Option<&'a Stored>) -> Stored {
     let begun = |other: &Node| stored(other).is_some_and(|stored| stored.known != Known::Expected);
     let others = cluster.nodes.iter().filter(|other| other.name != node.name && begun(other));
@@ -146,7 +146,7 @@ fn expected_by_declaration<'a>(cluster: &Cluster, node: &Node, stored: impl Fn(&
     Stored { flags: InitialCluster::of(existing, entries), known: Known::Expected }
 }
 
-/// The nodes up to and with this one, in the declared order.
+/// Returns the nodes up to and including this one, in the declared order.
 fn up_to<'a>(cluster: &'a Cluster, node: &Node) -> impl Iterator<Item = &'a Node> {
     let end = cluster.nodes.iter().position(|other| other.name == node.name).map_or(0, |position| position + 1);
     cluster.nodes.iter().take(end)

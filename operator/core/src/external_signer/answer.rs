@@ -1,4 +1,4 @@
-//! Whether a certificate is what was asked for: a table of checks, each with its refusal.
+//! Compares a signed certificate with the requested one. Each check has its own rejection.
 
 use std::time::Duration;
 
@@ -7,185 +7,193 @@ use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use super::request::{KEY_USAGES, usage_name};
 use crate::pki::{AlternativeName, CertificateFacts, ExtendedUsage, Profile, Subject, first_certificate, to_pem};
 
-/// Signers begin a certificate earlier than now (Vault 30 seconds, Kubernetes five minutes), and have clocks of their own:
-/// so much longer than asked for it may be in all.
-const TOLERANCE: SignedDuration = SignedDuration::from_hours(1);
+/// The tolerance for a validity longer than requested. Signers backdate notBefore (Vault 30 seconds, Kubernetes five
+/// minutes), and their clocks differ.
+const VALIDITY_TOLERANCE: SignedDuration = SignedDuration::from_hours(1);
 
-/// A certificate that ends sooner than after this share of what was asked for would be asked for all the time.
-const SHORTEST_SHARE: i32 = 4;
+/// The divisor for the minimum remaining validity: a quarter of the requested one. A shorter certificate would be
+/// requested again and again.
+const MIN_VALIDITY_DIVISOR: i32 = 4;
 
-/// What was asked for.
+/// The certificate that a request asks for.
 #[derive(Debug, Clone)]
-pub struct Asked<'a> {
-    /// Whose certificate it is to be.
+pub struct ExpectedCertificate<'a> {
+    /// The subject.
     pub subject: &'a Subject,
-    /// Its names.
+    /// The subject alternative names.
     pub alternative_names: &'a [AlternativeName],
-    /// What it is to be for.
+    /// The extended key usages.
     pub extended_usages: &'a [ExtendedUsage],
-    /// How long it is to be valid at most.
+    /// The maximum validity.
     pub validity: Duration,
     /// The public key as DER.
     pub subject_public_key_info: &'a [u8],
 }
 
-/// Why an answer is not used.
+/// The reason why a signed certificate is not used.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum Refusal {
-    /// There is no certificate.
-    #[error("it does not begin with a certificate in PEM form that can be read")]
+pub enum Rejection {
+    /// The text has no readable certificate.
+    #[error("tls.crt does not begin with a readable PEM certificate; write the signed certificate first")]
     Unreadable,
-    /// It is for another key.
-    #[error("public key: it is not the request's: sign request.csr as it is")]
+    /// The certificate has another public key.
+    #[error("public key: differs from the key of the request; sign request.csr unchanged")]
     OtherKey,
-    /// Somebody else has signed it.
-    #[error(
-        "issuer: {issuer:?} has signed it, or another key of that name, and not the authority in tls.crt of {authority}"
-    )]
+    /// Another CA signed the certificate.
+    #[error("issuer: signed by {issuer:?}, which is not the CA {ca:?} or has another key; sign with the CA {ca:?}")]
     OtherIssuer {
-        /// Who says that he has.
+        /// The issuer name in the certificate.
         issuer: String,
-        /// Who should have.
-        authority: String,
+        /// The common name of the expected CA.
+        ca: String,
     },
-    /// It is signed in a way that nobody takes.
-    #[error("signature: its algorithm is not one of SHA-2, and the API server does not take others")]
+    /// Go and the API server reject the signature algorithm.
+    #[error("signature: algorithm is not accepted by the API server; sign with SHA-256, SHA-384, SHA-512 or Ed25519")]
     WeakSignature,
-    /// It is somebody else's.
-    #[error("subject: it is {found}, and {asked} was asked for")]
+    /// The subject differs.
+    #[error("subject: found {found}, requested {requested}; sign with the subject of request.csr")]
     OtherSubject {
-        /// Whose it is.
+        /// The subject of the certificate.
         found: String,
-        /// Whose it was to be.
-        asked: String,
+        /// The requested subject.
+        requested: String,
     },
-    /// Its names are others.
-    #[error("subject alternative names: {}", words(.missing, .added))]
+    /// The subject alternative names differ.
+    #[error(
+        "subject alternative names: {}; sign with the extensions of extensions.cnf",
+        name_differences(.missing, .added)
+    )]
     OtherNames {
-        /// Those that were asked for and are not there.
+        /// Requested names that the certificate lacks.
         missing: Vec<String>,
-        /// Those that are there and were not asked for.
+        /// Names that were not requested.
         added: Vec<String>,
     },
-    /// It is for something else.
-    #[error("{field}: it is {found}, and {asked} was asked for")]
+    /// The key usages or the extended key usages differ.
+    #[error("{field}: found {found}, requested {requested}; sign with the extensions of extensions.cnf")]
     OtherUsages {
-        /// Which kind of usage.
+        /// The name of the extension.
         field: &'static str,
-        /// What it is for.
+        /// The usages of the certificate.
         found: String,
-        /// What it was to be for.
-        asked: String,
+        /// The requested usages.
+        requested: String,
     },
-    /// It could sign others.
-    #[error("basic constraints: it is an authority's certificate (CA:TRUE): make it CA:FALSE")]
-    Authority,
-    /// There is something in it that not everybody understands.
-    #[error("extensions: the critical extension {0} is one that not everybody understands")]
+    /// The certificate is a CA certificate.
+    #[error("basic constraints: found CA:TRUE, requested CA:FALSE; sign with the extensions of extensions.cnf")]
+    CertificateAuthority,
+    /// A critical extension that some clients do not support.
+    #[error("extensions: critical extension {0} is not supported by all clients; remove it or make it non-critical")]
     UnknownCritical(String),
-    /// It is not valid yet.
-    #[error("not before: it is valid from {0} on, which has not come yet")]
+    /// The validity starts in the future.
+    #[error("not before: {0} is in the future; check the clock of the signer")]
     NotYetValid(Timestamp),
-    /// It has ended, or ends so soon that it would have to be asked for again at once.
-    #[error("not after: it ends at {0}, which is too soon")]
+    /// The certificate is expired, or expires so soon that a new request would follow at once.
+    #[error("not after: {0} is too soon; sign with a longer validity")]
     TooShort(Timestamp),
-    /// It is valid for longer than was asked for.
-    #[error("not after: it ends at {found}; {latest} would be the latest")]
+    /// The validity is longer than requested.
+    #[error("not after: {found} is later than {latest}; sign with a shorter validity")]
     TooLong {
-        /// When it ends.
+        /// The expiry of the certificate.
         found: Timestamp,
-        /// When it may end.
+        /// The latest allowed expiry.
         latest: Timestamp,
     },
 }
 
-fn words(missing: &[String], added: &[String]) -> String {
-    let parts = [("missing", missing), ("not asked for", added)];
+fn name_differences(missing: &[String], added: &[String]) -> String {
+    let parts = [("missing", missing), ("not requested", added)];
     let parts = parts.into_iter().filter(|(_, names)| !names.is_empty());
     let parts: Vec<_> = parts.map(|(what, names)| format!("{what}: {}", names.join(", "))).collect();
     if parts.is_empty() {
-        "there are some that are neither DNS names nor addresses".to_owned()
+        "found names that are neither DNS names nor IP addresses".to_owned()
     } else {
         parts.join("; ")
     }
 }
 
-/// Holds the first certificate of an answer against what was asked for, and gives it back as PEM, without what else was in
-/// the text.
+/// Compares the first certificate of an answer with the expected one. Returns that certificate as PEM, without the rest
+/// of the text.
 ///
 /// # Errors
-/// The first thing that differs.
-pub fn check(answer: &str, asked: &Asked<'_>, authority: &CertificateFacts, now: Timestamp) -> Result<String, Refusal> {
-    let facts = first_certificate("the answer", answer).map_err(|_| Refusal::Unreadable)?;
-    let profile = Profile::of(&facts).ok_or(Refusal::Unreadable)?;
-    let found = Found { facts: &facts, profile: &profile, asked, authority, now };
+/// Returns the first difference.
+pub fn check(
+    answer: &str,
+    expected: &ExpectedCertificate<'_>,
+    ca: &CertificateFacts,
+    now: Timestamp,
+) -> Result<String, Rejection> {
+    let facts = first_certificate("the answer", answer).map_err(|_| Rejection::Unreadable)?;
+    let profile = Profile::of(&facts).ok_or(Rejection::Unreadable)?;
+    let found = Comparison { facts: &facts, profile: &profile, expected, ca, now };
     CHECKS.iter().try_for_each(|check| check(&found))?;
     Ok(to_pem("CERTIFICATE", &facts.der))
 }
 
-type Check = fn(&Found<'_>) -> Result<(), Refusal>;
+type Check = fn(&Comparison<'_>) -> Result<(), Rejection>;
 
-const CHECKS: [Check; 8] = [key, issuer, authority_of_none, subject, names, usages, extensions, validity];
+const CHECKS: [Check; 8] = [key, issuer, is_not_ca, subject, names, usages, extensions, validity];
 
-struct Found<'a> {
+struct Comparison<'a> {
     facts: &'a CertificateFacts,
     profile: &'a Profile,
-    asked: &'a Asked<'a>,
-    authority: &'a CertificateFacts,
+    expected: &'a ExpectedCertificate<'a>,
+    ca: &'a CertificateFacts,
     now: Timestamp,
 }
 
-fn key(found: &Found<'_>) -> Result<(), Refusal> {
-    if found.facts.subject_public_key_info == found.asked.subject_public_key_info {
+fn key(found: &Comparison<'_>) -> Result<(), Rejection> {
+    if found.facts.subject_public_key_info == found.expected.subject_public_key_info {
         Ok(())
     } else {
-        Err(Refusal::OtherKey)
+        Err(Rejection::OtherKey)
     }
 }
 
-fn issuer(found: &Found<'_>) -> Result<(), Refusal> {
+fn issuer(found: &Comparison<'_>) -> Result<(), Rejection> {
     if !found.profile.is_strongly_signed {
-        return Err(Refusal::WeakSignature);
+        return Err(Rejection::WeakSignature);
     }
-    if found.facts.is_signed_by(found.authority) {
+    if found.facts.is_signed_by(found.ca) {
         return Ok(());
     }
-    let authority = found.authority.subject.as_ref().map(|subject| subject.common_name.clone());
-    Err(Refusal::OtherIssuer { issuer: found.facts.issuer.clone(), authority: authority.unwrap_or_default() })
+    let ca = found.ca.subject.as_ref().map(|subject| subject.common_name.clone());
+    Err(Rejection::OtherIssuer { issuer: found.facts.issuer.clone(), ca: ca.unwrap_or_default() })
 }
 
-fn authority_of_none(found: &Found<'_>) -> Result<(), Refusal> {
-    if found.profile.is_authority { Err(Refusal::Authority) } else { Ok(()) }
+fn is_not_ca(found: &Comparison<'_>) -> Result<(), Rejection> {
+    if found.profile.is_ca { Err(Rejection::CertificateAuthority) } else { Ok(()) }
 }
 
-fn subject(found: &Found<'_>) -> Result<(), Refusal> {
-    let same = found.facts.subject.as_ref().is_some_and(|subject| subject.is_same_user(found.asked.subject));
+fn subject(found: &Comparison<'_>) -> Result<(), Rejection> {
+    let same = found.facts.subject.as_ref().is_some_and(|subject| subject.is_same_user(found.expected.subject));
     if same && found.profile.other_subject_parts.is_empty() {
         return Ok(());
     }
-    let mut text = found.facts.subject.as_ref().map_or_else(|| "without exactly one CN".to_owned(), written);
+    let mut text =
+        found.facts.subject.as_ref().map_or_else(|| "a subject without exactly one CN".to_owned(), subject_text);
     if !found.profile.other_subject_parts.is_empty() {
-        text = format!("{text} with other parts ({})", found.profile.other_subject_parts.join(", "));
+        text = format!("{text} with other attributes ({})", found.profile.other_subject_parts.join(", "));
     }
-    Err(Refusal::OtherSubject { found: text, asked: written(found.asked.subject) })
+    Err(Rejection::OtherSubject { found: text, requested: subject_text(found.expected.subject) })
 }
 
-fn written(subject: &Subject) -> String {
+fn subject_text(subject: &Subject) -> String {
     let organizations = subject.organizations.iter().map(|organization| format!("O={organization}, "));
     format!("{:?}", format!("{}CN={}", organizations.collect::<String>(), subject.common_name))
 }
 
-fn names(found: &Found<'_>) -> Result<(), Refusal> {
-    let mut asked = found.asked.alternative_names.to_vec();
-    asked.sort();
-    let Some(there) = &found.facts.alternative_names else {
-        return Err(Refusal::OtherNames { missing: vec![], added: vec![] });
+fn names(found: &Comparison<'_>) -> Result<(), Rejection> {
+    let mut requested = found.expected.alternative_names.to_vec();
+    requested.sort();
+    let Some(present) = &found.facts.alternative_names else {
+        return Err(Rejection::OtherNames { missing: vec![], added: vec![] });
     };
     let lacking = |of: &[AlternativeName], others: &[AlternativeName]| -> Vec<String> {
         of.iter().filter(|name| !others.contains(name)).map(name_text).collect()
     };
-    let (missing, added) = (lacking(&asked, there), lacking(there, &asked));
-    if missing.is_empty() && added.is_empty() { Ok(()) } else { Err(Refusal::OtherNames { missing, added }) }
+    let (missing, added) = (lacking(&requested, present), lacking(present, &requested));
+    if missing.is_empty() && added.is_empty() { Ok(()) } else { Err(Rejection::OtherNames { missing, added }) }
 }
 
 fn name_text(name: &AlternativeName) -> String {
@@ -195,59 +203,64 @@ fn name_text(name: &AlternativeName) -> String {
     }
 }
 
-fn usages(found: &Found<'_>) -> Result<(), Refusal> {
-    let mut asked = found.asked.extended_usages.to_vec();
-    asked.sort();
-    if found.facts.extended_usages.as_ref() != Some(&asked) {
+fn usages(found: &Comparison<'_>) -> Result<(), Rejection> {
+    let mut requested = found.expected.extended_usages.to_vec();
+    requested.sort();
+    if found.facts.extended_usages.as_ref() != Some(&requested) {
         let text = |usages: &[ExtendedUsage]| {
             let names = usages.iter().map(|usage| usage_name(*usage));
             names.collect::<Vec<_>>().join(", ")
         };
-        let there = match &found.facts.extended_usages {
-            None => "for other uses too".to_owned(),
-            Some(usages) if usages.is_empty() => "not there, which is every use".to_owned(),
+        let present = match &found.facts.extended_usages {
+            None => "usages other than client and server auth".to_owned(),
+            Some(usages) if usages.is_empty() => "no such extension, which allows every usage".to_owned(),
             Some(usages) => text(usages),
         };
-        return Err(Refusal::OtherUsages { field: "extended key usage", found: there, asked: text(&asked) });
+        return Err(Rejection::OtherUsages {
+            field: "extended key usage",
+            found: present,
+            requested: text(&requested),
+        });
     }
-    // A key of an elliptic curve enciphers none, and some signers leave that out.
-    let is_good =
+    // An ECDSA key cannot encipher keys, so some signers omit key encipherment.
+    let matches_request =
         found.profile.key_usages.as_ref().is_some_and(|usages| {
             usages.contains(&KEY_USAGES[0]) && usages.iter().all(|usage| KEY_USAGES.contains(usage))
         });
-    if is_good {
+    if matches_request {
         return Ok(());
     }
-    let there = match &found.profile.key_usages {
-        None => "not there, which is every use".to_owned(),
+    let present = match &found.profile.key_usages {
+        None => "no such extension, which allows every usage".to_owned(),
         Some(usages) => usages.join(", "),
     };
-    Err(Refusal::OtherUsages { field: "key usage", found: there, asked: KEY_USAGES.join(", ") })
+    Err(Rejection::OtherUsages { field: "key usage", found: present, requested: KEY_USAGES.join(", ") })
 }
 
-fn extensions(found: &Found<'_>) -> Result<(), Refusal> {
+fn extensions(found: &Comparison<'_>) -> Result<(), Rejection> {
     match found.profile.unknown_critical.first() {
-        Some(unknown) => Err(Refusal::UnknownCritical(unknown.clone())),
+        Some(unknown) => Err(Rejection::UnknownCritical(unknown.clone())),
         None => Ok(()),
     }
 }
 
-fn validity(found: &Found<'_>) -> Result<(), Refusal> {
-    let Found { facts, asked, authority, now, .. } = found;
+fn validity(found: &Comparison<'_>) -> Result<(), Rejection> {
+    let Comparison { facts, expected, ca, now, .. } = found;
     if facts.not_before > *now {
-        return Err(Refusal::NotYetValid(facts.not_before));
+        return Err(Rejection::NotYetValid(facts.not_before));
     }
-    let asked_for = SignedDuration::try_from(asked.validity).unwrap_or(SignedDuration::MAX);
-    let of_asked = asked_for.checked_add(TOLERANCE).and_then(|longest| facts.not_before.checked_add(longest).ok());
-    let latest = of_asked.unwrap_or(Timestamp::MAX).min(authority.not_after);
+    let requested = SignedDuration::try_from(expected.validity).unwrap_or(SignedDuration::MAX);
+    let latest_requested =
+        requested.checked_add(VALIDITY_TOLERANCE).and_then(|longest| facts.not_before.checked_add(longest).ok());
+    let latest = latest_requested.unwrap_or(Timestamp::MAX).min(ca.not_after);
     if facts.not_after > latest {
-        return Err(Refusal::TooLong { found: facts.not_after, latest });
+        return Err(Rejection::TooLong { found: facts.not_after, latest });
     }
-    // Near the end of the authority there is no more to have than what it has left.
-    let longest = asked_for.min(authority.not_after.duration_since(*now));
-    let soonest = now.checked_add(longest / SHORTEST_SHARE).unwrap_or(Timestamp::MAX);
-    if facts.not_after <= *now || facts.not_after < soonest {
-        return Err(Refusal::TooShort(facts.not_after));
+    // Close to the expiry of the CA, its remaining validity limits the certificate.
+    let longest = requested.min(ca.not_after.duration_since(*now));
+    let earliest = now.checked_add(longest / MIN_VALIDITY_DIVISOR).unwrap_or(Timestamp::MAX);
+    if facts.not_after <= *now || facts.not_after < earliest {
+        return Err(Rejection::TooShort(facts.not_after));
     }
     Ok(())
 }

@@ -1,71 +1,71 @@
-//! What is next for a certificate that somebody else signs.
+//! The next action for a certificate that an external signer issues.
 
-use super::Refusal;
+use super::Rejection;
 
-/// How it stands with one certificate.
+/// The observed state of one certificate and its request.
 #[derive(Debug)]
-pub struct Circumstances {
-    /// Whether another certificate is wanted than the one that is there.
-    pub is_wanted: bool,
-    /// Whether the one that is there can be used meanwhile.
-    pub serves: bool,
-    /// Whether an answer may be used at this time, although the one that is there serves.
+pub struct SigningState {
+    /// Whether the certificate is missing or needs replacement.
+    pub needs_certificate: bool,
+    /// Whether the current certificate can be used until the replacement is signed.
+    pub has_usable_certificate: bool,
+    /// Whether a usable certificate may be replaced now. A maintenance window may forbid that.
     pub may_change: bool,
-    /// The request that was published; nothing if there is none.
-    pub pending: Option<Pending>,
+    /// The published request, if any.
+    pub pending: Option<PublishedRequest>,
 }
 
-/// A request that was published.
+/// A published certificate request.
 #[derive(Debug)]
-pub struct Pending {
-    /// Whether it asks for what is wanted.
+pub struct PublishedRequest {
+    /// Whether the request matches the certificate template.
     pub fits: bool,
-    /// Whether the certificate that is there is the answer to it.
+    /// Whether the current certificate was signed for this request.
     pub is_used: bool,
-    /// The certificate, or what is wrong with it; nothing while nobody has answered.
-    pub answer: Option<Result<String, Refusal>>,
+    /// The signed certificate, or its defect. `None` until the signer answers.
+    pub answer: Option<Result<String, Rejection>>,
 }
 
-/// What is next.
+/// The next action for a certificate.
 #[derive(Debug, PartialEq, Eq)]
-pub enum Decision {
-    /// Nothing: what is there serves.
+pub enum SigningAction {
+    /// Keep the current certificate.
     Nothing,
-    /// A key is made and a request published, in place of one that asks for something else.
-    Ask,
-    /// The signer has not answered.
+    /// Generate a key and publish a request. An outdated request is replaced.
+    Request,
+    /// Wait for the signer.
     Wait,
-    /// The signer has answered with something that was not asked for.
-    Refuse(Refusal),
-    /// The answer is good, and is used once that may be.
-    Later,
-    /// The answer is used.
+    /// Report that the signed certificate differs from the request.
+    Reject(Rejection),
+    /// Wait for the maintenance window with a valid signed certificate.
+    Defer,
+    /// Use the signed certificate.
     Use(String),
-    /// The request is not needed any more.
+    /// Delete the request.
     Withdraw,
 }
 
-/// Says what is next. A request that was published is brought to its end even if nothing would be asked for any more: its
-/// signer may be at work, and a maintenance window may have closed.
+/// Returns the next action. A published request is completed even if the certificate no longer needs replacement: the
+/// signer may be at work already, and a maintenance window may have closed meanwhile.
 #[must_use]
-pub fn decide(circumstances: Circumstances) -> Decision {
-    let Circumstances { is_wanted, serves, may_change, pending } = circumstances;
+pub fn next_action(state: SigningState) -> SigningAction {
+    let SigningState { needs_certificate, has_usable_certificate, may_change, pending } = state;
     match pending {
-        None if is_wanted => Decision::Ask,
-        None => Decision::Nothing,
-        // What is wanted has changed since, or the answer that is used has come to its own renewal.
+        None if needs_certificate => SigningAction::Request,
+        None => SigningAction::Nothing,
+        // The template has changed since, or the certificate in use is due for renewal itself.
         Some(pending) if !pending.fits || pending.is_used => {
-            if is_wanted {
-                Decision::Ask
+            if needs_certificate {
+                SigningAction::Request
             } else {
-                Decision::Withdraw
+                SigningAction::Withdraw
             }
         }
         Some(pending) => match pending.answer {
-            None => Decision::Wait,
-            Some(Err(refusal)) => Decision::Refuse(refusal),
-            Some(Ok(_)) if serves && !may_change => Decision::Later,
-            Some(Ok(certificate)) => Decision::Use(certificate),
+            None => SigningAction::Wait,
+            Some(Err(refusal)) => SigningAction::Reject(refusal),
+            Some(Ok(_)) if has_usable_certificate && !may_change => SigningAction::Defer,
+            Some(Ok(certificate)) => SigningAction::Use(certificate),
         },
     }
 }
@@ -74,52 +74,61 @@ pub fn decide(circumstances: Circumstances) -> Decision {
 mod tests {
     use super::*;
 
-    fn decided(is_wanted: bool, serves: bool, pending: impl Into<Option<Pending>>) -> Decision {
-        decide(Circumstances { is_wanted, serves, may_change: true, pending: pending.into() })
+    fn decided(
+        needs_certificate: bool,
+        has_usable_certificate: bool,
+        pending: impl Into<Option<PublishedRequest>>,
+    ) -> SigningAction {
+        next_action(SigningState {
+            needs_certificate,
+            has_usable_certificate,
+            may_change: true,
+            pending: pending.into(),
+        })
     }
 
-    fn pending(answer: Option<Result<String, Refusal>>) -> Pending {
-        Pending { fits: true, is_used: false, answer }
-    }
-
-    #[test]
-    fn what_is_wanted_is_asked_for_once_and_used_when_it_is_answered() {
-        assert_eq!(decided(false, true, None), Decision::Nothing);
-        assert_eq!(decided(true, false, None), Decision::Ask);
-        assert_eq!(decided(true, false, pending(None)), Decision::Wait);
-        let refused = || Some(Err(Refusal::Unreadable));
-        assert_eq!(decided(true, true, pending(refused())), Decision::Refuse(Refusal::Unreadable));
-        assert_eq!(decided(true, false, pending(Some(Ok("pem".to_owned())))), Decision::Use("pem".to_owned()));
-        let used = Some(Pending { fits: true, is_used: true, answer: Some(Ok("pem".to_owned())) });
-        assert_eq!(decided(false, true, used), Decision::Withdraw);
+    fn pending(answer: Option<Result<String, Rejection>>) -> PublishedRequest {
+        PublishedRequest { fits: true, is_used: false, answer }
     }
 
     #[test]
-    fn a_request_for_something_else_is_replaced_or_withdrawn() {
-        let other = || Some(Pending { fits: false, is_used: false, answer: Some(Ok("pem".to_owned())) });
-        assert_eq!(decided(true, true, other()), Decision::Ask);
-        assert_eq!(decided(false, true, other()), Decision::Withdraw);
+    fn publishes_one_request_and_uses_its_answer() {
+        assert_eq!(decided(false, true, None), SigningAction::Nothing);
+        assert_eq!(decided(true, false, None), SigningAction::Request);
+        assert_eq!(decided(true, false, pending(None)), SigningAction::Wait);
+        let refused = || Some(Err(Rejection::Unreadable));
+        assert_eq!(decided(true, true, pending(refused())), SigningAction::Reject(Rejection::Unreadable));
+        assert_eq!(decided(true, false, pending(Some(Ok("pem".to_owned())))), SigningAction::Use("pem".to_owned()));
+        let used = Some(PublishedRequest { fits: true, is_used: true, answer: Some(Ok("pem".to_owned())) });
+        assert_eq!(decided(false, true, used), SigningAction::Withdraw);
     }
 
     #[test]
-    fn a_request_that_was_published_is_brought_to_its_end_though_nothing_would_be_asked_for_any_more() {
-        assert_eq!(decided(false, true, pending(None)), Decision::Wait);
-        assert_eq!(decided(false, true, pending(Some(Ok("pem".to_owned())))), Decision::Use("pem".to_owned()));
+    fn replaces_or_withdraws_outdated_request() {
+        let other = || Some(PublishedRequest { fits: false, is_used: false, answer: Some(Ok("pem".to_owned())) });
+        assert_eq!(decided(true, true, other()), SigningAction::Request);
+        assert_eq!(decided(false, true, other()), SigningAction::Withdraw);
     }
 
     #[test]
-    fn an_answer_waits_for_its_time_only_while_there_is_something_to_use_meanwhile() {
-        let early = |serves| {
+    fn completes_published_request_that_is_no_longer_needed() {
+        assert_eq!(decided(false, true, pending(None)), SigningAction::Wait);
+        assert_eq!(decided(false, true, pending(Some(Ok("pem".to_owned())))), SigningAction::Use("pem".to_owned()));
+    }
+
+    #[test]
+    fn defers_answer_only_while_current_certificate_is_usable() {
+        let early = |has_usable_certificate| {
             let pending = Some(pending(Some(Ok("pem".to_owned()))));
-            decide(Circumstances { is_wanted: true, serves, may_change: false, pending })
+            next_action(SigningState { needs_certificate: true, has_usable_certificate, may_change: false, pending })
         };
-        assert_eq!(early(true), Decision::Later);
-        assert_eq!(early(false), Decision::Use("pem".to_owned()));
+        assert_eq!(early(true), SigningAction::Defer);
+        assert_eq!(early(false), SigningAction::Use("pem".to_owned()));
     }
 
     #[test]
-    fn a_certificate_whose_request_is_still_there_is_renewed_by_another_one() {
-        let used = Some(Pending { fits: true, is_used: true, answer: Some(Ok("pem".to_owned())) });
-        assert_eq!(decided(true, true, used), Decision::Ask);
+    fn renews_with_new_request_while_answered_request_exists() {
+        let used = Some(PublishedRequest { fits: true, is_used: true, answer: Some(Ok("pem".to_owned())) });
+        assert_eq!(decided(true, true, used), SigningAction::Request);
     }
 }

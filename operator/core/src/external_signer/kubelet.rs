@@ -1,87 +1,90 @@
-//! A kubelet's request that was approved, as it is handed on to a signer outside.
+//! An approved kubelet CSR that Keyplane forwards to an external signer.
 //!
-//! The signer of the controller-manager refuses what is no kubelet's request, whoever has approved it
-//! (`pkg/controller/certificates/signer`), and so does this: not everybody who may approve is Keyplane.
+//! The signer of the controller-manager rejects a CSR that does not have the form of a kubelet CSR, whoever approved it
+//! (`pkg/controller/certificates/signer`). Keyplane applies the same rule, because other approvers may exist in the
+//! cluster.
 
 use std::time::Duration;
 
-use super::Asked;
+use super::ExpectedCertificate;
 use crate::approval::{Pkcs10, Signer, SigningRequest};
 use crate::pki::{AlternativeName, ExtendedUsage, RequestFacts, Subject};
 
-/// The group of kubelets.
-const NODES: &str = "system:nodes";
-/// What a kubelet's name begins with.
-const NODE: &str = "system:node:";
-/// As long as the controller-manager signs for (`--cluster-signing-duration`).
-const LONGEST: Duration = Duration::from_hours(8760);
+const NODES_GROUP: &str = "system:nodes";
+const NODE_USER_PREFIX: &str = "system:node:";
+/// The default of the controller-manager (`--cluster-signing-duration`).
+const MAX_VALIDITY: Duration = Duration::from_hours(8760);
 
-/// What a signer outside is asked for in a kubelet's name.
+/// A kubelet CSR in the form in which an external signer receives it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct KubeletRequest {
-    /// The request, as the kubelet wrote it.
+    /// The PKCS #10 request as PEM, unchanged.
     pub request: String,
-    /// Whose certificate it is to be.
+    /// The requested subject.
     pub subject: Subject,
-    /// What it is to be for.
+    /// The requested extended key usage.
     pub usage: ExtendedUsage,
-    /// How long it is to be valid at most.
+    /// The maximum validity.
     pub validity: Duration,
     names: Vec<AlternativeName>,
     subject_public_key_info: Vec<u8>,
 }
 
 impl KubeletRequest {
-    /// Reads an approved request.
+    /// Reads an approved CSR.
     ///
     /// # Errors
-    /// Why it is not handed on.
+    /// Returns the reason why the CSR is not forwarded.
     pub fn read(request: &SigningRequest) -> Result<Self, &'static str> {
-        let signer = request.signer().ok_or("its signer is none of the kubelets'")?;
+        let signer = request.signer().ok_or("spec.signerName is not a kubelet signer")?;
         let usage = match signer {
             Signer::KubeletServing => ExtendedUsage::ServerAuth,
             Signer::KubeletClient => ExtendedUsage::ClientAuth,
         };
-        let pkcs10 = Pkcs10::parse(&request.request).map_err(|_| "it can't be read")?;
+        let pkcs10 = Pkcs10::parse(&request.request).map_err(|_| "spec.request is not a valid PKCS #10 request")?;
         if !pkcs10.signature_valid || !pkcs10.is_canonical() {
-            return Err("it is not signed by its key, or has more in it than a kubelet asks for");
+            return Err("spec.request has an invalid signature, or fields that a kubelet does not request");
         }
         let is_kubelet = pkcs10.identity().is_some_and(|(organization, name)| {
-            organization == NODES && name.strip_prefix(NODE).is_some_and(|node| !node.is_empty())
+            organization == NODES_GROUP && name.strip_prefix(NODE_USER_PREFIX).is_some_and(|node| !node.is_empty())
         });
         if !is_kubelet {
-            return Err("its subject is no kubelet's: O=system:nodes, CN=system:node:<name>");
+            return Err("the subject is not that of a kubelet: O=system:nodes, CN=system:node:<name>");
         }
-        let text = String::from_utf8(request.request.clone()).map_err(|_| "it can't be read")?;
-        let facts = RequestFacts::from_pem(&text).ok_or("it has names that are neither DNS names nor addresses")?;
+        let text =
+            String::from_utf8(request.request.clone()).map_err(|_| "spec.request is not a valid PKCS #10 request")?;
+        let facts = RequestFacts::from_pem(&text)
+            .ok_or("a subject alternative name is neither a DNS name nor an IP address")?;
         if facts.alternative_names.is_empty() != (usage == ExtendedUsage::ClientAuth) {
-            return Err("a serving certificate has names, and a client's has none");
+            return Err(
+                "a serving certificate needs subject alternative names, and a client certificate must have none",
+            );
         }
         let own = if usage == ExtendedUsage::ServerAuth { "server auth" } else { "client auth" };
         let allowed = ["digital signature", "key encipherment", own];
         let usages: Vec<_> = request.usages.iter().map(String::as_str).collect();
         if !usages.contains(&own) || usages.iter().any(|usage| !allowed.contains(usage)) {
-            return Err("its usages are not those of its signer");
+            return Err("spec.usages does not match spec.signerName");
         }
-        let asked = request.expiration_seconds.and_then(|seconds| u64::try_from(seconds).ok());
+        let requested = request.expiration_seconds.and_then(|seconds| u64::try_from(seconds).ok());
         Ok(Self {
             request: text,
             usage,
-            validity: asked.map_or(LONGEST, |seconds| Duration::from_secs(seconds).min(LONGEST)),
+            validity: requested.map_or(MAX_VALIDITY, |seconds| Duration::from_secs(seconds).min(MAX_VALIDITY)),
             subject: facts.subject,
             names: facts.alternative_names,
             subject_public_key_info: facts.subject_public_key_info,
         })
     }
 
-    /// What is asked for, of an authority that is valid for so long yet.
+    /// Returns the expected certificate from a CA with this remaining validity.
     #[must_use]
-    pub fn asked(&self, authority_left: Duration) -> Asked<'_> {
-        Asked {
+    pub fn expected_certificate(&self, ca_remaining_validity: Duration) -> ExpectedCertificate<'_> {
+        ExpectedCertificate {
             subject: &self.subject,
             alternative_names: &self.names,
             extended_usages: std::slice::from_ref(&self.usage),
-            validity: self.validity.min(authority_left),
+            validity: self.validity.min(ca_remaining_validity),
             subject_public_key_info: &self.subject_public_key_info,
         }
     }
@@ -94,10 +97,10 @@ mod tests {
 
     use super::*;
     use crate::approval::{KUBELET_CLIENT_SIGNER, KUBELET_SERVING_SIGNER};
-    use crate::pki::PrivateKey;
+
     use crate::x509::request;
 
-    fn asks(signer: &str, subject: &[&str], names: &[&str], usages: &[&str]) -> Result<KubeletRequest, &'static str> {
+    fn read(signer: &str, subject: &[&str], names: &[&str], usages: &[&str]) -> Result<KubeletRequest, &'static str> {
         let key = generate(KeyAlgorithm::EcdsaP256).unwrap();
         let (common_name, organizations) = subject.split_last().unwrap();
         let organizations = organizations.iter().map(|name| (*name).to_owned()).collect();
@@ -122,21 +125,21 @@ mod tests {
     const KUBELET: &[&str] = &["system:nodes", "system:node:w1"];
 
     #[test]
-    fn hands_on_what_kubelets_ask_for() {
-        let serving = asks(KUBELET_SERVING_SIGNER, KUBELET, &["w1", "10.0.0.9"], &["digital signature", "server auth"]);
+    fn reads_kubelet_csrs_for_serving_and_client_certificates() {
+        let serving = read(KUBELET_SERVING_SIGNER, KUBELET, &["w1", "10.0.0.9"], &["digital signature", "server auth"]);
         let serving = serving.unwrap();
-        let asked = serving.asked(Duration::from_hours(1));
+        let expected = serving.expected_certificate(Duration::from_hours(1));
         assert_eq!(
-            (asked.extended_usages, asked.validity),
+            (expected.extended_usages, expected.validity),
             (&[ExtendedUsage::ServerAuth][..], Duration::from_hours(1))
         );
-        assert_eq!(asked.alternative_names.len(), 2);
-        let client = asks(KUBELET_CLIENT_SIGNER, KUBELET, &[], &["digital signature", "client auth"]).unwrap();
-        assert_eq!(client.asked(Duration::MAX).validity, Duration::from_hours(2));
+        assert_eq!(expected.alternative_names.len(), 2);
+        let client = read(KUBELET_CLIENT_SIGNER, KUBELET, &[], &["digital signature", "client auth"]).unwrap();
+        assert_eq!(client.expected_certificate(Duration::MAX).validity, Duration::from_hours(2));
     }
 
     #[test]
-    fn refuses_what_is_no_kubelets_request_whoever_has_approved_it() {
+    fn rejects_approved_csr_that_is_not_a_kubelet_csr() {
         let client = &["digital signature", "client auth"];
         for (signer, subject, names, usages) in [
             (KUBELET_CLIENT_SIGNER, &["system:masters", "system:node:w1"][..], &[][..], &client[..]),
@@ -150,7 +153,7 @@ mod tests {
             (KUBELET_SERVING_SIGNER, KUBELET, &["w1"], &["server auth", "client auth"]),
             ("kubernetes.io/kube-apiserver-client", KUBELET, &[], client),
         ] {
-            assert!(asks(signer, subject, names, usages).is_err(), "{signer} {subject:?} {names:?} {usages:?}");
+            assert!(read(signer, subject, names, usages).is_err(), "{signer} {subject:?} {names:?} {usages:?}");
         }
     }
 }

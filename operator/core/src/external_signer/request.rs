@@ -1,48 +1,52 @@
-//! What a signer is told: the content of the ConfigMap that asks for a certificate.
+//! The data of the ConfigMap that publishes a certificate request to an external signer.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use super::Asked;
-use crate::pki::AuthorityName;
-use crate::pki::{AlternativeName, ExtendedUsage};
+use super::ExpectedCertificate;
+use crate::pki::{AlternativeName, CaName, ExtendedUsage};
 
-/// The request (PKCS #10, PEM).
+/// The ConfigMap key of the certificate request (PKCS #10, PEM).
 pub const REQUEST_KEY: &str = "request.csr";
-/// What the request is for, for people.
+/// The ConfigMap key of the description for the operator of the signer.
 pub const DESCRIPTION_KEY: &str = "description";
-/// The authority that is to sign it.
+/// The ConfigMap key of the name of the CA.
 pub const AUTHORITY_KEY: &str = "authority";
-/// What the certificate is to be for: Kubernetes' and cert-manager's names, with commas between.
+/// The ConfigMap key of the usages, separated by commas, with the names of Kubernetes and cert-manager.
 pub const USAGES_KEY: &str = "usages";
-/// How long it is to be valid at most, as Go and cert-manager write it.
+/// The ConfigMap key of the maximum validity, in the notation of Go and cert-manager.
 pub const DURATION_KEY: &str = "duration";
-/// The extensions of the certificate, for `openssl x509 -req -extfile`.
+/// The ConfigMap key of the certificate extensions, for `openssl x509 -req -extfile`.
 pub const EXTENSIONS_KEY: &str = "extensions.cnf";
-/// Where the signer puts the certificate (PEM).
+/// The ConfigMap key under which the signer writes the certificate (PEM).
 pub const ANSWER_KEY: &str = "tls.crt";
 
-/// What a signer is asked for, but for the answer.
+/// Returns the ConfigMap data of a certificate request, without the certificate.
 #[must_use]
-pub fn data(description: &str, authority: AuthorityName, request: &str, asked: &Asked<'_>) -> BTreeMap<String, String> {
+pub fn data(
+    description: &str,
+    ca: CaName,
+    request: &str,
+    expected: &ExpectedCertificate<'_>,
+) -> BTreeMap<String, String> {
     let usages: Vec<_> =
-        KEY_USAGES.into_iter().chain(asked.extended_usages.iter().map(|usage| usage_name(*usage))).collect();
+        KEY_USAGES.into_iter().chain(expected.extended_usages.iter().map(|usage| usage_name(*usage))).collect();
     [
         (REQUEST_KEY, request.to_owned()),
         (DESCRIPTION_KEY, description.to_owned()),
-        (AUTHORITY_KEY, authority.name().to_owned()),
+        (AUTHORITY_KEY, ca.name().to_owned()),
         (USAGES_KEY, usages.join(",")),
-        (DURATION_KEY, duration(asked.validity)),
-        (EXTENSIONS_KEY, extensions(asked)),
+        (DURATION_KEY, duration(expected.validity)),
+        (EXTENSIONS_KEY, extensions(expected)),
     ]
     .map(|(key, value)| (key.to_owned(), value))
     .into()
 }
 
-/// The key usages of kubeadm's leaves, which every request asks for.
+/// The key usages of kubeadm's leaf certificates, which every request has.
 pub(super) const KEY_USAGES: [&str; 2] = ["digital signature", "key encipherment"];
 
-/// Kubernetes' name.
+/// Returns the name of a usage in the Kubernetes API.
 pub(super) const fn usage_name(usage: ExtendedUsage) -> &'static str {
     match usage {
         ExtendedUsage::ServerAuth => "server auth",
@@ -50,7 +54,7 @@ pub(super) const fn usage_name(usage: ExtendedUsage) -> &'static str {
     }
 }
 
-/// Hours, minutes and seconds, as Go's `time.Duration` reads them; those that are none at the end are left out.
+/// Formats hours, minutes and seconds for Go's `time.Duration`, without trailing zero units.
 fn duration(duration: Duration) -> String {
     let seconds = duration.as_secs();
     let (hours, minutes, seconds) = (seconds / 3600, seconds / 60 % 60, seconds % 60);
@@ -61,10 +65,10 @@ fn duration(duration: Duration) -> String {
     }
 }
 
-/// A person with openssl needs no more than this and the request: openssl takes nothing from a request by itself but the
-/// subject and the key.
-fn extensions(asked: &Asked<'_>) -> String {
-    let usages: Vec<_> = asked
+/// Returns an openssl extension file. openssl by itself takes only the subject and the key from a request, so a signer
+/// with openssl needs this file and the request.
+fn extensions(expected: &ExpectedCertificate<'_>) -> String {
+    let usages: Vec<_> = expected
         .extended_usages
         .iter()
         .map(|usage| match usage {
@@ -77,8 +81,8 @@ fn extensions(asked: &Asked<'_>) -> String {
          extendedKeyUsage = {}\nauthorityKeyIdentifier = keyid\n",
         usages.join(", ")
     );
-    if !asked.alternative_names.is_empty() {
-        let names: Vec<_> = asked
+    if !expected.alternative_names.is_empty() {
+        let names: Vec<_> = expected
             .alternative_names
             .iter()
             .map(|name| match name {
@@ -96,7 +100,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_duration_is_written_as_short_as_go_reads_it() {
+    fn formats_durations_without_trailing_zero_units() {
         let text = |seconds| duration(Duration::from_secs(seconds));
         assert_eq!([text(31_536_000), text(5_400), text(90), text(3_600)], ["8760h", "1h30m", "0h1m30s", "1h"]);
     }

@@ -1,4 +1,4 @@
-//! containerd: its cgroup driver, the pause image, and mirrors of registries.
+//! The files of containerd: cgroup driver, pause image and registry mirrors.
 
 use std::fmt::Write;
 
@@ -6,15 +6,14 @@ use keyplane_crds::RegistryMirror;
 use serde_json::Value;
 
 use super::PUBLIC;
-use crate::host_files::CONTAINER_RUNTIME_ENDPOINT;
-use crate::host_files::File;
+use crate::host_files::{CONTAINER_RUNTIME_ENDPOINT, File};
 use crate::images::Image;
 use crate::model::Cluster;
 
-/// Where containerd looks for a directory for each registry.
-const CERTS: &str = "/etc/containerd/certs.d";
+/// The directory with one subdirectory per registry.
+const REGISTRY_DIRECTORY: &str = "/etc/containerd/certs.d";
 
-/// `/etc/containerd/config.toml` for containerd 2. What it does not name is containerd's default.
+/// Renders `/etc/containerd/config.toml` for containerd 2. Other settings keep containerd's defaults.
 pub(super) fn configuration(cluster: &Cluster, kubelet: &Value) -> String {
     let sandbox = quoted(&Image::Pause.reference(cluster));
     let systemd = kubelet.get("cgroupDriver").and_then(Value::as_str) == Some("systemd");
@@ -28,7 +27,7 @@ imports = [\"/etc/containerd/conf.d/*.toml\"]
   sandbox = {sandbox}
 
 [plugins.\"io.containerd.cri.v1.images\".registry]
-  config_path = \"{CERTS}\"
+  config_path = \"{REGISTRY_DIRECTORY}\"
 
 [plugins.\"io.containerd.cri.v1.runtime\".containerd.runtimes.runc]
   runtime_type = \"io.containerd.runc.v2\"
@@ -40,17 +39,17 @@ imports = [\"/etc/containerd/conf.d/*.toml\"]
     )
 }
 
-/// `/etc/crictl.yaml`, so that crictl finds containerd without asking.
+/// Renders `/etc/crictl.yaml` with the containerd endpoint for crictl.
 pub(super) fn crictl() -> String {
     format!("runtime-endpoint: {CONTAINER_RUNTIME_ENDPOINT}\nimage-endpoint: {CONTAINER_RUNTIME_ENDPOINT}\n")
 }
 
-/// A `hosts.toml` for each registry that has mirrors, and their certificates.
+/// Renders a `hosts.toml` for each registry with mirrors, and the CA bundles of the mirrors.
 pub(super) fn mirrors(cluster: &Cluster) -> Vec<File> {
     let mut files = vec![];
     for mirror in &cluster.spec.registry_mirrors {
-        let directory = format!("{CERTS}/{}", mirror.registry);
-        // A ConfigMap's keys have no colon.
+        let directory = format!("{REGISTRY_DIRECTORY}/{}", mirror.registry);
+        // Keys of a ConfigMap can't contain a colon.
         let key = mirror.registry.replace(':', "-");
         let bundle = mirror.ca_bundle.as_ref().map(|text| {
             let path = format!("{directory}/ca.crt");
@@ -78,16 +77,16 @@ fn hosts(mirror: &RegistryMirror, bundle: Option<&str>) -> String {
     let mut mirrors = mirror.endpoints.as_slice();
     let mut text = String::new();
     match (mirror.fallback, mirror.registry.as_str()) {
-        // containerd asks the server after all mirrors. Without a way back it is the last of them.
+        // containerd tries the server after all mirrors. Without a fallback, the last mirror is the server.
         (false, _) => {
             if let Some((last, others)) = mirrors.split_last() {
                 mirrors = others;
                 let _ = write!(text, "server = {}\n{}", quoted(last), settings(last));
             }
         }
-        // Without a server the default is that of each registry.
+        // Without `server`, the default is the registry itself.
         (true, "_default") => {}
-        // Docker Hub's API has another name.
+        // The API of Docker Hub has another host name.
         (true, "docker.io") => text.push_str("server = \"https://registry-1.docker.io\"\n"),
         (true, registry) => _ = writeln!(text, "server = {}", quoted(&format!("https://{registry}"))),
     }
@@ -97,13 +96,13 @@ fn hosts(mirror: &RegistryMirror, bundle: Option<&str>) -> String {
     text
 }
 
-/// Whether the URL's path says where the registry's API is.
+/// Returns whether the path of the URL contains the API version.
 fn has_api_path(endpoint: &str) -> bool {
     let path = endpoint.split_once("://").and_then(|(_, rest)| rest.split_once('/')).map_or("", |(_, path)| path);
     path.split('/').any(|segment| segment == "v2")
 }
 
-/// A string for TOML. What comes here has no control characters: admission and parsing see to it.
+/// Quotes a string for TOML. Admission and parsing refuse control characters.
 fn quoted(text: &str) -> String {
     format!("\"{}\"", text.replace('\\', "\\\\").replace('"', "\\\""))
 }
@@ -118,18 +117,18 @@ mod tests {
     }
 
     #[test]
-    fn the_registry_itself_is_asked_last_and_only_if_that_is_wanted() {
-        let asked =
+    fn registry_is_the_last_host_only_with_fallback() {
+        let text =
             |fallback| hosts(&mirror("registry.k8s.io", &["https://a.example", "https://b.example"], fallback), None);
-        assert!(asked(true).starts_with("server = \"https://registry.k8s.io\"\n\n[host.\"https://a.example\"]\n"));
-        assert!(asked(false).starts_with("server = \"https://b.example\"\ncapabilities"));
-        assert!(!asked(false).contains("registry.k8s.io") && asked(false).contains("[host.\"https://a.example\"]"));
+        assert!(text(true).starts_with("server = \"https://registry.k8s.io\"\n\n[host.\"https://a.example\"]\n"));
+        assert!(text(false).starts_with("server = \"https://b.example\"\ncapabilities"));
+        assert!(!text(false).contains("registry.k8s.io") && text(false).contains("[host.\"https://a.example\"]"));
         assert!(hosts(&mirror("docker.io", &["https://a.example"], true), None).contains("registry-1.docker.io"));
         assert!(!hosts(&mirror("_default", &["https://a.example"], true), None).contains("server"));
     }
 
     #[test]
-    fn a_path_with_v2_is_taken_as_it_stands() {
+    fn overrides_path_of_mirror_with_v2_in_its_path() {
         assert!(has_api_path("https://harbor.example/v2/k8s"));
         assert!(!has_api_path("https://harbor.example/k8s"));
         assert!(!has_api_path("https://v2"));

@@ -1,22 +1,22 @@
-//! A file on a machine.
+//! A non-secret file on a node.
 
 use std::borrow::Cow;
 
-/// A file of a machine that holds nothing secret.
+/// A file on a node without secret content.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct File {
-    /// Its key in the ConfigMap.
+    /// The key in the ConfigMap.
     pub key: Cow<'static, str>,
-    /// Its path on the machine.
+    /// The path on the host.
     pub path: Cow<'static, str>,
-    /// Its mode.
+    /// The file mode.
     pub mode: u32,
-    /// Its content.
+    /// The content.
     pub content: String,
 }
 
 impl File {
-    /// A file of root's.
+    /// Creates a file that root owns.
     #[must_use]
     pub fn new(
         key: impl Into<Cow<'static, str>>,

@@ -5,20 +5,22 @@ use std::fmt::Write;
 
 use crate::model::Cluster;
 
-/// containerd's snapshots need the one, bridged traffic of pods the other.
+/// The kernel modules for containerd's snapshots and for bridged Pod traffic.
 pub const KERNEL_MODULES: [&str; 2] = ["overlay", "br_netfilter"];
 
-/// Where the parameters are: the name that Kubernetes' own instructions use, which sorts behind the distributions'.
+/// The path of the kernel parameters. The name is that of the Kubernetes documentation, and sorts after the files of
+/// distributions.
 pub const SYSCTL_FILE: &str = "/etc/sysctl.d/k8s.conf";
 
-/// Traffic of pods is seen by the packet filter and forwarded.
+/// The parameters for filtering and forwarding of Pod traffic.
 const NETWORK: &[(&str, &str)] = &[
     ("net.bridge.bridge-nf-call-ip6tables", "1"),
     ("net.bridge.bridge-nf-call-iptables", "1"),
     ("net.ipv4.ip_forward", "1"),
 ];
 
-/// What a kubelet sets itself, or demands with `protectKernelDefaults` (`pkg/util/sysctl` in Kubernetes).
+/// The parameters that a kubelet sets itself, or requires with `protectKernelDefaults` (`pkg/util/sysctl` in
+/// Kubernetes).
 const KUBELET: &[(&str, &str)] = &[
     ("kernel.keys.root_maxbytes", "25000000"),
     ("kernel.keys.root_maxkeys", "1000000"),
@@ -49,8 +51,8 @@ pub(super) fn sysctl_file(cluster: &Cluster, more: &BTreeMap<String, String>) ->
     text
 }
 
-/// One form of a key, so that the same parameter is not there twice. A slash first means that dots are part of names, as
-/// in `net/ipv4/conf/eth0.1/forwarding`, and is left as it is.
+/// Normalizes a key, so that a parameter is not listed twice. In a key with a slash as its first separator, dots are
+/// part of names, as in `net/ipv4/conf/eth0.1/forwarding`; such a key with dots stays unchanged.
 fn dotted(key: &str) -> String {
     match key.find(['.', '/']) {
         Some(at) if key[at..].starts_with('/') && !key.contains('.') => key.replace('/', "."),
@@ -63,7 +65,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_same_parameter_in_another_form_replaces_ours() {
+    fn normalizes_keys_with_slashes() {
         assert_eq!(dotted("net/ipv4/ip_forward"), "net.ipv4.ip_forward");
         assert_eq!(dotted("net.ipv4.ip_forward"), "net.ipv4.ip_forward");
         assert_eq!(dotted("net/ipv4/conf/eth0.1/forwarding"), "net/ipv4/conf/eth0.1/forwarding");

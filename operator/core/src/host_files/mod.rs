@@ -1,7 +1,7 @@
-//! What every machine needs before its kubelet starts: kernel modules and parameters, containerd, and the kubelet's
-//! units as kubeadm's packages have them. Control-plane machines and workers have the same files.
+//! The host files that a node needs before its kubelet starts: kernel modules and parameters, containerd, and the
+//! kubelet units of kubeadm's packages. Control-plane nodes and worker nodes have the same files.
 //!
-//! Swap is not a file: the join data turns it off on workers; see `docs/node-pools.md` for machines of the control plane.
+//! Swap is not a file: the join data disables it on worker nodes; see `docs/node-pools.md` for control-plane nodes.
 
 mod containerd;
 mod file;
@@ -18,17 +18,17 @@ pub use units::{CONTAINERD_UNIT, containerd_unit};
 
 use crate::model::Cluster;
 
-/// Where the kubelet finds containerd: kubeadm's `criSocket` default on Linux.
+/// The containerd endpoint for the kubelet: kubeadm's `criSocket` default on Linux.
 pub const CONTAINER_RUNTIME_ENDPOINT: &str = "unix:///var/run/containerd/containerd.sock";
 
-/// Where kubeadm's packages put the kubelet.
+/// The path of the kubelet in kubeadm's packages.
 pub const PACKAGED_KUBELET: &str = "/usr/bin/kubelet";
 
-/// Mode of what everybody on the machine may read.
+/// The mode of files that every user on the host may read.
 const PUBLIC: u32 = 0o644;
 
-/// The files. `kubelet` is the configuration of the machine's kubelet, `sysctls` are the user's, `kubelet_program` is
-/// where the kubelet is.
+/// Renders the files. `kubelet` is the KubeletConfiguration, `sysctls` are the user's kernel parameters,
+/// `kubelet_program` is the path of the kubelet.
 #[must_use]
 pub fn files(
     cluster: &Cluster,
@@ -54,7 +54,7 @@ pub fn files(
     files
 }
 
-/// Those that are the same wherever the kubelet's files are.
+/// Renders the files that both layouts have in common.
 #[must_use]
 pub fn common_files(cluster: &Cluster, kubelet: &Value, sysctls: &BTreeMap<String, String>) -> Vec<File> {
     let mut files = vec![

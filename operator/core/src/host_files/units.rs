@@ -1,9 +1,9 @@
-//! Units for systemd: what kubeadm's packages install.
+//! The systemd units of kubeadm's packages and of containerd.
 
-/// containerd's unit, where containerd comes from its archive.
+/// The path of containerd's unit, for containerd from its archive.
 pub const CONTAINERD_UNIT: &str = "/etc/systemd/system/containerd.service";
 
-/// The kubelet's unit. Without its files the kubelet ends at once and is started again until it has them.
+/// Renders the unit of the kubelet. Without its files the kubelet exits, and systemd restarts it until they exist.
 pub(super) fn kubelet_unit(program: &str) -> String {
     format!(
         "[Unit]
@@ -24,7 +24,7 @@ WantedBy=multi-user.target
     )
 }
 
-/// The flags of kubeadm's packages. A file for flags of one's own is elsewhere on Debian than on Fedora.
+/// Renders the drop-in of kubeadm's packages. The file for user flags has different paths on Debian and Fedora.
 pub(super) fn kubeadm_drop_in(program: &str) -> String {
     format!(
         "[Service]
@@ -39,7 +39,7 @@ ExecStart={program} $KUBELET_KUBECONFIG_ARGS $KUBELET_CONFIG_ARGS $KUBELET_KUBEA
     )
 }
 
-/// containerd's unit with its programs in a directory.
+/// Renders the unit of containerd with its programs in `directory`.
 #[must_use]
 pub fn containerd_unit(directory: &str) -> String {
     format!(

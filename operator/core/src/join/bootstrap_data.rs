@@ -1,32 +1,23 @@
-//! Join data: what a machine's first boot reads. The same files and steps in three formats.
+//! Join data for the first boot of a worker node: the same files and steps in three formats.
 
 use keyplane_crds::BootstrapFormat;
 
+use super::agent_files::AgentFiles;
 use super::files::pool_files;
 use super::pool::Pool;
-use super::script::{self, Places};
+use super::script::{self, places};
 use super::token::Token;
 use super::{cloud_config, ignition};
-use crate::host_files;
-use crate::host_files::File;
+use crate::host_files::{self, File};
 use crate::kubeconfig::{self, Credential};
 use crate::model::Cluster;
 
-/// Where kubeadm puts the token.
+/// The path of kubeadm for the kubeconfig with the token.
 const BOOTSTRAP_KUBECONFIG: &str = "/etc/kubernetes/bootstrap-kubelet.conf";
-/// kubeadm's name for who has the token.
+/// The user name of kubeadm in that kubeconfig.
 const TOKEN_USER: &str = "tls-bootstrap-token-user";
 
-/// With what the agent of a machine begins.
-#[derive(Debug, Clone)]
-pub struct AgentFiles {
-    /// The machine.
-    pub machine: String,
-    /// Its files; one of them is a token.
-    pub files: Vec<File>,
-}
-
-/// Writes the join data of a pool. It holds the token, so it is secret.
+/// Renders the join data of a pool. The join data contains the bootstrap token, so it is secret.
 #[must_use]
 pub fn bootstrap_data(cluster: &Cluster, pool: &Pool, trust: &str, token: &Token, agents: &[AgentFiles]) -> String {
     let places = places(pool);
@@ -62,13 +53,5 @@ pub fn bootstrap_data(cluster: &Cluster, pool: &Pool, trust: &str, token: &Token
         }
         BootstrapFormat::CloudConfig => cloud_config::write(&files, &steps),
         BootstrapFormat::Ignition => ignition::write(&files, &steps),
-    }
-}
-
-/// Where downloads belong: systems that are set up by Ignition have a `/usr` that can't be written.
-pub(super) fn places(pool: &Pool) -> Places {
-    match pool.bootstrap.format {
-        BootstrapFormat::Ignition => Places::READ_ONLY_USR,
-        BootstrapFormat::Script | BootstrapFormat::CloudConfig => Places::USUAL,
     }
 }

@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use crate::host_files::File;
 use crate::yaml;
 
-/// In memory, so that the token is gone with the next boot at the latest.
+/// A path on a tmpfs, so that the token does not survive a reboot.
 const STEPS: &str = "/run/keyplane/join.sh";
 
 pub(super) fn write(files: &[File], steps: &str) -> String {

@@ -1,20 +1,20 @@
-//! The files of a worker.
+//! The files of a worker node.
 
 use keyplane_crds::Layout;
 
-use crate::host_files::File;
+use crate::host_files::{self, File};
 use crate::manifests::{instance_configuration, systemd};
 use crate::model::Cluster;
 use crate::pki::places::PKI_DIRECTORY;
-use crate::{host_files, yaml};
+use crate::yaml;
 
 use super::pool::{Machine, Pool};
 
-/// Mode of what everybody on the machine may read.
+/// The mode of files that every user on the host may read.
 const PUBLIC: u32 = 0o644;
 
-/// Every file of a declared machine that isn't secret. In kubeadm's layout none is: a worker's only secret is the key
-/// that its kubelet makes.
+/// Renders all non-secret files of a listed node. With the layout `StaticPod` these are all files: the only secret of a
+/// worker node is the key that its kubelet generates.
 #[must_use]
 pub fn worker_files(cluster: &Cluster, pool: &Pool, machine: &Machine, trust: &str) -> Vec<File> {
     let addresses: Vec<_> = machine.node_ips(cluster).iter().map(ToString::to_string).collect();
@@ -30,16 +30,16 @@ pub fn worker_files(cluster: &Cluster, pool: &Pool, machine: &Machine, trust: &s
     files
 }
 
-/// Where kubeadm writes a kubelet's flags.
+/// The path of kubeadm for the flags of the kubelet.
 pub(super) const FLAGS_FILE: &str = "/var/lib/kubelet/kubeadm-flags.env";
 
-/// The files that all machines of a pool have.
+/// Renders the files that are the same on all nodes of a pool.
 pub(super) fn pool_files(cluster: &Cluster, pool: &Pool, trust: &str, kubelet_program: &str) -> Vec<File> {
     let kubelet = pool.kubelet_configuration(cluster);
     let mut files = host_files::files(cluster, &kubelet, &pool.sysctls, kubelet_program);
-    let authority = format!("{PKI_DIRECTORY}/ca.crt");
+    let ca = format!("{PKI_DIRECTORY}/ca.crt");
     files.extend([
-        File::new("ca.crt", authority, PUBLIC, trust.to_owned()),
+        File::new("ca.crt", ca, PUBLIC, trust.to_owned()),
         File::new("kubelet-config.yaml", "/var/lib/kubelet/config.yaml", PUBLIC, yaml::write(&kubelet)),
         File::new(
             "kubelet-instance-config.yaml",
@@ -51,7 +51,7 @@ pub(super) fn pool_files(cluster: &Cluster, pool: &Pool, trust: &str, kubelet_pr
     files
 }
 
-/// A worker's kubelet's flags. They are told apart by a blank, and no value has one.
+/// Returns the kubelet flags of a worker node, separated by spaces. No value contains a space.
 pub(super) fn flags(name: &str, addresses: &str, provider_id: &str, labels: &str) -> String {
     let mut flags = format!("--hostname-override={name} --node-ip={addresses}");
     for (flag, value) in [("provider-id", provider_id), ("node-labels", labels)] {

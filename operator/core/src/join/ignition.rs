@@ -5,13 +5,15 @@ use serde_json::{Value, json};
 use crate::host_files::File;
 use crate::kubeconfig::base64;
 
-/// Both Fedora's and Flatcar's systems have understood it for years.
+/// A version that the systems of Fedora and Flatcar have supported for years.
 const VERSION: &str = "3.3.0";
 
-/// Ignition runs before the machine's own system is up, so the steps wait for it in a unit. Root's alone: a token is in it.
+/// The path of the script. Ignition runs before the operating system has booted, so a unit runs the script later. Only
+/// root can read the script, because it contains the token.
 const STEPS: &str = "/etc/keyplane/join.sh";
 
-/// Units of packages are in `/usr`, which can't be written there; those of the administrator win over them.
+/// The directory of packaged units. `/usr` is read-only with Ignition, so these units move to [`OWN_UNITS`], which
+/// takes precedence.
 const PACKAGED_UNITS: &str = "/usr/lib/systemd/system/";
 const OWN_UNITS: &str = "/etc/systemd/system/";
 

@@ -1,20 +1,20 @@
-//! Which labels a Node may get from a pool, and who sets them.
+//! The labels that a pool may set on Nodes, and the component that sets each.
 //!
-//! The admission plugin `NodeRestriction` lets a kubelet give its own Node some labels only: otherwise whoever holds one
-//! machine could draw to it what is meant for others. The others Keyplane sets through the API, on machines that are
-//! declared by name.
+//! The admission plugin `NodeRestriction` limits the labels that a kubelet may set on its own Node: otherwise an
+//! attacker on one node could attract Pods that are meant for other nodes. Keyplane sets the other labels through the
+//! API, on nodes that are listed by name.
 
 use crate::model::is_dns_name;
 
-/// Who may set a label.
+/// The component that may set a label.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Setter {
-    /// The kubelet itself, when it registers its Node.
+    /// The kubelet, when it registers its Node.
     Kubelet,
-    /// Keyplane, through the target's API.
+    /// Keyplane, through the API of the target cluster.
     Keyplane,
-    /// Nobody here: it is the kubelet's or the control plane's own.
-    Nobody,
+    /// No pool: the kubelet or the control plane owns the label.
+    Reserved,
 }
 
 /// The label of the failure domain.
@@ -22,10 +22,10 @@ pub const ZONE_LABEL: &str = "topology.kubernetes.io/zone";
 const REGION_LABEL: &str = "topology.kubernetes.io/region";
 const ROLE_NAMESPACE: &str = "node-role.kubernetes.io";
 const RESTRICTED_NAMESPACE: &str = "node-restriction.kubernetes.io";
-/// Namespaces in which a kubelet may set any label (`KubeletLabelNamespaces` in `k8s.io/kubelet`).
+/// The label prefixes under which a kubelet may set any label (`KubeletLabelNamespaces` in `k8s.io/kubelet`).
 const KUBELET_NAMESPACES: [&str; 2] = ["kubelet.kubernetes.io", "node.kubernetes.io"];
 
-/// Who may set the label of that key.
+/// Returns the component that may set the label with this key.
 #[must_use]
 pub fn setter(key: &str) -> Setter {
     let Some((namespace, name)) = key.split_once('/') else { return Setter::Kubelet };
@@ -35,20 +35,20 @@ pub fn setter(key: &str) -> Setter {
         return Setter::Keyplane;
     }
     if namespace == ROLE_NAMESPACE {
-        // These two make a machine one of the control plane in the eyes of others.
-        return if ["control-plane", "master"].contains(&name) { Setter::Nobody } else { Setter::Keyplane };
+        // Other software takes a Node with one of these two labels for a control-plane node.
+        return if ["control-plane", "master"].contains(&name) { Setter::Reserved } else { Setter::Keyplane };
     }
     let kubelets = [ZONE_LABEL, REGION_LABEL].contains(&key) || KUBELET_NAMESPACES.into_iter().any(within);
-    if kubelets || !(within("kubernetes.io") || within("k8s.io")) { Setter::Kubelet } else { Setter::Nobody }
+    if kubelets || !(within("kubernetes.io") || within("k8s.io")) { Setter::Kubelet } else { Setter::Reserved }
 }
 
-/// Whether the text is a label's key: a name with an optional DNS name before it.
+/// Returns whether the text is a label key: a name with an optional DNS prefix.
 pub(super) fn is_key(key: &str) -> bool {
     let (namespace, name) = key.split_once('/').map_or((None, key), |(namespace, name)| (Some(namespace), name));
     namespace.is_none_or(is_dns_name) && !name.is_empty() && is_value(name)
 }
 
-/// Whether the text is a label's value.
+/// Returns whether the text is a label value.
 pub(super) fn is_value(value: &str) -> bool {
     let edge = |byte: Option<u8>| byte.is_none_or(|byte| byte.is_ascii_alphanumeric());
     value.len() <= 63
@@ -62,7 +62,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_kubelet_sets_what_node_restriction_lets_it_set() {
+    fn kubelet_sets_only_labels_that_node_restriction_allows() {
         for (key, who) in [
             ("disk", Setter::Kubelet),
             ("example.com/disk", Setter::Kubelet),
@@ -75,18 +75,18 @@ mod tests {
             ("node-role.kubernetes.io/worker", Setter::Keyplane),
             ("node-restriction.kubernetes.io/tenant", Setter::Keyplane),
             ("example.com.node-restriction.kubernetes.io/tenant", Setter::Keyplane),
-            ("node-role.kubernetes.io/control-plane", Setter::Nobody),
-            ("node-role.kubernetes.io/master", Setter::Nobody),
-            ("kubernetes.io/hostname", Setter::Nobody),
-            ("topology.kubernetes.io/rack", Setter::Nobody),
-            ("x.k8s.io/y", Setter::Nobody),
+            ("node-role.kubernetes.io/control-plane", Setter::Reserved),
+            ("node-role.kubernetes.io/master", Setter::Reserved),
+            ("kubernetes.io/hostname", Setter::Reserved),
+            ("topology.kubernetes.io/rack", Setter::Reserved),
+            ("x.k8s.io/y", Setter::Reserved),
         ] {
             assert_eq!(setter(key), who, "{key}");
         }
     }
 
     #[test]
-    fn keys_and_values_are_those_of_kubernetes() {
+    fn accepts_label_keys_and_values_of_kubernetes() {
         for good in ["a", "A-b_c.1", "example.com/a"] {
             assert!(is_key(good), "{good}");
         }

@@ -1,15 +1,16 @@
-//! How workers join: their files, the tokens with which they ask for a certificate, the data that their first boot
-//! reads, and how far each has come.
+//! Joining of worker nodes: their files, bootstrap tokens, join data and status.
 //!
-//! A machine gets no key from Keyplane. Its kubelet makes one and asks for a certificate with a bootstrap token, which
-//! is good for that alone, lives for a day, and exists only while a machine of the pool is missing.
+//! A worker node gets no key from Keyplane. Its kubelet generates a key and requests a certificate with a bootstrap
+//! token. The token is valid for nothing else, lives for a day by default, and exists only while a node of the pool is
+//! missing.
 
+mod agent_files;
 mod bootstrap_data;
 mod cloud_config;
 mod files;
 mod ignition;
 pub mod labels;
-mod marks;
+mod labels_and_taints;
 pub mod objects;
 mod pool;
 mod rights;
@@ -17,8 +18,9 @@ mod script;
 pub mod state;
 pub mod token;
 
-pub use bootstrap_data::{AgentFiles, bootstrap_data};
+pub use agent_files::AgentFiles;
+pub use bootstrap_data::bootstrap_data;
 pub use files::worker_files;
-pub use marks::mark_worker;
+pub use labels_and_taints::worker_label_patch;
 pub use pool::{Machine, Pool, Selector};
-pub use rights::{ADMISSION_POLICY, RIGHTS, target_objects};
+pub use rights::{ADMISSION_POLICY, JOIN_ROLE, target_objects};

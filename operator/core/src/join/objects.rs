@@ -1,4 +1,4 @@
-//! The objects of a pool in the management cluster.
+//! The objects of a NodePool in the management cluster.
 
 use std::collections::BTreeMap;
 
@@ -14,26 +14,25 @@ use super::{AgentFiles, bootstrap_data};
 use crate::manifests::systemd::{self, PodRanges};
 use crate::model::Cluster;
 use crate::names::{INDEX_KEY, node_config_map};
-use crate::objects::trust_checksum;
-use crate::objects::{IndexEntry, config_map, index, is_ours, secret, to_write};
+use crate::objects::{IndexEntry, config_map, index, is_ours, secret, to_write, trust_checksum};
 
-/// The type of a Secret with join data, as Cluster API has it.
+/// The type of a Secret with join data, the same as in Cluster API.
 const BOOTSTRAP_SECRET_TYPE: &str = "cluster.x-k8s.io/secret";
 
-/// The ConfigMap of a machine.
+/// The name of the ConfigMap of a worker node.
 #[must_use]
 pub fn worker_config_map(cluster: &str, machine: &str) -> String {
     node_config_map(cluster, machine)
 }
 
-/// The Secret with the join data of a pool.
+/// The name of the Secret with the join data of a pool.
 #[must_use]
 pub fn bootstrap_secret(cluster: &str, pool: &str) -> String {
     format!("{cluster}-{pool}-bootstrap")
 }
 
-/// All files of a declared machine that aren't secret. `ranges` are those of the Nodes' Pods as far as they are known,
-/// `before` is what the ConfigMap held.
+/// Renders the ConfigMap with all non-secret files of a listed node. `ranges` are the known Pod CIDRs of the Nodes,
+/// `before` is the current data of the ConfigMap.
 #[must_use]
 pub fn worker_config(
     cluster: &Cluster,
@@ -44,7 +43,7 @@ pub fn worker_config(
     before: Option<&BTreeMap<String, String>>,
 ) -> ConfigMap {
     let mut files = worker_files(cluster, pool, machine, trust);
-    if let Some(node) = cluster.machines().find(|node| node.name == machine.name) {
+    if let Some(node) = cluster.all_nodes().find(|node| node.name == machine.name) {
         files.extend(systemd::pod_network(cluster, node, ranges, before));
     }
     let entries: Vec<_> = files.iter().map(|file| IndexEntry::new(&file.key, &file.path, file.mode)).collect();
@@ -59,7 +58,7 @@ pub fn worker_config(
     object
 }
 
-/// The join data of a pool.
+/// Renders the Secret with the join data of a pool.
 #[must_use]
 pub fn bootstrap(
     cluster: &Cluster,
@@ -80,18 +79,18 @@ pub fn bootstrap(
     object
 }
 
-/// Whether an object is Keyplane's, for this pool of this cluster.
+/// Returns whether Keyplane manages the object for this pool of this cluster.
 #[must_use]
 pub fn is_of_pool(metadata: &ObjectMeta, cluster: &str, pool: &str) -> bool {
     is_ours(metadata, cluster, (keys::NODE_POOL_LABEL, pool))
 }
 
-/// The Secret to write over what was found; nothing if that is as it should be.
+/// Returns the Secret to write, or `None` if the found Secret is up to date.
 #[must_use]
-pub fn secret_to_write(found: Option<&Secret>, mut wanted: Secret) -> Option<Secret> {
+pub fn secret_to_write(found: Option<&Secret>, mut desired: Secret) -> Option<Secret> {
     if let Some(found) = found {
-        // A Secret's type can't be changed.
-        wanted.type_.clone_from(&found.type_);
+        // The type of a Secret is immutable.
+        desired.type_.clone_from(&found.type_);
     }
-    to_write(found, wanted, |found, wanted| found.data == wanted.data)
+    to_write(found, desired, |found, desired| found.data == desired.data)
 }

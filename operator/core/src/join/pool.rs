@@ -1,4 +1,4 @@
-//! A NodePool, parsed: what admission refuses is refused here too.
+//! The parsed NodePool, with the same refusals as in admission.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -10,67 +10,68 @@ use serde_json::{Map, Value, json};
 
 use super::labels::{self, Setter, ZONE_LABEL, setter};
 use crate::approval::matches_pattern;
-use crate::manifests::configuration_of_machines;
+use crate::manifests::node_kubelet_configuration;
 use crate::model::{Cluster, FieldError, is_dns_name, refuse_kubelet_settings};
 
-/// A pool of workers.
+/// A pool of worker nodes.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Pool {
-    /// The NodePool's name.
+    /// The name of the NodePool.
     pub name: String,
-    /// The machines that are declared by name.
+    /// The nodes that are listed by name.
     pub machines: Vec<Machine>,
-    /// Machines by name and address.
+    /// The nodes that may join by name pattern and address.
     pub selector: Option<Selector>,
-    /// How long a token lives.
+    /// The lifetime of a bootstrap token.
     pub token_ttl: Duration,
-    /// The rest of what machines need to join.
+    /// The settings of the join data.
     pub bootstrap: Bootstrap,
-    /// The user's settings of the kubelets.
+    /// The user's settings for the kubelets.
     pub kubelet: Option<Map<String, Value>>,
-    /// Labels of the Nodes.
+    /// The labels of the Nodes.
     pub labels: BTreeMap<String, String>,
-    /// Taints of the Nodes.
+    /// The taints of the Nodes.
     pub taints: Vec<Taint>,
-    /// Kernel parameters.
+    /// The kernel parameters of the hosts.
     pub sysctls: BTreeMap<String, String>,
 }
 
-/// A machine that is declared by name.
+/// A node that is listed by name in `spec.machines`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Machine {
-    /// The Node's name.
+    /// The name of the Node.
     pub name: String,
-    /// Its addresses; at least one.
+    /// The addresses; at least one.
     pub addresses: Vec<IpAddr>,
-    /// Where it stands.
+    /// The failure domain, for example a zone or a rack.
     pub failure_domain: Option<String>,
-    /// What the cloud calls it.
+    /// The provider ID of the cloud instance.
     pub provider_id: Option<String>,
 }
 
-/// Machines by name and address.
+/// The rule for nodes that join without being listed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Selector {
-    /// The names, with `*` for any characters but a dot.
+    /// The pattern of node names, with `*` for any characters but a dot.
     pub name_pattern: String,
-    /// The ranges of their addresses.
+    /// The CIDRs of their addresses.
     pub address_cidrs: Vec<IpNet>,
 }
 
 impl Pool {
-    /// Reads a pool of workers of this cluster; nothing if it is one of the control plane, whose machines are the
-    /// ClusterSpec's.
+    /// Parses a pool of worker nodes of this cluster. `None` for a pool with the role `ControlPlane`, whose nodes are
+    /// in the ClusterSpec.
     ///
     /// # Errors
-    /// The first field that makes no sense.
+    /// Returns the first invalid field.
     pub fn parse(name: &str, spec: &NodePoolSpec, cluster: &Cluster) -> Result<Option<Self>, FieldError> {
         if !is_dns_name(name) || name.contains('.') || name.len() > 50 {
             let message = format!("{name:?} must be a DNS label of at most 50 characters");
             return Err(FieldError::new("metadata.name", message));
         }
         if spec.machines.is_empty() && spec.selector.is_none() {
-            let message = "declare machines, or a selector with namePattern and addressCIDRs: a pool with neither lets no machine in";
+            let message =
+                "declare machines, or a selector with namePattern and addressCIDRs: a pool with neither admits no node";
             return Err(FieldError::new("spec", message));
         }
         if spec.role == NodePoolRole::ControlPlane {
@@ -81,22 +82,27 @@ impl Pool {
         refuse_kubelet_settings("spec.kubelet", spec.kubelet.as_ref())?;
         for (ours, place) in [("registerWithTaints", "spec.taints"), ("providerID", "spec.machines[].providerID")] {
             if spec.kubelet.as_ref().is_some_and(|settings| settings.contains_key(ours)) {
-                return Err(FieldError::new("spec.kubelet", format!("{ours} has a place of its own: write {place}")));
+                return Err(FieldError::new("spec.kubelet", format!("{ours} has a field of its own: write {place}")));
             }
         }
         refuse_labels(&spec.labels, selector.is_some())?;
         for taint in &spec.taints {
             if !labels::is_key(&taint.key) || !labels::is_value(&taint.value) {
-                let message = format!("{}={} is no taint: write one like example.com/gpu=true", taint.key, taint.value);
+                let message =
+                    format!("{}={} is not a taint: write one like example.com/gpu=true", taint.key, taint.value);
                 return Err(FieldError::new("spec.taints", message));
             }
             if !["NoSchedule", "PreferNoSchedule", "NoExecute"].contains(&taint.effect.as_str()) {
-                let message = format!("{} is no effect: write NoSchedule, PreferNoSchedule or NoExecute", taint.effect);
+                let message =
+                    format!("{} is not an effect: write NoSchedule, PreferNoSchedule or NoExecute", taint.effect);
                 return Err(FieldError::new("spec.taints", message));
             }
         }
         refuse_sysctls(&spec.sysctls)?;
         let bootstrap = spec.bootstrap.clone().unwrap_or_default();
+        if !has_join_data(cluster, selector.as_ref()) {
+            refuse_join_data_settings(&bootstrap)?;
+        }
         Ok(Some(Self {
             name: name.to_owned(),
             machines,
@@ -110,30 +116,30 @@ impl Pool {
         }))
     }
 
-    /// Whether a Node of that name is one of this pool's.
+    /// Returns whether a Node with this name belongs to the pool.
     #[must_use]
     pub fn has(&self, node: &str) -> bool {
         self.machine(node).is_some()
             || self.selector.as_ref().is_some_and(|selector| matches_pattern(&selector.name_pattern, node))
     }
 
-    /// Whether machines of the pool join with a token. Those that a cluster with the layout `Systemd` lists by name have
-    /// a certificate to begin with.
+    /// Returns whether nodes of the pool join with a bootstrap token. With the layout `Systemd`, Keyplane issues the
+    /// first certificate of listed nodes.
     #[must_use]
     pub fn joins_by_token(&self, cluster: &Cluster) -> bool {
-        cluster.layout() == Layout::StaticPod || self.selector.is_some()
+        has_join_data(cluster, self.selector.as_ref())
     }
 
-    /// The declared machine of that name.
+    /// The listed node with this name.
     #[must_use]
     pub fn machine(&self, node: &str) -> Option<&Machine> {
         self.machines.iter().find(|machine| machine.name == node)
     }
 
-    /// The configuration of the pool's kubelets.
+    /// The KubeletConfiguration of the pool.
     #[must_use]
     pub fn kubelet_configuration(&self, cluster: &Cluster) -> Value {
-        let mut configuration = configuration_of_machines(cluster, self.kubelet.as_ref());
+        let mut configuration = node_kubelet_configuration(cluster, self.kubelet.as_ref());
         if !self.taints.is_empty() {
             let taint = |taint: &Taint| json!({"key": taint.key, "value": taint.value, "effect": taint.effect});
             configuration["registerWithTaints"] = self.taints.iter().map(taint).collect();
@@ -141,7 +147,7 @@ impl Pool {
         configuration
     }
 
-    /// The labels of a machine's Node. Its failure domain says more than a zone that is said of the whole pool.
+    /// The labels of a Node. The failure domain of a listed node takes precedence over a zone label of the pool.
     #[must_use]
     pub fn node_labels(&self, machine: Option<&Machine>) -> BTreeMap<String, String> {
         let mut labels = self.labels.clone();
@@ -151,7 +157,7 @@ impl Pool {
         labels
     }
 
-    /// Of these labels those that the kubelet itself sets, as its flag has them.
+    /// The labels that the kubelet sets itself, in the format of `--node-labels`.
     #[must_use]
     pub fn kubelet_labels(&self, machine: Option<&Machine>) -> String {
         let labels = self.node_labels(machine).into_iter().filter(|(key, _)| setter(key) == Setter::Kubelet);
@@ -160,7 +166,7 @@ impl Pool {
 }
 
 impl Machine {
-    /// The addresses that the kubelet reports: the first, and in a dual-stack cluster the first of the other family.
+    /// The addresses for `--node-ip`: the first, and in a dual-stack cluster the first of the other family.
     #[must_use]
     pub fn node_ips(&self, cluster: &Cluster) -> Vec<IpAddr> {
         let first = self.addresses.iter().take(1);
@@ -178,7 +184,7 @@ fn parse_machines(spec: &NodePoolSpec, cluster: &Cluster) -> Result<Vec<Machine>
     for written in &spec.machines {
         let name = written.name.clone();
         if !is_dns_name(&name) || name.len() > 63 {
-            return Err(FieldError::new(FIELD, format!("{name:?} is no lower-case DNS name, for example worker1")));
+            return Err(FieldError::new(FIELD, format!("{name:?} is not a lower-case DNS name, for example worker1")));
         }
         if cluster.nodes.iter().any(|node| node.name == name) {
             let message = format!("{name} is a control-plane node of the ClusterSpec: leave it out of this pool");
@@ -186,7 +192,7 @@ fn parse_machines(spec: &NodePoolSpec, cluster: &Cluster) -> Result<Vec<Machine>
         }
         let field = || format!("{FIELD}[{name}].addresses");
         let parse = |text: &String| {
-            text.parse::<IpAddr>().map_err(|_| FieldError::new(field(), format!("{text:?} is no IP address")))
+            text.parse::<IpAddr>().map_err(|_| FieldError::new(field(), format!("{text:?} is not an IP address")))
         };
         let addresses = written.addresses.iter().map(parse).collect::<Result<Vec<_>, _>>()?;
         if addresses.is_empty() {
@@ -196,19 +202,19 @@ fn parse_machines(spec: &NodePoolSpec, cluster: &Cluster) -> Result<Vec<Machine>
             if let Some(range) =
                 cluster.service_cidrs.iter().chain(&cluster.pod_cidrs).find(|range| range.contains(address))
             {
-                let message = format!("{address} lies in {range}, which is the cluster's own: choose another");
+                let message = format!("{address} is in {range}, a CIDR of Services or Pods: choose another address");
                 return Err(FieldError::new(field(), message));
             }
             if let Some(node) = cluster.nodes.iter().find(|node| node.addresses.contains(address)) {
                 return Err(FieldError::new(
                     field(),
-                    format!("{address} is that of the control-plane node {}", node.name),
+                    format!("{address} is an address of the control-plane node {}", node.name),
                 ));
             }
         }
         for other in &machines {
             if other.name == name {
-                return Err(FieldError::new(FIELD, format!("the name {name} is there twice")));
+                return Err(FieldError::new(FIELD, format!("the name {name} is listed twice")));
             }
             if let Some(address) = addresses.iter().find(|address| other.addresses.contains(address)) {
                 return Err(FieldError::new(FIELD, format!("{address} is listed for {} and for {name}", other.name)));
@@ -216,7 +222,7 @@ fn parse_machines(spec: &NodePoolSpec, cluster: &Cluster) -> Result<Vec<Machine>
         }
         let zone = written.failure_domain.as_deref().unwrap_or("x");
         if zone.is_empty() || !labels::is_value(zone) {
-            let message = format!("{zone:?} is no label's value, for example rack-3");
+            let message = format!("{zone:?} is not a label value, for example rack-3");
             return Err(FieldError::new(format!("{FIELD}[{name}].failureDomain"), message));
         }
         let id = written.provider_id.as_deref().unwrap_or("x://x");
@@ -224,7 +230,7 @@ fn parse_machines(spec: &NodePoolSpec, cluster: &Cluster) -> Result<Vec<Machine>
         if id.split_once("://").is_none_or(|(provider, id)| provider.is_empty() || id.is_empty())
             || !id.bytes().all(plain)
         {
-            let message = format!("{id:?} is no provider's id, for example aws:///eu-central-1a/i-0123456789abcdef0");
+            let message = format!("{id:?} is not a provider ID, for example aws:///eu-central-1a/i-0123456789abcdef0");
             return Err(FieldError::new(format!("{FIELD}[{name}].providerID"), message));
         }
         let (failure_domain, provider_id) = (written.failure_domain.clone(), written.provider_id.clone());
@@ -235,19 +241,19 @@ fn parse_machines(spec: &NodePoolSpec, cluster: &Cluster) -> Result<Vec<Machine>
 
 fn parse_selector(written: &keyplane_crds::MachineSelector) -> Result<Selector, FieldError> {
     let pattern = &written.name_pattern;
-    // A star stands for any character: with a letter in its place the rest must be a name.
+    // Each star can stand for a letter, so the pattern with letters in place of the stars must be a DNS name.
     if pattern.is_empty() || !is_dns_name(&pattern.replace('*', "a")) {
-        let message = format!("{pattern:?} is no lower-case DNS name with * in it, for example worker-*");
+        let message = format!("{pattern:?} is not a lower-case DNS name with * in it, for example worker-*");
         return Err(FieldError::new("spec.selector.namePattern", message));
     }
     let range = |text: &String| {
         let range = text.parse::<IpNet>().ok().filter(|range| range.trunc() == *range);
-        let message = || format!("{text:?} is no range with its host bits zero, for example 10.0.1.0/24");
+        let message = || format!("{text:?} is not a CIDR with zero host bits, for example 10.0.1.0/24");
         range.ok_or_else(|| FieldError::new("spec.selector.addressCIDRs", message()))
     };
     let address_cidrs = written.address_cidrs.iter().map(range).collect::<Result<Vec<_>, _>>()?;
     if address_cidrs.is_empty() {
-        return Err(FieldError::new("spec.selector.addressCIDRs", "is empty: write a range, for example 10.0.1.0/24"));
+        return Err(FieldError::new("spec.selector.addressCIDRs", "is empty: write a CIDR, for example 10.0.1.0/24"));
     }
     Ok(Selector { name_pattern: pattern.clone(), address_cidrs })
 }
@@ -256,14 +262,14 @@ fn refuse_labels(written: &BTreeMap<String, String>, selector: bool) -> Result<(
     let refuse = |message: String| Err(FieldError::new("spec.labels", message));
     for (key, value) in written {
         if !labels::is_key(key) || !labels::is_value(value) {
-            return refuse(format!("{key}={value} is no label: write one like example.com/disk=ssd"));
+            return refuse(format!("{key}={value} is not a label: write one like example.com/disk=ssd"));
         }
         match setter(key) {
-            Setter::Nobody => return refuse(format!("{key} is not a pool's to set: use a prefix of your own")),
+            Setter::Reserved => return refuse(format!("{key} can't be set by a pool: use a prefix of your own")),
             Setter::Keyplane if selector => {
                 return refuse(format!(
-                    "a kubelet may not give itself {key}, and Keyplane sets it on machines that are declared by name \
-                     only: list the machines in place of the selector, or leave it out"
+                    "a kubelet may not set {key} on its own Node, and Keyplane sets it only on nodes that are listed by \
+                     name: list the nodes in spec.machines in place of the selector, or leave the label out"
                 ));
             }
             Setter::Keyplane | Setter::Kubelet => {}
@@ -283,8 +289,32 @@ fn refuse_sysctls(sysctls: &BTreeMap<String, String>) -> Result<(), FieldError> 
     match sysctls.iter().find(|(key, value)| !good(key, value)) {
         Some((key, value)) => {
             let message =
-                format!("{key:?} = {value:?} is no kernel parameter, for example net.core.somaxconn: \"4096\"");
+                format!("{key:?} = {value:?} is not a kernel parameter, for example net.core.somaxconn: \"4096\"");
             Err(FieldError::new("spec.sysctls", message))
+        }
+        None => Ok(()),
+    }
+}
+
+fn has_join_data(cluster: &Cluster, selector: Option<&Selector>) -> bool {
+    cluster.layout() == Layout::StaticPod || selector.is_some()
+}
+
+/// Refuses settings of join data in a pool without join data. The API server fills in the defaults, so only other
+/// values are known to be the user's.
+fn refuse_join_data_settings(bootstrap: &Bootstrap) -> Result<(), FieldError> {
+    let default = Bootstrap::default();
+    let settings = [
+        ("format", bootstrap.format != default.format),
+        ("tokenTTL", bootstrap.token_ttl != default.token_ttl),
+        ("downloads", bootstrap.downloads != default.downloads),
+        ("hosts", bootstrap.hosts != default.hosts),
+    ];
+    match settings.into_iter().find(|(_, is_set)| *is_set) {
+        Some((name, _)) => {
+            let message = "is for join data; with the layout Systemd the nodes that spec.machines lists have their own \
+                           files and no join data: leave it out, or declare nodes that join with spec.selector";
+            Err(FieldError::new(format!("spec.bootstrap.{name}"), message))
         }
         None => Ok(()),
     }
@@ -292,7 +322,7 @@ fn refuse_sysctls(sysctls: &BTreeMap<String, String>) -> Result<(), FieldError> 
 
 fn parse_token_ttl(text: &str) -> Result<Duration, FieldError> {
     let range = Duration::from_mins(10)..=Duration::from_hours(720);
-    let message = || format!("{text:?} is no duration from 10m to 720h, for example 24h");
+    let message = || format!("{text:?} is not a duration from 10m to 720h, for example 24h");
     let parsed = parse_duration(text).ok().filter(|ttl| range.contains(ttl));
     parsed.ok_or_else(|| FieldError::new("spec.bootstrap.tokenTTL", message()))
 }
@@ -303,17 +333,18 @@ fn refuse_bootstrap(bootstrap: Bootstrap) -> Result<Bootstrap, FieldError> {
     for Download { url, sha256 } in bootstrap.downloads.iter().flat_map(all) {
         if !(url.starts_with("https://") || url.starts_with("http://")) || !url.bytes().all(plain) {
             let message =
-                format!("{url:?} is no URL: write one like https://files.corp.example/{{version}}/{{arch}}/kubelet");
+                format!("{url:?} is not a URL: write one like https://files.corp.example/{{version}}/{{arch}}/kubelet");
             return Err(FieldError::new(field, message));
         }
         let Some(sha256) = sha256 else { continue };
         if sha256.len() != 64 || !sha256.bytes().all(|byte| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte)) {
-            let message =
-                format!("{sha256:?} is no SHA-256: write 64 lower-case hexadecimal digits, as sha256sum prints them");
+            let message = format!(
+                "{sha256:?} is not a SHA-256 checksum: write 64 lower-case hexadecimal digits, as sha256sum prints them"
+            );
             return Err(FieldError::new(field, message));
         }
         if url.contains("{arch}") {
-            let message = "a sha256 is that of one file: write the architecture in the url in place of {arch}, or leave sha256 out";
+            let message = "a sha256 is the checksum of one file: write the architecture in the url in place of {arch}, or leave sha256 out";
             return Err(FieldError::new(field, message));
         }
     }
@@ -322,15 +353,63 @@ fn refuse_bootstrap(bootstrap: Bootstrap) -> Result<Bootstrap, FieldError> {
             || entry.names.is_empty()
             || !entry.names.iter().all(|name| is_dns_name(name))
         {
-            let message = format!("{} {} is no line for /etc/hosts", entry.address, entry.names.join(" "));
+            let message = format!("{} {} is not a line for /etc/hosts", entry.address, entry.names.join(" "));
             return Err(FieldError::new("spec.bootstrap.hosts", message));
         }
     }
     Ok(bootstrap)
 }
 
-/// All that is downloaded.
+/// Returns all downloads.
 pub(super) fn all(downloads: &Downloads) -> impl Iterator<Item = &Download> {
     let Downloads { kubelet, kubectl, containerd, runc, cni_plugins } = downloads;
     [kubelet, kubectl, containerd, runc, cni_plugins].into_iter().flatten()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::Policy;
+
+    const LISTED: &str = "machines: [{name: worker1, addresses: [10.0.0.21]}]";
+    const SELECTOR: &str = "selector: {namePattern: worker-*, addressCIDRs: [10.0.1.0/24]}";
+
+    fn parse(layout: &str, nodes: &str, bootstrap: &str) -> Result<Option<Pool>, FieldError> {
+        let cluster = format!(
+            "
+kubernetesVersion: v1.37.2
+controlPlaneEndpoint: {{host: api.demo.example}}
+controlPlane: {{layout: {layout}, nodes: [{{name: cp1, addresses: [10.0.0.11]}}]}}
+"
+        );
+        let cluster = serde_saphyr::from_str(&cluster).unwrap();
+        let cluster = Cluster::parse("demo", "default", &cluster, Policy::default()).unwrap();
+        let pool = format!("clusterRef: {{name: demo}}\n{nodes}\nbootstrap: {bootstrap}\n");
+        Pool::parse("workers", &serde_saphyr::from_str(&pool).unwrap(), &cluster)
+    }
+
+    #[test]
+    fn refuses_bootstrap_settings_of_pools_without_join_data() {
+        for (bootstrap, field) in [
+            ("{format: CloudConfig}", "spec.bootstrap.format"),
+            ("{tokenTTL: 48h}", "spec.bootstrap.tokenTTL"),
+            ("{downloads: {runc: {url: 'https://files.example/runc'}}}", "spec.bootstrap.downloads"),
+            ("{hosts: [{address: 10.0.0.5, names: [files.example]}]}", "spec.bootstrap.hosts"),
+        ] {
+            let error = parse("Systemd", LISTED, bootstrap).unwrap_err();
+            assert_eq!(error.field, field, "{bootstrap}");
+            assert!(error.message.contains("leave it out"), "{error}");
+            assert!(parse("StaticPod", LISTED, bootstrap).is_ok(), "{bootstrap}");
+            assert!(parse("Systemd", SELECTOR, bootstrap).is_ok(), "{bootstrap}");
+            let both = format!("{LISTED}\n{SELECTOR}");
+            assert!(parse("Systemd", &both, bootstrap).is_ok(), "{bootstrap}");
+        }
+    }
+
+    #[test]
+    fn accepts_default_bootstrap_of_pools_without_join_data() {
+        for bootstrap in ["{}", "{format: Script, tokenTTL: 24h}"] {
+            assert!(parse("Systemd", LISTED, bootstrap).is_ok(), "{bootstrap}");
+        }
+    }
 }

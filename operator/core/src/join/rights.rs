@@ -1,4 +1,4 @@
-//! What Keyplane's own user may do in the target for the sake of workers.
+//! The RBAC rules and the admission policy of Keyplane's user in the target cluster for joining nodes.
 
 use serde_json::{Value, json};
 
@@ -6,17 +6,17 @@ use super::pool::Pool;
 use super::token::{NAMESPACE, SECRET_TYPE, ids, secret_name};
 use crate::target_objects::{TargetObject, USER};
 
-/// The name of the roles here.
-pub const RIGHTS: &str = "keyplane:join";
-/// The name of the admission policy, which may have no colon.
+/// The name of the roles and bindings.
+pub const JOIN_ROLE: &str = "keyplane:join";
+/// The name of the admission policy. A colon is not allowed in this name.
 pub const ADMISSION_POLICY: &str = "keyplane-join";
 const GROUP: &str = "rbac.authorization.k8s.io";
 
-/// Roles for the tokens of these pools and the labels of their declared machines' Nodes. `leaving` are pools whose tokens are
-/// still to be revoked.
+/// Returns the roles for the tokens of these pools and for the labels of their listed nodes. `leaving` are deleted
+/// pools whose tokens are not revoked yet.
 ///
-/// RBAC can't limit the name of what is created, and a Secret of another type in kube-system would be a key to any
-/// service account there: an admission policy of the target says no to that.
+/// RBAC can't limit the names of created objects, and with a Secret of another type in kube-system Keyplane could get a
+/// token of any service account there. An admission policy in the target cluster denies such Secrets.
 #[must_use]
 pub fn target_objects(namespace: &str, pools: &[Pool], leaving: &[String]) -> Vec<TargetObject> {
     let mut secrets: Vec<String> = pools
@@ -34,7 +34,7 @@ pub fn target_objects(namespace: &str, pools: &[Pool], leaving: &[String]) -> Ve
         .map(|machine| machine.name.as_str())
         .collect();
     nodes.sort_unstable();
-    let of_tokens = if secrets.is_empty() {
+    let token_rules = if secrets.is_empty() {
         vec![]
     } else {
         vec![
@@ -42,31 +42,31 @@ pub fn target_objects(namespace: &str, pools: &[Pool], leaving: &[String]) -> Ve
             json!({"apiGroups": [""], "resources": ["secrets"], "verbs": ["create"]}),
         ]
     };
-    let of_nodes = if nodes.is_empty() {
+    let node_rules = if nodes.is_empty() {
         vec![]
     } else {
         vec![json!({"apiGroups": [""], "resources": ["nodes"], "resourceNames": nodes, "verbs": ["patch"]})]
     };
     let subjects = json!([{"kind": "User", "apiGroup": GROUP, "name": USER}]);
-    let reference = |kind: &str| json!({"apiGroup": GROUP, "kind": kind, "name": RIGHTS});
+    let reference = |kind: &str| json!({"apiGroup": GROUP, "kind": kind, "name": JOIN_ROLE});
     let object = TargetObject::new;
     vec![
         object(ADMISSION, "ValidatingAdmissionPolicy", None, ADMISSION_POLICY, policy()),
         object(ADMISSION, "ValidatingAdmissionPolicyBinding", None, ADMISSION_POLICY, binding()),
-        object(GROUP, "ClusterRole", None, RIGHTS, json!({"rules": of_nodes})),
+        object(GROUP, "ClusterRole", None, JOIN_ROLE, json!({"rules": node_rules})),
         object(
             GROUP,
             "ClusterRoleBinding",
             None,
-            RIGHTS,
+            JOIN_ROLE,
             json!({"roleRef": reference("ClusterRole"), "subjects": subjects}),
         ),
-        object(GROUP, "Role", Some(NAMESPACE), RIGHTS, json!({"rules": of_tokens})),
+        object(GROUP, "Role", Some(NAMESPACE), JOIN_ROLE, json!({"rules": token_rules})),
         object(
             GROUP,
             "RoleBinding",
             Some(NAMESPACE),
-            RIGHTS,
+            JOIN_ROLE,
             json!({"roleRef": reference("Role"), "subjects": subjects}),
         ),
     ]

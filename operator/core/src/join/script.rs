@@ -1,33 +1,42 @@
-//! The steps that need a shell, the same in every format: which machine is this, get what is not installed, prepare the
-//! kernel, start containerd and the kubelet, and clean up. POSIX sh; each step may be done again.
+//! The shell steps of join data, the same in every format: identify the node, download missing programs, prepare the
+//! kernel, start containerd and the kubelet, and clean up. POSIX sh; each step is idempotent.
 
 use std::fmt::Write;
 
 use keyplane_crds::Download;
 
-use super::AgentFiles;
+use keyplane_crds::BootstrapFormat;
+
+use super::agent_files::AgentFiles;
 use super::files::FLAGS_FILE;
 use super::pool::Pool;
-use crate::host_files::File;
-use crate::host_files::{KERNEL_MODULES, SYSCTL_FILE};
+use crate::host_files::{File, KERNEL_MODULES, SYSCTL_FILE};
 use crate::model::Cluster;
 
-/// Where programs that are downloaded belong.
+/// The paths of downloaded programs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Places {
-    /// The kubelet and kubectl.
+    /// The directory of the kubelet and kubectl.
     pub(super) programs: &'static str,
-    /// Below this, in `bin`, what containerd's archive holds.
+    /// The directory in which containerd's archive is unpacked, with its programs in `bin`.
     pub(super) containerd: &'static str,
-    /// runc.
+    /// The directory of runc.
     pub(super) runc: &'static str,
 }
 
 impl Places {
-    /// Those of kubeadm's packages and of containerd's instructions.
+    /// The paths of kubeadm's packages and of containerd's instructions.
     pub(super) const USUAL: Self = Self { programs: "/usr/bin", containerd: "/usr/local", runc: "/usr/local/sbin" };
-    /// Where systems live whose `/usr` can't be written.
+    /// The paths for operating systems with a read-only `/usr`.
     pub(super) const READ_ONLY_USR: Self = Self { programs: "/opt/bin", containerd: "/opt", runc: "/opt/bin" };
+}
+
+/// Returns the paths for downloads. Operating systems with Ignition have a read-only `/usr`.
+pub(super) fn places(pool: &Pool) -> Places {
+    match pool.bootstrap.format {
+        BootstrapFormat::Ignition => Places::READ_ONLY_USR,
+        BootstrapFormat::Script | BootstrapFormat::CloudConfig => Places::USUAL,
+    }
 }
 
 const FUNCTIONS: &str = r#"set -eu
@@ -86,8 +95,8 @@ aarch64) arch=arm64 ;;
 esac
 "#;
 
-/// What comes before a script's files: functions, which machine this is, and downloads. Nothing is written before the
-/// machine is known.
+/// Renders the part of the script before the files: functions, identification of the node, and downloads. The script
+/// writes nothing before it has identified the node.
 pub(super) fn beginning(cluster: &Cluster, pool: &Pool) -> String {
     let mut text = FUNCTIONS.to_owned();
     text.push_str("\n# Which machine of the pool is this? Only what is declared may join.\n");
@@ -95,7 +104,7 @@ pub(super) fn beginning(cluster: &Cluster, pool: &Pool) -> String {
     for machine in &pool.machines {
         let tests: Vec<_> = machine.addresses.iter().map(|address| format!("has {address}")).collect();
         let addresses: Vec<_> = machine.node_ips(cluster).iter().map(ToString::to_string).collect();
-        // An address that several machines share in turns is told apart by the host's name.
+        // If several nodes use an address one after the other, the host name decides.
         let _ = writeln!(
             text,
             "if {}; then\n  if [ -z \"$name\" ] || [ \"$host\" = {name} ]; then\n    \
@@ -141,17 +150,17 @@ pub(super) fn beginning(cluster: &Cluster, pool: &Pool) -> String {
     text
 }
 
-/// A file as the function `put` takes it.
+/// Renders a file as a here-document for the shell function `put`.
 pub(super) fn here_document(file: &File) -> String {
     let mut end = "KEYPLANE".to_owned();
-    // The text's own lines must not end it.
+    // No line of the content may end the here-document.
     while file.content.lines().any(|line| line == end) {
         end.push('_');
     }
     format!("put {} {:04o} <<'{end}'\n{}{end}\n", quoted(&file.path), file.mode, file.content)
 }
 
-/// What comes after the files are there. `token` is the kubeconfig with the bootstrap token.
+/// Renders the part of the script after the files. `token` is the kubeconfig with the bootstrap token.
 pub(super) fn ending(pool: &Pool, kubelet: &serde_json::Value, token: &File, agents: &[AgentFiles]) -> String {
     let mut text = "
 # What only this machine has.
@@ -204,14 +213,14 @@ systemctl restart kubelet
 tries=0
 while [ ! -s /var/lib/kubelet/pki/kubelet-client-current.pem ] || [ ! -s /etc/kubernetes/kubelet.conf ]; do
   tries=$((tries + 1))
-  [ $tries -lt {TRIES} ] || stop \"no certificate after {minutes} minutes: see journalctl -u kubelet, and the status of NodePool {pool}; \
+  [ $tries -lt {MAX_CHECKS} ] || stop \"no certificate after {minutes} minutes: see journalctl -u kubelet, and the status of NodePool {pool}; \
 then run this again\"
-  sleep {PAUSE}
+  sleep {CHECK_INTERVAL_SECONDS}
 done
 rm -f {bootstrap}
 {agents}say \"$name has joined\"
 ",
-        minutes = TRIES * PAUSE / 60,
+        minutes = MAX_CHECKS * CHECK_INTERVAL_SECONDS / 60,
         pool = pool.name,
         bootstrap = token.path,
         agents = begin_agent(agents),
@@ -219,7 +228,7 @@ rm -f {bootstrap}
     text
 }
 
-/// The machine's agent, if it is to have one. An agent that has a credential of its own keeps it.
+/// Renders the start of the node's agent, if the cluster has agents. An agent with a credential of its own keeps it.
 fn begin_agent(agents: &[AgentFiles]) -> String {
     if agents.is_empty() {
         return String::new();
@@ -251,18 +260,18 @@ fi
     text
 }
 
-/// How often the kubelet's certificate is looked for.
-const TRIES: u32 = 300;
-/// Seconds between two looks.
-const PAUSE: u32 = 2;
+/// The number of checks for the kubelet's certificate.
+const MAX_CHECKS: u32 = 300;
+/// The seconds between two checks.
+const CHECK_INTERVAL_SECONDS: u32 = 2;
 
 fn downloads(cluster: &Cluster, pool: &Pool) -> String {
     let Some(downloads) = &pool.bootstrap.downloads else { return String::new() };
-    let places = super::bootstrap_data::places(pool);
+    let places = places(pool);
     let Places { programs, containerd, runc } = places;
     let version = cluster.version.to_string();
     let line = |function: &str, download: &Download, path: &str| {
-        // The architecture is the machine's, so it is put in there.
+        // The script inserts the architecture of the host.
         let url = download.url.replace("{version}", &version).replace("{arch}", "'\"$arch\"'");
         format!("{function} '{url}' {path} {}\n", download.sha256.as_deref().unwrap_or_default()).replace(" \n", "\n")
     };
@@ -279,7 +288,7 @@ fn downloads(cluster: &Cluster, pool: &Pool) -> String {
     if lines.is_empty() { lines } else { format!("{FETCH}{lines}") }
 }
 
-/// A word for the shell.
+/// Quotes a word for the shell.
 fn quoted(text: &str) -> String {
     format!("'{}'", text.replace('\'', "'\\''"))
 }

@@ -1,4 +1,4 @@
-//! How far each machine has come, from what the target says.
+//! The state of each node of a NodePool, from the observed state of the target cluster.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -13,32 +13,32 @@ use super::pool::Pool;
 use crate::approval::SigningRequest;
 use crate::manifests::systemd::PodRanges;
 
-/// A kubelet that has been silent for so long is missing: Kubernetes itself moves Pods away after this time
+/// The time without a report after which a node is missing. Kubernetes evicts Pods after the same time
 /// (`default-unreachable-toleration-seconds`).
 pub const MISSING_AFTER: Duration = Duration::from_mins(5);
 
-/// The condition that tells of kubelets whose requests have no verdict.
+/// The condition about kubelet CSRs without a decision.
 const APPROVED: &str = NodePoolCondition::CertificatesApproved.name();
 
-/// Machines that are listed, of those that have joined by a selector: a status is one object.
-const LISTED: usize = 200;
+/// The limit for nodes in the status that have joined by a selector: the status is part of one object.
+const MAX_LISTED_NODES: usize = 200;
 
-/// Length of a message, in characters.
-const LONGEST_MESSAGE: usize = 256;
+/// The maximum length of a message, in characters.
+const MAX_MESSAGE_LENGTH: usize = 256;
 
-/// The users that bootstrap tokens make.
+/// The prefix of the user names of bootstrap tokens.
 const TOKEN_USER_PREFIX: &str = "system:bootstrap:";
 
-/// What a Node says of its kubelet.
+/// The Ready condition of a Node.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NodeState {
-    /// Whether it is Ready; nothing if its kubelet is silent.
+    /// Whether the Node is Ready. `None` if its kubelet does not report.
     pub ready: Option<bool>,
-    /// Since when.
+    /// The last transition time.
     pub since: Option<Timestamp>,
-    /// Why, in one word.
+    /// The reason of the condition.
     pub reason: String,
-    /// The same in a sentence.
+    /// The message of the condition.
     pub message: String,
 }
 
@@ -72,21 +72,21 @@ impl NodeState {
     }
 }
 
-/// A request for a first client certificate.
+/// A CSR for the first client certificate of a kubelet.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Request {
-    /// The Node that it speaks of.
+    /// The name of the Node in the CSR.
     pub node: String,
-    /// When it was made.
+    /// The creation time.
     pub created: Timestamp,
-    /// What became of it, in one word.
+    /// The reason for the status.
     pub reason: &'static str,
-    /// The same in a sentence.
+    /// The message for the status.
     pub message: String,
 }
 
 impl Request {
-    /// Reads a request that was made with a bootstrap token; nothing if it is another.
+    /// Reads a CSR that was created with a bootstrap token. `None` for any other CSR.
     #[must_use]
     pub fn of(object: &CertificateSigningRequest) -> Option<Self> {
         let request = SigningRequest::from(object);
@@ -107,79 +107,80 @@ impl Request {
         };
         let issued = status.and_then(|status| status.certificate.as_ref()).is_some();
         let (reason, message) = if let Some(why) = condition("Denied") {
-            (reasons::REQUEST_DENIED, format!("its request {name} was denied: {why}"))
+            (reasons::REQUEST_DENIED, format!("its CSR {name} was denied: {why}"))
         } else if let Some(why) = condition("Failed") {
-            (reasons::REQUEST_FAILED, format!("its request {name} could not be signed: {why}"))
+            (reasons::REQUEST_FAILED, format!("its CSR {name} could not be signed: {why}"))
         } else if issued {
             (
                 reasons::CERTIFICATE_ISSUED,
-                "its kubelet has a certificate, and has not registered its Node yet".to_owned(),
+                "its kubelet has a certificate, but has not registered its Node yet".to_owned(),
             )
         } else if condition("Approved").is_some() {
             (
                 reasons::NOT_SIGNED,
-                format!("its request {name} is approved, and not signed yet by the controller-manager"),
+                format!("its CSR {name} is approved, but the controller-manager has not signed it yet"),
             )
         } else {
-            (reasons::NOT_APPROVED, format!("its request {name} is not approved yet"))
+            (reasons::NOT_APPROVED, format!("its CSR {name} is not approved yet"))
         };
         Some(Self { node: request.subject_node()?, created: request.created?, reason, message })
     }
 }
 
-/// What became of a pool's token.
+/// The state of a pool's bootstrap token.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum TokenState {
-    /// There is none: no machine is missing, or the pool is going.
+    /// No token exists: no node is missing, or the pool is being deleted.
     None,
-    /// It is in the join data, until then.
-    Good(Timestamp),
-    /// It could not be made or revoked.
+    /// The join data contains a token with this expiry.
+    Valid(Timestamp),
+    /// Creating or deleting the token failed.
     Failed(String),
 }
 
-/// What the target says that matters to the machines of its pools.
+/// The observed state of the target cluster that decides about the status of its pools.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Facts {
-    /// The Nodes of the pools' machines. Nothing while the target does not answer.
+pub struct JoinFacts {
+    /// The Nodes of the pools. `None` while the target cluster does not answer.
     pub nodes: Option<BTreeMap<String, NodeState>>,
-    /// The ranges of Pod addresses that all Nodes have. Nothing while the target does not answer.
+    /// The Pod CIDRs of all Nodes. `None` while the target cluster does not answer.
     pub pod_ranges: Option<PodRanges>,
-    /// Requests for a first certificate, by the Node that they speak of.
+    /// The CSRs for a first certificate, by Node name.
     pub requests: BTreeMap<String, Request>,
-    /// The pools' tokens.
+    /// The bootstrap tokens of the pools.
     pub tokens: BTreeMap<String, TokenState>,
-    /// For each pool with a kubelet's request that has waited for long: a condition's reason and message. Nothing while it
-    /// is not known.
+    /// The pools with a kubelet CSR that has been pending for too long, with the reason and message of the condition.
+    /// `None` while this is not known.
     pub waiting: Option<BTreeMap<String, (String, String)>>,
 }
 
-/// Whether a machine of the pool is still to join. With a selector nobody knows that none will come.
+/// Returns whether a node of the pool has not joined yet. With a selector the number of nodes is unknown, so a node may
+/// always be missing.
 #[must_use]
 pub fn is_any_missing(pool: &Pool, nodes: &BTreeMap<String, NodeState>, now: Timestamp) -> bool {
     pool.selector.is_some()
         || pool.machines.iter().any(|machine| nodes.get(&machine.name).is_none_or(|node| node.is_missing(now)))
 }
 
-/// The state of each machine: those that are declared, and those that have joined by the selector. `before` is what was
-/// known until now.
+/// Returns the state of the listed nodes and of the nodes that have joined by the selector. `before` is the previous
+/// status.
 #[must_use]
-pub fn machines(pool: &Pool, facts: &Facts, before: &[MachineStatus], now: Timestamp) -> Vec<MachineStatus> {
+pub fn machines(pool: &Pool, facts: &JoinFacts, before: &[MachineStatus], now: Timestamp) -> Vec<MachineStatus> {
     let nodes = facts.nodes.iter().flatten();
     let joined = nodes.map(|(name, _)| name).filter(|name| pool.has(name) && pool.machine(name).is_none());
     let known = |name: &String| before.iter().find(|machine| machine.name == *name);
-    // While the target is silent, those that were there are still listed.
+    // While the target cluster does not answer, the status keeps the nodes that were listed before.
     let remembered = before.iter().map(|machine| &machine.name);
     let remembered = remembered.filter(|name| facts.nodes.is_none() && pool.has(name) && pool.machine(name).is_none());
     let declared = pool.machines.iter().map(|machine| &machine.name);
     declared
-        .chain(joined.chain(remembered).take(LISTED))
+        .chain(joined.chain(remembered).take(MAX_LISTED_NODES))
         .map(|name| {
             let old = known(name);
             let (state, reason, message) = state(name, facts, old, now);
             let last_transition_time = match old {
                 Some(old) if old.state == state => old.last_transition_time.clone(),
-                // To the second, as it comes back.
+                // In whole seconds, because the API server stores no fractions.
                 _ => Time(Timestamp::from_second(now.as_second()).unwrap_or(now)),
             };
             MachineStatus { name: name.clone(), state, last_transition_time, reason, message: shortened(&message) }
@@ -187,13 +188,15 @@ pub fn machines(pool: &Pool, facts: &Facts, before: &[MachineStatus], now: Times
         .collect()
 }
 
-fn state(name: &str, facts: &Facts, old: Option<&MachineStatus>, now: Timestamp) -> (MachineState, String, String) {
+fn state(name: &str, facts: &JoinFacts, old: Option<&MachineStatus>, now: Timestamp) -> (MachineState, String, String) {
     let Some(nodes) = &facts.nodes else {
         return match old {
             Some(old) => (old.state, old.reason.clone(), old.message.clone()),
-            None => {
-                (MachineState::Declared, reasons::NOT_SEEN.to_owned(), "the target has not answered yet".to_owned())
-            }
+            None => (
+                MachineState::Declared,
+                reasons::NOT_SEEN.to_owned(),
+                "the target cluster has not answered yet".to_owned(),
+            ),
         };
     };
     if let Some(node) = nodes.get(name) {
@@ -204,34 +207,34 @@ fn state(name: &str, facts: &Facts, old: Option<&MachineStatus>, now: Timestamp)
         };
         return (state, node.reason.clone(), node.message.clone());
     }
-    let was_there =
+    let had_joined =
         old.filter(|old| matches!(old.state, MachineState::Joined | MachineState::Ready | MachineState::Missing));
-    // A request that is older than the loss is the one with which the machine had joined.
+    // A CSR from before the Node was lost is the one with which the node had joined.
     let request = facts.requests.get(name).filter(|request| {
-        was_there.is_none_or(|old| old.state == MachineState::Missing && request.created > old.last_transition_time.0)
+        had_joined.is_none_or(|old| old.state == MachineState::Missing && request.created > old.last_transition_time.0)
     });
-    match (request, was_there) {
+    match (request, had_joined) {
         (Some(request), _) => (MachineState::Bootstrapping, request.reason.to_owned(), request.message.clone()),
         (None, Some(_)) => (MachineState::Missing, reasons::NODE_GONE.to_owned(), "its Node is gone".to_owned()),
         (None, None) => {
-            let message = "the machine has not asked for a certificate: give it the join data".to_owned();
+            let message = "its kubelet has not requested a certificate: run the join data on the node".to_owned();
             (MachineState::Declared, reasons::NOT_SEEN.to_owned(), message)
         }
     }
 }
 
-/// When a machine will be missing by the clock alone.
+/// Returns the next time at which a node becomes missing without another event.
 #[must_use]
-pub fn next_check(pool: &Pool, facts: &Facts, now: Timestamp) -> Option<Timestamp> {
-    let silent = facts.nodes.iter().flatten().filter(|(name, node)| pool.has(name) && node.ready.is_none());
-    silent.filter_map(|(_, node)| node.missing_from()).filter(|from| *from > now).min()
+pub fn next_check(pool: &Pool, facts: &JoinFacts, now: Timestamp) -> Option<Timestamp> {
+    let unreported = facts.nodes.iter().flatten().filter(|(name, node)| pool.has(name) && node.ready.is_none());
+    unreported.filter_map(|(_, node)| node.missing_from()).filter(|from| *from > now).min()
 }
 
 /// Sets the condition `NodesReady`.
 pub fn report(
     conditions: &mut Vec<Condition>,
     machines: &[MachineStatus],
-    facts: &Facts,
+    facts: &JoinFacts,
     generation: Option<i64>,
     now: Timestamp,
 ) {
@@ -247,26 +250,25 @@ pub fn report(
         (
             false,
             reasons::TARGET_UNREACHABLE,
-            "the target does not answer; the machines are listed as they were".to_owned(),
+            "the target cluster does not answer; the status shows the last observed nodes".to_owned(),
         )
     } else if let Some(first) = waiting.first() {
         let more = waiting.len() - 1;
         let message = if more == 0 { first.clone() } else { format!("{first}; and {more} more") };
         (false, reasons::NODES_NOT_READY, message)
     } else if machines.is_empty() {
-        (true, reasons::NO_NODES, "no machine has joined yet, and none is declared by name".to_owned())
+        (true, reasons::NO_NODES, "no node has joined yet, and spec.machines lists none".to_owned())
     } else {
-        (true, reasons::ALL_READY, format!("all {} machines are Ready", machines.len()))
+        (true, reasons::ALL_READY, format!("all {} nodes are Ready", machines.len()))
     };
     set_condition(conditions, NodePoolCondition::NodesReady.name(), ready, reason, &message, generation, now);
 }
 
-/// Says whether the kubelets of the pool have the certificates that they have asked for. A pool of which there was never
-/// anything to tell has no such condition.
+/// Sets the condition about pending kubelet CSRs of the pool. A pool without such a CSR never gets the condition.
 pub fn report_waiting(
     conditions: &mut Vec<Condition>,
     pool: &str,
-    facts: &Facts,
+    facts: &JoinFacts,
     generation: Option<i64>,
     now: Timestamp,
 ) {
@@ -274,20 +276,20 @@ pub fn report_waiting(
     if let Some((reason, message)) = waiting.get(pool) {
         set_condition(conditions, APPROVED, false, reason, message, generation, now);
     } else if condition_of(conditions, APPROVED).is_some() {
-        let message = "no kubelet's request has waited for long";
+        let message = "no kubelet CSR has been pending for too long";
         set_condition(conditions, APPROVED, true, reasons::NO_PENDING_REQUESTS, message, generation, now);
     }
 }
 
-/// The number of machines whose Node is Ready.
+/// Returns the number of nodes that are Ready.
 #[must_use]
 pub fn ready(machines: &[MachineStatus]) -> usize {
     machines.iter().filter(|machine| machine.state == MachineState::Ready).count()
 }
 
 fn shortened(message: &str) -> String {
-    if message.chars().count() <= LONGEST_MESSAGE {
+    if message.chars().count() <= MAX_MESSAGE_LENGTH {
         return message.to_owned();
     }
-    format!("{}...", message.chars().take(LONGEST_MESSAGE - 3).collect::<String>())
+    format!("{}...", message.chars().take(MAX_MESSAGE_LENGTH - 3).collect::<String>())
 }

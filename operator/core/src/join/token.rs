@@ -1,8 +1,7 @@
-//! Bootstrap tokens: when there is one, and what it says.
+//! Bootstrap tokens: their lifecycle and their Secrets.
 //!
-//! A token's id is derived from the pool, so that Keyplane's rights in the target can be limited to these names; only
-//! its secret is random. A pool has two ids in turn: a new token does not take the old one away from a machine that has
-//! just read it.
+//! The ID of a token is derived from the pool, so that RBAC can limit Keyplane to these names; only the secret part is
+//! random. A pool alternates between two IDs, so a new token does not invalidate the token that a node has just read.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -19,59 +18,59 @@ use crate::names::{MANAGED_BY, MANAGED_BY_LABEL};
 use crate::objects::text;
 use crate::pki::SecretText;
 
-/// Where tokens are.
+/// The namespace of bootstrap tokens.
 pub const NAMESPACE: &str = "kube-system";
-/// The type of a token's Secret.
+/// The type of the Secret of a bootstrap token.
 pub const SECRET_TYPE: &str = "bootstrap.kubernetes.io/token";
-/// The group to which kubeadm's rules give what a joining kubelet needs.
+/// The group that kubeadm's RBAC rules allow to join.
 const KUBEADM_GROUP: &str = "system:bootstrappers:kubeadm:default-node-token";
-/// Length of an id and of a secret (`k8s.io/cluster-bootstrap`).
+/// The length of a token ID and of a token secret (`k8s.io/cluster-bootstrap`).
 const ID_LENGTH: usize = 6;
 const SECRET_LENGTH: usize = 16;
-/// What both are made of.
+/// The characters of token IDs and secrets.
 const ALPHABET: &[u8; 36] = b"abcdefghijklmnopqrstuvwxyz0123456789";
-/// Clocks of two machines differ a little.
-const SKEW: Duration = Duration::from_mins(1);
+/// The allowed difference between the clocks of two hosts.
+const CLOCK_SKEW: Duration = Duration::from_mins(1);
 
-/// A token: id and secret.
+/// A bootstrap token: ID and secret.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Token(SecretText);
 
 impl Token {
-    /// A token from its parts.
+    /// Creates a token from its parts.
     #[must_use]
     pub fn new(id: &str, secret: &str) -> Self {
         Self(SecretText(format!("{id}.{secret}")))
     }
 
-    /// A token of this id whose secret is made of random bytes; nothing if they are too few.
+    /// Creates a token with this ID and a secret from random bytes. `None` if there are too few usable bytes.
     #[must_use]
     pub fn from_random(id: &str, random: &[u8]) -> Option<Self> {
-        // Bytes above the last whole multiple would make some letters more frequent.
+        // Bytes above the last whole multiple would make some characters more frequent.
         let limit = 256 - 256 % ALPHABET.len();
         let good = random.iter().map(|byte| usize::from(*byte)).filter(|byte| *byte < limit);
         let secret: String = good.take(SECRET_LENGTH).map(|byte| char::from(ALPHABET[byte % ALPHABET.len()])).collect();
         (secret.len() == SECRET_LENGTH).then(|| Self::new(id, &secret))
     }
 
-    /// The token as a client sends it.
+    /// The token in the form that a client sends.
     #[must_use]
     pub fn text(&self) -> &str {
         &self.0.0
     }
 }
 
-/// The group of the tokens of one pool, beside kubeadm's.
+/// The additional group of the tokens of one pool.
 #[must_use]
 pub fn group(pool: &str) -> String {
     format!("{POOL_GROUP_PREFIX}{pool}")
 }
 
-/// The two ids of a pool.
+/// The two token IDs of a pool.
 #[must_use]
 pub fn ids(namespace: &str, pool: &str) -> [String; 2] {
-    ["0", "1"].map(|turn| {
-        let hash = digest::digest(&digest::SHA256, format!("keyplane/{namespace}/{pool}/{turn}").as_bytes());
+    ["0", "1"].map(|slot| {
+        let hash = digest::digest(&digest::SHA256, format!("keyplane/{namespace}/{pool}/{slot}").as_bytes());
         hash.as_ref()
             .iter()
             .take(ID_LENGTH)
@@ -86,19 +85,19 @@ pub fn secret_name(id: &str) -> String {
     format!("bootstrap-token-{id}")
 }
 
-/// What a pool's tokens say.
+/// The parameters of the tokens of a pool.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Terms {
+pub struct TokenParameters {
     /// The pool's namespace in the management cluster.
     pub namespace: String,
-    /// The pool.
+    /// The name of the pool.
     pub pool: String,
-    /// How long one lives.
+    /// The lifetime of a token.
     pub ttl: Duration,
 }
 
-impl Terms {
-    /// The Secret of a new token.
+impl TokenParameters {
+    /// Builds the Secret of a new token.
     #[must_use]
     pub fn secret(&self, id: &str, token: &Token, now: Timestamp) -> SecretObject {
         let secret = token.text().split_once('.').map_or("", |(_, secret)| secret);
@@ -119,14 +118,14 @@ impl Terms {
         }
     }
 
-    /// When a token that is made now ends: to the second, as kubeadm writes it.
+    /// Returns the expiry of a token that is created now, in whole seconds as in kubeadm.
     #[must_use]
     pub fn expires(&self, now: Timestamp) -> Timestamp {
         let expires = now.checked_add(self.ttl).unwrap_or(Timestamp::MAX).as_second();
         Timestamp::from_second(expires).unwrap_or(Timestamp::MAX)
     }
 
-    /// What all tokens of the pool say alike.
+    /// The data that all tokens of the pool have in common.
     fn data(&self, id: &str) -> BTreeMap<&'static str, String> {
         BTreeMap::from([
             ("token-id", id.to_owned()),
@@ -141,44 +140,50 @@ impl Terms {
         ])
     }
 
-    /// When the Secret ends as a token of this pool; nothing if it is none, or says something else than it should.
-    fn good_until(&self, id: &str, found: &SecretObject, now: Timestamp) -> Option<Timestamp> {
+    /// Returns the expiry of the Secret if it is a valid token of this pool.
+    fn valid_until(&self, id: &str, found: &SecretObject, now: Timestamp) -> Option<Timestamp> {
         let good = found.type_.as_deref() == Some(SECRET_TYPE)
             && self.data(id).iter().all(|(key, value)| text(found, key) == Some(value))
             && text(found, "token-secret").is_some_and(|secret| secret.len() == SECRET_LENGTH);
-        let ends: Timestamp = text(found, "expiration")?.parse().ok()?;
-        // One that lives longer than a new one would was made for a longer tokenTTL.
-        let last = now.checked_add(self.ttl + SKEW).ok()?;
-        (good && now < ends && ends <= last).then_some(ends)
+        let expires: Timestamp = text(found, "expiration")?.parse().ok()?;
+        // A token that expires later than a new one was created with a longer tokenTTL.
+        let last = now.checked_add(self.ttl + CLOCK_SKEW).ok()?;
+        (good && now < expires && expires <= last).then_some(expires)
     }
 }
 
-/// What to do about a pool's tokens.
+/// The changes to the tokens of a pool.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Decision {
-    /// Secrets to delete, by id.
+    /// The IDs of the tokens to delete.
     pub delete: Vec<String>,
-    /// The id of the token to make.
+    /// The ID of the token to create.
     pub create: Option<String>,
-    /// The token that stays, and its end.
+    /// The token to keep, with its expiry.
     pub keep: Option<(Token, Timestamp)>,
-    /// Secrets of somebody else, by name: nothing can be done while they are there.
+    /// The names of Secrets that Keyplane does not manage and that block a token ID.
     pub foreign: Vec<String>,
 }
 
-/// Decides. `found` are the Secrets under the pool's two ids, `needed` is whether a machine is missing.
+/// Decides about the tokens of a pool. `found` are the Secrets of the pool's two IDs, `needed` is whether a node is
+/// missing.
 #[must_use]
-pub fn decide(terms: &Terms, found: &[Option<SecretObject>; 2], needed: bool, now: Timestamp) -> Decision {
+pub fn decide(
+    parameters: &TokenParameters,
+    found: &[Option<SecretObject>; 2],
+    needed: bool,
+    now: Timestamp,
+) -> Decision {
     let mut decision = Decision::default();
-    let ids = ids(&terms.namespace, &terms.pool);
+    let ids = ids(&parameters.namespace, &parameters.pool);
     let mut free = vec![];
     let mut good = vec![];
     for (id, secret) in ids.iter().zip(found) {
         match secret {
             None => free.push(id),
-            Some(secret) if !is_ours(secret, &terms.pool) => decision.foreign.push(secret_name(id)),
-            Some(secret) => match terms.good_until(id, secret, now) {
-                Some(ends) if needed => good.push((ends, id, secret)),
+            Some(secret) if !is_ours(secret, &parameters.pool) => decision.foreign.push(secret_name(id)),
+            Some(secret) => match parameters.valid_until(id, secret, now) {
+                Some(expires) if needed => good.push((expires, id, secret)),
                 _ => {
                     decision.delete.push(id.clone());
                     free.push(id);
@@ -189,29 +194,29 @@ pub fn decide(terms: &Terms, found: &[Option<SecretObject>; 2], needed: bool, no
     if !needed {
         return decision;
     }
-    good.sort_by_key(|(ends, ..)| *ends);
-    let Some((ends, id, secret)) = good.pop() else {
+    good.sort_by_key(|(expires, ..)| *expires);
+    let Some((expires, id, secret)) = good.pop() else {
         decision.create = free.first().map(|id| (*id).clone());
         return decision;
     };
-    let half = now.checked_add(terms.ttl / 2).unwrap_or(Timestamp::MAX);
-    if half < ends {
-        decision.keep = text(secret, "token-secret").map(|secret| (Token::new(id, secret), ends));
+    let half = now.checked_add(parameters.ttl / 2).unwrap_or(Timestamp::MAX);
+    if half < expires {
+        decision.keep = text(secret, "token-secret").map(|secret| (Token::new(id, secret), expires));
         return decision;
     }
-    // Half of its life is over. The one before it, if it is still there, makes room.
+    // Half of the lifetime is over: create a new token, and delete the older one if both IDs are in use.
     if let Some((_, older, _)) = good.pop() {
         decision.delete.push(older.clone());
         free.push(older);
     }
     decision.create = free.first().map(|id| (*id).clone());
     if decision.create.is_none() {
-        decision.keep = text(secret, "token-secret").map(|secret| (Token::new(id, secret), ends));
+        decision.keep = text(secret, "token-secret").map(|secret| (Token::new(id, secret), expires));
     }
     decision
 }
 
-/// Whether a token's Secret was made by Keyplane for the pool.
+/// Returns whether Keyplane created the token's Secret for the pool.
 #[must_use]
 pub fn is_ours(secret: &SecretObject, pool: &str) -> bool {
     let is = |label: &str, value: &str| {
@@ -225,8 +230,8 @@ mod tests {
     use super::*;
     use k8s_openapi::jiff::SignedDuration;
 
-    fn terms(hours: u64) -> Terms {
-        Terms { namespace: "prod".to_owned(), pool: "workers".to_owned(), ttl: Duration::from_hours(hours) }
+    fn parameters(hours: u64) -> TokenParameters {
+        TokenParameters { namespace: "prod".to_owned(), pool: "workers".to_owned(), ttl: Duration::from_hours(hours) }
     }
 
     fn noon() -> Timestamp {
@@ -237,16 +242,16 @@ mod tests {
         noon() + SignedDuration::from_hours(hours)
     }
 
-    fn id(turn: usize) -> String {
-        ids("prod", "workers")[turn].clone()
+    fn id(slot: usize) -> String {
+        ids("prod", "workers")[slot].clone()
     }
 
-    fn made(turn: usize, ttl: u64, at: Timestamp) -> SecretObject {
-        terms(ttl).secret(&id(turn), &Token::new(&id(turn), "0123456789abcdef"), at)
+    fn created(slot: usize, ttl: u64, at: Timestamp) -> SecretObject {
+        parameters(ttl).secret(&id(slot), &Token::new(&id(slot), "0123456789abcdef"), at)
     }
 
     #[test]
-    fn an_id_belongs_to_one_pool_and_has_the_form_that_kubernetes_wants() {
+    fn token_ids_are_unique_per_pool_and_valid() {
         let [first, second] = ids("prod", "workers");
         assert_ne!(first, second);
         assert_ne!(ids("prod", "workers"), ids("test", "workers"));
@@ -254,7 +259,7 @@ mod tests {
     }
 
     #[test]
-    fn a_secret_is_made_of_random_bytes_without_favourites_and_never_shown() {
+    fn token_secret_is_uniform_and_not_in_debug_output() {
         assert_eq!(Token::from_random("abcdef", &[255; 64]), None, "bytes above the limit are not used");
         assert_eq!(Token::from_random("abcdef", &[0; 15]), None);
         let token = Token::from_random("abcdef", &[35; 16]).unwrap();
@@ -263,8 +268,8 @@ mod tests {
     }
 
     #[test]
-    fn a_token_says_what_kubernetes_and_kubeadm_look_for() {
-        let secret = made(0, 24, noon());
+    fn token_secret_has_keys_and_groups_of_kubeadm() {
+        let secret = created(0, 24, noon());
         let data: Vec<_> = secret.data.iter().flatten().map(|(key, _)| key.as_str()).collect();
         assert_eq!(
             data,
@@ -284,61 +289,61 @@ mod tests {
     }
 
     #[test]
-    fn a_token_is_made_when_a_machine_is_missing_and_not_before() {
-        assert_eq!(decide(&terms(24), &[None, None], false, noon()), Decision::default());
-        assert_eq!(decide(&terms(24), &[None, None], true, noon()).create, Some(id(0)));
+    fn creates_token_only_while_a_node_is_missing() {
+        assert_eq!(decide(&parameters(24), &[None, None], false, noon()), Decision::default());
+        assert_eq!(decide(&parameters(24), &[None, None], true, noon()).create, Some(id(0)));
     }
 
     #[test]
-    fn a_token_stays_for_the_first_half_of_its_life_and_then_another_is_made_beside_it() {
-        let found = [Some(made(0, 24, noon())), None];
-        let kept = decide(&terms(24), &found, true, later(11));
+    fn creates_second_token_after_half_of_the_lifetime() {
+        let found = [Some(created(0, 24, noon())), None];
+        let kept = decide(&parameters(24), &found, true, later(11));
         assert_eq!((kept.create, kept.keep.unwrap().1), (None, later(24)));
-        let renewed = decide(&terms(24), &found, true, later(12));
+        let renewed = decide(&parameters(24), &found, true, later(12));
         assert_eq!((renewed.create, renewed.delete), (Some(id(1)), vec![]));
-        // The younger one counts, wherever it is.
-        let both = [Some(made(0, 24, noon())), Some(made(1, 24, later(12)))];
-        assert_eq!(decide(&terms(24), &both, true, later(13)).keep.unwrap().1, later(36));
-        // The next time the old one makes room: it has ended by then, or its turn has come.
-        let renewed = decide(&terms(24), &both, true, later(24));
+        // The newer token is kept, under either ID.
+        let both = [Some(created(0, 24, noon())), Some(created(1, 24, later(12)))];
+        assert_eq!(decide(&parameters(24), &both, true, later(13)).keep.unwrap().1, later(36));
+        // The next renewal deletes the older token, which has expired or is the next to be replaced.
+        let renewed = decide(&parameters(24), &both, true, later(24));
         assert_eq!((renewed.create, renewed.delete), (Some(id(0)), vec![id(0)]));
     }
 
     #[test]
-    fn all_tokens_are_revoked_once_no_machine_is_missing() {
-        let both = [Some(made(0, 24, noon())), Some(made(1, 24, noon()))];
-        let revoked = decide(&terms(24), &both, false, noon());
+    fn deletes_all_tokens_once_no_node_is_missing() {
+        let both = [Some(created(0, 24, noon())), Some(created(1, 24, noon()))];
+        let revoked = decide(&parameters(24), &both, false, noon());
         assert_eq!((revoked.delete, revoked.create, revoked.keep), (vec![id(0), id(1)], None, None));
     }
 
     #[test]
-    fn a_token_that_ended_or_says_something_else_or_lives_too_long_is_replaced() {
-        let mut changed = made(0, 24, noon());
+    fn replaces_expired_changed_or_too_long_lived_token() {
+        let mut changed = created(0, 24, noon());
         changed
             .data
             .as_mut()
             .unwrap()
             .insert("auth-extra-groups".to_owned(), ByteString(b"system:bootstrappers:x".to_vec()));
         for (what, found, now) in [
-            ("ended", made(0, 24, noon()), later(25)),
+            ("ended", created(0, 24, noon()), later(25)),
             ("another group", changed, later(1)),
-            ("a shorter tokenTTL", made(0, 48, noon()), later(1)),
+            ("a shorter tokenTTL", created(0, 48, noon()), later(1)),
         ] {
-            let decision = decide(&terms(24), &[Some(found), None], true, now);
+            let decision = decide(&parameters(24), &[Some(found), None], true, now);
             assert_eq!((decision.delete, decision.create), (vec![id(0)], Some(id(0))), "{what}");
         }
     }
 
     #[test]
-    fn a_secret_of_somebody_else_is_left_alone() {
-        let mut theirs = made(0, 24, noon());
+    fn leaves_foreign_secret_unchanged() {
+        let mut theirs = created(0, 24, noon());
         theirs.metadata.labels = None;
         for needed in [true, false] {
-            let decision = decide(&terms(24), &[Some(theirs.clone()), None], needed, noon());
+            let decision = decide(&parameters(24), &[Some(theirs.clone()), None], needed, noon());
             assert_eq!(decision.foreign, [secret_name(&id(0))]);
             assert_eq!((decision.delete, decision.create), (vec![], needed.then(|| id(1))));
         }
-        let decision = decide(&terms(24), &[Some(theirs.clone()), Some(theirs)], true, noon());
+        let decision = decide(&parameters(24), &[Some(theirs.clone()), Some(theirs)], true, noon());
         assert_eq!((decision.create, decision.keep, decision.foreign.len()), (None, None, 2));
     }
 }

@@ -1,4 +1,4 @@
-//! kube-apiserver: its flags, and itself as a static pod (kubeadm's `phases/controlplane/manifests.go`).
+//! The flags and the static pod of kube-apiserver (kubeadm's `phases/controlplane/manifests.go`).
 
 use super::arguments::{Arguments, value_of};
 use super::options;
@@ -8,18 +8,18 @@ use crate::model::{API_SERVER_PORT, Cluster, Node, joined};
 use crate::pki::places::{PKI_DIRECTORY, pki_file};
 use crate::yaml;
 
-/// What etcd's certificates are verified with, whoever runs it, below kubeadm's `pki` directory.
+/// The CA bundle that verifies etcd, stacked or external, below kubeadm's `pki` directory.
 pub const ETCD_TRUST: &str = "etcd/ca.crt";
-/// The API server's certificate as a client of etcd, whoever runs it.
+/// The client certificate of the API server for etcd, stacked or external.
 pub const ETCD_CLIENT_CERTIFICATE: &str = "apiserver-etcd-client.crt";
-/// Its key.
+/// The key of [`ETCD_CLIENT_CERTIFICATE`].
 pub const ETCD_CLIENT_KEY: &str = "apiserver-etcd-client.key";
 
-/// How long an API server that is stopped goes on serving while /readyz says no: a load balancer that asks every second or
-/// five, and believes the second or third answer, has looked elsewhere by then.
+/// The time for which a stopping API server serves requests while /readyz fails. A load balancer with a health check
+/// every one to five seconds and a threshold of two or three failures has removed the API server by then.
 const SHUTDOWN_DELAY: &str = "15s";
-/// How long it has to stop: the delay, and then the requests that are under way; those of watches end at once.
-const GRACE_SECONDS: i64 = 60;
+/// The termination grace period: the shutdown delay, and then the time for running requests. Watches end at once.
+const TERMINATION_GRACE_SECONDS: i64 = 60;
 
 pub(super) fn manifest(cluster: &Cluster, node: &Node) -> String {
     let written = &cluster.spec.control_plane.api_server;
@@ -33,7 +33,7 @@ pub(super) fn manifest(cluster: &Cluster, node: &Node) -> String {
         )),
         mounts: Mounts::default()
             .directory("k8s-certs", PKI_DIRECTORY, true)
-            .system_authorities()
+            .system_cas()
             .extra(&options::extra_volumes(cluster)),
         requests: &[("cpu", "250m")],
         resources: written.resources.clone(),
@@ -44,7 +44,7 @@ pub(super) fn manifest(cluster: &Cluster, node: &Node) -> String {
     }
     .pod(cluster);
     if let Some(spec) = &mut pod.spec {
-        spec.termination_grace_period_seconds = Some(GRACE_SECONDS);
+        spec.termination_grace_period_seconds = Some(TERMINATION_GRACE_SECONDS);
     }
     let annotation = options::annotation(cluster).map(|(key, value)| (key.to_owned(), value));
     pod.metadata.annotations.get_or_insert_default().extend(annotation);
@@ -56,7 +56,7 @@ pub(super) fn command(cluster: &Cluster, node: &Node) -> Vec<String> {
     let file = |name: &str| pki_file(cluster.layout(), name);
     let etcd_servers = match cluster.external_etcd() {
         Some(external) => external.endpoints.join(","),
-        // A member that the user lets advertise another URL serves there too, and nowhere else for sure.
+        // With another `advertise-client-urls`, only that URL is sure to be served.
         None => value_of(&cluster.spec.etcd.stacked.extra_args, "advertise-client-urls")
             .map_or_else(|| super::etcd::local_client_url(node), str::to_owned),
     };
@@ -72,7 +72,8 @@ pub(super) fn command(cluster: &Cluster, node: &Node) -> Vec<String> {
         .with("tls-private-key-file", file("apiserver.key"))
         .with("kubelet-client-certificate", file("apiserver-kubelet-client.crt"))
         .with("kubelet-client-key", file("apiserver-kubelet-client.key"))
-        // Not kubeadm's: approving serving certificates with care is worth little while nobody verifies them.
+        // Not kubeadm's: strict approval of serving certificates is worth little if the API server does not verify
+        // them.
         .with("kubelet-certificate-authority", file("ca.crt"))
         .with("enable-bootstrap-token-auth", "true")
         .with("secure-port", API_SERVER_PORT.to_string())
@@ -85,15 +86,15 @@ pub(super) fn command(cluster: &Cluster, node: &Node) -> Vec<String> {
         .with("requestheader-allowed-names", "front-proxy-client")
         .with("proxy-client-cert-file", file("front-proxy-client.crt"))
         .with("proxy-client-key-file", file("front-proxy-client.key"))
-        // Not kubeadm's: an API server that is stopped serves on while load balancers find out, and tells clients to go.
+        // Not kubeadm's: a stopping API server still serves while load balancers notice, and asks clients to reconnect.
         .with("shutdown-delay-duration", SHUTDOWN_DELAY)
         .with("shutdown-send-retry-after", "true")
         .with("etcd-servers", etcd_servers)
         .with("etcd-cafile", file(ETCD_TRUST))
         .with("etcd-certfile", file(ETCD_CLIENT_CERTIFICATE))
         .with("etcd-keyfile", file(ETCD_CLIENT_KEY));
-    // Without a kube-proxy on the machine no Service address leads anywhere: the API server dials webhooks and aggregated
-    // API servers at their endpoints itself.
+    // Without kube-proxy on the host Service addresses are not reachable: the API server connects to the endpoints of
+    // webhooks and aggregated API servers directly.
     if !cluster.has_kubelet(node) {
         arguments = arguments.with("enable-aggregator-routing", "true");
     }
@@ -101,6 +102,6 @@ pub(super) fn command(cluster: &Cluster, node: &Node) -> Vec<String> {
     if value_of(extra, "authorization-config").is_none() {
         arguments = arguments.with("authorization-mode", "Node,RBAC");
     }
-    // An option's flags come where kubeadm would put them: `kubeadm upgrade` has them from its configuration's extraArgs.
+    // The flags of options are in the place of extraArgs, from which `kubeadm upgrade` reads them.
     arguments.command("kube-apiserver", &options::extra_arguments(cluster))
 }

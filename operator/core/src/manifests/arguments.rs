@@ -1,20 +1,19 @@
-//! Flags of a component, merged as kubeadm merges them.
+//! The flags of a component, merged by kubeadm's rules.
 
 use keyplane_crds::Argument;
 
-/// The flags that a component has before the user's.
+/// The default flags of a component.
 #[derive(Debug, Default)]
 pub(super) struct Arguments(Vec<(&'static str, String)>);
 
 impl Arguments {
-    /// Adds a flag.
     pub(super) fn with(mut self, name: &'static str, value: impl Into<String>) -> Self {
         self.0.push((name, value.into()));
         self
     }
 
-    /// The command line: the program, the flags in alphabetical order save those that the user gives, then the user's
-    /// in their own order (kubeadm's `ArgumentsToCommand`).
+    /// Returns the command line: the program, the default flags in alphabetical order without those that the user
+    /// overrides, then the user's flags in their order (kubeadm's `ArgumentsToCommand`).
     pub(super) fn command(mut self, program: &str, extra: &[Argument]) -> Vec<String> {
         self.0.sort();
         let mut command = vec![program.to_owned()];
@@ -29,7 +28,7 @@ impl Arguments {
     }
 }
 
-/// The value that a component takes for a flag that is given several times: the last.
+/// Returns the effective value of a flag: the last one, if the flag is repeated.
 pub(super) fn value_of<'a>(extra: &'a [Argument], name: &str) -> Option<&'a str> {
     extra.iter().rev().find(|argument| argument.name == name).map(|argument| argument.value.as_str())
 }
@@ -43,7 +42,7 @@ mod tests {
     }
 
     #[test]
-    fn the_users_flags_replace_and_come_last_in_their_own_order() {
+    fn user_flags_override_defaults_and_keep_their_order() {
         let command = Arguments::default()
             .with("b", "1")
             .with("a", "2")

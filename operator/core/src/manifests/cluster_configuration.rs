@@ -1,5 +1,5 @@
-//! kubeadm's `ClusterConfiguration`, as it stands in `kube-system/kubeadm-config`: what `kubeadm join` and
-//! `kubeadm upgrade` read to learn how this cluster was made.
+//! kubeadm's `ClusterConfiguration` in the ConfigMap `kube-system/kubeadm-config`. `kubeadm join` and `kubeadm upgrade`
+//! read the configuration of the cluster from it.
 
 use std::time::Duration;
 
@@ -13,7 +13,7 @@ use crate::model::{Cluster, Version, joined};
 use crate::pki::places::{PKI_DIRECTORY, pki_file};
 use crate::yaml;
 
-/// The configuration as YAML, with the version that the cluster is taken for: in an upgrade not yet the spec's.
+/// Renders the configuration as YAML. During an upgrade `version` may still be older than the version in the spec.
 #[must_use]
 pub fn cluster_configuration(cluster: &Cluster, version: Version) -> String {
     let control_plane = &cluster.spec.control_plane;
@@ -30,7 +30,7 @@ pub fn cluster_configuration(cluster: &Cluster, version: Version) -> String {
         "apiVersion": "kubeadm.k8s.io/v1beta4",
         "kind": "ClusterConfiguration",
         "apiServer": api_server_section,
-        "caCertificateValidityPeriod": go_duration(cluster.policy.authority_validity),
+        "caCertificateValidityPeriod": go_duration(cluster.policy.ca_validity),
         "certificateValidityPeriod": go_duration(cluster.policy.default_leaf().validity),
         "certificatesDir": PKI_DIRECTORY,
         "clusterName": CLUSTER_NAME,
@@ -72,7 +72,7 @@ fn component(extra_args: &[Argument], extra_volumes: &[HostPathMount]) -> Map<St
     section
 }
 
-/// kubeadm leaves an add-on that is disabled alone in an upgrade.
+/// Returns the section of an add-on. `kubeadm upgrade` skips a disabled add-on.
 fn addon(enabled: bool) -> Value {
     if enabled { json!({}) } else { json!({"disabled": true}) }
 }
@@ -104,7 +104,7 @@ fn insert_unless_empty(section: &mut Map<String, Value>, key: &str, value: Value
     }
 }
 
-/// As Go prints a duration.
+/// Formats a duration as Go does.
 fn go_duration(duration: Duration) -> String {
     let seconds = duration.as_secs();
     format!("{}h{}m{}s", seconds / 3600, seconds / 60 % 60, seconds % 60)

@@ -1,11 +1,11 @@
-//! kube-controller-manager: its flags, and itself as a static pod (kubeadm's `phases/controlplane/manifests.go`).
+//! The flags and the static pod of kube-controller-manager (kubeadm's `phases/controlplane/manifests.go`).
 
 use super::arguments::{Arguments, value_of};
 use super::static_pod::{Component, Mounts, ProbeTarget, probe_host};
 use crate::images::Image;
 use crate::kubeconfig::CLUSTER_NAME;
 use crate::model::{Cluster, joined};
-use crate::pki::AuthorityName;
+use crate::pki::CaName;
 use crate::pki::places::{self, PKI_DIRECTORY, SIGNING_CERTIFICATE, pki_file};
 
 const KUBECONFIG: &str = "controller-manager.conf";
@@ -21,7 +21,7 @@ pub(super) fn manifest(cluster: &Cluster) -> String {
         annotation: None,
         mounts: Mounts::default()
             .directory("k8s-certs", PKI_DIRECTORY, true)
-            .system_authorities()
+            .system_cas()
             .file("kubeconfig", &places::kubeconfig(cluster.layout(), KUBECONFIG))
             .extra(&written.extra_volumes),
         requests: &[("cpu", "200m")],
@@ -37,8 +37,9 @@ pub(super) fn manifest(cluster: &Cluster) -> String {
 pub(super) fn command(cluster: &Cluster) -> Vec<String> {
     let file = |name: &str| pki_file(cluster.layout(), name);
     let kubeconfig = places::kubeconfig(cluster.layout(), KUBECONFIG);
-    // As kubeadm: without files there are no signers in the controller-manager, and Keyplane hands requests on.
-    let (signing_certificate, signing_key) = if cluster.signed_outside.contains(&AuthorityName::Cluster) {
+    // As kubeadm: without these files the controller-manager signs no CSRs, and Keyplane forwards them to the external
+    // signer.
+    let (signing_certificate, signing_key) = if cluster.external_cas.contains(&CaName::Cluster) {
         (String::new(), String::new())
     } else {
         (file(SIGNING_CERTIFICATE), file("ca.key"))

@@ -1,4 +1,4 @@
-//! etcd: its flags, and itself as a static pod (kubeadm's `phases/etcd/local.go`).
+//! The flags and the static pod of etcd (kubeadm's `phases/etcd/local.go`).
 
 use super::arguments::{Arguments, value_of};
 use super::static_pod::{Component, Mounts, ProbeTarget};
@@ -7,7 +7,7 @@ use crate::images::Image;
 use crate::model::{Cluster, Node};
 use crate::pki::places::{PKI_DIRECTORY, pki_file};
 
-/// Health and metrics without TLS, on the loopback address only.
+/// The port for health and metrics, without TLS and only on the loopback address.
 const METRICS_PORT: u16 = 2381;
 
 pub(super) fn manifest(cluster: &Cluster, node: &Node, initial_cluster: &InitialCluster) -> String {
@@ -32,7 +32,7 @@ pub(super) fn manifest(cluster: &Cluster, node: &Node, initial_cluster: &Initial
     .manifest(cluster)
 }
 
-/// Where a member serves clients on its own machine.
+/// Returns the client URL of a member on its own host.
 pub(super) fn local_client_url(node: &Node) -> String {
     format!("https://{}:{CLIENT_PORT}", bracketed(node.loopback()))
 }
@@ -67,22 +67,22 @@ pub(super) fn command(cluster: &Cluster, node: &Node, initial_cluster: &InitialC
         .with("listen-metrics-urls", metrics_url)
         .with("feature-gates", "InitialCorruptCheck=true")
         .with("watch-progress-notify-interval", "5s");
-    // kubeadm init leaves it out, which means a new one.
+    // `kubeadm init` omits the flag; the default is a new cluster.
     if initial_cluster.existing {
         arguments = arguments.with("initial-cluster-state", "existing");
     }
     arguments.command("etcd", &etcd.extra_args)
 }
 
-/// The first of the URLs that the user gave for metrics, or the default.
+/// Returns the probe target: the first of the user's metrics URLs, or the default.
 fn probe(metrics_urls: Option<&str>, node: &Node) -> ProbeTarget {
     let default = || ProbeTarget { host: node.loopback().to_owned(), port: i32::from(METRICS_PORT), scheme: "HTTP" };
     let Some(url) = metrics_urls.and_then(|urls| urls.split(',').next()) else { return default() };
     let Some((scheme, rest)) = url.split_once("://") else { return default() };
-    let authority = rest.split('/').next().unwrap_or_default();
-    let (host, port) = match authority.rsplit_once(':') {
+    let address = rest.split('/').next().unwrap_or_default();
+    let (host, port) = match address.rsplit_once(':') {
         Some((host, port)) if !port.ends_with(']') => (host, port.parse().ok()),
-        _ => (authority, None),
+        _ => (address, None),
     };
     let host = host.trim_start_matches('[').trim_end_matches(']');
     ProbeTarget {

@@ -1,14 +1,15 @@
-//! kube-proxy's configuration.
+//! The configuration of kube-proxy.
 
 use serde_json::{Value, json};
 
 use crate::model::{Cluster, joined};
 use crate::yaml;
 
-/// The directory of kube-proxy's files in its Pods.
+/// The directory of kube-proxy's files in its Pods, as in kubeadm.
 pub const DIRECTORY: &str = "/var/lib/kube-proxy";
 
-/// What kubeadm marshals, with the zero values that the API type has no way to leave out, and the user's settings.
+/// Returns the configuration that kubeadm marshals, with the zero values that the Go type can't omit, and the user's
+/// settings.
 #[must_use]
 pub fn kube_proxy_configuration(cluster: &Cluster) -> Value {
     let written = &cluster.spec.addons.kube_proxy;

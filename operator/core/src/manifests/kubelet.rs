@@ -1,28 +1,29 @@
-//! The kubelet's files (kubeadm's `phases/kubelet` and `componentconfigs/kubelet.go`).
+//! The files of the kubelet (kubeadm's `phases/kubelet` and `componentconfigs/kubelet.go`).
 
 use keyplane_crds::Layout;
 use serde_json::{Map, Value, json};
 
 use crate::host_files::CONTAINER_RUNTIME_ENDPOINT;
 use crate::model::{Cluster, Node};
-use crate::pki::places::{HARD_WAY_KUBELET_AUTHORITY, PKI_DIRECTORY};
+use crate::pki::places::{HARD_WAY_KUBELET_CA, PKI_DIRECTORY};
 use crate::yaml;
 
-/// The kubelet's configuration on a machine: the cluster's, the machine's runtime and, on a control-plane node, the user's
-/// settings for these nodes.
+/// Renders the KubeletConfiguration of control-plane nodes: the shared one, the container runtime endpoint and the
+/// settings in `spec.controlPlane.kubelet`.
 #[must_use]
 pub fn kubelet_configuration(cluster: &Cluster) -> String {
-    yaml::write(&configuration_of_machines(cluster, cluster.spec.control_plane.kubelet.as_ref()))
+    yaml::write(&node_kubelet_configuration(cluster, cluster.spec.control_plane.kubelet.as_ref()))
 }
 
-/// The cluster's configuration, the machine's runtime and the user's settings for some machines.
+/// Returns the KubeletConfiguration of a group of nodes: the shared one, the container runtime endpoint and the user's
+/// settings for these nodes.
 #[must_use]
-pub fn configuration_of_machines(cluster: &Cluster, settings: Option<&Map<String, Value>>) -> Value {
+pub fn node_kubelet_configuration(cluster: &Cluster, settings: Option<&Map<String, Value>>) -> Value {
     let mut configuration = base(cluster);
     configuration["containerRuntimeEndpoint"] = CONTAINER_RUNTIME_ENDPOINT.into();
     if cluster.layout() == Layout::Systemd {
-        configuration["authentication"]["x509"]["clientCAFile"] = HARD_WAY_KUBELET_AUTHORITY.into();
-        // Nothing runs as a static pod there.
+        configuration["authentication"]["x509"]["clientCAFile"] = HARD_WAY_KUBELET_CA.into();
+        // The layout Systemd has no static pods.
         configuration.as_object_mut().and_then(|fields| fields.remove("staticPodPath"));
     }
     if let Some(settings) = settings {
@@ -31,33 +32,33 @@ pub fn configuration_of_machines(cluster: &Cluster, settings: Option<&Map<String
     configuration
 }
 
-/// The configuration that all kubelets share: the ConfigMap `kube-system/kubelet-config`.
+/// Renders the shared KubeletConfiguration in the ConfigMap `kube-system/kubelet-config`.
 #[must_use]
 pub fn shared_kubelet_configuration(cluster: &Cluster) -> String {
     yaml::write(&base(cluster))
 }
 
-/// `/var/lib/kubelet/instance-config.yaml`, where kubeadm looks for the container runtime.
+/// Renders `/var/lib/kubelet/instance-config.yaml`, from which kubeadm reads the container runtime endpoint.
 #[must_use]
 pub fn instance_configuration() -> String {
     format!("containerRuntimeEndpoint: \"{CONTAINER_RUNTIME_ENDPOINT}\"\n")
 }
 
-/// What the kubelet is told of its machine. kubeadm asks the machine for its name and lets the kubelet choose its address;
-/// here both are declared, and the serving certificate is approved for what is declared.
-pub(super) fn machine_flags(cluster: &Cluster, node: &Node) -> [String; 2] {
+/// Returns the flags for the name and the addresses of a node. kubeadm uses the host name and lets the kubelet choose
+/// its address. Keyplane declares both, because it approves serving certificates only for declared names and addresses.
+pub(super) fn node_flags(cluster: &Cluster, node: &Node) -> [String; 2] {
     let addresses = cluster.node_ips(node.advertise_address, &node.addresses);
     let addresses = addresses.iter().map(ToString::to_string).collect::<Vec<_>>().join(",");
     [format!("--hostname-override={}", node.name), format!("--node-ip={addresses}")]
 }
 
-/// `/var/lib/kubelet/kubeadm-flags.env`.
+/// Renders `/var/lib/kubelet/kubeadm-flags.env`.
 #[must_use]
 pub fn flags_env(cluster: &Cluster, node: &Node) -> String {
-    format!("KUBELET_KUBEADM_ARGS=\"{}\"\n", machine_flags(cluster, node).join(" "))
+    format!("KUBELET_KUBEADM_ARGS=\"{}\"\n", node_flags(cluster, node).join(" "))
 }
 
-/// What kubeadm marshals, with the zero values that the API type has no way to leave out.
+/// Returns the configuration that kubeadm marshals, with the zero values that the Go type can't omit.
 fn base(cluster: &Cluster) -> Value {
     let cluster_dns: Vec<_> = cluster.dns_service_address().iter().map(ToString::to_string).collect();
     json!({
@@ -95,7 +96,7 @@ fn base(cluster: &Cluster) -> Value {
         "nodeStatusUpdateFrequency": "0s",
         "rotateCertificates": true,
         "runtimeRequestTimeout": "0s",
-        // Not kubeadm's: a serving certificate that the cluster's authority signed, not one that the kubelet signed itself.
+        // Not kubeadm's: the cluster CA signs the serving certificate, in place of a self-signed one.
         "serverTLSBootstrap": true,
         "shutdownGracePeriod": "0s",
         "shutdownGracePeriodCriticalPods": "0s",

@@ -1,8 +1,8 @@
-//! What runs on a machine: static pods and the kubelet's configuration, as kubeadm 1.37 writes them, or the same
-//! components as systemd units.
+//! The non-secret files of control-plane nodes: static pod manifests and the kubelet's configuration as kubeadm 1.37
+//! writes them, or the same components as systemd units.
 //!
-//! Every difference from kubeadm is in `docs/kubeadm-differences.md` with its reason, and the oracle test holds this
-//! room against the real kubeadm. The flags of a component are the same in both layouts, save the paths in them.
+//! `docs/kubeadm-differences.md` lists every difference from kubeadm with its reason, and the oracle test compares this
+//! module with kubeadm. The flags of a component are the same in both layouts, except for paths.
 
 mod apiserver;
 mod arguments;
@@ -21,7 +21,7 @@ use std::collections::BTreeMap;
 pub use cluster_configuration::cluster_configuration;
 pub use kube_proxy::{DIRECTORY as KUBE_PROXY_DIRECTORY, kube_proxy_configuration};
 pub use kubelet::{
-    configuration_of_machines, flags_env, instance_configuration, kubelet_configuration, shared_kubelet_configuration,
+    flags_env, instance_configuration, kubelet_configuration, node_kubelet_configuration, shared_kubelet_configuration,
 };
 
 pub use apiserver::{ETCD_CLIENT_CERTIFICATE, ETCD_CLIENT_KEY, ETCD_TRUST};
@@ -30,12 +30,11 @@ pub use options::{WEBHOOK_KUBECONFIG, encryption_configuration};
 use keyplane_crds::Layout;
 
 use crate::etcd::InitialCluster;
-use crate::host_files;
-use crate::host_files::File;
+use crate::host_files::{self, File};
 use crate::model::{Cluster, Node};
 
-/// Every file of a control-plane machine that isn't secret and that the ClusterSpec decides; `initial_cluster` is for
-/// etcd's first start.
+/// Renders the non-secret files of a control-plane node that depend only on the ClusterSpec. `initial_cluster` is for
+/// the first start of etcd.
 #[must_use]
 pub fn files(cluster: &Cluster, node: &Node, initial_cluster: &InitialCluster) -> Vec<File> {
     if cluster.layout() == Layout::Systemd {
@@ -70,11 +69,11 @@ pub fn files(cluster: &Cluster, node: &Node, initial_cluster: &InitialCluster) -
         file("kubelet-instance-config.yaml", "/var/lib/kubelet/instance-config.yaml", 0o644, instance_configuration()),
         file("kubeadm-flags.env", "/var/lib/kubelet/kubeadm-flags.env", 0o644, flags_env(cluster, node)),
     ];
-    // First what an API server reads when it starts, then the manifest that starts it.
+    // The files that an API server reads at startup come before the manifest that starts it.
     let mut files = options::files(cluster);
     files.extend(etcd);
     files.extend(components);
-    let kubelet = configuration_of_machines(cluster, cluster.spec.control_plane.kubelet.as_ref());
+    let kubelet = node_kubelet_configuration(cluster, cluster.spec.control_plane.kubelet.as_ref());
     files.extend(host_files::files(cluster, &kubelet, &BTreeMap::new(), host_files::PACKAGED_KUBELET));
     files
 }

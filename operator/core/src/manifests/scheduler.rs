@@ -1,4 +1,4 @@
-//! kube-scheduler: its flags, and itself as a static pod (kubeadm's `phases/controlplane/manifests.go`).
+//! The flags and the static pod of kube-scheduler (kubeadm's `phases/controlplane/manifests.go`).
 
 use keyplane_crds::Layout;
 use serde_json::json;
@@ -11,7 +11,7 @@ use crate::pki::places;
 use crate::yaml;
 
 const KUBECONFIG: &str = "scheduler.conf";
-/// Where the hard way has the scheduler's configuration.
+/// The path of the scheduler's configuration in Kubernetes the Hard Way.
 pub(super) const CONFIGURATION_PATH: &str = "/etc/kubernetes/config/kube-scheduler.yaml";
 /// `KubeSchedulerPort` of Kubernetes.
 const PORT: i32 = 10259;
@@ -47,7 +47,7 @@ pub(super) fn command(cluster: &Cluster) -> Vec<String> {
     arguments.command("kube-scheduler", &cluster.scheduler_arguments())
 }
 
-/// What the hard way's scheduler reads in place of flags.
+/// Renders the configuration file that replaces some flags with the layout `Systemd`.
 pub(super) fn configuration(cluster: &Cluster) -> String {
     yaml::write(&json!({
         "apiVersion": "kubescheduler.config.k8s.io/v1",

@@ -1,4 +1,4 @@
-//! The static pod that all four components share (kubeadm's `util/staticpod`).
+//! The common static pod of the four components (kubeadm's `util/staticpod`).
 
 use std::collections::BTreeMap;
 
@@ -15,10 +15,10 @@ use crate::images::Image;
 use crate::model::Cluster;
 use crate::yaml;
 
-/// The probes' port has a name, so that a user who changes the component's port changes one place.
+/// The name of the probe port. With a named port, a user changes the port of a component in one place.
 const PROBE_PORT: &str = "probe-port";
 
-/// What differs between the components.
+/// The differences between the components.
 pub(super) struct Component {
     pub(super) image: Image,
     pub(super) command: Vec<String>,
@@ -32,7 +32,7 @@ pub(super) struct Component {
     pub(super) startup_path: &'static str,
 }
 
-/// Where the probes of a component go.
+/// The target of the probes of a component.
 pub(super) struct ProbeTarget {
     pub(super) host: String,
     pub(super) port: i32,
@@ -40,12 +40,12 @@ pub(super) struct ProbeTarget {
 }
 
 impl Component {
-    /// The manifest as YAML.
+    /// Renders the manifest as YAML.
     pub(super) fn manifest(self, cluster: &Cluster) -> String {
         yaml::write_object(&self.pod(cluster))
     }
 
-    /// The static pod.
+    /// Builds the static pod.
     pub(super) fn pod(self, cluster: &Cluster) -> Pod {
         let name = self.image.to_string();
         let probe = |path: &str, initial_delay, failures, period| Probe {
@@ -98,7 +98,7 @@ impl Component {
             spec: Some(PodSpec {
                 containers: vec![container],
                 host_network: Some(true),
-                // The value of system-node-critical; static pods are not admitted, so nobody else would fill it in.
+                // The value of system-node-critical. No admission plugin fills in the priority of a static pod.
                 priority: Some(2_000_001_000),
                 priority_class_name: Some("system-node-critical".to_owned()),
                 security_context: Some(PodSecurityContext {
@@ -116,8 +116,8 @@ impl Component {
     }
 }
 
-/// Directories and files of the machine in a container; a later one of the same name wins. Volumes are sorted by name,
-/// mounts only where the user can add some, which is everywhere but in etcd: kubeadm's orders.
+/// Host directories and files in a container; a later one replaces an earlier one with the same name. The order is
+/// kubeadm's: volumes are sorted by name, mounts only where the user can add some (all components except etcd).
 #[derive(Default)]
 pub(super) struct Mounts {
     volumes: Vec<Volume>,
@@ -125,26 +125,26 @@ pub(super) struct Mounts {
 }
 
 impl Mounts {
-    /// Adds a directory that is made if it is missing.
+    /// Adds a directory. The kubelet creates a missing directory.
     pub(super) fn directory(self, name: &str, path: &str, read_only: bool) -> Self {
         self.add(name, path, path, read_only, "DirectoryOrCreate")
     }
 
-    /// Adds a file for reading.
+    /// Adds a read-only file.
     pub(super) fn file(self, name: &str, path: &str) -> Self {
         self.add(name, path, path, true, "FileOrCreate")
     }
 
-    /// Adds the machine's certificate authorities. kubeadm mounts those of the directories that it finds on the machine,
-    /// because links in /etc/ssl/certs lead there; these are Debian's and Ubuntu's.
-    pub(super) fn system_authorities(self) -> Self {
+    /// Adds the CA certificates of the host. kubeadm mounts the directories that exist on the host, because symbolic
+    /// links in /etc/ssl/certs point to them; these are the directories of Debian and Ubuntu.
+    pub(super) fn system_cas(self) -> Self {
         self.directory("ca-certs", "/etc/ssl/certs", true)
             .directory("etc-ca-certificates", "/etc/ca-certificates", true)
             .directory("usr-local-share-ca-certificates", "/usr/local/share/ca-certificates", true)
             .directory("usr-share-ca-certificates", "/usr/share/ca-certificates", true)
     }
 
-    /// Adds the user's, as the last ones.
+    /// Adds the mounts of the user, after all others.
     pub(super) fn extra(self, extra: &[HostPathMount]) -> Self {
         let mut mounts = extra.iter().fold(self, |mounts, mount| {
             mounts.add(&mount.name, &mount.host_path, &mount.mount_path, mount.read_only, &mount.path_type)
@@ -172,7 +172,8 @@ impl Mounts {
     }
 }
 
-/// The host of a probe: an unspecified address can't be dialled, and none means the pod's own.
+/// Returns the host of a probe. An unspecified address can't be a destination; an empty host means the address of the
+/// Pod.
 pub(super) fn probe_host(address: &str) -> String {
     if address == "0.0.0.0" || address == "::" { String::new() } else { address.to_owned() }
 }

@@ -1,4 +1,4 @@
-//! Where API servers answer.
+//! The endpoint of the API servers.
 
 use std::fmt;
 use std::net::IpAddr;
@@ -10,14 +10,14 @@ use super::{FieldError, is_dns_name};
 /// The host part of the API servers' endpoint.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Host {
-    /// An address.
+    /// An IP address.
     Address(IpAddr),
     /// A DNS name.
     Name(String),
 }
 
 impl fmt::Display for Host {
-    /// As in a URL: an IPv6 address has brackets.
+    /// Formats the host as in a URL: an IPv6 address has brackets.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Address(IpAddr::V6(address)) => write!(f, "[{address}]"),
@@ -27,7 +27,7 @@ impl fmt::Display for Host {
     }
 }
 
-/// Where an API server answers.
+/// Host and port of an API server.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Endpoint {
     /// The host.
@@ -42,7 +42,7 @@ impl fmt::Display for Endpoint {
     }
 }
 
-/// The port of every API server on its own machine, as kubeadm's `localAPIEndpoint.bindPort`.
+/// The port of every API server on its own node, as kubeadm's `localAPIEndpoint.bindPort`.
 pub const API_SERVER_PORT: u16 = 6443;
 
 pub(super) fn parse_endpoint(spec: &ClusterSpecSpec) -> Result<Endpoint, FieldError> {
@@ -58,7 +58,7 @@ pub(super) fn parse_endpoint(spec: &ClusterSpecSpec) -> Result<Endpoint, FieldEr
         }
     };
     let port = u16::try_from(written.port).ok().filter(|port| *port > 0).ok_or_else(|| {
-        FieldError::new("spec.controlPlaneEndpoint.port", format!("{} is no port: write 1 to 65535", written.port))
+        FieldError::new("spec.controlPlaneEndpoint.port", format!("{} is not a port: write 1 to 65535", written.port))
     })?;
     Ok(Endpoint { host, port })
 }

@@ -1,4 +1,4 @@
-//! When work that can wait is done.
+//! Maintenance windows: the times for work that can be deferred.
 
 use std::collections::BTreeSet;
 
@@ -10,14 +10,14 @@ use keyplane_crds::{MaintenanceWindow, Weekday, parse_duration};
 use super::FieldError;
 
 const FIELD: &str = "spec.maintenanceWindow";
-const SHORTEST: SignedDuration = SignedDuration::from_mins(15);
-/// A longer one would run into the next day's.
-const LONGEST: SignedDuration = SignedDuration::from_hours(24);
+const MIN_DURATION: SignedDuration = SignedDuration::from_mins(15);
+/// A longer window would overlap the window of the next day.
+const MAX_DURATION: SignedDuration = SignedDuration::from_hours(24);
 
-/// A time of the week, parsed.
+/// A parsed `MaintenanceWindow`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Window {
-    /// The days on which it begins; none means every day.
+    /// The days on which the window opens. Empty means every day.
     days: BTreeSet<Weekday>,
     start: Time,
     duration: SignedDuration,
@@ -25,15 +25,15 @@ pub struct Window {
 }
 
 impl Window {
-    /// Reads a window.
+    /// Parses a window.
     ///
     /// # Errors
-    /// The first field that makes no sense.
+    /// Returns the first invalid field.
     pub fn parse(written: &MaintenanceWindow) -> Result<Self, FieldError> {
         let error = |field: &str, message: String| FieldError::new(format!("{FIELD}.{field}"), message);
         let duration = parse_duration(&written.duration).map_err(|cause| error("duration", cause.to_string()))?;
         let duration = SignedDuration::try_from(duration).unwrap_or(SignedDuration::MAX);
-        if !(SHORTEST..=LONGEST).contains(&duration) {
+        if !(MIN_DURATION..=MAX_DURATION).contains(&duration) {
             return Err(error("duration", "must be from 15m to 24h, for example 4h".to_owned()));
         }
         let start = Time::strptime("%H:%M", &written.start).map_err(|_| {
@@ -49,21 +49,21 @@ impl Window {
         Ok(Self { days: written.days.iter().copied().collect(), start, duration, time_zone })
     }
 
-    /// Whether there is one now.
+    /// Returns whether the window is open at `now`.
     #[must_use]
     pub fn is_open(&self, now: Timestamp) -> bool {
-        // Yesterday's may go on past midnight.
+        // The window of yesterday may last past midnight.
         (-1..=0).filter_map(|day| self.opening(now, day)).any(|from| from <= now && now < from + self.duration)
     }
 
-    /// When the next one begins. Nothing only at the end of the calendar.
+    /// Returns the time at which the window opens next. `None` only at the end of the calendar.
     #[must_use]
     pub fn next_opening(&self, now: Timestamp) -> Option<Timestamp> {
         (0..=7).filter_map(|day| self.opening(now, day)).find(|from| *from > now)
     }
 
-    /// The beginning on the day that is so many days after today, if one begins on it. A time that the clocks leave out
-    /// is the one after it.
+    /// Returns the opening time `days_later` days after today, if the window opens on that day. A local time that
+    /// daylight saving time skips becomes the time after the gap.
     fn opening(&self, now: Timestamp, days_later: i64) -> Option<Timestamp> {
         let today = now.to_zoned(self.time_zone.clone()).date();
         let date = today.checked_add(Span::new().days(days_later)).ok()?;
@@ -98,7 +98,7 @@ mod tests {
     }
 
     #[test]
-    fn opens_on_its_days_and_goes_on_past_midnight() {
+    fn opens_on_its_days_and_stays_open_past_midnight() {
         // The 21st of November 2026 is a Saturday.
         let window = window("{days: [Sat], start: '22:00', duration: 4h}").unwrap();
         assert!(!window.is_open(at("2026-11-21T21:59:59Z")));
@@ -111,7 +111,7 @@ mod tests {
     }
 
     #[test]
-    fn follows_the_clocks_of_its_zone() {
+    fn follows_daylight_saving_time() {
         let window = window("{start: '02:30', duration: 1h, timeZone: Europe/Berlin}").unwrap();
         assert!(window.is_open(at("2026-07-01T00:30:00Z")), "summer");
         assert!(window.is_open(at("2026-12-01T01:30:00Z")), "winter");
@@ -121,7 +121,7 @@ mod tests {
     }
 
     #[test]
-    fn one_of_a_whole_day_without_days_is_always_open() {
+    fn window_of_24h_on_every_day_is_always_open() {
         let window = window("{start: '00:00', duration: 24h}").unwrap();
         for hour in 0..24 {
             assert!(window.is_open(at(&format!("2026-11-23T{hour:02}:59:59Z"))));
@@ -129,7 +129,7 @@ mod tests {
     }
 
     #[test]
-    fn refuses_what_makes_no_sense_with_the_field() {
+    fn refuses_invalid_window_with_field() {
         for (yaml, field) in [
             ("{start: '24:00', duration: 1h}", "start"),
             ("{start: '2', duration: 1h}", "start"),

@@ -1,11 +1,11 @@
-//! A target cluster as Keyplane understands it: a `ClusterSpec` and its `CertificatePolicy`, parsed.
+//! The parsed model of a target cluster: a `ClusterSpec` and its `CertificatePolicy`.
 //!
-//! The API types hold text; everything behind this room works with addresses, ranges and durations. Whoever has a
-//! [`Cluster`] knows that it makes sense: what admission refuses is refused here too, with the same words, because
-//! `keyplane render` reads files that no API server has seen.
+//! The API types hold text; all other modules work with parsed addresses, CIDRs and durations. A [`Cluster`] is always
+//! valid: parsing refuses everything that admission refuses, with the same messages, because `keyplane render` reads
+//! files that no API server has validated.
 
 mod addons;
-mod authorities;
+mod certificate_authorities;
 mod endpoint;
 mod maintenance;
 mod node;
@@ -28,8 +28,8 @@ use ipnet::IpNet;
 use keyplane_crds::{ClusterSpecSpec, ExternalEtcd, Layout, NodePoolSpec};
 
 use crate::encryption::Settings;
-use crate::pki::AuthorityName;
-pub use authorities::given_authority_field;
+use crate::pki::CaName;
+pub use certificate_authorities::user_provided_ca_field;
 use endpoint::parse_endpoint;
 pub use endpoint::{API_SERVER_PORT, Endpoint, Host};
 pub use maintenance::Window;
@@ -46,13 +46,13 @@ pub use users::User;
 pub use version::Version;
 pub use workers::Worker;
 
-/// A field that makes no sense, and what to write instead.
+/// An invalid field, with the reason and the fix.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{field}: {message}")]
 pub struct FieldError {
     /// The field's path, for example `spec.network.serviceCIDRs`.
     pub field: String,
-    /// What is wrong with it, and the cure.
+    /// The problem, and the fix.
     pub message: String,
 }
 
@@ -62,13 +62,13 @@ impl FieldError {
     }
 }
 
-/// What a cluster's encryption at rest needs now.
+/// The current state of encryption at rest in a cluster.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct EncryptionUse {
     /// Whether the API servers have an encryption configuration.
     pub configured: bool,
-    /// The resources of which every object is written anew.
-    pub rewrites: BTreeSet<String>,
+    /// The resources whose objects are being re-encrypted.
+    pub reencrypted: BTreeSet<String>,
 }
 
 /// A target cluster.
@@ -80,47 +80,46 @@ pub struct Cluster {
     pub namespace: String,
     /// The control plane's version.
     pub version: Version,
-    /// Where clients reach the API servers.
+    /// The endpoint of the API servers for clients.
     pub endpoint: Endpoint,
-    /// The machines of the control plane, the first made first.
+    /// The control-plane nodes, the first node of the cluster first.
     pub nodes: Vec<Node>,
-    /// The workers whose files Keyplane writes one by one: the machines that the pools of a cluster with the layout
-    /// `Systemd` list by name, as [`Cluster::with_pools`] finds them.
+    /// The worker nodes that have a Secret and a ConfigMap of their own: the nodes that NodePools list by name in a
+    /// cluster with the layout `Systemd`. Set by [`Cluster::with_pools`].
     pub workers: Vec<Worker>,
-    /// Ranges of Service addresses; at least one.
+    /// The CIDRs of Services; at least one.
     pub service_cidrs: Vec<IpNet>,
-    /// Ranges of Pod addresses.
+    /// The CIDRs of Pods.
     pub pod_cidrs: Vec<IpNet>,
-    /// Who gets a kubeconfig.
+    /// The users that get a kubeconfig.
     pub users: Vec<User>,
-    /// Lifetimes and keys.
+    /// Lifetimes and key algorithms.
     pub policy: Policy,
-    /// Who asks for new certificates.
+    /// The requested renewals, rotations and revocations.
     pub rotate: RotateRequests,
-    /// Whether a backup brings what is missing.
+    /// Whether a backup restores missing Secrets.
     pub restore: Restore,
-    /// What is to be stored encrypted.
+    /// The desired encryption at rest.
     pub encryption: Option<Settings>,
-    /// Whether the API servers have an encryption configuration, and which objects Keyplane writes anew: more than the spec
-    /// says, as [`Cluster::with_encryption`] finds it.
+    /// The observed encryption at rest, which may differ from the spec. Set by [`Cluster::with_encryption`].
     pub encryption_use: EncryptionUse,
-    /// The authorities whose keys are not here: their owners sign outside.
-    pub signed_outside: BTreeSet<AuthorityName>,
+    /// The external CAs: their keys are not in the management cluster, and their owners sign.
+    pub external_cas: BTreeSet<CaName>,
     /// The rest of the spec, which needs no parsing.
     pub spec: ClusterSpecSpec,
 }
 
 impl Cluster {
-    /// Reads a cluster.
+    /// Parses a ClusterSpec.
     ///
     /// # Errors
-    /// The first field that makes no sense.
+    /// Returns the first invalid field.
     pub fn parse(name: &str, namespace: &str, spec: &ClusterSpecSpec, policy: Policy) -> Result<Self, FieldError> {
         settings::refuse_name(name)?;
         settings::refuse_settings(spec)?;
         let encryption = options::parse(spec)?;
         node_agent::refuse(spec)?;
-        authorities::refuse(name, spec)?;
+        certificate_authorities::refuse(name, spec)?;
         let users = users::parse_users(spec)?;
         let version = Version::parse(&spec.kubernetes_version)?;
         let endpoint = parse_endpoint(spec)?;
@@ -140,7 +139,7 @@ impl Cluster {
                     return Err(FieldError::new(
                         "spec.controlPlane.nodes[].addresses",
                         format!(
-                            "{address} of {} lies in {range}, which is the cluster's own: choose another",
+                            "{address} of {} is in {range}, a CIDR of Services or Pods: choose another address",
                             node.name
                         ),
                     ));
@@ -160,14 +159,14 @@ impl Cluster {
             policy,
             rotate: RotateRequests::of_spec(spec),
             restore: Restore::default(),
-            signed_outside: BTreeSet::new(),
+            external_cas: BTreeSet::new(),
             encryption_use: EncryptionUse { configured: encryption.is_some(), ..EncryptionUse::default() },
             encryption,
             spec: spec.clone(),
         })
     }
 
-    /// Takes up what the ClusterSpec's annotations ask for.
+    /// Adds the requests of the ClusterSpec's annotations.
     #[must_use]
     pub fn with_annotations(mut self, annotations: &BTreeMap<String, String>) -> Self {
         self.rotate = self.rotate.and_annotations(annotations);
@@ -175,70 +174,69 @@ impl Cluster {
         self
     }
 
-    /// Takes up what is encrypted already, whatever the spec says now.
+    /// Sets the observed encryption at rest.
     #[must_use]
     pub fn with_encryption(mut self, encryption_use: EncryptionUse) -> Self {
         self.encryption_use = encryption_use;
         self
     }
 
-    /// Takes up the machines that these pools list. The pools must be those of this cluster.
+    /// Sets the worker nodes from the NodePools of this cluster.
     #[must_use]
     pub fn with_pools<'a>(mut self, pools: impl IntoIterator<Item = (String, &'a NodePoolSpec)>) -> Self {
         self.workers = if self.layout() == Layout::Systemd { workers::listed(&self.nodes, pools) } else { vec![] };
         self
     }
 
-    /// How the components run.
+    /// The layout of the control plane.
     #[must_use]
     pub fn layout(&self) -> Layout {
         self.spec.control_plane.layout
     }
 
-    /// Whether the machine is one of the control plane.
+    /// Returns whether the node is a control-plane node.
     #[must_use]
     pub fn is_control_plane(&self, node: &Node) -> bool {
         self.nodes.iter().any(|other| other.name == node.name)
     }
 
-    /// Whether the machine has a kubelet, and so a Node.
+    /// Returns whether the node runs a kubelet, and so has a Node object.
     #[must_use]
     pub fn has_kubelet(&self, node: &Node) -> bool {
         self.spec.control_plane.register_nodes || !self.is_control_plane(node)
     }
 
-    /// Every machine whose files Keyplane writes.
-    pub fn machines(&self) -> impl Iterator<Item = &Node> {
+    /// All nodes with files of their own: control-plane nodes and `workers`.
+    pub fn all_nodes(&self) -> impl Iterator<Item = &Node> {
         self.nodes.iter().chain(self.workers.iter().map(|worker| &worker.node))
     }
 
-    /// The NodePool that lists the machine.
+    /// The NodePool that lists the node.
     #[must_use]
     pub fn pool_of(&self, node: &Node) -> Option<&str> {
         self.workers.iter().find(|worker| worker.node.name == node.name).map(|worker| worker.pool.as_str())
     }
 
-    /// Whether the machines' own routes are the network of the Pods: only then does Keyplane know where each range is.
+    /// Returns whether static routes on the nodes are the Pod network. Flannel distributes Pod CIDRs itself.
     #[must_use]
     pub fn has_pod_routes(&self) -> bool {
         self.layout() == Layout::Systemd && !self.pod_cidrs.is_empty() && !self.spec.addons.flannel.enabled
     }
 
-    /// The address of the Service `kubernetes`: the first of the first range, as the API server itself takes it.
+    /// The address of the Service `kubernetes`: the first address of the first CIDR, which the API server chooses too.
     #[must_use]
     pub fn api_server_service_address(&self) -> Option<IpAddr> {
         nth_address(self.service_cidrs.first()?, 1)
     }
 
-    /// The address of the cluster's DNS: the tenth of the first range, kubeadm's convention.
+    /// The address of the cluster DNS: the tenth address of the first CIDR, as in kubeadm.
     #[must_use]
     pub fn dns_service_address(&self) -> Option<IpAddr> {
         nth_address(self.service_cidrs.first()?, 10)
     }
 
-    /// The addresses that a machine's kubelet reports: its primary one, and in a dual-stack cluster the first of the other
-    /// family, because a kubelet that is told one address reports no other (`--node-ip`), and its Node's pods that use
-    /// the host's network then have one family only.
+    /// The addresses for `--node-ip`: the primary address, and in a dual-stack cluster the first of the other family.
+    /// With one address the kubelet reports no other, and its Pods with `hostNetwork` would have one family only.
     #[must_use]
     pub fn node_ips(&self, primary: IpAddr, addresses: &[IpAddr]) -> Vec<IpAddr> {
         let is_dual_stack = self.pod_cidrs.len() > 1 || self.service_cidrs.len() > 1;
@@ -246,26 +244,26 @@ impl Cluster {
         std::iter::once(primary).chain(other.copied()).collect()
     }
 
-    /// The proxy through which the API servers are reached from outside.
+    /// The proxy for connections to the API servers.
     #[must_use]
     pub fn proxy_url(&self) -> Option<&str> {
         self.spec.access.as_ref()?.proxy_url.as_deref()
     }
 
-    /// The etcd that somebody else runs; nothing where every node has a member.
+    /// The external etcd. `None` where every control-plane node has a member.
     #[must_use]
     pub fn external_etcd(&self) -> Option<&ExternalEtcd> {
         self.spec.etcd.external.as_ref()
     }
 
-    /// Whether the node is the first, on which `kubeadm init` would have run.
+    /// Returns whether the node is the first one, on which `kubeadm init` would have run.
     #[must_use]
     pub fn is_first(&self, node: &Node) -> bool {
         self.nodes.first().is_some_and(|first| first.name == node.name)
     }
 }
 
-/// RFC 1123 subdomain, as Kubernetes checks names.
+/// Returns whether `name` is an RFC 1123 subdomain, by the rules of Kubernetes.
 pub(crate) fn is_dns_name(name: &str) -> bool {
     !name.is_empty()
         && name.len() <= 253

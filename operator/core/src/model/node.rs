@@ -1,4 +1,4 @@
-//! The control plane's machines.
+//! The control-plane nodes.
 
 use std::net::IpAddr;
 
@@ -6,27 +6,27 @@ use keyplane_crds::ControlPlaneNode;
 
 use super::{API_SERVER_PORT, Endpoint, FieldError, Host, is_dns_name, settings};
 
-/// A machine.
+/// A node with files from Keyplane.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Node {
-    /// The Node's name.
+    /// The name of the Node.
     pub name: String,
-    /// Every address of the machine.
+    /// All addresses of the node.
     pub addresses: Vec<IpAddr>,
-    /// The one that its API server advertises, its etcd listens on and its kubelet reports.
+    /// The address that the API server advertises, etcd listens on and the kubelet reports.
     pub advertise_address: IpAddr,
-    /// Where the machine stands.
+    /// The failure domain, for example a zone or a rack.
     pub failure_domain: Option<String>,
 }
 
 impl Node {
-    /// The machine's own API server.
+    /// The endpoint of the API server on this node.
     #[must_use]
     pub fn local_endpoint(&self) -> Endpoint {
         Endpoint { host: Host::Address(self.advertise_address), port: API_SERVER_PORT }
     }
 
-    /// The loopback address of the family that the machine advertises.
+    /// The loopback address of the family of `advertise_address`.
     #[must_use]
     pub fn loopback(&self) -> &'static str {
         if self.advertise_address.is_ipv6() { "::1" } else { "127.0.0.1" }
@@ -36,17 +36,17 @@ impl Node {
 pub(super) fn parse_nodes(written: &[ControlPlaneNode]) -> Result<Vec<Node>, FieldError> {
     const FIELD: &str = "spec.controlPlane.nodes";
     if written.is_empty() {
-        return Err(FieldError::new(FIELD, "is empty: write at least one machine"));
+        return Err(FieldError::new(FIELD, "is empty: write at least one node"));
     }
     let mut nodes: Vec<Node> = vec![];
     for node in written {
         let name = node.name.clone();
         if !is_dns_name(&name) {
-            return Err(FieldError::new(FIELD, format!("{name:?} is no lower-case DNS name, for example cp1")));
+            return Err(FieldError::new(FIELD, format!("{name:?} is not a lower-case DNS name, for example cp1")));
         }
         let parse = |text: &String| {
             text.parse::<IpAddr>().map_err(|_| {
-                FieldError::new(format!("{FIELD}[{name}].addresses"), format!("{text:?} is no IP address"))
+                FieldError::new(format!("{FIELD}[{name}].addresses"), format!("{text:?} is not an IP address"))
             })
         };
         let addresses = node.addresses.iter().map(parse).collect::<Result<Vec<_>, _>>()?;
@@ -62,7 +62,7 @@ pub(super) fn parse_nodes(written: &[ControlPlaneNode]) -> Result<Vec<Node>, Fie
         };
         for other in &nodes {
             if other.name == name {
-                return Err(FieldError::new(FIELD, format!("the name {name} is there twice")));
+                return Err(FieldError::new(FIELD, format!("the name {name} is listed twice")));
             }
             if let Some(address) = addresses.iter().find(|address| other.addresses.contains(address)) {
                 return Err(FieldError::new(FIELD, format!("{address} is listed for {} and for {name}", other.name)));
@@ -72,7 +72,7 @@ pub(super) fn parse_nodes(written: &[ControlPlaneNode]) -> Result<Vec<Node>, Fie
         if failure_domain.as_deref().is_some_and(|domain| !settings::is_label_value(domain)) {
             return Err(FieldError::new(
                 format!("{FIELD}[{name}].failureDomain"),
-                "is a label's value: letters, digits, '-', '_' and '.', for example zone-a",
+                "must be a label value: letters, digits, '-', '_' and '.', for example zone-a",
             ));
         }
         nodes.push(Node { name, addresses, advertise_address, failure_domain });

@@ -1,4 +1,4 @@
-//! Lifetimes and keys of a cluster's certificates.
+//! The parsed `CertificatePolicy`: lifetimes and key algorithms of certificates.
 
 use std::time::Duration;
 
@@ -11,33 +11,33 @@ use crate::pki::LeafTerms;
 /// A `CertificatePolicy`, parsed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Policy {
-    /// How long an authority is valid.
-    pub authority_validity: Duration,
-    /// An authority's key.
-    pub authority_key_algorithm: KeyAlgorithm,
-    /// What holds for kubelets' requests.
+    /// The validity of a CA certificate.
+    pub ca_validity: Duration,
+    /// The key algorithm of CAs.
+    pub ca_key_algorithm: KeyAlgorithm,
+    /// The approval settings for CSRs of kubelets.
     pub requests: Terms,
-    /// When work that can wait is done; nothing means at once.
+    /// The window for work that can be deferred. `None` means at once.
     pub maintenance_window: Option<Window>,
-    /// Whether rotations take the old authority or key away as soon as nothing that can be seen depends on it.
+    /// Whether rotations complete automatically: they remove the old CA or key once no observed dependency remains.
     pub completes_rotations: bool,
     leaf: LeafTerms,
     overrides: Vec<(String, LeafTerms)>,
 }
 
 impl Policy {
-    /// Reads a policy.
+    /// Parses a policy.
     ///
     /// # Errors
-    /// The first field that makes no sense.
+    /// Returns the first invalid field.
     pub fn parse(spec: &CertificatePolicySpec) -> Result<Self, FieldError> {
-        let authority_validity = duration("spec.authority.validity", &spec.authority.validity)?;
+        let ca_validity = duration("spec.authority.validity", &spec.authority.validity)?;
         let leaf = LeafTerms {
             validity: duration("spec.leaf.validity", &spec.leaf.validity)?,
             renew_before: renew_before("spec.leaf.renewBefore", &spec.leaf.renew_before)?,
             key_algorithm: spec.leaf.key_algorithm,
         };
-        check_terms("spec.leaf", leaf, authority_validity)?;
+        check_terms("spec.leaf", leaf, ca_validity)?;
         let mut overrides = vec![];
         for written in &spec.overrides {
             let field = format!("spec.overrides[{}]", written.certificate);
@@ -52,12 +52,12 @@ impl Policy {
                 },
                 key_algorithm: written.key_algorithm.unwrap_or(leaf.key_algorithm),
             };
-            check_terms(&field, terms, authority_validity)?;
+            check_terms(&field, terms, ca_validity)?;
             overrides.push((written.certificate.clone(), terms));
         }
         Ok(Self {
-            authority_validity,
-            authority_key_algorithm: spec.authority.key_algorithm,
+            ca_validity,
+            ca_key_algorithm: spec.authority.key_algorithm,
             requests: Terms::parse(spec).map_err(|error| FieldError::new(error.field, error.message))?,
             maintenance_window: spec.maintenance_window.as_ref().map(Window::parse).transpose()?,
             completes_rotations: spec.authority.completion == RotationCompletion::Automatic,
@@ -66,13 +66,13 @@ impl Policy {
         })
     }
 
-    /// The terms of the certificate of that name.
+    /// The terms of the certificate with this name.
     #[must_use]
     pub fn leaf(&self, certificate: &str) -> LeafTerms {
         self.overrides.iter().find(|(name, _)| name == certificate).map_or(self.leaf, |(_, terms)| *terms)
     }
 
-    /// The terms of certificates without terms of their own.
+    /// The terms of certificates without an override.
     #[must_use]
     pub fn default_leaf(&self) -> LeafTerms {
         self.leaf
@@ -80,18 +80,18 @@ impl Policy {
 }
 
 impl Default for Policy {
-    /// kubeadm's lifetimes and keys (`CACertificateValidityPeriod`, `CertificateValidityPeriod` in its constants), and
-    /// renewal at 70 % of the life, as the default of the API has it.
+    /// The lifetimes and key algorithms of kubeadm (`CACertificateValidityPeriod`, `CertificateValidityPeriod` in its
+    /// constants), and renewal after 70 % of the lifetime, the default of the API.
     fn default() -> Self {
         Self {
-            authority_validity: Duration::from_hours(87600),
-            authority_key_algorithm: KeyAlgorithm::Rsa2048,
+            ca_validity: Duration::from_hours(87600),
+            ca_key_algorithm: KeyAlgorithm::Rsa2048,
             requests: Terms::default(),
             maintenance_window: None,
             completes_rotations: false,
             leaf: LeafTerms {
                 validity: Duration::from_hours(8760),
-                renew_before: RenewBefore::Percentage(30),
+                renew_before: RenewBefore::default(),
                 key_algorithm: KeyAlgorithm::Rsa2048,
             },
             overrides: vec![],
@@ -107,17 +107,17 @@ fn renew_before(field: &str, text: &str) -> Result<RenewBefore, FieldError> {
     RenewBefore::parse(text).map_err(|error| FieldError::new(field, error.to_string()))
 }
 
-fn check_terms(field: &str, terms: LeafTerms, authority_validity: Duration) -> Result<(), FieldError> {
-    if terms.validity > authority_validity {
+fn check_terms(field: &str, terms: LeafTerms, ca_validity: Duration) -> Result<(), FieldError> {
+    if terms.validity > ca_validity {
         return Err(FieldError::new(
             format!("{field}.validity"),
-            "is longer than spec.authority.validity: no certificate outlives its authority",
+            "is longer than spec.authority.validity: no certificate outlives its CA",
         ));
     }
     if terms.renew_before.of(terms.validity) >= terms.validity {
         return Err(FieldError::new(
             format!("{field}.renewBefore"),
-            "must be shorter than the validity: a certificate would be due before it begins",
+            "must be shorter than the validity: a certificate would be due for renewal before it is valid",
         ));
     }
     Ok(())
@@ -128,12 +128,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_defaults_of_the_api_and_of_a_cluster_without_a_policy_are_the_same() {
+    fn default_policy_equals_api_defaults() {
         assert_eq!(Policy::parse(&CertificatePolicySpec::default()).unwrap(), Policy::default());
     }
 
     #[test]
-    fn an_override_holds_for_its_certificate_only() {
+    fn override_applies_to_its_certificate_only() {
         let spec: CertificatePolicySpec =
             serde_saphyr::from_str("{overrides: [{certificate: apiserver, validity: 720h, keyAlgorithm: ECDSA-P256}]}")
                 .unwrap();
@@ -144,7 +144,7 @@ mod tests {
     }
 
     #[test]
-    fn refuses_a_leaf_that_outlives_its_authority() {
+    fn refuses_leaf_validity_longer_than_ca_validity() {
         let spec: CertificatePolicySpec =
             serde_saphyr::from_str("{authority: {validity: 100h}, leaf: {validity: 101h}}").unwrap();
         assert_eq!(Policy::parse(&spec).unwrap_err().field, "spec.leaf.validity");

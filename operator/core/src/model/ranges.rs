@@ -1,4 +1,4 @@
-//! The ranges of Services and Pods.
+//! The CIDRs of Services and Pods.
 
 use std::net::IpAddr;
 
@@ -6,7 +6,7 @@ use ipnet::IpNet;
 
 use super::FieldError;
 
-/// Ranges as a flag takes them: joined by commas.
+/// Formats CIDRs for a flag: separated by commas.
 #[must_use]
 pub fn joined(cidrs: &[IpNet]) -> String {
     cidrs.iter().map(ToString::to_string).collect::<Vec<_>>().join(",")
@@ -26,7 +26,7 @@ pub(super) fn parse_cidrs(field: &str, written: &[String]) -> Result<Vec<IpNet>,
         .map(|text| match text.parse::<IpNet>() {
             Ok(range) if range.trunc() == range => Ok(range),
             Ok(range) => Err(FieldError::new(field, format!("{text} has host bits: write {}", range.trunc()))),
-            Err(_) => Err(FieldError::new(field, format!("{text:?} is no range: write one like 10.96.0.0/12"))),
+            Err(_) => Err(FieldError::new(field, format!("{text:?} is not a CIDR: write one like 10.96.0.0/12"))),
         })
         .collect::<Result<Vec<_>, _>>()?;
     match ranges.as_slice() {
@@ -42,7 +42,7 @@ pub(super) fn refuse_overlaps(service_cidrs: &[IpNet], pod_cidrs: &[IpNet]) -> R
             if service.contains(pod) || pod.contains(service) {
                 return Err(FieldError::new(
                     "spec.network",
-                    format!("serviceCIDRs {service} and podCIDRs {pod} overlap: choose ranges apart from each other"),
+                    format!("serviceCIDRs {service} and podCIDRs {pod} overlap: choose disjoint ranges"),
                 ));
             }
         }

@@ -1,28 +1,28 @@
-//! Whether a backup brings a cluster's keys.
+//! Whether a backup restores the keys of a cluster.
 
 use std::collections::BTreeMap;
 
 use keyplane_crds::keys;
 
-/// What the annotation [`keyplane_crds::keys::RESTORE_ANNOTATION`] says of Secrets that are missing.
+/// The value of the annotation [`keyplane_crds::keys::RESTORE_ANNOTATION`], which decides about missing Secrets.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Restore {
-    /// Nothing: they are made, unless something shows that they were there before.
+    /// No annotation: Keyplane generates missing Secrets, unless there is evidence that they existed before.
     #[default]
-    Unsaid,
-    /// A backup brings them.
+    Unspecified,
+    /// A backup restores them.
     Expected,
-    /// No backup brings them, whatever shows that they were there before.
-    Renounced,
+    /// No backup restores them: Keyplane generates them even if there is evidence that they existed before.
+    Abandoned,
 }
 
 impl Restore {
     pub(super) fn of(annotations: &BTreeMap<String, String>) -> Self {
         match annotations.get(keys::RESTORE_ANNOTATION).map(String::as_str) {
-            Some("false") => Self::Renounced,
-            // A word that is misspelt must not make keys.
+            Some("false") => Self::Abandoned,
+            // A misspelt value must not generate keys.
             Some(_) => Self::Expected,
-            None => Self::Unsaid,
+            None => Self::Unspecified,
         }
     }
 }

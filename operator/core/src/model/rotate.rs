@@ -1,15 +1,15 @@
-//! Requests for new keys: a value that is new asks once.
+//! Requests for renewals, rotations and revocations. Each new value is one request.
 
 use std::collections::BTreeMap;
 
 use keyplane_crds::{ClusterSpecSpec, Revoke, Rotate, keys};
 
-use crate::pki::AuthorityName;
+use crate::pki::CaName;
 use crate::rotation::Subject;
 use crate::rotation::revocation::confirms;
 
-/// What was asked for, by where: in the spec, there for this one alone, and by annotation. They are kept apart: one that
-/// goes away asks for nothing.
+/// The request values for one subject, by source: the spec for all subjects, the spec for this subject, and an
+/// annotation. The sources are separate, so a value that is removed requests nothing.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Requests(BTreeMap<&'static str, String>);
 
@@ -18,25 +18,25 @@ impl Requests {
         Self(values.into_iter().filter_map(|(source, value)| Some((source, value?.clone()))).collect())
     }
 
-    /// The annotations by which a Secret shows the requests that it is an answer to.
-    pub fn marks(&self) -> impl Iterator<Item = (String, String)> {
+    /// The annotations that record these requests as answered on a Secret.
+    pub fn answer_annotations(&self) -> impl Iterator<Item = (String, String)> {
         self.0.iter().map(|(source, value)| (format!("{}{source}", keys::ROTATED_BY_PREFIX), value.clone()))
     }
 
-    /// Whether one of them is not answered yet by a Secret with these annotations.
+    /// Returns whether a Secret with these annotations leaves a request unanswered.
     #[must_use]
     pub fn are_open(&self, annotations: &BTreeMap<String, String>) -> bool {
         self.open(annotations).is_some()
     }
 
-    /// The value of one that is not answered yet by a Secret with these annotations.
+    /// Returns the value of a request that a Secret with these annotations does not answer yet.
     #[must_use]
     pub fn open(&self, annotations: &BTreeMap<String, String>) -> Option<String> {
-        self.marks().find(|(key, value)| annotations.get(key) != Some(value)).map(|(_, value)| value)
+        self.answer_annotations().find(|(key, value)| annotations.get(key) != Some(value)).map(|(_, value)| value)
     }
 }
 
-/// All that a ClusterSpec asks for.
+/// All requests of a ClusterSpec.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct RotateRequests {
     spec: Rotate,
@@ -44,7 +44,7 @@ pub struct RotateRequests {
 }
 
 impl RotateRequests {
-    /// The annotations that ask for something.
+    /// The request annotations.
     const ANNOTATIONS: [&'static str; 10] = [
         keys::ROTATE_CERTIFICATES_ANNOTATION,
         keys::ROTATE_CERTIFICATE_AUTHORITIES_ANNOTATION,
@@ -63,25 +63,25 @@ impl RotateRequests {
     }
 
     pub(super) fn and_annotations(self, annotations: &BTreeMap<String, String>) -> Self {
-        let asked = Self::ANNOTATIONS.into_iter().filter_map(|name| Some((name, annotations.get(name)?.clone())));
-        Self { annotations: asked.collect(), ..self }
+        let requested = Self::ANNOTATIONS.into_iter().filter_map(|name| Some((name, annotations.get(name)?.clone())));
+        Self { annotations: requested.collect(), ..self }
     }
 
-    /// For new certificates with new keys.
+    /// The requests for new certificates with new keys.
     #[must_use]
     pub fn certificates(&self) -> Requests {
         let annotation = self.annotations.get(keys::ROTATE_CERTIFICATES_ANNOTATION);
         Requests::of([("spec", self.spec.certificates.as_ref()), ("annotation", annotation)])
     }
 
-    /// For another key of what is stored.
+    /// The requests for a new encryption key.
     #[must_use]
     pub fn encryption_key(&self) -> Requests {
         let annotation = self.annotations.get(keys::ROTATE_ENCRYPTION_KEY_ANNOTATION);
         Requests::of([("spec", self.spec.encryption_key.as_ref()), ("annotation", annotation)])
     }
 
-    /// For other certificates of authorities, with the same keys.
+    /// The requests to renew CA certificates with the same keys.
     #[must_use]
     pub fn renewal(&self) -> Requests {
         let annotation = self.annotations.get(keys::RENEW_CERTIFICATE_AUTHORITIES_ANNOTATION);
@@ -91,7 +91,7 @@ impl RotateRequests {
         ])
     }
 
-    /// For another authority or key.
+    /// The requests to rotate a CA or the service-account key.
     #[must_use]
     pub fn of(&self, subject: Subject) -> Requests {
         let own = match subject {
@@ -99,9 +99,9 @@ impl RotateRequests {
                 let annotation = self.annotations.get(keys::ROTATE_SERVICE_ACCOUNT_KEY_ANNOTATION);
                 return Requests::of([("spec", self.spec.service_account_key.as_ref()), ("annotation", annotation)]);
             }
-            Subject::Authority(AuthorityName::Cluster) => &self.spec.cluster_ca,
-            Subject::Authority(AuthorityName::Etcd) => &self.spec.etcd_ca,
-            Subject::Authority(AuthorityName::FrontProxy) => &self.spec.front_proxy_ca,
+            Subject::CertificateAuthority(CaName::Cluster) => &self.spec.cluster_ca,
+            Subject::CertificateAuthority(CaName::Etcd) => &self.spec.etcd_ca,
+            Subject::CertificateAuthority(CaName::FrontProxy) => &self.spec.front_proxy_ca,
         };
         Requests::of([
             ("spec", self.spec.certificate_authorities.as_ref()),
@@ -110,19 +110,19 @@ impl RotateRequests {
         ])
     }
 
-    /// For another authority or key at once, with nothing left of this one.
+    /// The requests to revoke a CA or the service-account key: a new one replaces it at once.
     #[must_use]
     pub fn revocation_of(&self, subject: Subject) -> Requests {
         let spec = self.spec.revoke.as_ref();
         let in_spec = |of: fn(&Revoke) -> &Option<String>| spec.and_then(|revoke| of(revoke).as_ref());
         let own = in_spec(match subject {
-            Subject::Authority(AuthorityName::Cluster) => |revoke| &revoke.cluster_ca,
-            Subject::Authority(AuthorityName::Etcd) => |revoke| &revoke.etcd_ca,
-            Subject::Authority(AuthorityName::FrontProxy) => |revoke| &revoke.front_proxy_ca,
+            Subject::CertificateAuthority(CaName::Cluster) => |revoke| &revoke.cluster_ca,
+            Subject::CertificateAuthority(CaName::Etcd) => |revoke| &revoke.etcd_ca,
+            Subject::CertificateAuthority(CaName::FrontProxy) => |revoke| &revoke.front_proxy_ca,
             Subject::ServiceAccountKey => |revoke| &revoke.service_account_key,
         });
         let (all, annotation) = match subject {
-            Subject::Authority(_) => {
+            Subject::CertificateAuthority(_) => {
                 (in_spec(|revoke| &revoke.certificate_authorities), keys::REVOKE_CERTIFICATE_AUTHORITIES_ANNOTATION)
             }
             Subject::ServiceAccountKey => (None, keys::REVOKE_SERVICE_ACCOUNT_KEY_ANNOTATION),
@@ -134,7 +134,7 @@ impl RotateRequests {
         ])
     }
 
-    /// Whether the revocation with this word is confirmed.
+    /// Returns whether the revocation with this value is confirmed.
     #[must_use]
     pub fn confirms_revocation(&self, word: &str) -> bool {
         let in_spec = self.spec.revoke.as_ref().and_then(|revoke| revoke.confirm.as_ref());
@@ -142,14 +142,14 @@ impl RotateRequests {
         texts.into_iter().flatten().any(|text| confirms(text, word))
     }
 
-    /// Whether the rotation that was asked for with this value may take the old one away.
+    /// Returns whether the rotation that was requested with this value may complete: remove the old CA or key.
     #[must_use]
     pub fn completes(&self, requested: &str) -> bool {
         let annotation = self.annotations.get(keys::COMPLETE_ROTATION_ANNOTATION);
         [self.spec.complete.as_ref(), annotation].into_iter().flatten().any(|value| value == requested)
     }
 
-    /// Whether the rotation that was asked for with this value is to be taken back.
+    /// Returns whether the rotation that was requested with this value has to roll back.
     #[must_use]
     pub fn rolls_back(&self, requested: &str) -> bool {
         let annotation = self.annotations.get(keys::ROLL_BACK_ROTATION_ANNOTATION);
@@ -167,8 +167,8 @@ mod tests {
     }
 
     #[test]
-    fn each_new_value_asks_once_and_one_that_goes_away_for_nothing() {
-        let annotations = |requests: &Requests| requests.marks().collect::<BTreeMap<_, _>>();
+    fn new_value_is_one_request_and_removed_value_is_none() {
+        let annotations = |requests: &Requests| requests.answer_annotations().collect::<BTreeMap<_, _>>();
         let first = requests(Some("2026"), None);
         assert_eq!(first.open(&BTreeMap::new()).as_deref(), Some("2026"));
         let answered = annotations(&first);
@@ -179,16 +179,16 @@ mod tests {
     }
 
     #[test]
-    fn an_authority_is_asked_for_alone_or_with_the_others() {
+    fn ca_rotation_is_requested_for_one_ca_or_all() {
         let rotate = Rotate { etcd_ca: Some("a".to_owned()), ..Rotate::default() };
-        let asked = RotateRequests { spec: rotate, annotations: BTreeMap::new() };
-        let open = |asked: &RotateRequests| {
-            Subject::ALL.map(|subject| asked.of(subject).open(&BTreeMap::new()).unwrap_or_default())
+        let requests = RotateRequests { spec: rotate, annotations: BTreeMap::new() };
+        let open = |requests: &RotateRequests| {
+            Subject::ALL.map(|subject| requests.of(subject).open(&BTreeMap::new()).unwrap_or_default())
         };
-        assert_eq!(open(&asked), ["", "a", "", ""]);
+        assert_eq!(open(&requests), ["", "a", "", ""]);
         let annotations =
             BTreeMap::from([(keys::ROTATE_CERTIFICATE_AUTHORITIES_ANNOTATION.to_owned(), "b".to_owned())]);
-        let asked = RotateRequests::default().and_annotations(&annotations);
-        assert_eq!(open(&asked), ["b", "b", "b", ""]);
+        let requests = RotateRequests::default().and_annotations(&annotations);
+        assert_eq!(open(&requests), ["b", "b", "b", ""]);
     }
 }

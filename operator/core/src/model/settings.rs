@@ -1,15 +1,16 @@
-//! Settings that are taken as they stand: what admission would refuse of them is refused here too.
+//! Validation of settings that need no parsing: the same refusals as in admission.
 
 use std::net::IpAddr;
 
 use http::Uri;
-use keyplane_crds::{Argument, ClusterSpecSpec, ControlPlane, Etcd, Layout, RegistryMirror, StackedEtcd};
+use keyplane_crds::{Argument, ClusterSpecSpec, Etcd, Layout, RegistryMirror, StackedEtcd};
 use serde_json::{Map, Value};
 
 use super::addons::refuse_addons;
 use super::{FieldError, is_dns_name};
 
-/// The name begins the names of Secrets, which have room for 253 characters, and is a label's value, which has room for 63.
+/// Refuses a name that is too long for derived names. The name is a prefix of Secret names (at most 253 characters) and
+/// a label value (at most 63 characters).
 pub(super) fn refuse_name(name: &str) -> Result<(), FieldError> {
     if is_dns_name(name) && !name.contains('.') && name.len() <= 50 {
         return Ok(());
@@ -17,7 +18,7 @@ pub(super) fn refuse_name(name: &str) -> Result<(), FieldError> {
     Err(FieldError::new("metadata.name", format!("{name:?} must be a DNS label of at most 50 characters")))
 }
 
-/// What would end in a certificate or a flag as it stands.
+/// Refuses invalid values that Keyplane would copy into certificates or flags.
 pub(super) fn refuse_settings(spec: &ClusterSpecSpec) -> Result<(), FieldError> {
     let (control_plane, stacked) = (&spec.control_plane, &spec.etcd.stacked);
     let names = [
@@ -53,13 +54,13 @@ pub(super) fn refuse_settings(spec: &ClusterSpecSpec) -> Result<(), FieldError> 
         let message = "becomes the API server's flag etcd-servers-overrides: leave it out of apiServer.extraArgs";
         return Err(FieldError::new("spec.etcd.events", message));
     }
-    refuse_layout(control_plane)?;
+    refuse_layout(spec)?;
     refuse_mirrors(&spec.registry_mirrors)?;
     refuse_addons(spec)?;
     refuse_kubelet_settings("spec.controlPlane.kubelet", control_plane.kubelet.as_ref())
 }
 
-/// Settings of a kubelet that a user may not choose.
+/// Refuses kubelet settings that Keyplane sets itself.
 pub(crate) fn refuse_kubelet_settings(field: &str, settings: Option<&Map<String, Value>>) -> Result<(), FieldError> {
     let ours =
         ["apiVersion", "kind", "staticPodPath", "rotateCertificates", "serverTLSBootstrap", "containerRuntimeEndpoint"];
@@ -69,8 +70,9 @@ pub(crate) fn refuse_kubelet_settings(field: &str, settings: Option<&Map<String,
     }
 }
 
-/// Settings that mean nothing in the layout that is asked for.
-fn refuse_layout(control_plane: &ControlPlane) -> Result<(), FieldError> {
+/// Refuses settings that have no effect with the layout of the spec.
+fn refuse_layout(spec: &ClusterSpecSpec) -> Result<(), FieldError> {
+    let control_plane = &spec.control_plane;
     if control_plane.layout == Layout::StaticPod {
         let message = "can be false only with the layout Systemd: static pods need a kubelet, and a kubelet registers \
                        its Node";
@@ -81,8 +83,7 @@ fn refuse_layout(control_plane: &ControlPlane) -> Result<(), FieldError> {
         };
     }
     if !control_plane.register_nodes && (control_plane.kubelet.is_some() || control_plane.taints.is_some()) {
-        let message = "kubelet and taints are for Nodes, and with registerNodes: false these machines are none: leave \
-                       them out";
+        let message = "kubelet and taints are for Nodes, and with registerNodes: false there are none: leave them out";
         return Err(FieldError::new("spec.controlPlane", message));
     }
     let api_server = &control_plane.api_server;
@@ -91,13 +92,36 @@ fn refuse_layout(control_plane: &ControlPlane) -> Result<(), FieldError> {
     let resources = components.map(|component| &component.resources).into_iter().chain([&api_server.resources]);
     if volumes.into_iter().any(|volumes| !volumes.is_empty()) || resources.into_iter().any(Option::is_some) {
         let message = "extraVolumes and resources are for containers; with the layout Systemd a component sees the \
-                       machine's own files: leave them out, and limit a unit with a drop-in";
+                       node's own files: leave them out, and limit a unit with a drop-in";
         return Err(FieldError::new("spec.controlPlane", message));
+    }
+    refuse_containers_of_units(spec)
+}
+
+/// Refuses settings of containers whose component is a systemd unit with the layout `Systemd`.
+fn refuse_containers_of_units(spec: &ClusterSpecSpec) -> Result<(), FieldError> {
+    let images = &spec.images;
+    let of_units = [
+        ("apiServer", &images.api_server),
+        ("controllerManager", &images.controller_manager),
+        ("scheduler", &images.scheduler),
+        ("etcd", &images.etcd),
+        ("kubeProxy", &images.kube_proxy),
+    ];
+    if let Some((name, _)) = of_units.into_iter().find(|(_, image)| image.is_some()) {
+        let message = "is the image of a container; with the layout Systemd the component is a systemd unit without an \
+                       image: leave it out, and install the program on the host";
+        return Err(FieldError::new(format!("spec.images.{name}"), message));
+    }
+    if spec.addons.kube_proxy.resources.is_some() {
+        let message = "is for a container; with the layout Systemd kube-proxy is a systemd unit: leave it out, and limit \
+                       the unit with a drop-in";
+        return Err(FieldError::new("spec.addons.kubeProxy.resources", message));
     }
     Ok(())
 }
 
-/// Registries become directories and URLs lines of TOML: what could be read as anything else is refused.
+/// Refuses mirrors that would break files: registries become directory names, and URLs become lines of TOML.
 fn refuse_mirrors(mirrors: &[RegistryMirror]) -> Result<(), FieldError> {
     const FIELD: &str = "spec.registryMirrors";
     for (index, mirror) in mirrors.iter().enumerate() {
@@ -105,11 +129,11 @@ fn refuse_mirrors(mirrors: &[RegistryMirror]) -> Result<(), FieldError> {
         let (host, port) = registry.split_once(':').unwrap_or((registry, "1"));
         if registry != "_default" && !(is_dns_name(host) && port.parse::<u16>().is_ok_and(|port| port > 0)) {
             let message =
-                format!("{registry:?} is no registry as image names have them: write one like registry.k8s.io");
+                format!("{registry:?} is not a registry host as in image names: write one like registry.k8s.io");
             return Err(FieldError::new(format!("{FIELD}[].registry"), message));
         }
         if mirrors.iter().take(index).any(|other| other.registry == registry) {
-            return Err(FieldError::new(FIELD, format!("{registry} is there twice: list its endpoints in one entry")));
+            return Err(FieldError::new(FIELD, format!("{registry} is listed twice: list its endpoints in one entry")));
         }
         let is_url = |url: &str| {
             let rest = url.strip_prefix("https://").or(url.strip_prefix("http://"));
@@ -121,7 +145,7 @@ fn refuse_mirrors(mirrors: &[RegistryMirror]) -> Result<(), FieldError> {
         let bad = mirror.endpoints.iter().find(|url| !is_url(url));
         if bad.is_some() || mirror.endpoints.is_empty() {
             let message = format!(
-                "{:?} of {registry} is no URL without user and query: write one like https://mirror.corp.example",
+                "{:?} of {registry} is not a URL without user and query: write one like https://mirror.corp.example",
                 bad.map_or("", String::as_str)
             );
             return Err(FieldError::new(format!("{FIELD}[].endpoints"), message));
@@ -148,7 +172,7 @@ fn refuse_etcd(etcd: &Etcd) -> Result<(), FieldError> {
             None => {}
             Some(endpoint) => {
                 let message = format!(
-                    "{endpoint:?} is no URL with https, a host and a port, for example https://etcd1.example:2379"
+                    "{endpoint:?} is not a URL with https, a host and a port, for example https://etcd1.example:2379"
                 );
                 return Err(FieldError::new(field, message));
             }
@@ -157,14 +181,15 @@ fn refuse_etcd(etcd: &Etcd) -> Result<(), FieldError> {
     Ok(())
 }
 
-/// The API server takes lists of them, with commas and semicolons between.
+/// Returns whether the text is a URL of an etcd server. The API server takes lists of URLs with commas and semicolons,
+/// so both are refused.
 fn is_endpoint(text: &str) -> bool {
     let Ok(uri) = text.parse::<Uri>() else { return false };
     let bare = !text.ends_with('/') && uri.path() == "/" && uri.query().is_none();
     bare && uri.scheme_str() == Some("https") && uri.port_u16().is_some() && !text.contains([',', ';', '#', '@'])
 }
 
-/// The value of a label, as Kubernetes checks it.
+/// Returns whether the text is a label value, by the rules of Kubernetes.
 pub(super) fn is_label_value(text: &str) -> bool {
     let inner = |b: u8| b.is_ascii_alphanumeric() || b"-_.".contains(&b);
     let edge = |b: Option<u8>| b.is_some_and(|b| b.is_ascii_alphanumeric());

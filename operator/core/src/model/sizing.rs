@@ -1,4 +1,5 @@
-//! What the expected number of Nodes asks for. Without `spec.scale` everything is as kubeadm has it.
+//! Settings that depend on `spec.scale`, the expected number of Nodes. Without `spec.scale` the defaults of kubeadm
+//! apply.
 
 use keyplane_crds::Argument;
 
@@ -11,7 +12,8 @@ pub struct Sizing {
 }
 
 impl Sizing {
-    /// kube-apiserver's limits of requests in flight, reading and writing; nothing where its defaults (400 and 200) do.
+    /// The limits of read and write requests in flight of kube-apiserver. `None` where its defaults (400 and 200)
+    /// suffice.
     ///
     /// Source: kube-up, `cluster/gce/gci/configure-kubeapiserver.sh` in Kubernetes 1.37.
     #[must_use]
@@ -23,7 +25,7 @@ impl Sizing {
         }
     }
 
-    /// Requests a second, and burst, of the controller-manager (20 and 30 by default) and the scheduler (50 and 100).
+    /// The client QPS and burst of the controller-manager (by default 20 and 30) and the scheduler (50 and 100).
     ///
     /// Source: Kubernetes' own scalability jobs run both with 100 and 100, from 100 to 5000 Nodes
     /// (`CONTROLLER_MANAGER_TEST_ARGS` and `SCHEDULER_TEST_ARGS` in kubernetes/test-infra).
@@ -32,21 +34,22 @@ impl Sizing {
         (self.nodes >= 100).then_some((100, 100))
     }
 
-    /// How many CoreDNS Pods: one for sixteen Nodes, at least two.
+    /// The number of CoreDNS Pods: one for sixteen Nodes, at least two.
     ///
     /// Source: the parameters of `cluster/addons/dns-horizontal-autoscaler` in Kubernetes 1.37 (`nodesPerReplica: 16`,
-    /// `preventSinglePointFailure`). Its other measure, one for 256 cores, needs machines to look at.
+    /// `preventSinglePointFailure`). Its other parameter, one Pod for 256 cores, needs running
+    /// nodes.
     #[must_use]
     pub fn dns_replicas(self) -> u32 {
         self.nodes.div_ceil(16).max(2)
     }
 
-    /// The memory that a CoreDNS Pod asks for, and its limit, in MiB: kubeadm's 70 and 170 until CoreDNS needs more, and
-    /// from then on a limit as far above as kubeadm's.
+    /// The memory request and limit of a CoreDNS Pod in MiB: those of kubeadm (70 and 170) until CoreDNS needs more,
+    /// and then a limit in the same proportion.
     ///
-    /// Source: "Scaling CoreDNS in Kubernetes Clusters" in coredns/deployment: (Pods + Services) / 1000 + 54 MB. Pods are
-    /// the 110 a Node and 150,000 in all that Kubernetes' page on large clusters allows; Services the 10,000 of
-    /// SIG Scalability's thresholds, and not more than Pods.
+    /// Source: "Scaling CoreDNS in Kubernetes Clusters" in coredns/deployment: (Pods + Services) / 1000 + 54 MB. Pods
+    /// are the 110 a Node and 150,000 in all that Kubernetes' page on large clusters allows; Services the 10,000 of SIG
+    /// Scalability's thresholds, and not more than Pods.
     #[must_use]
     pub fn dns_memory(self) -> (u32, u32) {
         let pods = self.nodes.saturating_mul(110).min(150_000);
@@ -55,9 +58,10 @@ impl Sizing {
         (request, request * 170 / 70)
     }
 
-    /// What kube-proxy asks for: processor and memory. kubeadm asks for nothing, so that on a full machine it starves.
+    /// The CPU and memory requests of kube-proxy. kubeadm sets none, so kube-proxy starves on a full node.
     ///
-    /// Source: kube-up, `KUBE_PROXY_CPU_REQUEST` and `KUBE_PROXY_MEMORY_REQUEST` in `cluster/gce/gci/configure-helper.sh`.
+    /// Source: kube-up, `KUBE_PROXY_CPU_REQUEST` and `KUBE_PROXY_MEMORY_REQUEST` in
+    /// `cluster/gce/gci/configure-helper.sh`.
     #[must_use]
     pub fn proxy_requests(self) -> (&'static str, &'static str) {
         ("100m", "50Mi")
@@ -76,26 +80,26 @@ impl Sizing {
 }
 
 impl Cluster {
-    /// Settings for the expected number of Nodes, if the user gives one.
+    /// The settings for the expected number of Nodes, if `spec.scale` is set.
     #[must_use]
     pub fn sizing(&self) -> Option<Sizing> {
         let nodes = self.spec.scale.as_ref()?.nodes;
         Some(Sizing { nodes: u32::try_from(nodes).unwrap_or_default() })
     }
 
-    /// kube-apiserver's flags beside those that it always has: the size's, and the user's, which win.
+    /// The additional flags of kube-apiserver: those of `spec.scale` and those of the user, which take precedence.
     #[must_use]
     pub fn api_server_arguments(&self) -> Vec<Argument> {
         self.beside(Sizing::in_flight_arguments, &self.spec.control_plane.api_server.extra_args)
     }
 
-    /// The same for kube-controller-manager.
+    /// The additional flags of kube-controller-manager.
     #[must_use]
     pub fn controller_manager_arguments(&self) -> Vec<Argument> {
         self.beside(Sizing::rate_arguments, &self.spec.control_plane.controller_manager.extra_args)
     }
 
-    /// The same for kube-scheduler. A scheduler with a configuration file ignores these flags.
+    /// The additional flags of kube-scheduler. A scheduler with a configuration file ignores the flags of `spec.scale`.
     #[must_use]
     pub fn scheduler_arguments(&self) -> Vec<Argument> {
         self.beside(Sizing::rate_arguments, &self.spec.control_plane.scheduler.extra_args)
@@ -118,7 +122,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn grows_where_the_sources_say_and_not_before() {
+    fn sizes_change_at_the_documented_node_counts() {
         let of = |nodes| Sizing { nodes };
         assert_eq!((of(500).requests_in_flight(), of(501).requests_in_flight()), (None, Some((1500, 500))));
         assert_eq!(

@@ -1,4 +1,4 @@
-//! What a small spec is read as, and what is refused.
+//! Parsing of a small spec, and the refusal of invalid ones.
 
 use super::*;
 
@@ -27,7 +27,7 @@ fn reads_a_small_spec_with_kubeadms_defaults() {
 }
 
 #[test]
-fn a_kubelet_reports_both_families_where_the_cluster_has_both() {
+fn node_ips_have_both_families_in_dual_stack_clusters() {
     let nodes = "nodes: [{name: cp1, addresses: [10.0.0.11, 10.1.0.11, 'fd00::b', 'fd00::c'], nodeIP: 'fd00::c'}]";
     let both = GOOD
         .replacen("nodes: [{name: cp1, addresses: [10.0.0.11, 10.1.0.11], nodeIP: 10.1.0.11}]", nodes, 1)
@@ -42,7 +42,7 @@ fn a_kubelet_reports_both_families_where_the_cluster_has_both() {
 }
 
 #[test]
-fn names_the_field_that_is_wrong() {
+fn refuses_invalid_spec_with_field() {
     for (from, to, field) in [
         ("v1.37.2", "v1.30.0", "spec.kubernetesVersion"),
         ("api.demo.example", "api demo", "spec.controlPlaneEndpoint.host"),
@@ -55,6 +55,7 @@ fn names_the_field_that_is_wrong() {
         ("network:", "addons: {kubeProxy: {mode: userspace}}\nnetwork:", "spec.addons.kubeProxy.mode"),
         ("network:", "addons: {kubeProxy: {config: {mode: ipvs}}}\nnetwork:", "spec.addons.kubeProxy.config"),
         ("network:", "addons: {kubeProxy: {config: {kind: X}}}\nnetwork:", "spec.addons.kubeProxy.config"),
+        ("network:", "addons: {kubeProxy: {config: {hostnameOverride: x}}}\nnetwork:", "spec.addons.kubeProxy.config"),
         ("network:", "addons: {flannel: {backend: ipip}}\nnetwork:", "spec.addons.flannel.backend"),
         ("network:", "addons: {flannel: {backendOptions: {PSK: x}}}\nnetwork:", "spec.addons.flannel.backendOptions"),
         ("network: {podCIDRs: [10.244.0.0/16]}", "addons: {flannel: {enabled: true}}", "spec.addons.flannel"),
@@ -112,7 +113,32 @@ fn names_the_field_that_is_wrong() {
 }
 
 #[test]
-fn an_ipv6_endpoint_has_brackets() {
+fn refuses_container_settings_with_layout_systemd() {
+    for (setting, field) in [
+        ("images: {apiServer: registry.example/kube-apiserver:v1}", "spec.images.apiServer"),
+        ("images: {controllerManager: registry.example/kcm:v1}", "spec.images.controllerManager"),
+        ("images: {scheduler: registry.example/kube-scheduler:v1}", "spec.images.scheduler"),
+        ("images: {etcd: registry.example/etcd:v1}", "spec.images.etcd"),
+        ("images: {kubeProxy: registry.example/kube-proxy:v1}", "spec.images.kubeProxy"),
+        ("addons: {kubeProxy: {resources: {}}}", "spec.addons.kubeProxy.resources"),
+    ] {
+        let static_pods = format!("{GOOD}{setting}\n");
+        assert!(parse(&static_pods).is_ok(), "{setting}");
+        let error = parse(&static_pods.replacen("{nodes:", "{layout: Systemd, nodes:", 1)).unwrap_err();
+        assert_eq!(error.field, field, "{setting}");
+        assert!(error.message.contains("leave it out"), "{error}");
+    }
+}
+
+#[test]
+fn accepts_images_of_pods_with_layout_systemd() {
+    let images = "images: {pause: registry.example/pause:1, coreDNS: registry.example/coredns:1}\n";
+    let units = GOOD.replacen("{nodes:", "{layout: Systemd, nodes:", 1);
+    assert!(parse(&format!("{units}{images}")).is_ok());
+}
+
+#[test]
+fn formats_ipv6_endpoint_with_brackets() {
     let cluster = parse(&GOOD.replace("api.demo.example", "'fd00::1'")).unwrap();
     assert_eq!(cluster.endpoint.to_string(), "[fd00::1]:6443");
 }

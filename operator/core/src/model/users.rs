@@ -1,4 +1,4 @@
-//! Users that get a kubeconfig.
+//! The users in `spec.users`, who get a kubeconfig.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -9,18 +9,18 @@ use super::{Cluster, FieldError, is_dns_name};
 use crate::pki::LeafTerms;
 
 const FIELD: &str = "spec.users";
-/// A certificate can't be taken back, so a year is the most.
-const LONGEST_VALIDITY: Duration = Duration::from_hours(8760);
-const SHORTEST_VALIDITY: Duration = Duration::from_mins(10);
+/// Kubernetes can't revoke a single client certificate, so the limit is a year.
+const MAX_VALIDITY: Duration = Duration::from_hours(8760);
+const MIN_VALIDITY: Duration = Duration::from_mins(10);
 
-/// A user of the target.
+/// A user of the target cluster.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct User {
     /// The name: a DNS label.
     pub name: String,
-    /// The groups, sorted: their order says nothing, and must not change a certificate.
+    /// The groups, sorted, so that their order in the spec does not change the certificate.
     pub groups: Vec<String>,
-    /// How long the certificate is valid, where the policy does not say it.
+    /// The validity of the certificate, in place of the policy's.
     pub validity: Option<Duration>,
 }
 
@@ -35,7 +35,7 @@ pub(super) fn parse_users(spec: &ClusterSpecSpec) -> Result<Vec<User>, FieldErro
                 return Err(FieldError::new(format!("{FIELD}[].name"), message));
             }
             if !names.insert(name) {
-                return Err(FieldError::new(FIELD, format!("the name {name} is there twice")));
+                return Err(FieldError::new(FIELD, format!("the name {name} is listed twice")));
             }
             let groups: BTreeSet<_> = written.groups.iter().cloned().collect();
             groups.iter().try_for_each(|group| check_group(name, group))?;
@@ -51,8 +51,8 @@ fn check_group(user: &str, group: &str) -> Result<(), FieldError> {
         return Err(FieldError::new(
             field,
             format!(
-                "{group:?}: groups that begin with system: are Kubernetes' own, and system:masters could never be taken \
-                 back: write a group of your own and bind a role to it in the target"
+                "{group:?}: groups that begin with system: are Kubernetes' own, and system:masters can never be revoked: \
+                 write a group of your own and bind a role to it in the target cluster"
             ),
         ));
     }
@@ -66,22 +66,23 @@ fn check_group(user: &str, group: &str) -> Result<(), FieldError> {
 fn parse_validity(user: &str, text: &str) -> Result<Duration, FieldError> {
     let field = format!("{FIELD}[{user}].validity");
     let validity = parse_duration(text).map_err(|error| FieldError::new(&field, error.to_string()))?;
-    if (SHORTEST_VALIDITY..=LONGEST_VALIDITY).contains(&validity) {
+    if (MIN_VALIDITY..=MAX_VALIDITY).contains(&validity) {
         return Ok(validity);
     }
-    Err(FieldError::new(field, format!("{text} must be from 10m to 8760h: a certificate can't be taken back")))
+    Err(FieldError::new(field, format!("{text} must be from 10m to 8760h: a certificate can't be revoked")))
 }
 
 impl Cluster {
-    /// The terms of a user's certificate. Where it lives shorter than the policy's fixed time for renewal it would be due
-    /// from its first minute: then it is due after seven tenths of its life, the policy's own default.
+    /// The terms of a user's certificate. A validity shorter than the policy's fixed `renewBefore` would make the
+    /// certificate due from its first minute. Such a certificate is renewed after 70 % of its lifetime, the default of
+    /// the policy.
     #[must_use]
     pub fn user_terms(&self, user: &User) -> LeafTerms {
         let mut terms = self.policy.default_leaf();
         if let Some(validity) = user.validity {
             terms.validity = validity;
             if terms.renew_before.of(validity) >= validity {
-                terms.renew_before = RenewBefore::Percentage(30);
+                terms.renew_before = RenewBefore::default();
             }
         }
         terms

@@ -1,4 +1,4 @@
-//! The Kubernetes versions that Keyplane knows, and what comes with each.
+//! The Kubernetes versions that Keyplane supports, with the versions of their images.
 
 use std::fmt;
 
@@ -13,7 +13,7 @@ pub struct Version {
     pub patch: u8,
 }
 
-/// A minor version that Keyplane can deploy, and what kubeadm 1.37 pairs it with.
+/// A minor version that Keyplane can deploy, with the image tags that kubeadm 1.37 uses for it.
 struct Supported {
     minor: u8,
     /// `SupportedEtcdVersion` in kubeadm's constants.
@@ -30,26 +30,27 @@ const SUPPORTED: &[Supported] = &[
 ];
 
 impl Version {
-    /// Reads `v1.37.2`.
+    /// Parses a version like `v1.37.2`.
     ///
     /// # Errors
-    /// If it is no version, or a minor version without goldens.
+    /// Returns an error for other text, and for a minor version that has no golden tests.
     pub fn parse(text: &str) -> Result<Self, FieldError> {
         let numbers = text.strip_prefix("v1.").and_then(|rest| rest.split_once('.'));
         let parsed = numbers.and_then(|(minor, patch)| {
             let version = Self { minor: minor.parse().ok()?, patch: patch.parse().ok()? };
-            // The way back refuses what the numbers' parser is too kind to, such as v1.+37.02.
+            // Formatting the result refuses text that the integer parser accepts, such as v1.+37.02.
             (version.to_string() == text && version.etcd_image_tag().is_some()).then_some(version)
         });
         parsed.ok_or_else(|| {
             FieldError::new(
                 "spec.kubernetesVersion",
-                format!("{text:?} is no version that Keyplane knows: write v1.36.x or v1.37.x, for example v1.37.2"),
+                format!("{text:?} is not a version that Keyplane knows: write v1.36.x or v1.37.x, for example v1.37.2"),
             )
         })
     }
 
-    /// Reads what a component says of itself, such as `v1.36.4` or `v1.37.2-eks-1`, whether Keyplane can deploy it or not.
+    /// Parses the version that a component reports, such as `v1.36.4` or `v1.37.2-eks-1`. Versions that Keyplane can't
+    /// deploy are accepted.
     #[must_use]
     pub fn reported(text: &str) -> Option<Self> {
         let (minor, rest) = text.strip_prefix("v1.")?.split_once('.')?;
@@ -57,19 +58,19 @@ impl Version {
         Some(Self { minor: minor.parse().ok()?, patch: patch.parse().ok()? })
     }
 
-    /// The tag of the etcd image that belongs to this version.
+    /// The tag of the etcd image for this version.
     #[must_use]
     pub fn etcd_image_tag(self) -> Option<&'static str> {
         self.supported().map(|supported| supported.etcd)
     }
 
-    /// The tag of the CoreDNS image that belongs to this version.
+    /// The tag of the CoreDNS image for this version.
     #[must_use]
     pub fn core_dns_image_tag(self) -> Option<&'static str> {
         self.supported().map(|supported| supported.core_dns)
     }
 
-    /// The tag of the sandbox image that belongs to this version.
+    /// The tag of the pause image for this version.
     #[must_use]
     pub fn pause_image_tag(self) -> Option<&'static str> {
         self.supported().map(|supported| supported.pause)
@@ -91,7 +92,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_reported_version_may_be_one_that_nobody_can_deploy() {
+    fn parses_reported_versions_that_keyplane_cannot_deploy() {
         let read = |text| Version::reported(text).map(|version| (version.minor, version.patch));
         assert_eq!(read("v1.38.12"), Some((38, 12)));
         assert_eq!(read("v1.37.2-eks-5+abc"), Some((37, 2)));
@@ -99,7 +100,7 @@ mod tests {
     }
 
     #[test]
-    fn reads_the_versions_that_kubeadm_1_37_deploys_and_no_other() {
+    fn parses_only_versions_that_kubeadm_1_37_deploys() {
         assert_eq!(Version::parse("v1.37.2").unwrap(), Version { minor: 37, patch: 2 });
         assert_eq!(Version::parse("v1.36.0").unwrap().to_string(), "v1.36.0");
         for bad in ["1.37.2", "v1.37", "v1.35.4", "v1.38.0", "v2.0.0", "v1.37.2-rc.1", "v1.+37.2", "v1.37.02", ""] {

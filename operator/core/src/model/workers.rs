@@ -1,4 +1,4 @@
-//! The workers that are declared by name.
+//! The worker nodes that NodePools list by name.
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
@@ -7,17 +7,17 @@ use keyplane_crds::{NodePoolRole, NodePoolSpec};
 
 use super::{Node, is_dns_name};
 
-/// A worker whose files Keyplane writes.
+/// A worker node with a Secret and a ConfigMap of its own.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Worker {
-    /// The machine.
+    /// The node.
     pub node: Node,
-    /// The NodePool that lists it.
+    /// The NodePool that lists the node.
     pub pool: String,
 }
 
-/// The machines that the pools list, each once. One that makes no sense is left out: admission refuses it, and a pool
-/// of somebody else's must not hold up the cluster. The name of a control-plane machine is not a worker's to have.
+/// The nodes that the pools list, each once. An invalid entry is skipped: admission refuses it, and another user's pool
+/// must not block the cluster. A worker node can't have the name of a control-plane node.
 pub(super) fn listed<'a>(
     control_plane: &[Node],
     pools: impl IntoIterator<Item = (String, &'a NodePoolSpec)>,
@@ -42,7 +42,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_machine_is_taken_once_and_never_under_the_name_of_a_control_plane_machine() {
+    fn lists_each_node_once_and_no_control_plane_name() {
         let pool = |yaml: &str| serde_saphyr::from_str::<NodePoolSpec>(yaml).unwrap();
         let pools = [
             pool(

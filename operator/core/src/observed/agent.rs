@@ -1,4 +1,4 @@
-//! What an agent's Lease says.
+//! The state of an agent, read from its Lease.
 
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
@@ -6,21 +6,21 @@ use keyplane_crds::keys;
 
 use crate::agent_report::NodeReport;
 
-/// An agent that reports every minute and was not heard of for so long is silent.
+/// The time without a report after which an agent counts as silent. Agents report every minute.
 const SILENT_AFTER: SignedDuration = SignedDuration::from_mins(5);
 
-/// A clock may differ by so much: certificates begin five minutes before they are made.
+/// The tolerated clock difference: certificates are valid from five minutes before they are issued.
 const CLOCK_TOLERANCE: SignedDuration = SignedDuration::from_mins(5);
 
-/// What is known of an agent.
+/// The observed state of an agent.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct AgentFacts {
-    /// What it reports; nothing before its first report, or if the report can't be read.
+    /// The report; `None` before the first report, or if the report can't be read.
     pub report: Option<NodeReport>,
-    /// When it reported, by the machine's clock.
+    /// The time of the report by the node's clock.
     pub reported: Option<Timestamp>,
-    /// When that reached the management cluster, by the clock of its API server.
-    pub heard: Option<Timestamp>,
+    /// The time of the report by the clock of the management cluster's API server.
+    pub received: Option<Timestamp>,
 }
 
 impl AgentFacts {
@@ -32,23 +32,23 @@ impl AgentFacts {
             metadata.annotations.as_ref().and_then(|annotations| annotations.get(keys::AGENT_REPORT_ANNOTATION));
         let report = report.and_then(|text| serde_json::from_str(text).ok());
         let reported = lease.spec.as_ref().and_then(|spec| spec.renew_time.as_ref()).map(|time| time.0);
-        // The API server notes when it was written last: without that a silent agent could not be told from a clock
-        // that is wrong.
+        // The API server records the time of the last write. Without that time, a silent agent looks like a wrong
+        // clock.
         let written = metadata.managed_fields.iter().flatten().filter_map(|entry| entry.time.as_ref());
-        let heard = written.map(|time| time.0).max().or(reported);
-        Self { report, reported, heard }
+        let received = written.map(|time| time.0).max().or(reported);
+        Self { report, reported, received }
     }
 
-    /// Whether it was heard of within the last minutes.
+    /// Returns whether the last report is too old.
     #[must_use]
     pub fn is_silent(&self, now: Timestamp) -> bool {
-        self.heard.is_none_or(|heard| now.duration_since(heard) > SILENT_AFTER)
+        self.received.is_none_or(|received| now.duration_since(received) > SILENT_AFTER)
     }
 
-    /// How far the machine's clock is off, if that is too much.
+    /// Returns the difference of the node's clock if it exceeds the tolerance.
     #[must_use]
-    pub fn clock_is_off(&self) -> Option<SignedDuration> {
-        let off = self.reported?.duration_since(self.heard?);
+    pub fn clock_difference(&self) -> Option<SignedDuration> {
+        let off = self.reported?.duration_since(self.received?);
         (off.abs() > CLOCK_TOLERANCE).then_some(off)
     }
 }
@@ -73,19 +73,19 @@ mod tests {
     }
 
     #[test]
-    fn a_wrong_clock_is_no_silence() {
+    fn wrong_clock_is_not_silence() {
         let facts = AgentFacts::of(&lease("2026-11-23T11:00:00.000000Z", Some("2026-11-23T12:00:00Z")));
-        assert_eq!(facts.clock_is_off(), Some(SignedDuration::from_hours(-1)));
+        assert_eq!(facts.clock_difference(), Some(SignedDuration::from_hours(-1)));
         assert!(!facts.is_silent(at("2026-11-23T12:05:00Z")) && facts.is_silent(at("2026-11-23T12:05:01Z")));
         assert_eq!(facts.report.unwrap().version, "1");
         let ahead = AgentFacts::of(&lease("2026-11-23T12:05:01.000000Z", Some("2026-11-23T12:00:00Z")));
-        assert_eq!(ahead.clock_is_off(), Some(SignedDuration::from_secs(301)));
+        assert_eq!(ahead.clock_difference(), Some(SignedDuration::from_secs(301)));
     }
 
     #[test]
-    fn without_the_api_servers_note_the_machines_clock_is_believed() {
+    fn without_managed_fields_the_nodes_clock_counts() {
         let facts = AgentFacts::of(&lease("2026-11-23T12:00:00.000000Z", None));
-        assert_eq!((facts.heard, facts.clock_is_off()), (facts.reported, None));
+        assert_eq!((facts.received, facts.clock_difference()), (facts.reported, None));
         assert!(AgentFacts::default().is_silent(at("2026-11-23T12:00:00Z")));
     }
 }

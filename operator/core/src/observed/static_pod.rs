@@ -1,19 +1,20 @@
-//! A static pod as its mirror in the target shows it, held against the manifest that was written.
+//! Compares a static pod, as its mirror pod in the target cluster shows it, with its manifest.
 
 use k8s_openapi::api::core::v1::Pod;
 use serde_json::{Value, json};
 
 use crate::model::Version;
 
-/// Annotations that the kubelet adds to a mirror pod. They differ from start to start and say nothing of the manifest.
+/// The prefix of annotations that the kubelet adds to a mirror pod. They change with every start and do not come from
+/// the manifest.
 const KUBELETS_OWN: &str = "kubernetes.io/config.";
 
-/// A static pod as its mirror shows it.
+/// A static pod as its mirror pod shows it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StaticPod {
-    /// Whether it has passed its readiness probe, and is not about to end.
+    /// Whether the pod is Ready and not terminating.
     pub ready: bool,
-    /// What of the pod a manifest decides: annotations, labels and the specification.
+    /// The fields that come from the manifest: annotations, labels and the specification.
     content: Value,
 }
 
@@ -32,7 +33,7 @@ impl From<&Pod> for StaticPod {
 }
 
 impl StaticPod {
-    /// Whether it is the pod of this manifest. The API server fills in defaults, so there may be more fields.
+    /// Returns whether the pod matches this manifest. The API server adds defaults, so the pod may have more fields.
     #[must_use]
     pub fn is_of(&self, manifest: &str) -> bool {
         let Ok(wanted) = serde_saphyr::from_str::<Value>(manifest) else { return false };
@@ -43,26 +44,27 @@ impl StaticPod {
         same("/metadata/annotations") && same("/metadata/labels") && same("/spec")
     }
 
-    /// The image that it runs.
+    /// Returns the image of the pod.
     #[must_use]
     pub fn image(&self) -> &str {
         first_image(&self.content)
     }
 }
 
-/// The image that a manifest names; empty if it names none.
+/// Returns the image in a manifest; empty if there is none.
 #[must_use]
 pub fn image_of(manifest: &str) -> String {
     serde_saphyr::from_str::<Value>(manifest).map(|manifest| first_image(&manifest).to_owned()).unwrap_or_default()
 }
 
-/// The version of Kubernetes in an image's tag; nothing for etcd, whose versions are its own, and for a bare digest.
+/// Returns the Kubernetes version in an image's tag; `None` for etcd, which has its own versions, and for a bare
+/// digest.
 #[must_use]
 pub fn version_of(image: &str) -> Option<Version> {
     Version::reported(tag_of(image)?)
 }
 
-/// An image's tag.
+/// Returns an image's tag.
 #[must_use]
 pub fn tag_of(image: &str) -> Option<&str> {
     let named = image.split('@').next().unwrap_or_default();
@@ -73,8 +75,8 @@ fn first_image(pod: &Value) -> &str {
     pod.pointer("/spec/containers/0/image").and_then(Value::as_str).unwrap_or_default()
 }
 
-/// Every field that is wanted is there, lists have the same length, and quantities have the same value: the API server
-/// writes `1000m` as `1`.
+/// Returns whether `found` has every wanted field, lists of the same length, and quantities of the same value: the API
+/// server writes `1000m` as `1`.
 fn covers(found: &Value, wanted: &Value) -> bool {
     match (found, wanted) {
         (Value::Object(found), Value::Object(wanted)) => wanted.iter().all(|(key, wanted)| {
@@ -100,7 +102,7 @@ fn same_amounts(found: &Value, wanted: &Value) -> bool {
     })
 }
 
-/// A quantity in thousand-millionths; what is finer is rounded up, as the API server does.
+/// Returns a quantity in billionths. Smaller fractions are rounded up, as in the API server.
 fn amount(text: &str) -> Option<i128> {
     const NANO: i128 = 1_000_000_000;
     let end = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
@@ -165,14 +167,14 @@ spec:
     }
 
     #[test]
-    fn defaults_and_other_ways_to_write_an_amount_are_the_same_pod() {
+    fn defaults_and_equal_quantities_match_the_manifest() {
         let pod = pod(mirror());
         assert!(pod.ready && pod.is_of(MANIFEST));
         assert_eq!((pod.image(), image_of(MANIFEST).as_str()), ("r.io:5000/etcd:3.7.0-0", "r.io:5000/etcd:3.7.0-0"));
     }
 
     #[test]
-    fn another_flag_image_annotation_or_amount_is_another_pod() {
+    fn changed_flag_image_annotation_or_quantity_does_not_match() {
         for (pointer, value) in [
             ("/spec/containers/0/command/1", json!("--a=c")),
             ("/spec/containers/0/command", json!(["etcd", "--a=b", "--c=d"])),
@@ -187,14 +189,14 @@ spec:
     }
 
     #[test]
-    fn a_pod_that_is_about_to_end_is_not_ready() {
+    fn terminating_pod_is_not_ready() {
         let mut ending = mirror();
         ending["metadata"]["deletionTimestamp"] = json!("2026-11-23T12:00:00Z");
         assert!(!pod(ending).ready);
     }
 
     #[test]
-    fn a_version_is_read_from_a_tag_and_from_nothing_else() {
+    fn reads_the_version_from_the_tag_only() {
         let version = |image| version_of(image).map(|version| version.to_string());
         assert_eq!(version("registry.k8s.io/kube-apiserver:v1.37.2").as_deref(), Some("v1.37.2"));
         assert_eq!(version("r:5000/kube-apiserver:v1.37.2@sha256:00").as_deref(), Some("v1.37.2"));
@@ -204,7 +206,7 @@ spec:
     }
 
     #[test]
-    fn amounts_are_read_as_the_api_server_reads_them() {
+    fn quantities_equal_those_of_the_api_server() {
         for (a, b) in
             [("1", "1000m"), ("1Gi", "1024Mi"), ("1.5", "1500m"), ("2e3", "2k"), ("1e-3", "1m"), (".5", "500m")]
         {

@@ -1,4 +1,4 @@
-//! What a certificate below an authority says.
+//! The content of a leaf certificate.
 
 use std::net::IpAddr;
 use std::time::Duration;
@@ -12,19 +12,19 @@ use super::Subject;
 pub enum AlternativeName {
     /// A DNS name.
     Dns(String),
-    /// An address.
+    /// An IP address.
     Ip(IpAddr),
 }
 
 impl AlternativeName {
-    /// Reads an address, or else takes the text as a DNS name.
+    /// Parses an IP address. Any other text is a DNS name.
     #[must_use]
     pub fn parse(text: &str) -> Self {
         text.parse().map_or_else(|_| Self::Dns(text.to_owned()), Self::Ip)
     }
 }
 
-/// What a certificate may be used for.
+/// An extended key usage.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum ExtendedUsage {
     /// TLS servers.
@@ -33,32 +33,32 @@ pub enum ExtendedUsage {
     ClientAuth,
 }
 
-/// Everything about a certificate but its key, issuer and serial number.
+/// The content of a certificate without the key, the issuer and the serial number.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct CertificateOrder {
-    /// Whose certificate it is.
+pub struct CertificateTemplate {
+    /// The subject.
     pub subject: Subject,
-    /// Its names, in kubeadm's order: DNS names sorted, then addresses.
+    /// The subject alternative names in the order of kubeadm: DNS names sorted, then IP addresses.
     pub alternative_names: Vec<AlternativeName>,
-    /// What it is for.
+    /// The extended key usages.
     pub extended_usages: Vec<ExtendedUsage>,
-    /// From when on it is valid.
+    /// The start of the validity.
     pub not_before: Timestamp,
-    /// Until when; cut to the authority's end.
+    /// The expiry, limited to the expiry of the CA at issuance.
     pub not_after: Timestamp,
 }
 
-/// notBefore lies this far back, for clocks that differ (kubeadm's `CertificateBackdate`).
+/// The age of notBefore at issuance, for clocks that differ (kubeadm's `CertificateBackdate`).
 pub(super) const BACKDATE: SignedDuration = SignedDuration::from_mins(5);
 
-/// notBefore and notAfter of what is issued now.
+/// Returns notBefore and notAfter of a certificate that is issued now.
 #[must_use]
 pub fn valid_for(now: Timestamp, validity: Duration) -> (Timestamp, Timestamp) {
-    // Past the year 9999 there is no timestamp; a certificate that long ends with time itself.
+    // `Timestamp` ends in the year 9999, so a longer validity is cut to that.
     (now.checked_sub(BACKDATE).unwrap_or(now), now.checked_add(validity).unwrap_or(Timestamp::MAX))
 }
 
-/// As PEM with lines as Go, openssl and kubeadm write them.
+/// Encodes DER as PEM with LF line endings, like Go, openssl and kubeadm.
 #[must_use]
 pub fn to_pem(label: &str, der: &[u8]) -> String {
     let lines = pem::EncodeConfig::new().set_line_ending(pem::LineEnding::LF);

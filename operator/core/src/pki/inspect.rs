@@ -1,4 +1,4 @@
-//! What a certificate says: read with a parser that merges nothing.
+//! Reads certificates. The parser keeps duplicate attributes and extensions instead of merging them.
 
 use std::net::IpAddr;
 
@@ -14,48 +14,48 @@ use x509_parser::x509::X509Name;
 use super::{AlternativeName, ExtendedUsage, PkiError, Subject};
 use crate::checksum::hexadecimal;
 
-/// What Keyplane wants to know of a certificate.
+/// The content of a certificate.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CertificateFacts {
-    /// The whole certificate.
+    /// The certificate as DER.
     pub der: Vec<u8>,
-    /// CN and O. `None` where there is not exactly one CN, which Keyplane never issues.
+    /// CN and O. `None` unless there is exactly one CN. Keyplane issues no other certificates.
     pub subject: Option<Subject>,
-    /// The issuer's common name; empty if it has none.
+    /// The common name of the issuer; empty if the issuer has no common name.
     pub issuer: String,
-    /// The serial number as `openssl x509 -serial` prints it.
+    /// The serial number in the format of `openssl x509 -serial`.
     pub serial: String,
-    /// From when on it is valid.
+    /// The start of the validity.
     pub not_before: Timestamp,
-    /// Until when.
+    /// The expiry.
     pub not_after: Timestamp,
-    /// DNS names and addresses, sorted. `None` where there is a name of another kind.
+    /// DNS names and IP addresses, sorted. `None` if there is a name of another kind.
     pub alternative_names: Option<Vec<AlternativeName>>,
-    /// What it is for, sorted. `None` where there is another use than client and server.
+    /// The extended key usages, sorted. `None` if there is a usage other than client and server authentication.
     pub extended_usages: Option<Vec<ExtendedUsage>>,
-    /// CA:TRUE, and the key usage Certificate Sign if it names any.
+    /// Whether the certificate has CA:TRUE and, if key usages are listed, Certificate Sign.
     pub may_sign_certificates: bool,
-    /// The identifier of its key (RFC 5280, 4.2.1.2), in lower-case hexadecimal.
+    /// The subject key identifier (RFC 5280, 4.2.1.2), in lower-case hexadecimal.
     pub subject_key_id: Option<String>,
-    /// How many authorities may stand between it and a leaf. `None` means any number.
+    /// The maximum number of intermediate CAs below this CA. `None` means no limit.
     pub path_length: Option<u32>,
     /// The public key as DER.
     pub subject_public_key_info: Vec<u8>,
 }
 
-/// The name by which Pods ask for an API server; kubeadm and the hard way put it into each one's certificate.
+/// The DNS name of the API server for Pods. kubeadm and the hard way put the name into each API server certificate.
 const API_SERVER_NAME: &str = "kubernetes.default.svc";
 
 impl CertificateFacts {
-    /// Whether it is an API server's. Whatever else answers at an address, such as a proxy that looks into TLS, has none with
-    /// that name.
+    /// Returns whether this is the certificate of an API server. Other servers at the same address, such as a proxy
+    /// that terminates TLS, do not have the DNS name.
     #[must_use]
     pub fn is_of_api_server(&self) -> bool {
         let is_name = |name: &AlternativeName| matches!(name, AlternativeName::Dns(name) if name == API_SERVER_NAME);
         self.alternative_names.iter().flatten().any(is_name)
     }
 
-    /// Reads a certificate; nothing if it is none.
+    /// Parses a certificate. Returns `None` if the bytes are not a certificate.
     #[must_use]
     pub fn from_der(der: &[u8]) -> Option<Self> {
         let (rest, certificate) = X509Certificate::from_der(der).ok()?;
@@ -87,21 +87,21 @@ impl CertificateFacts {
         })
     }
 
-    /// Whether both certify the same key for the same name.
+    /// Returns whether both certificates have the same subject and public key.
     #[must_use]
     pub fn is_for_key_of(&self, other: &Self) -> bool {
         self.subject == other.subject && self.subject_public_key_info == other.subject_public_key_info
     }
 
-    /// The SHA-256 of the whole certificate, in lower-case hexadecimal.
+    /// Returns the SHA-256 fingerprint of the certificate, in lower-case hexadecimal.
     #[must_use]
     pub fn fingerprint(&self) -> String {
         let digest = digest::digest(&digest::SHA256, &self.der);
         hexadecimal(digest.as_ref())
     }
 
-    /// Whether it is another certificate for the same authority: its key, name and key identifier are the same, so that
-    /// what is below the one is below the other.
+    /// Returns whether this is another certificate of the same CA. Public key, name and key identifier are the same, so
+    /// each certificate that chains to one also chains to the other.
     #[must_use]
     pub fn is_renewal_of(&self, other: &Self) -> bool {
         let parsed = (X509Certificate::from_der(&self.der), X509Certificate::from_der(&other.der));
@@ -111,17 +111,18 @@ impl CertificateFacts {
             && self.subject_key_id == other.subject_key_id
     }
 
-    /// Whether the authority signed this certificate, as far as its name and the signature tell: a signature of a kind
-    /// that can't be verified here is left to those who can.
-    pub(super) fn may_be_signed_by(&self, authority: &Self) -> bool {
-        let parsed = (X509Certificate::from_der(&self.der), X509Certificate::from_der(&authority.der));
-        let (Ok((_, certificate)), Ok((_, authority))) = parsed else { return false };
-        let verified = certificate.verify_signature(Some(authority.public_key()));
-        certificate.issuer().as_raw() == authority.subject().as_raw()
+    /// Returns whether the CA signed this certificate, judged by name and signature. If the library does not support
+    /// the signature algorithm, the name alone decides.
+    pub(super) fn may_be_signed_by(&self, ca: &Self) -> bool {
+        let parsed = (X509Certificate::from_der(&self.der), X509Certificate::from_der(&ca.der));
+        let (Ok((_, certificate)), Ok((_, ca))) = parsed else { return false };
+        let verified = certificate.verify_signature(Some(ca.public_key()));
+        certificate.issuer().as_raw() == ca.subject().as_raw()
             && matches!(verified, Ok(()) | Err(X509Error::SignatureUnsupportedAlgorithm))
     }
 
-    /// Whether certificates below this one may be for these uses: one that names uses leaves those below it no others.
+    /// Returns whether certificates below this CA may have these usages. Extended key usages of a CA limit the
+    /// certificates below the CA.
     pub(super) fn allows(&self, usages: &[ExtendedUsage]) -> bool {
         let Ok((_, certificate)) = X509Certificate::from_der(&self.der) else { return false };
         let Ok(named) = certificate.extended_key_usage() else { return false };
@@ -134,39 +135,39 @@ impl CertificateFacts {
         })
     }
 
-    /// Whether it allows certain names alone in certificates below it.
+    /// Returns whether the CA certificate has name constraints.
     pub(super) fn constrains_names(&self) -> bool {
         let parsed = X509Certificate::from_der(&self.der);
         parsed.is_ok_and(|(_, certificate)| !matches!(certificate.name_constraints(), Ok(None)))
     }
 
-    /// Whether it is an authority's that has signed its own.
+    /// Returns whether the certificate is signed with its own key.
     #[must_use]
     pub fn is_self_signed(&self) -> bool {
         self.is_signed_by(self)
     }
 
-    /// The identifier of the key, as bytes.
+    /// Returns the subject key identifier as bytes.
     #[must_use]
     pub fn key_identifier(&self) -> Option<Vec<u8>> {
         let (_, certificate) = X509Certificate::from_der(&self.der).ok()?;
         key_identifier(&certificate).map(<[u8]>::to_vec)
     }
 
-    /// Whether the authority signed this certificate: its name is the issuer's, and its key verifies the signature.
+    /// Returns whether the CA signed this certificate: issuer name and signature both match.
     #[must_use]
-    pub fn is_signed_by(&self, authority: &Self) -> bool {
-        let parsed = (X509Certificate::from_der(&self.der), X509Certificate::from_der(&authority.der));
-        let (Ok((_, certificate)), Ok((_, authority))) = parsed else { return false };
-        certificate.issuer().as_raw() == authority.subject().as_raw()
-            && certificate.verify_signature(Some(authority.public_key())).is_ok()
+    pub fn is_signed_by(&self, ca: &Self) -> bool {
+        let parsed = (X509Certificate::from_der(&self.der), X509Certificate::from_der(&ca.der));
+        let (Ok((_, certificate)), Ok((_, ca))) = parsed else { return false };
+        certificate.issuer().as_raw() == ca.subject().as_raw()
+            && certificate.verify_signature(Some(ca.public_key())).is_ok()
     }
 }
 
-/// Every certificate in a PEM text, in order; `what` names it in the error.
+/// Parses all certificates in a PEM text, in order. `what` names the text in the error.
 ///
 /// # Errors
-/// If there is none, or one of them can't be read.
+/// If the text has no certificate, or one of them can't be parsed.
 pub fn certificates_in(what: &str, pem: &str) -> Result<Vec<CertificateFacts>, PkiError> {
     let error = || PkiError::NoCertificate { what: what.to_owned() };
     let mut certificates = vec![];
@@ -180,16 +181,16 @@ pub fn certificates_in(what: &str, pem: &str) -> Result<Vec<CertificateFacts>, P
     if certificates.is_empty() { Err(error()) } else { Ok(certificates) }
 }
 
-/// The first certificate in a PEM text: in a bundle the one that signs, as kubeadm reads it.
+/// Parses the first certificate in a PEM text. In a CA bundle that is the signing CA, as in kubeadm.
 ///
 /// # Errors
-/// If there is none.
+/// If the text has no certificate, or one of them can't be parsed.
 pub fn first_certificate(what: &str, pem: &str) -> Result<CertificateFacts, PkiError> {
     let mut certificates = certificates_in(what, pem)?;
     Ok(certificates.swap_remove(0))
 }
 
-/// The first certificate of a PEM text, as it stands there.
+/// Returns the first certificate block of a PEM text, unchanged.
 #[must_use]
 pub fn first_block(pem: &str) -> &str {
     const END: &str = "-----END CERTIFICATE-----\n";
@@ -207,7 +208,7 @@ fn key_identifier<'a>(certificate: &'a X509Certificate<'_>) -> Option<&'a [u8]> 
     })
 }
 
-/// The identifier of the key that signed a certificate, in lower-case hexadecimal, if the certificate names it.
+/// Returns the authority key identifier in lower-case hexadecimal, if the certificate has one.
 #[must_use]
 pub fn authority_key_id(facts: &CertificateFacts) -> Option<String> {
     let (_, certificate) = X509Certificate::from_der(&facts.der).ok()?;
@@ -217,7 +218,7 @@ pub fn authority_key_id(facts: &CertificateFacts) -> Option<String> {
     })
 }
 
-/// CN and O of a name; nothing where there is not exactly one CN.
+/// Returns CN and O of a name, or `None` unless there is exactly one CN.
 pub(super) fn common_name_and_organizations(name: &X509Name<'_>) -> Option<Subject> {
     let mut names = name.iter_common_name();
     let common_name = names.next()?.as_str().ok()?.to_owned();
@@ -228,7 +229,7 @@ pub(super) fn common_name_and_organizations(name: &X509Name<'_>) -> Option<Subje
 
 fn serial(certificate: &X509Certificate<'_>) -> String {
     let bytes = certificate.raw_serial();
-    // A leading zero byte keeps the number positive and isn't printed.
+    // A leading zero byte only keeps the number positive, so openssl does not print the byte.
     let bytes = match bytes {
         [0, rest @ ..] if !rest.is_empty() => rest,
         _ => bytes,
@@ -243,7 +244,7 @@ fn alternative_names(certificate: &X509Certificate<'_>) -> Option<Vec<Alternativ
     Some(names)
 }
 
-/// DNS names and addresses; nothing where there is a name of another kind.
+/// Returns the DNS names and IP addresses, or `None` if there is a name of another kind.
 pub(super) fn names_in(value: &SubjectAlternativeName<'_>) -> Option<Vec<AlternativeName>> {
     let names = value.general_names.iter().map(|name| match name {
         GeneralName::DNSName(name) => Some(AlternativeName::Dns((*name).to_owned())),

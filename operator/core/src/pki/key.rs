@@ -1,4 +1,4 @@
-//! Private keys: read and written as PEM, never shown.
+//! Private keys: parsed from and encoded as PEM, hidden from debug output.
 
 use std::fmt;
 
@@ -12,7 +12,7 @@ use x509_parser::x509::SubjectPublicKeyInfo;
 
 use super::PkiError;
 
-/// A private key. Its PEM text is kept as it was read, so that writing it back changes nothing.
+/// A private key. The original PEM text is kept, so that a rewrite changes nothing.
 pub struct PrivateKey {
     pair: KeyPair,
     pem: String,
@@ -25,14 +25,14 @@ impl fmt::Debug for PrivateKey {
 }
 
 impl PrivateKey {
-    /// Reads a key in PKCS#8, PKCS#1 or SEC1 form; `what` names it in the error.
+    /// Parses a key in PKCS #8, PKCS #1 or SEC 1 form. `what` names the key in the error.
     ///
     /// # Errors
-    /// If the text is no RSA or ECDSA key. The error holds nothing of the text.
+    /// If the text is not an RSA or ECDSA key. The error contains no part of the text.
     pub fn from_pem(what: &str, pem: &str) -> Result<Self, PkiError> {
         let error = || PkiError::NoPrivateKey { what: what.to_owned() };
         let pair = KeyPair::from_pem(pem).map_err(|_| error())?;
-        // kubeadm reads RSA and ECDSA keys, and no others (pkiutil.TryLoadPrivatePublicKeyFromDisk).
+        // kubeadm reads only RSA and ECDSA keys (pkiutil.TryLoadPrivatePublicKeyFromDisk).
         let usable = [
             &rcgen::PKCS_RSA_SHA256,
             &rcgen::PKCS_ECDSA_P256_SHA256,
@@ -45,34 +45,34 @@ impl PrivateKey {
         Ok(Self { pair, pem: pem.to_owned() })
     }
 
-    /// The key as PEM. What is made here is PKCS#8, which openssl, Go and kubeadm read.
+    /// Returns the key as PEM. Generated keys are PKCS #8, which openssl, Go and kubeadm read.
     #[must_use]
     pub fn pem(&self) -> &str {
         &self.pem
     }
 
-    /// The public key as PEM (`PUBLIC KEY`, `SubjectPublicKeyInfo`).
+    /// Returns the public key as PEM (`PUBLIC KEY`, `SubjectPublicKeyInfo`).
     #[must_use]
     pub fn public_key_pem(&self) -> String {
         // rcgen writes lines with CRLF; Go, openssl and kubeadm write LF.
         self.pair.public_key_pem().replace("\r\n", "\n")
     }
 
-    /// The public key as DER (`SubjectPublicKeyInfo`).
+    /// Returns the public key as DER (`SubjectPublicKeyInfo`).
     #[must_use]
     pub fn subject_public_key_info(&self) -> Vec<u8> {
         self.pair.subject_public_key_info()
     }
 
-    /// By which tokens name the key that signed them: kube-apiserver's `kid`, the SHA-256 of the public key in base64url
-    /// (`pkg/serviceaccount/jwt.go`, `keyIDFromPublicKey`).
+    /// Returns the key ID (`kid`) in service-account tokens: the SHA-256 of the public key in base64url, as in
+    /// kube-apiserver (`pkg/serviceaccount/jwt.go`, `keyIDFromPublicKey`).
     #[must_use]
     pub fn token_key_id(&self) -> String {
         let digest = digest::digest(&digest::SHA256, &self.subject_public_key_info());
         base64::engine::general_purpose::URL_SAFE_NO_PAD.encode(digest.as_ref())
     }
 
-    /// What kind of key it is; nothing for one that Keyplane does not make.
+    /// Returns the key algorithm, or `None` for an algorithm that Keyplane does not generate.
     #[must_use]
     pub fn algorithm(&self) -> Option<KeyAlgorithm> {
         let der = self.subject_public_key_info();
@@ -93,12 +93,13 @@ impl PrivateKey {
         }
     }
 
-    /// Whether signatures of this key can be verified here: those of P-521, which Kubernetes reads too, can't.
-    pub(super) fn is_verified_here(&self) -> bool {
+    /// Returns whether Keyplane can verify signatures of this key. Kubernetes supports P-521, and Keyplane does not.
+    pub(super) fn is_verifiable(&self) -> bool {
         !self.pair.is_compatible(&rcgen::PKCS_ECDSA_P521_SHA512)
     }
 
-    /// The key, to sign with.
+    /// Returns the key for signing.
+    #[must_use]
     pub fn signing_key(&self) -> &(impl SigningKey + use<>) {
         &self.pair
     }

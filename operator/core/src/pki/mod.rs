@@ -1,14 +1,12 @@
-//! What certificates exist, how they are issued, and whether they still serve.
+//! Keys, certificates and CAs: types, parsing, and the checks whether a certificate needs replacement.
 //!
-//! [`inventory`] is the whole PKI as one table. Everything else that has to know which certificates there are derives
-//! it from there: files, Secrets, kubeconfigs, manifests, the expiry table. X.509 is written and read in this room and
-//! nowhere else. Nothing here knows Kubernetes' API, a clock or the network; random numbers are used for keys and
-//! serial numbers, when something is issued, and never in a decision.
+//! [`inventory`](crate::inventory) lists all certificates of a cluster in one table. Files, Secrets, kubeconfigs,
+//! manifests and the expiry table derive from that table. This module does not use the Kubernetes API, a clock, the
+//! network or random numbers. The crate `keyplane-issuance` generates keys and signs certificates.
 
-mod authority;
-mod authority_name;
+mod ca_name;
 mod certificate;
-mod given;
+mod certificate_authority;
 mod inspect;
 mod key;
 pub mod places;
@@ -18,11 +16,11 @@ mod request;
 mod secret_text;
 mod subject;
 mod terms;
+mod user_provided_ca;
 
-pub use authority::Authority;
-pub use authority_name::AuthorityName;
-pub use certificate::{AlternativeName, CertificateOrder, ExtendedUsage, to_pem, valid_for};
-pub use given::{Unfit, given_authority};
+pub use ca_name::CaName;
+pub use certificate::{AlternativeName, CertificateTemplate, ExtendedUsage, to_pem, valid_for};
+pub use certificate_authority::CertificateAuthority;
 pub use inspect::{CertificateFacts, authority_key_id, certificates_in, first_block, first_certificate};
 pub use key::PrivateKey;
 pub use profile::Profile;
@@ -30,69 +28,68 @@ pub use request::{REQUEST_LABEL, RequestFacts};
 pub use secret_text::SecretText;
 pub use subject::Subject;
 pub use terms::LeafTerms;
+pub use user_provided_ca::{UserProvidedCaError, user_provided_ca};
 
-/// Why something about keys and certificates could not be done. No variant carries key material.
+/// An error of an operation on keys or certificates. No variant contains key material.
 #[derive(Debug, thiserror::Error)]
 pub enum PkiError {
-    /// The text is no PEM certificate.
-    #[error("{what} is no certificate in PEM form")]
+    /// The text is not a PEM certificate.
+    #[error("{what} is not a certificate in PEM form")]
     NoCertificate {
-        /// What was read.
+        /// The name of the text.
         what: String,
     },
-    /// The text is no PEM private key, or of a kind that Kubernetes' components can't use.
-    #[error("{what} is no RSA or ECDSA private key in PEM form")]
+    /// The text is not a PEM private key, or has an algorithm that Kubernetes components do not support.
+    #[error("{what} is not an RSA or ECDSA private key in PEM form")]
     NoPrivateKey {
-        /// What was read.
+        /// The name of the text.
         what: String,
     },
-    /// A certificate and a key that should belong together don't.
-    #[error("the certificate and the private key of {what} don't belong together")]
+    /// The public key of the certificate is not that of the private key.
+    #[error("the certificate and the private key of {what} don't match")]
     KeyMismatch {
-        /// What was read.
+        /// The name of the key pair.
         what: String,
     },
-    /// A certificate that should be an authority's is not.
-    #[error(
-        "the certificate of {what} is not one of an authority: it lacks CA:TRUE, or has key usages without Certificate Sign"
-    )]
-    NoAuthority {
-        /// What was read.
+    /// The certificate is not a CA certificate.
+    #[error("the certificate of {what} is not a CA certificate: CA:TRUE or the key usage Certificate Sign is missing")]
+    NotACa {
+        /// The name of the certificate.
         what: String,
     },
-    /// A certificate would have to outlive its issuer, or its issuer has ended.
-    #[error("the authority {authority} has ended: nothing can be issued from it")]
-    AuthorityEnded {
-        /// The authority.
-        authority: String,
+    /// The CA is expired.
+    #[error("the CA {ca} has expired and can't issue certificates; rotate the CA")]
+    CaExpired {
+        /// The name of the CA.
+        ca: String,
     },
-    /// Nothing is signed here with an authority whose key its owner keeps.
-    #[error("the key of the authority {authority} is not here: its owner signs outside")]
-    SignedOutside {
-        /// The authority.
-        authority: String,
+    /// Keyplane does not have the key of the CA.
+    #[error("Keyplane can't sign with the external CA {ca}: Keyplane does not have its key")]
+    ExternalCa {
+        /// The name of the CA.
+        ca: String,
     },
-    /// An authority's certificate can be renewed only by who has signed it.
-    #[error("the certificate of the authority {authority} is signed by another one, which alone can renew it")]
+    /// Only the issuer of the CA certificate can renew the CA certificate.
+    #[error("Keyplane can't renew the certificate of the CA {ca}: another CA signed it; renew it there")]
     NotSelfSigned {
-        /// The authority.
-        authority: String,
+        /// The name of the CA.
+        ca: String,
     },
-    /// A name that can't be put into a certificate.
-    #[error("{value:?} can't be a name in a certificate")]
+    /// The text can't be used as a name in a certificate.
+    #[error("{value:?} is not valid as a name in a certificate")]
     Name {
-        /// The name.
+        /// The text.
         value: String,
     },
-    /// The cryptographic library refused.
+    /// The cryptographic library returned an error.
     #[error("{what} failed: {source}")]
     Crypto {
-        /// What was tried.
+        /// The operation.
         what: &'static str,
-        /// The library's words.
+        /// The error of the library.
         source: rcgen::Error,
     },
-    /// No random numbers could be had.
-    #[error("the system gave no random numbers")]
+    /// The random number generator failed.
+    #[error("the random number generator of the system failed")]
     Random,
 }

@@ -1,28 +1,25 @@
-//! Where the files with keys and certificates lie on a machine, by the names that kubeadm has for them.
+//! The paths of key and certificate files on a node, by their kubeadm names.
 
 use keyplane_crds::Layout;
 
-/// Where kubeadm's files lie on a machine.
 const KUBERNETES_DIRECTORY: &str = "/etc/kubernetes";
 
-/// Where kubeadm's certificates lie on a machine.
+/// The directory of kubeadm's certificates on a node.
 pub const PKI_DIRECTORY: &str = "/etc/kubernetes/pki";
 
-/// Where the hard way keeps what the control plane runs with.
+/// The control-plane directory of the hard way.
 const HARD_WAY_DIRECTORY: &str = "/var/lib/kubernetes";
 
-/// Where the hard way keeps etcd's certificates.
 const HARD_WAY_ETCD_DIRECTORY: &str = "/etc/etcd";
 
-/// The file from which the controller-manager signs. It always holds one certificate, so that `ca.crt` can become a
-/// bundle in a rotation: the signer refuses a file with two.
+/// The CA certificate file of the controller-manager's signer. The signer rejects a file with two certificates, so the
+/// signer has a file of its own, and `ca.crt` can become a bundle during a rotation.
 pub const SIGNING_CERTIFICATE: &str = "cluster-signing-ca.crt";
 
-/// The authority that a kubelet of the hard way verifies its clients with. It has a file of its own, since a worker has
-/// no directory of the control plane's.
-pub const HARD_WAY_KUBELET_AUTHORITY: &str = "/var/lib/kubelet/ca.crt";
+/// The client CA file of a hard-way kubelet. A worker node has no control-plane directory, so this is a separate file.
+pub const HARD_WAY_KUBELET_CA: &str = "/var/lib/kubelet/ca.crt";
 
-/// The path of a certificate or key that kubeadm would have below its `pki` directory.
+/// Returns the path of a certificate or key that kubeadm keeps below the `pki` directory.
 #[must_use]
 pub fn pki_file(layout: Layout, file: &str) -> String {
     if layout == Layout::StaticPod {
@@ -31,8 +28,8 @@ pub fn pki_file(layout: Layout, file: &str) -> String {
     match file {
         "apiserver.crt" => format!("{HARD_WAY_DIRECTORY}/kube-api-server.crt"),
         "apiserver.key" => format!("{HARD_WAY_DIRECTORY}/kube-api-server.key"),
-        // The hard way has a certificate there, of which the API server takes the public key alone. This is the key, or
-        // several while they are rotated.
+        // The hard way has a certificate in this file, and the API server reads only its public key. Keyplane writes
+        // the public key, or several keys during a rotation.
         "sa.pub" => format!("{HARD_WAY_DIRECTORY}/service-accounts.crt"),
         "sa.key" => format!("{HARD_WAY_DIRECTORY}/service-accounts.key"),
         other => match other.strip_prefix("etcd/") {
@@ -42,14 +39,14 @@ pub fn pki_file(layout: Layout, file: &str) -> String {
     }
 }
 
-/// Where the encryption configuration lies: a directory of its own, which is mounted as a whole.
+/// Returns the directory of the encryption configuration. The whole directory is mounted, so it holds nothing else.
 #[must_use]
 pub fn encryption_directory(layout: Layout) -> String {
     let directory = if layout == Layout::StaticPod { KUBERNETES_DIRECTORY } else { HARD_WAY_DIRECTORY };
     format!("{directory}/encryption")
 }
 
-/// The path of a kubeconfig that kubeadm would have in `/etc/kubernetes`.
+/// Returns the path of a kubeconfig that kubeadm keeps in `/etc/kubernetes`.
 #[must_use]
 pub fn kubeconfig(layout: Layout, file: &str) -> String {
     if layout == Layout::StaticPod {

@@ -1,4 +1,4 @@
-//! What a certificate that somebody else has made says beside its facts.
+//! Further properties of a certificate that an external signer issued.
 
 use x509_parser::certificate::X509Certificate;
 use x509_parser::extensions::{KeyUsage, X509Extension};
@@ -9,7 +9,7 @@ use x509_parser::x509::AttributeTypeAndValue;
 
 use super::CertificateFacts;
 
-/// The extensions that everybody who reads certificates understands, of those that may be critical.
+/// The extensions that may be critical, because all clients support them.
 const KNOWN: [Oid<'static>; 4] = [
     oid::OID_X509_EXT_BASIC_CONSTRAINTS,
     oid::OID_X509_EXT_KEY_USAGE,
@@ -17,7 +17,7 @@ const KNOWN: [Oid<'static>; 4] = [
     oid::OID_X509_EXT_SUBJECT_ALT_NAME,
 ];
 
-/// The signature algorithms that Go takes (`crypto/x509`: nothing with SHA-1 or MD5).
+/// The signature algorithms that Go accepts (`crypto/x509`: neither SHA-1 nor MD5).
 const SIGNATURES: [Oid<'static>; 7] = [
     oid::OID_SIG_ECDSA_WITH_SHA256,
     oid::OID_SIG_ECDSA_WITH_SHA384,
@@ -28,27 +28,27 @@ const SIGNATURES: [Oid<'static>; 7] = [
     oid::OID_SIG_ED25519,
 ];
 
-/// What a certificate says beside its [`CertificateFacts`].
+/// The properties of a certificate that [`CertificateFacts`] does not have.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Profile {
-    /// The parts of the subject that are neither CN nor O, as object identifiers.
+    /// The object identifiers of the subject attributes other than CN and O.
     pub other_subject_parts: Vec<String>,
-    /// What the key may be used for, by the names that Kubernetes has for it. `None` without that extension.
+    /// The key usages with their names in the Kubernetes API. `None` without that extension.
     pub key_usages: Option<Vec<&'static str>>,
-    /// Whether it is an authority's.
-    pub is_authority: bool,
-    /// The critical extensions that nobody is sure to understand, as object identifiers.
+    /// Whether the certificate has CA:TRUE.
+    pub is_ca: bool,
+    /// The object identifiers of critical extensions that some clients do not support.
     pub unknown_critical: Vec<String>,
-    /// Whether its signature is of an algorithm that Go takes.
+    /// Whether Go accepts the signature algorithm.
     pub is_strongly_signed: bool,
 }
 
 impl Profile {
-    /// Reads it; nothing if an extension can't be read, or is there twice.
+    /// Parses the certificate. Returns `None` if an extension can't be parsed or occurs twice.
     #[must_use]
     pub fn of(facts: &CertificateFacts) -> Option<Self> {
         let (_, certificate) = X509Certificate::from_der(&facts.der).ok()?;
-        // Fails if one is there twice.
+        // Fails if an extension occurs twice.
         certificate.extensions_map().ok()?;
         let parts = certificate.subject().iter_attributes().map(AttributeTypeAndValue::attr_type);
         let other =
@@ -57,7 +57,7 @@ impl Profile {
         let is_unknown = |extension: &&X509Extension<'_>| extension.critical && !KNOWN.contains(&extension.oid);
         Some(Self {
             other_subject_parts: other.map(Oid::to_id_string).collect(),
-            is_authority: certificate.basic_constraints().ok()?.is_some_and(|extension| extension.value.ca),
+            is_ca: certificate.basic_constraints().ok()?.is_some_and(|extension| extension.value.ca),
             key_usages: usages,
             unknown_critical: certificate
                 .extensions()
@@ -70,7 +70,7 @@ impl Profile {
     }
 }
 
-/// Kubernetes' names (`certificates/v1`, `KeyUsage`), which are cert-manager's too.
+/// Returns the names in the Kubernetes API (`certificates/v1`, `KeyUsage`), which cert-manager uses too.
 fn names(usage: KeyUsage) -> Vec<&'static str> {
     let all = [
         (usage.digital_signature(), "digital signature"),

@@ -1,4 +1,4 @@
-//! A request for a certificate (PKCS #10).
+//! A certificate request (PKCS #10).
 
 use x509_parser::certification_request::X509CertificationRequest;
 use x509_parser::extensions::ParsedExtension;
@@ -7,22 +7,23 @@ use x509_parser::prelude::FromDer;
 use super::inspect::{common_name_and_organizations, names_in};
 use super::{AlternativeName, Subject};
 
-/// What a PEM block of a request is labelled.
+/// The label of a PEM block with a certificate request.
 pub const REQUEST_LABEL: &str = "CERTIFICATE REQUEST";
 
-/// What a request asks for.
+/// The content of a certificate request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RequestFacts {
-    /// Whose certificate it is to be.
+    /// The subject.
     pub subject: Subject,
-    /// Its names, sorted.
+    /// The subject alternative names, sorted.
     pub alternative_names: Vec<AlternativeName>,
-    /// Its public key as DER.
+    /// The public key as DER.
     pub subject_public_key_info: Vec<u8>,
 }
 
 impl RequestFacts {
-    /// Reads a request; nothing if it is none, asks for anything else, or its key did not sign it.
+    /// Parses a request. Returns `None` if the text is not a request, the signature is invalid, or the request has
+    /// other extensions than subject alternative names.
     #[must_use]
     pub fn from_pem(pem: &str) -> Option<Self> {
         let block = ::pem::parse(pem).ok().filter(|block| block.tag() == REQUEST_LABEL)?;

@@ -1,8 +1,8 @@
-//! Text that is never shown.
+//! Secret text, hidden from debug output.
 
 use std::fmt;
 
-/// Text that is never shown.
+/// Secret text, hidden from debug output.
 #[derive(Clone, PartialEq, Eq)]
 pub struct SecretText(pub String);
 

@@ -1,22 +1,23 @@
-//! Whose certificate it is, as a distinguished name.
+//! The subject of a certificate.
 
-/// A certificate's subject as Kubernetes reads it: a user and its groups.
+/// The subject of a certificate with its meaning in Kubernetes: a user and the groups of that user.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Subject {
     /// CN: the user.
     pub common_name: String,
-    /// O: the groups, in their order in the certificate.
+    /// O: the groups, in the order of the certificate.
     pub organizations: Vec<String>,
 }
 
 impl Subject {
-    /// A user without groups.
+    /// Returns the subject of a user without groups.
     #[must_use]
     pub fn user(name: impl Into<String>) -> Self {
         Self { common_name: name.into(), organizations: vec![] }
     }
 
-    /// Whether both are the same user in the same groups. A signer may write the groups in another order: they are a set.
+    /// Returns whether both name the same user with the same groups. The order of groups has no meaning, and a signer
+    /// may change the order.
     #[must_use]
     pub fn is_same_user(&self, other: &Self) -> bool {
         let groups = |subject: &Self| {

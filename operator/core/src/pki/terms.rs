@@ -1,16 +1,16 @@
-//! What a policy says of a certificate.
+//! The certificate parameters of a policy.
 
 use std::time::Duration;
 
 use keyplane_crds::{KeyAlgorithm, RenewBefore};
 
-/// How long a certificate is valid, when it is due, and what key it has.
+/// The validity, renewal time and key algorithm of a leaf certificate.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct LeafTerms {
-    /// From now to its end.
+    /// The time from issuance to expiry.
     pub validity: Duration,
-    /// How long before its end it is due for renewal.
+    /// The time before expiry at which the renewal is due.
     pub renew_before: RenewBefore,
-    /// Its key.
+    /// The key algorithm.
     pub key_algorithm: KeyAlgorithm,
 }

@@ -1,12 +1,12 @@
-//! The ConfigMaps that are derived from the spec.
+//! ConfigMaps derived from the spec.
 
 use std::collections::BTreeMap;
 
 use k8s_openapi::api::core::v1::ConfigMap;
 use kube::ResourceExt;
 
-use super::{Plan, Step, kubelet_turns};
-use crate::authorities::Authorities;
+use super::{Plan, Step, kubelet_rotation_order};
+use crate::certificate_authorities::ClusterCas;
 use crate::manifests::{self, systemd};
 use crate::model::{Cluster, Node};
 use crate::names::{INDEX_KEY, KUBEADM_CONFIG_KEY, node_config_map, trust_bundle_config_map};
@@ -15,19 +15,19 @@ use crate::observed::{Observed, Slot};
 use crate::rollout::{Rollout, initial_cluster};
 use keyplane_crds::keys;
 
-/// The trust bundle: the certificates that sign for the cluster's API. The roots above them are beside it and not in it:
-/// whoever has another authority below a root would be one of the cluster's.
-pub(super) fn trust_bundle(cluster: &Cluster, authorities: &Authorities) -> ConfigMap {
-    let roots = authorities.cluster().roots().map(|roots| ("root.crt".to_owned(), roots));
-    let data = std::iter::once(("ca.crt".to_owned(), authorities.trust())).chain(roots).collect();
+/// Returns the trust bundle: the CA certificates that sign for the cluster's API. The roots above them have a key of
+/// their own and are not in the bundle: every other CA below such a root would be trusted too.
+pub(crate) fn trust_bundle(cluster: &Cluster, cas: &ClusterCas) -> ConfigMap {
+    let roots = cas.cluster().roots().map(|roots| ("root.crt".to_owned(), roots));
+    let data = std::iter::once(("ca.crt".to_owned(), cas.trust())).chain(roots).collect();
     config_map(cluster, trust_bundle_config_map(&cluster.name), None, data)
 }
 
-/// All that isn't secret on a control-plane machine, as far as it is rolled out.
-pub(super) fn node_config(
+/// Returns the files of a control-plane node that are not secret, as far as they are rolled out.
+pub(crate) fn node_config(
     cluster: &Cluster,
     node: &Node,
-    authorities: &Authorities,
+    cas: &ClusterCas,
     rollout: &Rollout,
     observed: &Observed,
 ) -> ConfigMap {
@@ -45,12 +45,15 @@ pub(super) fn node_config(
     data.extend(files.iter().map(|file| (file.key.to_string(), file.content.clone())));
     let joins = initial_cluster::of(cluster, node, observed);
     let mut config_map = config_map(cluster, name, Some(node), data);
-    let authority = kubelet_turns::of_machine(cluster, node, authorities, observed);
-    config_map.annotations_mut().extend(authority.map(|authority| (keys::KUBELET_CA_ANNOTATION.to_owned(), authority)));
-    let restart = rollout.etcd_restart(node).map(|mark| (keys::ETCD_RESTART_ANNOTATION.to_owned(), mark.to_owned()));
+    let ca = kubelet_rotation_order::of_node(cluster, node, cas, observed);
+    config_map.annotations_mut().extend(ca.map(|ca| (keys::KUBELET_CA_ANNOTATION.to_owned(), ca)));
+    let restart =
+        rollout.etcd_restart(node).map(|checksum| (keys::ETCD_RESTART_ANNOTATION.to_owned(), checksum.to_owned()));
     config_map.annotations_mut().extend(restart);
     if cluster.spec.node_agent.is_some() {
-        config_map.annotations_mut().insert(keys::RESTART_PERMIT_ANNOTATION.to_owned(), rollout.turn(node).to_owned());
+        config_map
+            .annotations_mut()
+            .insert(keys::RESTART_PERMIT_ANNOTATION.to_owned(), rollout.restart_permit(node).to_owned());
     }
     if cluster.external_etcd().is_none() {
         config_map.metadata.annotations.get_or_insert_default().extend([
@@ -62,7 +65,7 @@ pub(super) fn node_config(
 }
 
 /// Plans a ConfigMap that is derived from the spec.
-pub(super) fn plan_config_map(wanted: ConfigMap, observed: &Observed, plan: &mut Plan) {
+pub(crate) fn plan_config_map(wanted: ConfigMap, observed: &Observed, plan: &mut Plan) {
     let name = wanted.metadata.name.as_deref().unwrap_or_default();
     let cluster = wanted.metadata.labels.as_ref().and_then(|labels| labels.get(keys::CLUSTER_LABEL));
     match observed.config_map(cluster.map_or("", String::as_str), name) {

@@ -1,147 +1,145 @@
-//! A Secret that is to be written, before its keys are made: what it will hold, and where each certificate in it comes from.
+//! Drafts of Secrets: the content that is planned, and the source of each certificate, before any key is generated.
 
 use k8s_openapi::jiff::Timestamp;
 use keyplane_crds::{KeyAlgorithm, reasons};
 
-use super::{Ask, own_credential, rotation};
+use super::{KeyRequest, own_credential, rotation};
 use crate::encryption::{State, describe};
 use crate::inventory::{Leaf, user_certificate};
-use crate::pki::AuthorityName;
-use crate::pki::SecretText;
-use crate::pki::{Authority, CertificateOrder, renewal};
+use crate::pki::{CaName, CertificateAuthority, CertificateTemplate, SecretText, renewal};
 use crate::rotation::Subject;
 
-/// A Secret that is yet to be issued.
+/// A Secret that is still to be issued.
 #[derive(Debug)]
 pub struct Draft {
-    /// Its name.
+    /// The name of the Secret.
     pub name: String,
-    /// What it will hold.
+    /// The planned content.
     pub content: Content,
 }
 
-/// What a Secret will hold.
+/// The planned content of a Secret.
 #[derive(Debug)]
 pub enum Content {
-    /// A new authority.
-    Authority {
-        /// Which one.
-        name: AuthorityName,
-        /// Its key.
+    /// A new CA.
+    CertificateAuthority {
+        /// The name of the CA.
+        name: CaName,
+        /// The key algorithm.
         algorithm: KeyAlgorithm,
-        /// From when on it is valid.
+        /// The start of the validity.
         not_before: Timestamp,
-        /// Until when.
+        /// The end of the validity.
         not_after: Timestamp,
     },
-    /// An authority of the user's own.
-    GivenAuthority {
-        /// Which one.
-        name: AuthorityName,
-        /// What was given.
-        authority: Box<Authority>,
+    /// A user-provided CA.
+    UserProvidedCa {
+        /// The name of the CA.
+        name: CaName,
+        /// The CA from the user's Secret.
+        ca: Box<CertificateAuthority>,
     },
-    /// A new service-account pair.
+    /// A new service-account key pair.
     ServiceAccountKey {
-        /// Its key.
+        /// The key algorithm.
         algorithm: KeyAlgorithm,
     },
-    /// The next move of a rotation.
+    /// The next step of a rotation.
     Rotation {
-        /// What is rotated.
+        /// The CA or key that is rotated.
         subject: Subject,
-        /// What is done.
-        step: rotation::Move,
+        /// The step.
+        step: rotation::RotationStep,
     },
-    /// The keys that wait for certificates of signers outside.
+    /// The private keys that wait for certificates of an external signer.
     Requests {
-        /// Whose they are; nothing for the cluster's own.
+        /// The node that the keys belong to; `None` for the keys of the cluster.
         node: Option<String>,
-        /// Those that are made.
-        asked: Vec<Ask>,
-        /// Those that are not needed any more.
+        /// The keys to generate, each with its CSR.
+        new_keys: Vec<KeyRequest>,
+        /// The ids of the keys that are no longer needed.
         dropped: Vec<String>,
     },
-    /// Keyplane's own certificates for a target whose authorities sign outside.
+    /// Keyplane's client certificates for a target cluster with external CAs.
     Own {
         /// The certificates.
-        sources: Vec<(&'static own_credential::Own, Source)>,
+        sources: Vec<(&'static own_credential::OperatorCredential, Source)>,
     },
-    /// The keys with which objects are encrypted.
+    /// The keys for encryption at rest.
     Encryption {
-        /// What is to be remembered of them.
+        /// The state that is stored beside the keys.
         state: Box<State>,
-        /// The reason of the Event about it; nothing where there is no news.
-        news: Option<&'static str>,
+        /// The reason of the Event; `None` if the step emits no Event.
+        event_reason: Option<&'static str>,
     },
-    /// All that is secret on a node.
+    /// The secret files of a node.
     Node {
         /// The node's name.
         node: String,
-        /// Its certificates: those that stay, and those that are issued.
+        /// The certificates, both kept and issued.
         leaves: Vec<PlannedLeaf>,
     },
-    /// A client certificate for the kubelet of a worker, for as long as it has none that is good.
+    /// A client certificate for the kubelet of a worker that has no valid certificate.
     WorkerCredential {
         /// The worker's name.
         node: String,
-        /// Where the certificate comes from.
+        /// The source of the certificate.
         source: Source,
     },
-    /// The cluster's own kubeconfig.
+    /// The kubeconfig of the cluster administrator.
     Kubeconfig {
-        /// Its certificate.
+        /// The certificate.
         leaf: PlannedLeaf,
     },
     /// A user's kubeconfig.
     User {
         /// The user's name.
         user: String,
-        /// Where its certificate comes from.
+        /// The source of the certificate.
         source: Source,
     },
 }
 
-/// A certificate in a Secret that is to be written.
+/// A certificate in a planned Secret.
 #[derive(Debug)]
 pub struct PlannedLeaf {
-    /// Which one.
+    /// The inventory entry of the certificate.
     pub leaf: &'static Leaf,
-    /// Where it comes from.
+    /// The source of the certificate.
     pub source: Source,
 }
 
-/// Where a certificate that is to be written comes from.
+/// The source of a planned certificate.
 #[derive(Debug)]
 pub enum Source {
-    /// It stays as it is.
+    /// The stored certificate is kept.
     Keep(Pair),
-    /// It is issued.
+    /// A certificate is issued.
     Issue {
-        /// What it says.
-        order: CertificateOrder,
-        /// The key that it gets.
+        /// The certificate template.
+        order: CertificateTemplate,
+        /// The source of the private key.
         key: KeySource,
-        /// Why.
+        /// The reason for issuing.
         reason: renewal::Reason,
     },
-    /// A signer outside has signed it.
-    Take {
-        /// The certificate, and the key that has waited for it.
+    /// The external signer has signed the certificate.
+    Signed {
+        /// The signed certificate and its private key.
         pair: Pair,
-        /// Why it was asked for.
+        /// The reason for the request.
         reason: renewal::Reason,
     },
-    /// The kubelet keeps its own, in a file that the kubeconfig refers to.
-    KubeletsOwn,
+    /// The kubelet manages its certificate in a file that the kubeconfig refers to.
+    KubeletManaged,
 }
 
-/// The key of a certificate that is issued.
+/// The source of the key of an issued certificate.
 #[derive(Debug)]
 pub enum KeySource {
-    /// A new one.
+    /// A new key of this algorithm.
     New(KeyAlgorithm),
-    /// The one that the certificate before had.
+    /// The key of the previous certificate.
     Keep(SecretText),
 }
 
@@ -155,16 +153,21 @@ pub struct Pair {
 }
 
 impl Draft {
-    /// The reason of the Event about it: `Renewed` where a certificate takes another one's place, else `Issued`.
+    /// Returns the reason of the Event: `Renewed` if a certificate replaces another one, else `Issued`.
     #[must_use]
     pub fn reason(&self) -> &'static str {
-        let replaces = |source: &Source| matches!(source, Source::Issue { reason, .. } | Source::Take { reason, .. } if *reason != renewal::Reason::Missing);
+        let replaces = |source: &Source| match source {
+            Source::Issue { reason, .. } | Source::Signed { reason, .. } => *reason != renewal::Reason::Missing,
+            Source::Keep(_) | Source::KubeletManaged => false,
+        };
         let renewed = match &self.content {
-            Content::Authority { .. } | Content::GivenAuthority { .. } | Content::ServiceAccountKey { .. } => false,
+            Content::CertificateAuthority { .. }
+            | Content::UserProvidedCa { .. }
+            | Content::ServiceAccountKey { .. } => false,
             Content::Rotation { step, .. } => return step.reason(),
-            Content::Encryption { news, .. } => return news.unwrap_or(reasons::CONTINUED),
-            Content::Requests { asked, .. } => {
-                return if asked.is_empty() { reasons::REQUEST_SETTLED } else { reasons::REQUESTED };
+            Content::Encryption { event_reason, .. } => return event_reason.unwrap_or(reasons::CONTINUED),
+            Content::Requests { new_keys, .. } => {
+                return if new_keys.is_empty() { reasons::REQUEST_SETTLED } else { reasons::REQUESTED };
             }
             Content::Own { sources } => sources.iter().any(|(_, source)| replaces(source)),
             Content::Node { leaves, .. } => leaves.iter().any(|planned| replaces(&planned.source)),
@@ -174,13 +177,13 @@ impl Draft {
         if renewed { reasons::RENEWED } else { reasons::ISSUED }
     }
 
-    /// Whether an Event tells of it: what goes on step by step is told at its beginning and its end.
+    /// Returns whether the step emits an Event. Work in many small steps emits Events only at its start and its end.
     #[must_use]
-    pub const fn is_news(&self) -> bool {
-        !matches!(self.content, Content::Encryption { news: None, .. })
+    pub const fn emits_event(&self) -> bool {
+        !matches!(self.content, Content::Encryption { event_reason: None, .. })
     }
 
-    /// What the step does, for an Event and the log: names and reasons, nothing secret.
+    /// Returns the message for the Event and the log. The message contains names and reasons, and nothing secret.
     #[must_use]
     pub fn describe(&self) -> String {
         let issued = |sources: &[(&str, &Source)]| {
@@ -188,27 +191,35 @@ impl Draft {
                 .iter()
                 .filter_map(|(certificate, source)| match source {
                     Source::Issue { reason, .. } => Some(format!("{certificate} ({})", reason.name())),
-                    Source::Take { reason, .. } => Some(format!("{certificate} ({}, signed outside)", reason.name())),
-                    Source::Keep(_) | Source::KubeletsOwn => None,
+                    Source::Signed { reason, .. } => {
+                        Some(format!("{certificate} ({}, signed by the external CA)", reason.name()))
+                    }
+                    Source::Keep(_) | Source::KubeletManaged => None,
                 })
                 .collect();
             if issued.is_empty() { "no certificate issued".to_owned() } else { format!("issued {}", issued.join(", ")) }
         };
         match &self.content {
-            Content::Authority { name, .. } => format!("made the authority {} in Secret {}", name.name(), self.name),
-            Content::GivenAuthority { name, authority } => {
-                let (name, given) = (name.name(), authority.name());
-                format!("took the authority {name} from Secret {given} over into Secret {}", self.name)
+            Content::CertificateAuthority { name, .. } => {
+                format!("generated CA {} in Secret {}", name.name(), self.name)
             }
-            Content::ServiceAccountKey { .. } => format!("made the service-account key in Secret {}", self.name),
+            Content::UserProvidedCa { name, ca } => {
+                let (name, user_provided) = (name.name(), ca.name());
+                format!("copied the user-provided CA {name} from Secret {user_provided} into Secret {}", self.name)
+            }
+            Content::ServiceAccountKey { .. } => format!("generated the service-account key in Secret {}", self.name),
             Content::Rotation { subject, step } => step.describe(*subject, &self.name),
             Content::Encryption { state, .. } => format!("encryption at rest: {}", describe(state)),
-            Content::Requests { node, asked, dropped } => {
+            Content::Requests { node, new_keys, dropped } => {
                 let of = node.as_ref().map_or_else(String::new, |node| format!(" for node {node}"));
-                let asked: Vec<_> = asked.iter().map(|ask| ask.id.as_str()).collect();
-                match asked.as_slice() {
-                    [] => format!("forgot keys in Secret {}{of}: {}", self.name, dropped.join(", ")),
-                    asked => format!("made keys in Secret {}{of} to ask with: {}", self.name, asked.join(", ")),
+                let new_keys: Vec<_> = new_keys.iter().map(|key| key.id.as_str()).collect();
+                match new_keys.as_slice() {
+                    [] => format!(
+                        "removed keys from Secret {}{of} that need no certificate any more: {}",
+                        self.name,
+                        dropped.join(", ")
+                    ),
+                    new_keys => format!("generated keys and CSRs in Secret {}{of}: {}", self.name, new_keys.join(", ")),
                 }
             }
             Content::Own { sources } => {

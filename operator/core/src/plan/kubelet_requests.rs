@@ -1,4 +1,4 @@
-//! Approved requests of kubelets that a signer outside is to sign: what is published, and what is written back.
+//! Forwards approved CSRs of kubelets to an external signer, and returns the signed certificates to the target cluster.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -8,70 +8,69 @@ use k8s_openapi::jiff::Timestamp;
 use keyplane_crds::{keys, reasons};
 use kube::ResourceExt;
 
-use super::{Kind, Removal, pending};
+use super::{Kind, Removal, pending_keys};
 use crate::approval::SigningRequest;
 use crate::external_signer::kubelet::KubeletRequest;
 use crate::external_signer::request::{ANSWER_KEY, REQUEST_KEY, data};
-use crate::external_signer::{Refusal, check};
+use crate::external_signer::{Rejection, check};
 use crate::model::Cluster;
 use crate::observed::Observed;
-use crate::pki::AuthorityName;
-use crate::pki::CertificateFacts;
+use crate::pki::{CaName, CertificateFacts};
 
-/// What is to be done for the kubelets of a target.
+/// The steps for the CSRs of the kubelets of a target cluster.
 #[derive(Debug, Default)]
-pub struct Handing {
-    /// ConfigMaps to be written.
+pub struct ForwardingPlan {
+    /// The ConfigMaps to write.
     pub published: Vec<ConfigMap>,
-    /// ConfigMaps that nobody needs any more.
+    /// The ConfigMaps that are no longer needed.
     pub withdrawn: Vec<Removal>,
-    /// Requests in the target that were answered, and the certificate of each.
+    /// The CSRs in the target cluster that are signed, each with its certificate.
     pub answered: Vec<(SigningRequest, String)>,
-    /// ConfigMaps whose answers are not used, and why.
-    pub refused: Vec<(String, Refusal)>,
-    /// Requests in the target that are not handed on, and why.
+    /// The ConfigMaps with rejected certificates, each with the reason.
+    pub refused: Vec<(String, Rejection)>,
+    /// The CSRs in the target cluster that are not forwarded, each with the reason.
     pub unfit: Vec<(String, &'static str)>,
 }
 
-/// The ConfigMap for a request in the target.
+/// Returns the name of the ConfigMap for a CSR in the target cluster.
 #[must_use]
 pub fn config_map_name(cluster: &str, request: &str) -> String {
     format!("{cluster}-kubelet-{request}")
 }
 
-/// Says what to do. `approved` are the requests in the target that are approved and have no certificate; `found` are the
-/// ConfigMaps that there are.
+/// Plans the steps. `approved` are the CSRs in the target cluster that are approved and have no certificate; `found`
+/// are the existing ConfigMaps.
 #[must_use]
-pub fn hand_on(
+pub fn plan_forwarding(
     cluster: &Cluster,
     approved: &BTreeMap<String, SigningRequest>,
     found: BTreeMap<String, ConfigMap>,
-    authority: &CertificateFacts,
+    ca: &CertificateFacts,
     now: Timestamp,
-) -> Handing {
+) -> ForwardingPlan {
     let observed = Observed { config_maps: found, ..Observed::default() };
-    let mut handing = Handing::default();
+    let mut forwarding = ForwardingPlan::default();
     let mut needed = vec![];
     for (name, request) in approved {
         let kubelet = match KubeletRequest::read(request) {
             Ok(kubelet) => kubelet,
             Err(why) => {
-                handing.unfit.push((name.clone(), why));
+                forwarding.unfit.push((name.clone(), why));
                 continue;
             }
         };
         let since = request.created.unwrap_or(now);
-        let left = Duration::try_from(authority.not_after.duration_since(since)).unwrap_or_default();
-        let asked = kubelet.asked(left);
+        let left = Duration::try_from(ca.not_after.duration_since(since)).unwrap_or_default();
+        let expected = kubelet.expected_certificate(left);
         let config_map = config_map_name(&cluster.name, name);
         let description =
             format!("{} of {} in cluster {}", request.signer_name, kubelet.subject.common_name, cluster.name);
-        let ours = data(&description, AuthorityName::Cluster, &kubelet.request, &asked);
-        let mut wanted = pending::publish(cluster, &config_map, AuthorityName::Cluster, ours, since, &observed);
+        let ours = data(&description, CaName::Cluster, &kubelet.request, &expected);
+        let mut wanted = pending_keys::publish(cluster, &config_map, CaName::Cluster, ours, since, &observed);
         wanted.labels_mut().insert(keys::KUBELET_CSR_LABEL.to_owned(), label_value(name));
         let mut write = super::Plan::default();
         super::config_maps::plan_config_map(wanted, &observed, &mut write);
-        handing.published.extend(write.steps.into_iter().filter_map(|step| match step {
+        forwarding.published.extend(write.steps.into_iter().filter_map(|step| match step {
             super::Step::ConfigMap(config_map) => Some(*config_map),
             _ => None,
         }));
@@ -80,16 +79,16 @@ pub fn hand_on(
             .filter(|data| data.get(REQUEST_KEY) == Some(&kubelet.request))
             .and_then(|data| data.get(ANSWER_KEY))
             .filter(|answer| !answer.trim().is_empty());
-        match answer.map(|answer| check(answer, &asked, authority, now)) {
+        match answer.map(|answer| check(answer, &expected, ca, now)) {
             None => {}
-            Some(Ok(certificate)) => handing.answered.push((request.clone(), certificate)),
-            Some(Err(refusal)) => handing.refused.push((config_map.clone(), refusal)),
+            Some(Ok(certificate)) => forwarding.answered.push((request.clone(), certificate)),
+            Some(Err(refusal)) => forwarding.refused.push((config_map.clone(), refusal)),
         }
         needed.push(config_map);
     }
     let settled = observed.config_maps.values().filter(|found| !needed.contains(&found.name_any()));
-    handing.withdrawn = settled.map(removal).collect();
-    handing
+    forwarding.withdrawn = settled.map(removal).collect();
+    forwarding
 }
 
 fn removal(found: &ConfigMap) -> Removal {
@@ -99,12 +98,12 @@ fn removal(found: &ConfigMap) -> Removal {
         uid: found.uid(),
         resource_version: found.resource_version(),
         reason: reasons::REQUEST_SETTLED,
-        note: format!("deleted ConfigMap {name}: the kubelet's request is answered, or gone"),
+        note: format!("deleted ConfigMap {name}: the kubelet's CSR is signed, or no longer exists"),
         name,
     }
 }
 
-/// A label has room for 63 characters; requests of kubelets have names of nine.
+/// Returns the name as a label value, which has at most 63 characters. CSRs of kubelets have names of nine.
 fn label_value(name: &str) -> String {
     name.chars().take(63).collect::<String>().trim_end_matches(['.', '-', '_']).to_owned()
 }

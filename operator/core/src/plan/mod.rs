@@ -1,112 +1,108 @@
-//! What to write in the management cluster: a pure function of (cluster, observed, now).
+//! Plans the writes to the management cluster: a pure function of (cluster, observed state, now).
 //!
-//! [`plan`] says what is missing or wrong and what to do about it; it makes no key and reads no clock. Keys are random,
-//! so a step that needs one says what to issue ([`Draft`]) and `keyplane-issuance` makes the object. Planning, issuing and
-//! writing are repeated until there is nothing left to do: the controller does it against the API server, and
-//! `keyplane render` in memory, with the same functions.
+//! [`plan`] compares the desired state with the observed state and returns the steps that are missing. The function
+//! generates no key and reads no clock. Keys are random, so a step that needs a key describes the Secret ([`Draft`])
+//! and `keyplane-issuance` issues it. Callers repeat planning, issuing and writing until no step is left: the
+//! controller against the API server, and `keyplane render` in memory, with the same functions.
 
-mod asked;
-mod authorities;
-mod config_maps;
-mod departed;
-mod draft;
-mod encryption;
-mod external_etcd;
-mod given;
-mod given_authorities;
+pub(crate) mod certificate_authorities;
+pub(crate) mod config_maps;
+pub(crate) mod departed_nodes;
+pub(crate) mod draft;
+pub(crate) mod encryption_keys;
+pub(crate) mod external_etcd;
+pub(crate) mod external_signing;
 pub mod kubelet_requests;
-pub mod kubelet_turns;
-mod node;
-mod node_conditions;
-mod own_credential;
-mod pending;
-mod restore;
-mod revocation;
-mod revocation_notice;
+pub mod kubelet_rotation_order;
+pub(crate) mod leaf_source;
+pub(crate) mod node;
+pub(crate) mod own_credential;
+pub(crate) mod pending_keys;
+pub(crate) mod referenced_secrets;
+pub(crate) mod restore;
+pub(crate) mod revocation;
 pub mod rotation;
-mod rotation_status;
-mod signing;
-mod signing_status;
-pub mod status;
-mod user_kubeconfig;
-mod users;
-mod worker_credential;
+pub(crate) mod rotation_requests;
+pub(crate) mod secret_file;
+pub(crate) mod user_kubeconfig;
+pub(crate) mod user_provided_cas;
+pub(crate) mod users;
+pub(crate) mod worker_credential;
 
 use k8s_openapi::api::core::v1::{ConfigMap, ObjectReference};
 use k8s_openapi::jiff::Timestamp;
 
-pub use departed::departed;
+pub use departed_nodes::departed;
 pub use draft::{Content, Draft, KeySource, Pair, PlannedLeaf, Source};
-pub use encryption::{encryption_use, encryption_work, next_encryption_change, rewriting};
+pub use encryption_keys::{encryption_use, encryption_work, next_encryption_change, reencryption};
+pub use external_signing::{PendingCertificate, as_observed, external_cas};
 pub use own_credential::own_credential;
-pub use pending::{Ask, request_config_maps};
+pub use pending_keys::{KeyRequest, request_config_maps};
 pub use restore::is_unknown;
-pub use rotation_status::is_stuck;
-pub use signing::{Waiting, as_observed, signed_outside};
 
 use crate::blocker::Blocker;
 use crate::inventory::Leaf;
 use crate::model::{Cluster, Node};
 use crate::observed::Observed;
-use crate::pki::LeafTerms;
-use crate::pki::{CertificateOrder, valid_for};
+use crate::pki::{CertificateTemplate, LeafTerms, valid_for};
 use crate::rollout::rollout;
-use signing::Desk;
+use external_signing::CsrBatch;
 
-/// How the Secret of each kind of draft is put together from keys and certificates.
+/// Functions that compose the Secret of each kind of draft from keys and certificates.
 pub mod secrets {
-    pub use super::encryption::compose as encryption;
-    pub use super::given::{GivenFile, files as given_files};
+    pub use super::encryption_keys::compose as encryption;
     pub use super::node::compose as node;
     pub use super::own_credential::compose as own_credential;
-    pub use super::pending::compose as pending;
+    pub use super::pending_keys::compose as pending;
+    pub use super::referenced_secrets::files as user_provided_files;
+    pub use super::secret_file::UserProvidedFile;
     pub use super::user_kubeconfig::compose as user_kubeconfig;
     pub use super::users::compose as users;
     pub use super::worker_credential::compose as worker_credential;
 }
 
-/// What is to be done now, and what can't be done.
+/// The steps that can be taken now, and the blockers of the others.
 #[derive(Debug, Default)]
 pub struct Plan {
-    /// To be carried out in this order. Later ones may depend on earlier ones, so a plan is made again after them.
+    /// The steps, in the order of execution. Later steps may depend on earlier ones, so callers plan again after them.
     pub steps: Vec<Step>,
-    /// What stands in the way.
+    /// The problems that block steps.
     pub blockers: Vec<Blocker>,
-    /// The certificates that wait for a signer outside.
-    pub waiting: Vec<Waiting>,
+    /// The certificates that wait for an external signer.
+    pub waiting: Vec<PendingCertificate>,
 }
 
-/// One write: an object that was not there is created, and one that was there is replaced in the very version that was
-/// seen.
+/// One write. An object that did not exist is created. An object that existed is replaced only in the resource version
+/// that was observed.
 #[derive(Debug)]
 pub enum Step {
-    /// A Secret with keys, which is yet to be issued.
+    /// A Secret with keys that is still to be issued.
     Secret(Box<Draft>),
-    /// A ConfigMap that is derived from the spec.
+    /// A ConfigMap derived from the spec.
     ConfigMap(Box<ConfigMap>),
-    /// An object of ours that nothing needs any more.
+    /// The deletion of an object of Keyplane's that is no longer needed.
     Removal(Box<Removal>),
 }
 
-/// The deletion of an object, in the very version that was seen.
+/// The deletion of an object, in the resource version that was observed.
 #[derive(Debug)]
 pub struct Removal {
-    /// Its kind.
+    /// The kind.
     pub kind: Kind,
-    /// Its name.
+    /// The name.
     pub name: String,
-    /// Its UID.
+    /// The UID.
     pub uid: Option<String>,
-    /// The version that was seen.
+    /// The resource version that was observed.
     pub resource_version: Option<String>,
-    /// Why, as the reason of an Event.
+    /// The reason of the Event.
     pub reason: &'static str,
-    /// What happens and what a person has to do, for an Event and the log.
+    /// The message for the Event and the log: what happens and what the user has to do.
     pub note: String,
 }
 
 impl Removal {
-    /// The object, for an Event.
+    /// Returns the reference to the object, for an Event.
     #[must_use]
     pub fn object(&self, namespace: &str) -> ObjectReference {
         ObjectReference {
@@ -120,7 +116,7 @@ impl Removal {
     }
 }
 
-/// The kinds that Keyplane writes in the management cluster.
+/// The kinds of objects that Keyplane writes in the management cluster.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
     /// A Secret.
@@ -130,7 +126,7 @@ pub enum Kind {
 }
 
 impl Kind {
-    /// Its name in the Kubernetes API.
+    /// Returns the kind's name in the Kubernetes API.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
@@ -140,60 +136,60 @@ impl Kind {
     }
 }
 
-/// Says what to write. An empty plan means that everything is as it should be.
+/// Returns the writes that are missing. An empty plan means that the observed state equals the desired state.
 #[must_use]
 pub fn plan(cluster: &Cluster, observed: &Observed, now: Timestamp) -> Plan {
     let mut plan = Plan::default();
     plan_all(cluster, observed, now, &mut plan);
-    restore::hold(cluster, observed, &mut plan);
+    restore::remove_missing(cluster, observed, &mut plan);
     plan
 }
 
 fn plan_all(cluster: &Cluster, observed: &Observed, now: Timestamp, plan: &mut Plan) {
-    let Some(authorities) = authorities::plan(cluster, observed, now, plan) else { return };
-    // It waits for nobody, and everything else follows from it.
-    if revocation::plan(cluster, &authorities, observed, now, plan) {
+    let Some(cas) = certificate_authorities::plan(cluster, observed, now, plan) else { return };
+    // A revocation waits for nothing, and everything else follows from it.
+    if revocation::plan(cluster, &cas, observed, now, plan) {
         return;
     }
     plan.blockers.extend(external_etcd::ended(cluster, observed, now));
-    config_maps::plan_config_map(config_maps::trust_bundle(cluster, &authorities), observed, plan);
+    config_maps::plan_config_map(config_maps::trust_bundle(cluster, &cas), observed, plan);
     let rollout = rollout(cluster, observed);
-    // A machine's files come after the keys that are in them.
-    let has_keys = encryption::plan(cluster, observed, now, plan);
-    match given::files(cluster, observed) {
+    // A node's files contain the encryption keys, so the keys come first.
+    let has_keys = encryption_keys::plan(cluster, observed, now, plan);
+    match referenced_secrets::files(cluster, observed) {
         _ if !has_keys => {}
         Err(blocker) => plan.blockers.push(blocker),
-        Ok(given) => {
-            for node in cluster.machines() {
-                node::plan(cluster, node, &authorities, &given, observed, now, plan);
+        Ok(user_provided) => {
+            for node in cluster.all_nodes() {
+                node::plan(cluster, node, &cas, &user_provided, observed, now, plan);
             }
-            // Those of workers are the NodePools' controller's.
+            // The NodePool controller writes the ConfigMaps of workers.
             for node in &cluster.nodes {
                 config_maps::plan_config_map(
-                    config_maps::node_config(cluster, node, &authorities, &rollout, observed),
+                    config_maps::node_config(cluster, node, &cas, &rollout, observed),
                     observed,
                     plan,
                 );
             }
         }
     }
-    worker_credential::plan(cluster, &authorities, observed, now, plan);
-    let mut desk = Desk::open(cluster, None, observed, now, plan);
-    user_kubeconfig::plan(cluster, &authorities, &mut desk, observed, now, plan);
-    users::plan(cluster, &authorities, &mut desk, observed, now, plan);
-    own_credential::plan(cluster, &authorities, &mut desk, observed, now, plan);
-    desk.close(plan);
-    departed::plan(cluster, observed, plan);
-    // Only once all that follows from the stages as they are is written may one of them go on.
+    worker_credential::plan(cluster, &cas, observed, now, plan);
+    let mut csr_batch = CsrBatch::open(cluster, None, observed, now, plan);
+    user_kubeconfig::plan(cluster, &cas, &mut csr_batch, observed, now, plan);
+    users::plan(cluster, &cas, &mut csr_batch, observed, now, plan);
+    own_credential::plan(cluster, &cas, &mut csr_batch, observed, now, plan);
+    csr_batch.close(plan);
+    departed_nodes::plan(cluster, observed, plan);
+    // A stage advances only after everything that follows from the current stages is written.
     if plan.steps.is_empty() && plan.blockers.is_empty() {
-        rotation::plan(cluster, &authorities, observed, rollout.progress.wait(), now, plan);
+        rotation::plan(cluster, &cas, observed, rollout.progress.wait(), now, plan);
     }
 }
 
-/// The order for a certificate on a node, from now on.
-fn order(cluster: &Cluster, node: &Node, leaf: &Leaf, terms: LeafTerms, now: Timestamp) -> CertificateOrder {
+/// Returns the template for a certificate of a node, valid from now.
+fn order(cluster: &Cluster, node: &Node, leaf: &Leaf, terms: LeafTerms, now: Timestamp) -> CertificateTemplate {
     let (not_before, not_after) = valid_for(now, terms.validity);
-    CertificateOrder {
+    CertificateTemplate {
         subject: leaf.subject(node),
         alternative_names: leaf.alternative_names(cluster, node),
         extended_usages: leaf.usages.to_vec(),

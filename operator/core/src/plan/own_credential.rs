@@ -1,53 +1,50 @@
-//! The Secret `<cluster>-keyplane`: Keyplane's own certificates for a target, where the authority's key is not here to make
-//! one in memory.
+//! The Secret `<cluster>-keyplane`: Keyplane's client certificates for a target cluster with external CAs. With other
+//! CAs Keyplane issues these certificates in memory.
 
 use k8s_openapi::api::core::v1::Secret as SecretObject;
 use k8s_openapi::jiff::Timestamp;
 use keyplane_crds::keys;
 use kube::ResourceExt;
 
-use super::node::{Asked, earliest_end};
-use super::signing::{Desk, Need};
+use super::external_signing::{CsrBatch, Need};
+use super::leaf_source::RenewalInputs;
+use super::node::earliest_end;
 use super::{Content, Draft, Pair, Plan, Source, Step};
-use crate::authorities::Authorities;
+use crate::certificate_authorities::ClusterCas;
 use crate::model::Cluster;
-use crate::names;
-use crate::objects;
-use crate::observed::Observed;
-use crate::observed::Slot;
-use crate::pki::AuthorityName;
-use crate::pki::SecretText;
-use crate::pki::{CertificateOrder, ExtendedUsage, valid_for};
+use crate::observed::{Observed, Slot};
+use crate::pki::{CaName, CertificateTemplate, ExtendedUsage, SecretText, valid_for};
 use crate::target_objects::client_subject;
+use crate::{names, objects};
 
-/// One of the certificates.
+/// One of Keyplane's client certificates.
 #[derive(Debug)]
-pub struct Own {
-    /// By which it is known in the status and in its request.
+pub struct OperatorCredential {
+    /// The id in the status and in the signing request.
     pub id: &'static str,
-    /// Who signs it.
-    pub authority: AuthorityName,
+    /// The issuer.
+    pub ca: CaName,
     certificate: &'static str,
     key: &'static str,
 }
 
-/// Of the API servers, and of etcd.
-pub(super) const OWN: [Own; 2] = [
-    Own { id: "keyplane", authority: AuthorityName::Cluster, certificate: "tls.crt", key: "tls.key" },
-    Own { id: "keyplane-etcd", authority: AuthorityName::Etcd, certificate: "etcd.crt", key: "etcd.key" },
+/// The client certificates for the API servers and for etcd.
+pub(crate) const OPERATOR_CREDENTIALS: [OperatorCredential; 2] = [
+    OperatorCredential { id: "keyplane", ca: CaName::Cluster, certificate: "tls.crt", key: "tls.key" },
+    OperatorCredential { id: "keyplane-etcd", ca: CaName::Etcd, certificate: "etcd.crt", key: "etcd.key" },
 ];
 
 /// Plans the Secret.
-pub(super) fn plan(
+pub(crate) fn plan(
     cluster: &Cluster,
-    authorities: &Authorities,
-    desk: &mut Desk<'_>,
+    cas: &ClusterCas,
+    csr_batch: &mut CsrBatch<'_>,
     observed: &Observed,
     now: Timestamp,
     plan: &mut Plan,
 ) {
-    let needed = |own: &&'static Own| authorities.get(own.authority).is_some_and(|set| set.signing().key().is_none());
-    let needed: Vec<_> = OWN.iter().filter(needed).collect();
+    let needed = |own: &&'static OperatorCredential| cas.get(own.ca).is_some_and(|set| set.signing().key().is_none());
+    let needed: Vec<_> = OPERATOR_CREDENTIALS.iter().filter(needed).collect();
     if needed.is_empty() {
         return;
     }
@@ -57,13 +54,13 @@ pub(super) fn plan(
         Slot::Free => None,
         Slot::Ours(secret) => Some(secret),
     };
-    let asked = Asked::of(cluster, found, now);
+    let inputs = RenewalInputs::of(cluster, found, now);
     let mut sources = vec![];
     for own in needed {
-        let Some(set) = authorities.get(own.authority) else { continue };
+        let Some(set) = cas.get(own.ca) else { continue };
         let terms = cluster.policy.leaf(own.id);
         let (not_before, not_after) = valid_for(now, terms.validity);
-        let order = CertificateOrder {
+        let order = CertificateTemplate {
             subject: client_subject(),
             alternative_names: vec![],
             extended_usages: vec![ExtendedUsage::ClientAuth],
@@ -71,9 +68,9 @@ pub(super) fn plan(
             not_after,
         };
         let stored = found.and_then(|secret| stored_pair(secret, own));
-        let (id, authority) = (own.id.to_owned(), own.authority);
-        let need = Need { id, certificate: own.id, authority, order, terms, stored };
-        sources.extend(desk.source(need, set.issuer(false), &asked, plan).map(|source| (own, source)));
+        let (id, ca) = (own.id.to_owned(), own.ca);
+        let need = Need { id, certificate: own.id, ca, order, terms, stored };
+        sources.extend(csr_batch.source(need, set.issuer(false), &inputs, plan).map(|source| (own, source)));
     }
     let kept: Option<Vec<_>> = sources
         .iter()
@@ -91,29 +88,29 @@ pub(super) fn plan(
     }
 }
 
-/// The certificate and key for the servers of an authority that signs outside; nothing while they wait for it.
+/// Returns the client certificate and key for the servers of an external CA; `None` until the certificate is signed.
 #[must_use]
-pub fn own_credential(secret: &SecretObject, authority: AuthorityName) -> Option<(String, String)> {
-    let own = OWN.iter().find(|own| own.authority == authority)?;
+pub fn own_credential(secret: &SecretObject, ca: CaName) -> Option<(String, String)> {
+    let own = OPERATOR_CREDENTIALS.iter().find(|own| own.ca == ca)?;
     stored_pair(secret, own).map(|pair| (pair.certificate, pair.key.0))
 }
 
-pub(super) fn stored_pair(secret: &SecretObject, own: &Own) -> Option<Pair> {
+pub(crate) fn stored_pair(secret: &SecretObject, own: &OperatorCredential) -> Option<Pair> {
     let text = |key| objects::text(secret, key).map(str::to_owned);
     Some(Pair { certificate: text(own.certificate)?, key: SecretText(text(own.key)?) })
 }
 
-/// The Secret from what there is.
+/// Composes the Secret from the available certificates.
 #[must_use]
-pub fn compose(cluster: &Cluster, sources: Vec<(&'static Own, Source)>) -> SecretObject {
+pub fn compose(cluster: &Cluster, sources: Vec<(&'static OperatorCredential, Source)>) -> SecretObject {
     let pairs = sources.into_iter().filter_map(|(own, source)| match source {
-        Source::Keep(pair) | Source::Take { pair, .. } => Some((own, pair)),
-        Source::Issue { .. } | Source::KubeletsOwn => None,
+        Source::Keep(pair) | Source::Signed { pair, .. } => Some((own, pair)),
+        Source::Issue { .. } | Source::KubeletManaged => None,
     });
     written(cluster, &pairs.collect::<Vec<_>>())
 }
 
-fn written(cluster: &Cluster, pairs: &[(&'static Own, Pair)]) -> SecretObject {
+fn written(cluster: &Cluster, pairs: &[(&'static OperatorCredential, Pair)]) -> SecretObject {
     let data = pairs.iter().flat_map(|(own, pair)| {
         [(own.certificate, &pair.certificate), (own.key, &pair.key.0)].map(|(key, text)| (key.to_owned(), text.clone()))
     });
@@ -121,6 +118,6 @@ fn written(cluster: &Cluster, pairs: &[(&'static Own, Pair)]) -> SecretObject {
     let name = names::own_secret(&cluster.name);
     let annotations = [(keys::NOT_AFTER_ANNOTATION, end)];
     let mut secret = objects::secret(cluster, name, None, "Opaque", data.collect(), annotations);
-    secret.annotations_mut().extend(cluster.rotate.certificates().marks());
+    secret.annotations_mut().extend(cluster.rotate.certificates().answer_annotations());
     secret
 }

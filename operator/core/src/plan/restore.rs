@@ -1,4 +1,4 @@
-//! Keys that a backup brings: nothing is made in their place.
+//! Restores from a backup: Keyplane generates no key while the backup is expected to bring it.
 
 use k8s_openapi::api::core::v1::Secret;
 use keyplane_crds::{keys, reasons};
@@ -8,24 +8,23 @@ use super::{Content, Kind, Plan, Step};
 use crate::blocker::Blocker;
 use crate::model::{Cluster, Restore};
 use crate::names;
-use crate::observed::Observed;
-use crate::observed::Slot;
+use crate::observed::{Observed, Slot};
 
-/// The manager of the fields that Keyplane has written.
+/// The field manager of Keyplane.
 const FIELD_MANAGER: &str = "keyplane";
 
-/// So many missing objects are named: the rest of a backup comes with them.
-const NAMED: usize = 10;
+/// The number of missing objects that a message names.
+const MAX_NAMED: usize = 10;
 
-/// Makes nothing that is missing while a backup is expected.
-pub(super) fn hold(cluster: &Cluster, observed: &Observed, plan: &mut Plan) {
+/// Removes the steps that would create missing objects while a backup is expected.
+pub(crate) fn remove_missing(cluster: &Cluster, observed: &Observed, plan: &mut Plan) {
     if cluster.restore != Restore::Expected {
         return;
     }
     let mut missing = vec![];
     plan.steps.retain(|step| {
         let (kind, name, is_there) = match step {
-            // What no backup has.
+            // No backup contains this Secret.
             Step::Secret(draft) if matches!(draft.content, Content::WorkerCredential { .. }) => return true,
             Step::Secret(draft) => (Kind::Secret, draft.name.clone(), observed.secrets.contains_key(&draft.name)),
             Step::ConfigMap(wanted) => {
@@ -43,27 +42,28 @@ pub(super) fn hold(cluster: &Cluster, observed: &Observed, plan: &mut Plan) {
     if missing.is_empty() {
         return;
     }
-    let more = missing.len().saturating_sub(NAMED);
-    missing.truncate(NAMED);
+    let more = missing.len().saturating_sub(MAX_NAMED);
+    missing.truncate(MAX_NAMED);
     let more = if more > 0 { format!(" and {more} more") } else { String::new() };
     plan.blockers.push(Blocker {
         reason: reasons::WAITING_FOR_RESTORE,
         message: format!(
-            "these are not there, and the annotation {} says that a backup brings them: {}{more}: restore them with their \
-             labels and annotations; what the backup does not have is made once the annotation is gone",
+            "these objects are missing, and the annotation {} says that a backup brings them: {}{more}; restore them \
+             with their labels and annotations; Keyplane creates objects that the backup lacks after you remove the \
+             annotation",
             keys::RESTORE_ANNOTATION,
             missing.join(", ")
         ),
     });
 }
 
-/// What shows that keys which are missing are elsewhere, although nothing here tells of them: a backup of which a part is
-/// back, or a cluster that runs on the machines.
-pub(super) fn is_elsewhere(cluster: &Cluster, observed: &Observed, secret: &str) -> Option<Blocker> {
-    if cluster.restore != Restore::Unsaid {
+/// Returns a blocker if missing keys exist elsewhere: a part of a backup is restored already, or a cluster runs on the
+/// nodes.
+pub(crate) fn exists_elsewhere(cluster: &Cluster, observed: &Observed, secret: &str) -> Option<Blocker> {
+    if cluster.restore != Restore::Unspecified {
         return None;
     }
-    let names = cluster.authority_names().map(|name| names::authority_secret(&cluster.name, name));
+    let names = cluster.ca_names().map(|name| names::ca_secret(&cluster.name, name));
     let restored = names
         .chain([names::service_account_secret(&cluster.name)])
         .find(|name| matches!(observed.secret(&cluster.name, name), Slot::Ours(found) if is_restored(found)));
@@ -71,8 +71,9 @@ pub(super) fn is_elsewhere(cluster: &Cluster, observed: &Observed, secret: &str)
         return Some(Blocker {
             reason: reasons::WAITING_FOR_RESTORE,
             message: format!(
-                "Secret {secret} is not there, and Secret {restored} came from a backup, so no new one is made: restore \
-                 the rest, with labels and annotations; if the backup has no more, annotate this ClusterSpec with {}=false",
+                "Secret {secret} is missing, and Secret {restored} came from a backup, so Keyplane generates no new \
+                 one: restore the other Secrets, with labels and annotations; if the backup has no more, annotate this \
+                 ClusterSpec with {}=false",
                 keys::RESTORE_ANNOTATION
             ),
         });
@@ -82,9 +83,9 @@ pub(super) fn is_elsewhere(cluster: &Cluster, observed: &Observed, secret: &str)
     Some(Blocker {
         reason: reasons::CLUSTER_ALREADY_RUNNING,
         message: format!(
-            "an API server answers on {node} already, with a certificate of {} (serial {}, until {}), and Secret {secret} \
-             is not here, so no new one is made, which would cut that cluster off: restore the backup of its Secrets; if \
-             what runs there is to go, annotate this ClusterSpec with {}=false",
+            "an API server already answers on {node} with a certificate of {} (serial {}, expires at {}), and Secret \
+             {secret} is missing, so Keyplane generates no new one, which would cut that cluster off: restore the \
+             backup of its Secrets; to replace that cluster, annotate this ClusterSpec with {}=false",
             certificate.issuer,
             certificate.serial,
             certificate.not_after,
@@ -93,8 +94,8 @@ pub(super) fn is_elsewhere(cluster: &Cluster, observed: &Observed, secret: &str)
     })
 }
 
-/// Whether somebody else has put it there, or put it there again after Keyplane had made it. Where nothing is noted of who
-/// has written it, nobody knows.
+/// Returns whether another client has created the Secret, or recreated it after Keyplane had written it. Without
+/// managed fields the answer is unknown, and the function returns false.
 fn is_restored(secret: &Secret) -> bool {
     let Some(entries) = &secret.metadata.managed_fields else { return false };
     if !secret.annotations().contains_key(keys::CONTENT_CHECKSUM_ANNOTATION) {
@@ -105,7 +106,8 @@ fn is_restored(secret: &Secret) -> bool {
     !ours.any(|entry| entry.time.as_ref().map(|time| time.0) >= created)
 }
 
-/// Whether nothing here tells that there ever was such a cluster: then its machines are asked before keys are made.
+/// Returns whether no trace of the cluster exists in the management cluster. Then Keyplane probes the nodes before it
+/// generates keys.
 #[must_use]
 pub fn is_unknown(cluster: &Cluster, observed: &Observed) -> bool {
     let mut names = names::secret_names(cluster);

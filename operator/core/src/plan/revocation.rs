@@ -1,150 +1,117 @@
-//! Revocations: what is in wrong hands loses its power at once, after somebody was told what that costs and has confirmed
-//! it.
+//! Revocations: a leaked CA or key is replaced at once, after the user has read the consequences and confirmed them.
 //!
-//! One write of the authority's Secret does it: the new one takes the place of the old one, of which nothing is left but
-//! what is needed to see that it is refused everywhere. All else follows from that Secret, as in a rotation.
+//! One write of the CA's Secret revokes the old CA. The new CA takes its place, and only the old certificate stays, to
+//! probe that every server rejects it. All other writes follow from that Secret, as in a rotation.
 
 use k8s_openapi::jiff::Timestamp;
-use keyplane_crds::{RevocationStatus, keys, reasons};
 use kube::ResourceExt;
 
-use super::given_authorities::{self, Difference, Given, difference};
-use super::rotation::{Move, Successor};
-use super::status::Outcome;
-use super::{Content, Draft, Plan, Step, revocation_notice};
-use crate::authorities::Authorities;
-use crate::authorities::secret_of;
-use crate::model::{Cluster, given_authority_field};
+use super::rotation::{RotationStep, Successor};
+use super::user_provided_cas::{self, Difference, UserProvidedCas, difference};
+use super::{Content, Draft, Plan, Step};
+use crate::certificate_authorities::{ClusterCas, secret_of};
+use crate::model::{Cluster, user_provided_ca_field};
 use crate::observed::Observed;
-use crate::pki::AuthorityName;
-use crate::pki::{Authority, PrivateKey, valid_for};
+use crate::pki::{CaName, CertificateAuthority, PrivateKey, valid_for};
 use crate::rotation::revocation::confirmation;
 use crate::rotation::{State, Subject};
 
-/// A revocation that was asked for and not carried out.
+/// A revocation that is requested and not executed yet.
 #[derive(Debug)]
-pub(super) struct Asked {
-    pub(super) subject: Subject,
+pub(crate) struct RevocationRequest {
+    pub(crate) subject: Subject,
     requested: String,
-    word: String,
-    /// The one that the user gives in its place; why there is none where the user gives the authority.
-    given: Option<Result<Box<Authority>, String>>,
+    pub(crate) confirmation: String,
+    /// The user-provided successor, or the reason why there is none yet. `None` if Keyplane generates the successor.
+    pub(crate) user_provided: Option<Result<Box<CertificateAuthority>, String>>,
 }
 
-impl Asked {
-    fn is_confirmed(&self, cluster: &Cluster) -> bool {
-        cluster.rotate.confirms_revocation(&self.word) && !matches!(self.given, Some(Err(_)))
+impl RevocationRequest {
+    pub(crate) fn is_confirmed(&self, cluster: &Cluster) -> bool {
+        cluster.rotate.confirms_revocation(&self.confirmation) && !matches!(self.user_provided, Some(Err(_)))
     }
 }
 
-/// What was asked for.
-fn asked(cluster: &Cluster, authorities: &Authorities, observed: &Observed, now: Timestamp) -> Vec<Asked> {
-    let mut given = given_authorities::given(cluster, observed, now);
+/// Returns the requested revocations.
+pub(crate) fn requested_revocations(
+    cluster: &Cluster,
+    cas: &ClusterCas,
+    observed: &Observed,
+    now: Timestamp,
+) -> Vec<RevocationRequest> {
+    let mut user_provided = user_provided_cas::read_all(cluster, observed, now);
     let of = |subject: Subject| {
         let secret = secret_of(cluster, observed, subject)?;
         let requested = cluster.rotate.revocation_of(subject).open(secret.annotations())?;
-        let word = confirmation(subject, &requested, &going(authorities, subject)?);
-        let given = match subject {
-            Subject::Authority(name) => successor(cluster, authorities, name, &mut given),
+        let confirmation = confirmation(subject, &requested, &invalidated(cas, subject)?);
+        let user_provided = match subject {
+            Subject::CertificateAuthority(name) => successor(cluster, cas, name, &mut user_provided),
             Subject::ServiceAccountKey => None,
         };
-        Some(Asked { subject, requested, word, given })
+        Some(RevocationRequest { subject, requested, confirmation, user_provided })
     };
     Subject::ALL.into_iter().filter_map(of).collect()
 }
 
-/// The successor of an authority that the user gives. The one that is to be revoked may still be in the Secret: nothing is
-/// made in its place, as what is in the Secret would come back after it.
+/// Returns the successor of a user-provided CA. The CA that is to be revoked may still be in the user's Secret. Then
+/// Keyplane generates no successor, because the CA in the Secret would come back after the revocation.
 fn successor(
     cluster: &Cluster,
-    authorities: &Authorities,
-    name: AuthorityName,
-    given: &mut Given,
-) -> Option<Result<Box<Authority>, String>> {
-    let set = authorities.get(name);
+    cas: &ClusterCas,
+    name: CaName,
+    user_provided: &mut UserProvidedCas,
+) -> Option<Result<Box<CertificateAuthority>, String>> {
+    let set = cas.get(name);
     if set.is_some_and(|set| set.signing().key().is_none()) {
         return Some(Err(format!(
-            "the owner of {} signs outside, and Keyplane can't replace it: have it sign nothing more, and move to a new \
-             cluster",
+            "{} is an external CA, which Keyplane can't replace: make sure that it signs nothing more, and move to a \
+             new cluster",
             name.name()
         )));
     }
-    let secret = cluster.given_authority(name)?;
-    let field = given_authority_field(name);
-    let next = format!("put the next one with its key into Secret {secret}, or take the reference {field} away");
-    Some(match (given.remove(&name)?, set) {
-        (Ok(authority), Some(set)) if matches!(difference(set, &authority), Difference::Key) => Ok(Box::new(authority)),
-        (Ok(_), _) => Err(format!("Secret {secret} still has the one that is to be revoked: {next}")),
+    let secret = cluster.user_provided_ca(name)?;
+    let field = user_provided_ca_field(name);
+    let next = format!("put the new CA with its key into Secret {secret}, or remove the reference {field}");
+    Some(match (user_provided.remove(&name)?, set) {
+        (Ok(ca), Some(set)) if matches!(difference(set, &ca), Difference::Key) => Ok(Box::new(ca)),
+        (Ok(_), _) => Err(format!("Secret {secret} still has the CA that is to be revoked: {next}")),
         (Err(blocker), _) => Err(format!("{}; {next}", blocker.message)),
     })
 }
 
-/// What would not be good any more.
-fn going(authorities: &Authorities, subject: Subject) -> Option<Vec<String>> {
+/// Returns the fingerprints or key ids that the revocation makes invalid.
+fn invalidated(cas: &ClusterCas, subject: Subject) -> Option<Vec<String>> {
     Some(match subject {
-        Subject::Authority(name) => {
-            let set = authorities.get(name)?;
+        Subject::CertificateAuthority(name) => {
+            let set = cas.get(name)?;
             std::iter::once(set.signing()).chain(set.other()).map(|one| one.facts().fingerprint()).collect()
         }
         Subject::ServiceAccountKey => {
-            let keys = authorities.service_account();
+            let keys = cas.service_account();
             std::iter::once(keys.signing()).chain(keys.other()).map(PrivateKey::token_key_id).collect()
         }
     })
 }
 
-/// Plans the revocations that are confirmed, whatever else is under way or in the way.
-pub(super) fn plan(
-    cluster: &Cluster,
-    authorities: &Authorities,
-    observed: &Observed,
-    now: Timestamp,
-    plan: &mut Plan,
-) -> bool {
-    let asked = asked(cluster, authorities, observed, now);
-    let confirmed = asked.into_iter().filter(|asked| asked.is_confirmed(cluster));
-    let steps = confirmed.filter_map(|Asked { subject, requested, given, .. }| {
+/// Plans the confirmed revocations, regardless of rotations in progress and of blockers. Returns whether there is one.
+pub(crate) fn plan(cluster: &Cluster, cas: &ClusterCas, observed: &Observed, now: Timestamp, plan: &mut Plan) -> bool {
+    let requested_revocations = requested_revocations(cluster, cas, observed, now);
+    let confirmed = requested_revocations.into_iter().filter(|request| request.is_confirmed(cluster));
+    let steps = confirmed.filter_map(|RevocationRequest { subject, requested, user_provided, .. }| {
         let name = secret_of(cluster, observed, subject)?.name_any();
-        let (not_before, not_after) = valid_for(now, cluster.policy.authority_validity);
+        let (not_before, not_after) = valid_for(now, cluster.policy.ca_validity);
         let algorithm = match subject {
-            Subject::Authority(_) => cluster.policy.authority_key_algorithm,
+            Subject::CertificateAuthority(_) => cluster.policy.ca_key_algorithm,
             Subject::ServiceAccountKey => cluster.policy.default_leaf().key_algorithm,
         };
-        let successor = match given {
-            Some(given) => Successor::Given(given.ok()?),
-            None => Successor::Made { algorithm, not_after },
+        let successor = match user_provided {
+            Some(user_provided) => Successor::UserProvided(user_provided.ok()?),
+            None => Successor::Generated { algorithm, not_after },
         };
-        let step = Move::Revoke { successor, not_before, state: State::revoke(Some(requested), now) };
+        let step = RotationStep::Revoke { successor, not_before, state: State::revoke(Some(requested), now) };
         Some(Step::Secret(Box::new(Draft { name, content: Content::Rotation { subject, step } })))
     });
     let before = plan.steps.len();
     plan.steps.extend(steps);
     plan.steps.len() > before
-}
-
-/// What to tell of the revocations that wait for their confirmation.
-pub(super) fn report(
-    cluster: &Cluster,
-    authorities: &Authorities,
-    observed: &Observed,
-    now: Timestamp,
-) -> Option<(RevocationStatus, Outcome)> {
-    let mut asked = asked(cluster, authorities, observed, now);
-    asked.retain(|asked| !asked.is_confirmed(cluster));
-    if asked.is_empty() {
-        return None;
-    }
-    let subjects: Vec<_> = asked.iter().map(|asked| asked.subject).collect();
-    let names: Vec<_> = subjects.iter().map(|subject| subject.name().to_owned()).collect();
-    let confirm = asked.iter().map(|asked| asked.word.as_str()).collect::<Vec<_>>().join(",");
-    let message = format!(
-        "nothing has happened yet: revoking {} interrupts the cluster; read status.revocation.steps, which say for how long \
-         and what is left to do, then confirm with spec.rotate.revoke.confirm or the annotation {}: {confirm}",
-        names.join(", "),
-        keys::CONFIRM_REVOCATION_ANNOTATION,
-    );
-    let missing = asked.iter().filter_map(|asked| asked.given.as_ref()?.as_ref().err());
-    let missing = missing.map(|why| format!("before it can be done: {why}"));
-    let steps = missing.chain(revocation_notice::steps(cluster, observed, &subjects)).collect();
-    Some((RevocationStatus { names, confirm, steps }, Outcome::bad(reasons::REVOCATION_NOT_CONFIRMED, message)))
 }

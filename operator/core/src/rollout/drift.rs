@@ -1,4 +1,4 @@
-//! What somebody changed on a machine: seen, told, and not fought.
+//! Detects changes that were made on a node. Keyplane reports them and does not revert them.
 
 use std::collections::BTreeMap;
 
@@ -7,59 +7,57 @@ use keyplane_crds::reasons;
 
 use super::{Rollout, Running, Step};
 use crate::agent_access::machines;
-use crate::authorities::Authorities;
+use crate::certificate_authorities::ClusterCas;
 use crate::model::{Cluster, Version};
-use crate::names;
-use crate::objects;
-use crate::observed::Observed;
-use crate::observed::version_of;
-use crate::pki::AuthorityName;
-use crate::pki::{CertificateFacts, authority_key_id, first_certificate};
+use crate::observed::{Observed, version_of};
+use crate::pki::{CaName, CertificateFacts, authority_key_id, first_certificate};
+use crate::{names, objects};
 
-/// Whether the machines hold what Keyplane wrote.
+/// Whether the nodes run the files that Keyplane wrote.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Drift {
-    /// They do, as far as can be seen.
+    /// No difference is observed.
     InSync {
-        /// How many API servers showed their certificate.
+        /// The number of API servers whose certificate was observed.
         servers: usize,
     },
-    /// The target does not answer.
+    /// The target cluster does not answer.
     Unknown,
-    /// They do not: the condition's reason and message.
+    /// At least one node differs.
     Differs {
-        /// The reason.
+        /// The condition's reason.
         reason: &'static str,
-        /// What differs, and the cures.
+        /// The differences, and the remedies.
         message: String,
     },
 }
 
-/// Compares what the target shows, and what the agents on the machines report, with what is written.
+/// Compares the state of the target cluster and the agents' reports with the written files.
 #[must_use]
 pub fn drift(
     cluster: &Cluster,
     observed: &Observed,
     rollout: &Rollout,
-    authorities: Option<&Authorities>,
+    cas: Option<&ClusterCas>,
     now: Timestamp,
 ) -> Drift {
     let target = &observed.target;
-    let machines = machines::complaints(cluster, observed, now);
-    let machines_reason = machines.first().map(|(reason, _)| *reason);
-    let machines: Vec<_> = machines.into_iter().map(|(_, message)| message).collect();
+    let node_messages = machines::sync_problems(cluster, observed, now);
+    let nodes_reason = node_messages.first().map(|(reason, _)| *reason);
+    let node_messages: Vec<_> = node_messages.into_iter().map(|(_, message)| message).collect();
     if !matches!(target.available, Some(Ok(()))) || target.static_pods.is_none() {
-        let strangers = strangers(cluster, observed, authorities);
-        return match machines_reason {
-            _ if !strangers.is_empty() => {
-                Drift::Differs { reason: reasons::CA_DIFFERS, message: [strangers, machines].concat().join("; ") }
-            }
-            Some(reason) => Drift::Differs { reason, message: machines.join("; ") },
+        let unknown_cas = unknown_cas(cluster, observed, cas);
+        return match nodes_reason {
+            _ if !unknown_cas.is_empty() => Drift::Differs {
+                reason: reasons::CA_DIFFERS,
+                message: [unknown_cas, node_messages].concat().join("; "),
+            },
+            Some(reason) => Drift::Differs { reason, message: node_messages.join("; ") },
             None => Drift::Unknown,
         };
     }
     let versions = versions(cluster, observed, rollout);
-    let certificates = certificates(cluster, observed, authorities);
+    let certificates = certificates(cluster, observed, cas);
     let manifests = manifests(cluster, rollout);
     let reason = if !versions.is_empty() {
         reasons::VERSION_DIFFERS
@@ -67,19 +65,19 @@ pub fn drift(
         reasons::CERTIFICATE_DIFFERS
     } else if !manifests.is_empty() {
         reasons::MANIFEST_DIFFERS
-    } else if let Some(reason) = machines_reason {
+    } else if let Some(reason) = nodes_reason {
         reason
     } else {
         return Drift::InSync { servers: target.serving.len() };
     };
-    Drift::Differs { reason, message: [versions, certificates, manifests, machines].concat().join("; ") }
+    Drift::Differs { reason, message: [versions, certificates, manifests, node_messages].concat().join("; ") }
 }
 
 fn ahead(cluster: &Cluster, step: &Step) -> Option<Version> {
     version_of(step.running_image.as_deref()?).filter(|running| *running > cluster.version)
 }
 
-/// `kubeadm upgrade` on a machine.
+/// Returns the nodes that run a newer version, as after `kubeadm upgrade` on the node.
 fn versions(cluster: &Cluster, observed: &Observed, rollout: &Rollout) -> Vec<String> {
     let mut newer: BTreeMap<(&str, Version), Vec<&str>> = BTreeMap::new();
     for step in &rollout.steps {
@@ -87,31 +85,31 @@ fn versions(cluster: &Cluster, observed: &Observed, rollout: &Rollout) -> Vec<St
             newer.entry((&step.node, version)).or_default().push(&step.component);
         }
     }
-    let mut told: Vec<_> = newer
+    let mut messages: Vec<_> = newer
         .into_iter()
         .map(|((node, version), components)| {
             let config = names::node_config_map(&cluster.name, node);
             format!(
-                "{node}: {} run {version} and the spec says {}, as after `kubeadm upgrade` on the machine: set \
-                 spec.kubernetesVersion to {version} to take the upgrade over, or carry ConfigMap {config} to the \
-                 machine again",
+                "{node}: {} run {version} and the spec says {}, as after `kubeadm upgrade` on the node: set \
+                 spec.kubernetesVersion to {version} to adopt the upgrade, or copy the files of ConfigMap {config} to \
+                 the node again",
                 components.join(", "),
                 cluster.version
             )
         })
         .collect();
-    // What kubeadm wrote there stays until the spec has caught up; a lower version is never written over it.
+    // kubeadm's version stays until the spec has the same version. Keyplane never overwrites it with a lower one.
     if let Some(version) = observed.target.configured_ahead.filter(|version| *version > cluster.version) {
-        told.push(format!(
-            "kube-system/kubeadm-config says {version}, as after `kubeadm upgrade apply`: it and kubelet-config are left \
-             alone until spec.kubernetesVersion is {version} or kubeadm-config says {} again",
+        messages.push(format!(
+            "kube-system/kubeadm-config has version {version}, as after `kubeadm upgrade apply`: kubeadm-config and \
+             kubelet-config stay unchanged until spec.kubernetesVersion is {version} or kubeadm-config has {} again",
             cluster.version
         ));
     }
-    told
+    messages
 }
 
-/// A manifest that was in place once and is another one now.
+/// Returns the static pods that matched their manifest before and differ from it now.
 fn manifests(cluster: &Cluster, rollout: &Rollout) -> Vec<String> {
     let changed = rollout.steps.iter().filter(|step| {
         step.running == Running::Other && step.is_proven() && !step.is_pending() && ahead(cluster, step).is_none()
@@ -120,48 +118,51 @@ fn manifests(cluster: &Cluster, rollout: &Rollout) -> Vec<String> {
         .map(|Step { node, component, .. }| {
             let config = names::node_config_map(&cluster.name, node);
             format!(
-                "{node}: {component} does not run what Keyplane wrote, so its manifest was changed on the machine: write \
-                 the change into the ClusterSpec, or carry ConfigMap {config} to the machine again"
+                "{node}: {component} does not run the manifest that Keyplane wrote, so it was changed on the node: put \
+                 the change into the ClusterSpec, or copy the files of ConfigMap {config} to the node again"
             )
         })
         .collect()
 }
 
-/// `kubeadm certs renew` on a machine, or a Secret that was not carried to it.
-fn certificates(cluster: &Cluster, observed: &Observed, authorities: Option<&Authorities>) -> Vec<String> {
+/// Returns the API servers that present another certificate, as after `kubeadm certs renew` on the node, or because the
+/// node has not applied its Secret.
+fn certificates(cluster: &Cluster, observed: &Observed, cas: Option<&ClusterCas>) -> Vec<String> {
     let differing = cluster.nodes.iter().filter_map(|node| {
         let presented = observed.target.serving.get(&node.name)?;
         let secret = names::node_secret(&cluster.name, &node.name);
         let held = objects::text(observed.secrets.get(&secret)?, "apiserver.crt")?;
         let held = first_certificate("apiserver", held).ok()?;
         (presented.der != held.der).then(|| {
-            let ours = authorities.is_some_and(|all| all.cluster().has_signed(presented));
+            let ours = cas.is_some_and(|all| all.cluster().has_signed(presented));
             format!("{}: {}", node.name, certificate(presented, &held, ours, &secret))
         })
     });
     differing.collect()
 }
 
-/// API servers that present certificates of an authority that is not known here, which is why there is no talking to them.
-fn strangers(cluster: &Cluster, observed: &Observed, authorities: Option<&Authorities>) -> Vec<String> {
-    let Some(authority) = authorities.map(Authorities::cluster) else { return vec![] };
-    let strange = observed.target.serving.iter();
-    let strange = strange.filter(|(_, presented)| presented.is_of_api_server() && !authority.has_signed(presented));
-    strange
+/// Returns the API servers that present certificates of an unknown CA. Keyplane can't connect to them for that reason.
+fn unknown_cas(cluster: &Cluster, observed: &Observed, cas: Option<&ClusterCas>) -> Vec<String> {
+    let Some(ca) = cas.map(ClusterCas::cluster) else { return vec![] };
+    let unknown = observed.target.serving.iter();
+    let unknown = unknown.filter(|(_, presented)| presented.is_of_api_server() && !ca.has_signed(presented));
+    unknown
         .map(|(node, presented)| {
-            let secret = names::authority_secret(&cluster.name, AuthorityName::Cluster);
+            let secret = names::ca_secret(&cluster.name, CaName::Cluster);
             let CertificateFacts { serial, issuer, not_before, .. } = presented;
             let key = authority_key_id(presented).unwrap_or_default();
-            let since = authority.signing().facts().not_before;
+            let since = ca.signing().facts().not_before;
             let cure = if *not_before < since {
-                format!("carry Secret {} to the machine", names::node_secret(&cluster.name, node))
+                format!("copy the files of Secret {} to the node", names::node_secret(&cluster.name, node))
             } else {
                 format!(
-                    "Secret {secret} is from a backup that is older than what the machine has: restore the newest backup; if                      there is none, the machine has the authority's certificate and key in its directory pki"
+                    "Secret {secret} is from a backup that is older than the node's files: restore the newest backup; \
+                     without one, copy the CA certificate and key from the directory pki of the node"
                 )
             };
             format!(
-                "{node}: its API server presents a certificate (serial {serial}, of {not_before}) of an authority {issuer}                  with the key {key}, which is not the one in Secret {secret}: {cure}"
+                "{node}: its API server presents a certificate (serial {serial}, valid from {not_before}) of a CA \
+                 {issuer} with the key {key}, which differs from the CA in Secret {secret}: {cure}"
             )
         })
         .collect()
@@ -171,20 +172,20 @@ fn certificate(presented: &CertificateFacts, held: &CertificateFacts, ours: bool
     let CertificateFacts { serial, issuer, not_after, .. } = presented;
     if !ours {
         return format!(
-            "its API server presents a certificate of another authority (issuer {issuer}, serial {serial}, until \
-             {not_after}): carry Secret {secret} to the machine"
+            "its API server presents a certificate of another CA (issuer {issuer}, serial {serial}, expires at \
+             {not_after}): copy the files of Secret {secret} to the node"
         );
     }
     if presented.not_before < held.not_before {
         return format!(
-            "its API server still presents an older certificate (serial {serial}, until {not_after}) than Secret {secret} \
-             has (serial {}): carry it to the machine",
+            "its API server still presents an older certificate (serial {serial}, expires at {not_after}) than Secret \
+             {secret} has (serial {}): copy the files of the Secret to the node",
             held.serial
         );
     }
     format!(
-        "its API server presents a certificate of the cluster's authority that Keyplane did not issue (serial {serial}, \
-         until {not_after}), as after `kubeadm certs renew`: it serves, but its end is not watched here; carry Secret \
-         {secret} to the machine to have it watched and renewed"
+        "its API server presents a certificate of the cluster CA that Keyplane did not issue (serial {serial}, expires \
+         at {not_after}), as after `kubeadm certs renew`: Keyplane does not renew this certificate; copy the files of \
+         Secret {secret} to the node to have it renewed"
     )
 }

@@ -1,4 +1,4 @@
-//! What etcd's first flags on a node are, from what is written and who is in etcd.
+//! The initial flags of etcd on a node, computed from the stored flags and the members of etcd.
 
 use std::collections::BTreeMap;
 
@@ -9,17 +9,16 @@ use kube::ResourceExt;
 use crate::etcd::{self, InitialCluster, Known, Stored};
 use crate::model::{Cluster, Node};
 use crate::names;
-use crate::observed::Observed;
-use crate::observed::Slot;
+use crate::observed::{Observed, Slot};
 
-/// The flags for a node, and what is known of its member.
+/// Returns the flags for a node, and the known state of its member.
 pub(crate) fn of(cluster: &Cluster, node: &Node, observed: &Observed) -> Stored {
     let written: BTreeMap<_, _> =
         cluster.nodes.iter().filter_map(|node| Some((node.name.as_str(), stored(cluster, node, observed)?))).collect();
     etcd::initial_cluster(cluster, node, observed.target.confirmed_members(), |node| written.get(node.name.as_str()))
 }
 
-/// What is written for a node.
+/// Returns the stored flags of a node.
 fn stored(cluster: &Cluster, node: &Node, observed: &Observed) -> Option<Stored> {
     let name = names::node_config_map(&cluster.name, &node.name);
     let Slot::Ours(config_map) = observed.config_map(&cluster.name, &name) else { return None };
@@ -32,7 +31,7 @@ fn stored(cluster: &Cluster, node: &Node, observed: &Observed) -> Option<Stored>
     }
 }
 
-/// Before there were annotations all declared nodes began together, and what they began with stays.
+/// Returns the flags from a manifest without annotations. Such nodes all started together, and their flags stay.
 fn from_manifest(config_map: &ConfigMap) -> Option<Stored> {
     let manifest = config_map.data.as_ref()?.get("etcd.yaml")?;
     let flag = |name: &str| {

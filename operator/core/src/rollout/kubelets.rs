@@ -1,27 +1,28 @@
-//! Whether the kubelets' versions fit the control plane's. The binary is the machine owner's: Keyplane only tells.
+//! Compares the kubelets' versions with the control plane's. The owner of the host installs the kubelet; Keyplane only
+//! reports the difference.
 
 use std::collections::BTreeMap;
 
 use crate::model::Version;
 use keyplane_crds::reasons;
 
-/// A kubelet may be this many minor versions older than its API servers, and never newer (Kubernetes' version skew
-/// policy since 1.28).
-const OLDEST: u8 = 3;
+/// The number of minor versions by which a kubelet may be older than its API servers. A kubelet must never be newer
+/// (Kubernetes' version skew policy since 1.28).
+const MAX_MINOR_SKEW: u8 = 3;
 
-/// So many names are told; in a large cluster the rest is counted.
-const NAMES: usize = 5;
+/// The number of nodes that a message names; the others are counted.
+const MAX_NAMED: usize = 5;
 
-/// How the kubelets' versions compare with that of the control plane.
+/// The result of comparing the kubelets' versions with that of the control plane.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum KubeletVersions {
-    /// No kubelet is older or newer.
+    /// All kubelets have the version of the control plane.
     Current,
-    /// Some are: the condition's reason and message.
+    /// Some kubelets are older or newer.
     Differ {
-        /// The reason.
+        /// The condition's reason.
         reason: &'static str,
-        /// Which, and what to do.
+        /// The kubelets, and the remedy.
         message: String,
     },
 }
@@ -40,10 +41,11 @@ pub fn kubelet_versions(control_plane: Version, kubelets: &BTreeMap<String, Stri
     for (version, nodes) in &by_version {
         let (place, cure) = if version.minor > control_plane.minor {
             (0, "is newer than its API servers, which Kubernetes does not support: install an older package")
-        } else if version.minor + OLDEST < control_plane.minor {
+        } else if version.minor + MAX_MINOR_SKEW < control_plane.minor {
             (
                 1,
-                "is more than three minor versions older than its API servers, which Kubernetes does not support: upgrade the package and restart it",
+                "is more than three minor versions older than its API servers, which Kubernetes does not support: \
+                 upgrade the package and restart it",
             )
         } else if *version < control_plane {
             (2, "is older than the control plane: upgrade the package and restart it")
@@ -64,7 +66,7 @@ pub fn kubelet_versions(control_plane: Version, kubelets: &BTreeMap<String, Stri
 }
 
 fn named(nodes: &[&str]) -> String {
-    match nodes.split_at_checked(NAMES) {
+    match nodes.split_at_checked(MAX_NAMED) {
         Some((first, rest)) if !rest.is_empty() => format!("{} and {} more", first.join(", "), rest.len()),
         _ => nodes.join(", "),
     }
@@ -80,7 +82,7 @@ mod tests {
     }
 
     #[test]
-    fn names_the_kubelets_of_another_version_and_the_cure() {
+    fn names_kubelets_of_another_version_and_the_remedy() {
         assert_eq!(compare(&[("cp1", "v1.37.2"), ("w1", "v1.37.3"), ("w2", "strange")]), KubeletVersions::Current);
         for (kubelets, expected, words) in [
             (&[("w1", "v1.36.4"), ("cp1", "v1.37.2")][..], "KubeletOlder", "kubelet v1.36.4 on w1 is older"),
@@ -96,7 +98,7 @@ mod tests {
     }
 
     #[test]
-    fn a_large_cluster_is_counted() {
+    fn message_counts_the_kubelets_of_a_large_cluster() {
         let names: Vec<_> = (0..1000).map(|n| format!("w{n:04}")).collect();
         let kubelets: Vec<_> = names.iter().map(|name| (name.as_str(), "v1.36.0")).collect();
         let KubeletVersions::Differ { message, .. } = compare(&kubelets) else { panic!("all are current") };

@@ -1,15 +1,15 @@
-//! In which order changes of static pods reach the machines: a pure function of what is wanted, what is written, and
-//! what the target was seen to run.
+//! The order in which changes of static pods reach the nodes: a pure function of the desired manifests, the written
+//! manifests, and the observed static pods.
 //!
-//! The order is kubeadm's: one node at a time, on it etcd, kube-apiserver, kube-controller-manager, kube-scheduler. A
-//! manifest is changed only once everything before it runs what is written for it and is Ready, and while all other
-//! nodes are Ready and their members of etcd well: a flag that an API server does not start with takes down one of
-//! them, and an upgrade never costs etcd its quorum. What was written and has never been seen to run is replaced at
-//! once, so that a mistake can be mended even if it took the target down; for the same reason a cluster that never was
-//! up changes freely.
+//! The order is kubeadm's: one node at a time, and on it etcd, kube-apiserver, kube-controller-manager, kube-scheduler.
+//! A manifest changes only while every earlier component runs its written manifest and is Ready, and while all other
+//! nodes are Ready and their etcd members healthy. So an invalid flag takes down a single API server, and an upgrade
+//! never costs etcd its quorum. A manifest that was never observed to run is replaced at once, so that a mistake can be
+//! fixed even if it took the target cluster down. For the same reason a cluster that was never available changes
+//! without waiting.
 //!
-//! Then follow, as in `kubeadm upgrade`, the version in kubeadm-config and kubelet-config (after the first node) and the
-//! add-ons (after the last).
+//! The version in kubeadm-config and kubelet-config follows after the first node, and the add-ons after the last, as in
+//! `kubeadm upgrade`.
 
 mod drift;
 mod gate;
@@ -26,18 +26,17 @@ use serde_json::Value;
 pub use drift::{Drift, drift};
 pub use kubelets::{KubeletVersions, kubelet_versions};
 
-use crate::authorities::is_revoking_any;
+use crate::certificate_authorities::is_revoking_any;
 use crate::host_files::File;
-use crate::manifests;
 use crate::model::{Cluster, Node, Restore, Version};
-use crate::names;
 use crate::observed::{Observed, StaticPod, image_of, tag_of};
+use crate::{manifests, names};
 
-/// Where the kubelet looks for static pods (kubeadm's `staticPodPath`).
+/// The kubelet's directory for static pods (kubeadm's `staticPodPath`).
 const MANIFESTS_DIRECTORY: &str = "/etc/kubernetes/manifests/";
 
 impl Progress {
-    /// What it waits for.
+    /// Returns the condition that the rollout waits for.
     #[must_use]
     pub fn wait(&self) -> Option<&str> {
         match self {
@@ -47,35 +46,35 @@ impl Progress {
     }
 }
 
-/// What to write now.
+/// The manifests and versions to write now.
 #[derive(Debug)]
 pub struct Rollout {
     /// The version for kubeadm-config and kubelet-config: the spec's once the first node runs it.
     pub configuration: Version,
     /// The version for the add-ons: the spec's once all nodes run it.
     pub addons: Version,
-    /// Whether everything that is wanted is written and was seen to run.
+    /// Whether all desired manifests are written and observed to run.
     pub progress: Progress,
-    /// For the status: the version that all nodes were seen to run.
+    /// For the status: the version that all nodes were observed to run.
     pub kubernetes_version: Option<String>,
-    /// For the status: what each node was seen to run.
+    /// For the status: the components that each node was observed to run.
     pub nodes: Vec<NodeStatus>,
     files: BTreeMap<String, Vec<File>>,
     steps: Vec<Step>,
     etcd_restarts: BTreeMap<String, String>,
-    turns: BTreeMap<String, String>,
+    restart_permits: BTreeMap<String, String>,
 }
 
-/// How far a rollout is.
+/// The progress of a rollout.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Progress {
-    /// Nothing is under way.
+    /// No change is in progress.
     Done,
-    /// Something is.
+    /// A change is in progress.
     UnderWay {
-        /// The reason of the condition.
+        /// The condition's reason.
         reason: &'static str,
-        /// Which step, and what it waits for.
+        /// The current step, and the condition that it waits for.
         message: String,
     },
 }
@@ -85,29 +84,29 @@ pub enum Progress {
 struct Step {
     node: String,
     component: String,
-    /// The manifest that belongs there in the end.
+    /// The desired manifest.
     wanted: String,
-    /// The one that is written now.
+    /// The written manifest.
     text: String,
-    /// What it was last seen to run.
+    /// The component that was last observed to run.
     proof: Option<ComponentStatus>,
     running: Running,
-    /// The image of the pod that is there, whatever manifest it has.
+    /// The image of the observed pod, regardless of its manifest.
     running_image: Option<String>,
 }
 
-/// What a target says of a static pod.
+/// The observed state of a static pod.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Running {
-    /// It does not answer.
+    /// The target cluster does not answer.
     Unknown,
-    /// There is no such pod.
+    /// The pod does not exist.
     Absent,
-    /// There is one of another manifest.
+    /// The pod has another manifest.
     Other,
-    /// There is the one that is written, and it is not Ready.
+    /// The pod has the written manifest and is not Ready.
     NotReady,
-    /// The one that is written is Ready.
+    /// The pod has the written manifest and is Ready.
     Ready,
 }
 
@@ -116,13 +115,13 @@ impl Step {
         self.text != self.wanted
     }
 
-    /// Whether what is written was once seen to run.
+    /// Returns whether the written manifest was observed to run.
     fn is_proven(&self) -> bool {
         self.running == Running::Ready
             || self.proof.as_ref().is_some_and(|proof| proof.manifest_checksum.as_ref() == Some(&checksum(&self.text)))
     }
 
-    /// Whether what is written is on its way to a machine.
+    /// Returns whether the written manifest is being applied on the node.
     fn is_under_way(&self) -> bool {
         let seen = matches!(self.running, Running::Other | Running::NotReady);
         !self.is_proven() && (seen || self.proof.is_some())
@@ -130,45 +129,46 @@ impl Step {
 }
 
 impl Rollout {
-    /// The files of a node that aren't secret, as they are to be written now.
+    /// Returns the files of a node that are not secret.
     #[must_use]
     pub fn files(&self, node: &Node) -> &[File] {
         self.files.get(&node.name).map_or(&[], Vec::as_slice)
     }
 
-    /// For which restart of its units it is the machine's turn, or was last; empty before the first.
+    /// Returns the current or last restart permit for the node's systemd units; empty before the first.
     #[must_use]
-    pub fn turn(&self, node: &Node) -> &str {
-        self.turns.get(&node.name).map_or("", String::as_str)
+    pub fn restart_permit(&self, node: &Node) -> &str {
+        self.restart_permits.get(&node.name).map_or("", String::as_str)
     }
 
-    /// For what the machine's agent is to start etcd anew, if it is that machine's turn.
+    /// Returns the restart permit for etcd on the node, if there is one.
     #[must_use]
     pub fn etcd_restart(&self, node: &Node) -> Option<&str> {
         self.etcd_restarts.get(&node.name).map(String::as_str)
     }
 }
 
-/// Decides what to write now.
+/// Decides the manifests and versions to write now.
 #[must_use]
 pub fn rollout(cluster: &Cluster, observed: &Observed) -> Rollout {
     let mut files: BTreeMap<_, _> =
         cluster.nodes.iter().map(|node| (node.name.clone(), wanted_files(cluster, node, observed))).collect();
     let mut steps: Vec<Step> = vec![];
     let mut held = None;
-    let (mut etcd_restarts, mut turns) = (BTreeMap::new(), BTreeMap::new());
+    let (mut etcd_restarts, mut restart_permits) = (BTreeMap::new(), BTreeMap::new());
     let revoking = is_revoking_any(cluster, observed);
     let at_once = observed.at_once || revoking;
     for node in &cluster.nodes {
-        let turn = units::turn(cluster, node, &steps, observed, at_once, &mut held);
-        turns.extend(turn.map(|turn| (node.name.clone(), turn)));
+        let permit = units::restart_permit(cluster, node, &steps, observed, at_once, &mut held);
+        restart_permits.extend(permit.map(|permit| (node.name.clone(), permit)));
         let secret = observed.secrets.get(&names::node_secret(&cluster.name, &node.name));
         for file in files.get_mut(&node.name).into_iter().flatten() {
             let Some(component) = component_of(file).map(str::to_owned) else { continue };
             let written = written(cluster, node, observed).and_then(|data| data.get(file.key.as_ref()));
             let mut step = step(node, &component, file, written, observed);
-            // What a revoked authority or key holds together can't be waited for; all other changes are.
-            let revoked = revoking.then(|| restart::marked(&component, &step.text, secret)).flatten();
+            // With a revoked CA or key the components can't become Ready, so its restarts don't wait. All other changes
+            // wait.
+            let revoked = revoking.then(|| restart::annotated(&component, &step.text, secret)).flatten();
             if step.is_pending()
                 && !is_free(cluster, &step, observed, revoking)
                 && revoked.as_ref() != Some(&step.wanted)
@@ -185,8 +185,8 @@ pub fn rollout(cluster: &Cluster, observed: &Observed) -> Rollout {
                 step.running = running(&step, observed);
             }
             if component == restart::ETCD {
-                let turn = restart::etcds_turn(cluster, node, &step, &steps, observed, at_once, &mut held);
-                etcd_restarts.extend(turn.map(|turn| (node.name.clone(), turn)));
+                let permit = restart::etcd_restart_permit(cluster, node, &step, &steps, observed, at_once, &mut held);
+                etcd_restarts.extend(permit.map(|permit| (node.name.clone(), permit)));
             }
             steps.push(step);
         }
@@ -194,7 +194,7 @@ pub fn rollout(cluster: &Cluster, observed: &Observed) -> Rollout {
     let proven = |node: &Node| {
         let mut of_node = steps.iter().filter(|step| step.node == node.name);
         of_node.all(|step| !step.is_pending() && step.is_proven())
-            || cluster.restore != Restore::Expected && never_up(&node.name, observed)
+            || cluster.restore != Restore::Expected && never_observed(&node.name, observed)
     };
     let all_proven = cluster.nodes.iter().all(proven);
     let first_proven = cluster.nodes.first().is_none_or(proven);
@@ -216,18 +216,18 @@ pub fn rollout(cluster: &Cluster, observed: &Observed) -> Rollout {
         files,
         steps,
         etcd_restarts,
-        turns,
+        restart_permits,
     }
 }
 
-/// The files as the spec has them; etcd's first flags are its own affair, and don't wait for other machines.
+/// Returns the desired files. etcd's initial flags are part of them and do not wait for other nodes.
 fn wanted_files(cluster: &Cluster, node: &Node, observed: &Observed) -> Vec<File> {
     let mut files = manifests::files(cluster, node, &initial_cluster::of(cluster, node, observed).flags);
-    restart::mark(&mut files, cluster, node, observed);
+    restart::annotate(&mut files, cluster, node, observed);
     files
 }
 
-/// What a change of a node's ConfigMap does to static pods that were there before, for example
+/// Describes the changes of existing static pods between two versions of a node's ConfigMap. An example is
 /// `kube-apiserver v1.36.4 -> v1.37.2`.
 #[must_use]
 pub fn changes(before: &BTreeMap<String, String>, after: &BTreeMap<String, String>) -> Vec<String> {
@@ -246,17 +246,17 @@ pub fn changes(before: &BTreeMap<String, String>, after: &BTreeMap<String, Strin
         .collect()
 }
 
-/// The name of a static pod is that of its file.
+/// Returns the component of a file: a static pod has the name of its file.
 fn component_of(file: &File) -> Option<&str> {
     file.path.strip_prefix(MANIFESTS_DIRECTORY)?.strip_suffix(".yaml")
 }
 
-/// The node's ConfigMap as it is.
+/// Returns the data of the node's current ConfigMap.
 fn written<'a>(cluster: &Cluster, node: &Node, observed: &'a Observed) -> Option<&'a BTreeMap<String, String>> {
     observed.config_maps.get(&names::node_config_map(&cluster.name, &node.name))?.data.as_ref()
 }
 
-/// A component as it is before anything is decided: what is written is what was written before.
+/// Returns the step of a component before any decision: its manifest is the written one.
 fn step(node: &Node, component: &str, wanted: &File, written: Option<&String>, observed: &Observed) -> Step {
     let mut step = Step {
         node: node.name.clone(),
@@ -271,8 +271,8 @@ fn step(node: &Node, component: &str, wanted: &File, written: Option<&String>, o
     step
 }
 
-/// A change may be made at once where nothing that works can break. What comes from a backup, and what a revocation has just
-/// written, is believed to run.
+/// Returns whether a change may be made at once because no working component can break. Files restored from a backup,
+/// and files that a revocation has just written, count as running.
 fn is_free(cluster: &Cluster, step: &Step, observed: &Observed, revoking: bool) -> bool {
     observed.at_once || !step.is_proven() && !revoking && cluster.restore != Restore::Expected
 }
@@ -298,14 +298,15 @@ fn proof<'a>(status: &'a ClusterSpecStatus, node: &str, component: &str) -> Opti
     node.components.iter().find(|other| other.name == component)
 }
 
-/// A machine of which nothing was ever seen, such as one that is yet to be started: nobody waits for it.
-fn never_up(node: &str, observed: &Observed) -> bool {
+/// Returns whether nothing was ever observed on the node, for example before its first start. No other node waits for
+/// it.
+fn never_observed(node: &str, observed: &Observed) -> bool {
     let proven = observed.status.nodes.iter().any(|other| other.name == node && !other.components.is_empty());
     let seen = observed.target.static_pods.iter().flatten().any(|((other, _), _)| other == node);
     !proven && !seen
 }
 
-/// The version in the kubeadm-config of the first node's ConfigMap.
+/// Returns the version in the kubeadm-config of the first node's ConfigMap.
 fn configured(cluster: &Cluster, observed: &Observed) -> Option<Version> {
     let text = written(cluster, cluster.nodes.first()?, observed)?.get(names::KUBEADM_CONFIG_KEY)?;
     let configuration: Value = serde_saphyr::from_str(text).ok()?;

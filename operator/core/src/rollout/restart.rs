@@ -1,4 +1,4 @@
-//! Has components started anew for files that they read only when they start.
+//! Restarts components that read changed files only at their start.
 
 use k8s_openapi::api::core::v1::{Pod, Secret};
 use keyplane_crds::{keys, reasons};
@@ -8,50 +8,52 @@ use super::gate::{self, Wait};
 use super::{Step, component_of, written};
 use crate::host_files::File;
 use crate::model::{Cluster, Node};
-use crate::names;
 use crate::observed::Observed;
-use crate::rotation::reload::{self};
-use crate::yaml;
+use crate::rotation::reload;
+use crate::{names, yaml};
 
-/// The static pod that an agent starts anew in its place: a new pod in the place of the old one costs the API server beside
-/// it about a minute.
+/// The static pod that an agent restarts in place. A recreated pod would cost the API server on the same node about a
+/// minute.
 pub(super) const ETCD: &str = "etcd";
 
-/// Puts the marks of the machine's Secret onto the manifests: another text, and so another pod.
-pub(super) fn mark(files: &mut [File], cluster: &Cluster, node: &Node, observed: &Observed) {
+/// Copies the restart annotations of the node's Secret to the manifests, so that the kubelet recreates the pods.
+pub(super) fn annotate(files: &mut [File], cluster: &Cluster, node: &Node, observed: &Observed) {
     let secret = observed.secrets.get(&names::node_secret(&cluster.name, &node.name));
     let before = written(cluster, node, observed);
     for file in files {
         let Some(component) = component_of(file) else { continue };
-        let marked = if component == ETCD && has_agent(node, observed) {
-            // The one that is there stays: without it the manifest would be another one.
-            let there = before.and_then(|data| mark_in(data.get(file.key.as_ref())?, keys::ETCD_RESTART_ANNOTATION));
-            there.and_then(|value| with_mark(&file.content, keys::ETCD_RESTART_ANNOTATION, &value))
+        let annotated = if component == ETCD && has_agent(node, observed) {
+            // The existing annotation stays: without it the manifest would differ.
+            let there =
+                before.and_then(|data| annotation_in(data.get(file.key.as_ref())?, keys::ETCD_RESTART_ANNOTATION));
+            there.and_then(|value| with_annotation(&file.content, keys::ETCD_RESTART_ANNOTATION, &value))
         } else {
-            marked(component, &file.content, secret)
+            annotated(component, &file.content, secret)
         };
-        if let Some(marked) = marked {
-            file.content = marked;
+        if let Some(annotated) = annotated {
+            file.content = annotated;
         }
     }
 }
 
-/// A manifest with the mark of the machine's Secret; nothing if it has none for the component.
-pub(super) fn marked(component: &str, manifest: &str, secret: Option<&Secret>) -> Option<String> {
-    let mark = reload::mark_of(component);
-    with_mark(manifest, &mark, secret?.annotations().get(&mark)?)
+/// Returns the manifest with the restart annotation of the node's Secret; `None` if the Secret has none for the
+/// component.
+pub(super) fn annotated(component: &str, manifest: &str, secret: Option<&Secret>) -> Option<String> {
+    let annotation = reload::restart_annotation(component);
+    with_annotation(manifest, &annotation, secret?.annotations().get(&annotation)?)
 }
 
-fn with_mark(manifest: &str, mark: &str, value: &str) -> Option<String> {
-    // What Keyplane has written a moment ago can be read.
+fn with_annotation(manifest: &str, annotation: &str, value: &str) -> Option<String> {
+    // Keyplane has rendered this manifest, so it can be parsed.
     let mut pod = serde_saphyr::from_str::<Pod>(manifest).ok()?;
-    pod.annotations_mut().insert(mark.to_owned(), value.to_owned());
+    pod.annotations_mut().insert(annotation.to_owned(), value.to_owned());
     Some(yaml::write_object(&pod))
 }
 
-/// For what the machine's agent is to start etcd anew, if its turn has come: once it says that it has done so, and the member
-/// is well, everything else goes on. `step` is etcd's on this machine, and `before` are those before it.
-pub(super) fn etcds_turn(
+/// Returns the restart permit for etcd on the node, if the node may restart it now. The rollout goes on after the agent
+/// has reported the restart and the member is healthy. `step` is the step of etcd on this node, and `before` are the
+/// previous steps.
+pub(super) fn etcd_restart_permit(
     cluster: &Cluster,
     node: &Node,
     step: &Step,
@@ -60,10 +62,10 @@ pub(super) fn etcds_turn(
     at_once: bool,
     held: &mut Option<Wait>,
 ) -> Option<String> {
-    let mark = wanted(cluster, node, observed)?;
+    let checksum = wanted(cluster, node, observed)?;
     let config = observed.config_maps.get(&names::node_config_map(&cluster.name, &node.name));
-    let told = config.and_then(|config| config.annotations().get(keys::ETCD_RESTART_ANNOTATION));
-    if told != Some(mark) && !at_once {
+    let permitted = config.and_then(|config| config.annotations().get(keys::ETCD_RESTART_ANNOTATION));
+    if permitted != Some(checksum) && !at_once {
         if held.is_none() {
             *held = gate::wait_for_restart(cluster, before, step, observed);
         }
@@ -73,23 +75,23 @@ pub(super) fn etcds_turn(
     }
     held.get_or_insert_with(|| {
         let node = &node.name;
-        let message = format!("the agent of {node} to start etcd anew, which then is a healthy voter again");
+        let message = format!("the agent of {node} to restart etcd, and its member to be a healthy voter again");
         Wait::new(reasons::WAITING_FOR_NODE_FILES, message)
     });
-    Some(mark.clone())
+    Some(checksum.clone())
 }
 
-/// For what etcd is still to be started anew by the machine's agent, if it is.
+/// Returns the checksum of the restart of etcd that the node's agent still has to do.
 fn wanted<'a>(cluster: &Cluster, node: &Node, observed: &'a Observed) -> Option<&'a String> {
     let secret = observed.secrets.get(&names::node_secret(&cluster.name, &node.name))?;
     let wanted = secret.annotations().get(keys::ETCD_RESTART_ANNOTATION)?;
     let report = observed.agents.get(&node.name)?.report.as_ref()?;
     let manifest = written(cluster, node, observed).and_then(|data| data.get("etcd.yaml"));
-    if manifest.and_then(|manifest| mark_in(manifest, keys::ETCD_RESTART_ANNOTATION)).as_ref() == Some(wanted) {
+    if manifest.and_then(|manifest| annotation_in(manifest, keys::ETCD_RESTART_ANNOTATION)).as_ref() == Some(wanted) {
         return None;
     }
     let is_done = report.etcd_restart.as_ref() == Some(wanted)
-        && !observed.target.ailing_members(cluster).any(|name| name == node.name);
+        && !observed.target.unhealthy_members(cluster).any(|name| name == node.name);
     (!is_done).then_some(wanted)
 }
 
@@ -97,7 +99,7 @@ fn has_agent(node: &Node, observed: &Observed) -> bool {
     observed.agents.get(&node.name).is_some_and(|agent| agent.report.is_some())
 }
 
-fn mark_in(manifest: &str, mark: &str) -> Option<String> {
+fn annotation_in(manifest: &str, annotation: &str) -> Option<String> {
     let pod: Pod = serde_saphyr::from_str(manifest).ok()?;
-    pod.annotations().get(mark).cloned()
+    pod.annotations().get(annotation).cloned()
 }

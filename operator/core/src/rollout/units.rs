@@ -1,18 +1,19 @@
-//! Which control-plane machine's agent may restart its units now: the kubelet, and in the layout `Systemd` the components.
+//! Restart permits for the systemd units of control-plane nodes: the kubelet, and in the layout `Systemd` the
+//! components.
 
 use keyplane_crds::{keys, reasons};
 use kube::ResourceExt;
 
 use super::gate::{self, Wait};
-use super::{Step, never_up};
+use super::{Step, never_observed};
 use crate::model::{Cluster, Node};
 use crate::names;
 use crate::observed::Observed;
 
-/// For which restart it is this machine's turn, or was last: one machine after the other, and nothing else meanwhile.
-/// `before` are the steps of the machines before it, and `held` is what changes wait for. `at_once` is for a cluster that
-/// is down anyway.
-pub(super) fn turn(
+/// Returns the current or last restart permit of the node. One node restarts at a time, and no other change happens
+/// meanwhile. `before` are the steps of the previous nodes, and `held` is the condition that changes wait for.
+/// `at_once` is for a cluster that is down anyway.
+pub(super) fn restart_permit(
     cluster: &Cluster,
     node: &Node,
     before: &[Step],
@@ -40,8 +41,8 @@ pub(super) fn turn(
     Some(wanted.mark.clone())
 }
 
-/// Where nothing that works can break, nobody waits: with one machine, and on a machine that is not Ready, which the
-/// restart may be just what it lacks.
+/// Returns whether the restart need not wait because no working component can break: the cluster has a single node, or
+/// the node is not Ready and the restart may be the fix.
 fn is_free(cluster: &Cluster, node: &Node, observed: &Observed) -> bool {
     let is_ready = || observed.target.control_plane(cluster).and_then(|ready| ready.get(&node.name).copied());
     cluster.nodes.len() == 1 || is_ready() == Some(false)
@@ -56,18 +57,18 @@ fn wait(cluster: &Cluster, before: &[Step], node: &Node, observed: &Observed) ->
         return Some(wait);
     }
     let mut others = cluster.nodes.iter().filter(|other| other.name != node.name);
-    // One that was never seen is nobody's neighbour yet.
+    // A node that was never observed does not count.
     let not_ready = others.clone().find(|other| match ready.get(&other.name) {
         Some(ready) => !ready,
-        None => !never_up(&other.name, observed),
+        None => !never_observed(&other.name, observed),
     });
     if let Some(other) = not_ready {
         return Some(Wait::new(reasons::WAITING_FOR_NODE, format!("{} to be Ready", other.name)));
     }
-    let is_ailing = |other: &&Node| {
+    let is_unhealthy = |other: &&Node| {
         let mut members = target.confirmed_members().into_iter().flatten();
         members.any(|member| member.label() == other.name && (!member.up || member.learner))
     };
-    let ailing = others.find(is_ailing)?;
+    let ailing = others.find(is_unhealthy)?;
     Some(Wait::new(reasons::WAITING_FOR_NODE, format!("etcd on {} to be a healthy voter", ailing.name)))
 }

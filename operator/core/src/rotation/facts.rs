@@ -1,47 +1,47 @@
-//! What the servers of a target were seen to accept and to present while something is rotated.
+//! Facts about a rotation: the certificates that the servers of a target cluster accept and present.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::pki::CertificateFacts;
 
-/// The answers to the probes. An authority is named by the fingerprint of its certificate, a key by its identifier, so
-/// that nothing here depends on which one is the old and which one the new.
+/// The results of the probes. A CA is named by the fingerprint of its certificate and a key by its identifier, so that
+/// the facts do not depend on which one is old and which one is new.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct RotationFacts {
-    /// Each API server that answers at its own address, by node.
+    /// The API servers that answer at their own address, by node.
     pub api_servers: BTreeMap<String, Server>,
-    /// Each member of etcd that answers, by node.
+    /// The etcd members that answer, by node.
     pub etcd: BTreeMap<String, Server>,
-    /// Each kubelet that answers, by node. Nothing while the Nodes were not listed.
+    /// The kubelets by node; `None` for a kubelet that does not answer. The map is `None` until the Nodes are listed.
     pub kubelets: Option<BTreeMap<String, Option<Server>>>,
-    /// What `kube-root-ca.crt` holds, by namespace. Nothing before they were listed.
-    pub root_authorities: Option<BTreeMap<String, BTreeSet<String>>>,
-    /// What `client-ca-file` of `extension-apiserver-authentication` holds.
-    pub client_authorities: Option<BTreeSet<String>>,
-    /// What `requestheader-client-ca-file` of `extension-apiserver-authentication` holds.
-    pub front_proxy_authorities: Option<BTreeSet<String>>,
-    /// The bundle that `cluster-info` and the other objects of the target were last made with.
+    /// The CAs in `kube-root-ca.crt`, by namespace. `None` until the ConfigMaps are listed.
+    pub root_cas: Option<BTreeMap<String, BTreeSet<String>>>,
+    /// The CAs in `client-ca-file` of `extension-apiserver-authentication`.
+    pub client_cas: Option<BTreeSet<String>>,
+    /// The CAs in `requestheader-client-ca-file` of `extension-apiserver-authentication`.
+    pub front_proxy_cas: Option<BTreeSet<String>>,
+    /// The trust bundle that `cluster-info` and the other target objects were last written with.
     pub prepared: Option<String>,
 }
 
-/// A server, as it was probed.
+/// The result of probing a server.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Server {
-    /// The certificates that it presents, its own first.
+    /// The certificate chain that the server presents, its own certificate first.
     pub presents: Vec<CertificateFacts>,
-    /// Whether it takes client certificates of these authorities.
+    /// Whether the server accepts client certificates of these CAs.
     pub accepts: BTreeMap<String, bool>,
-    /// Whether it takes users' names from clients with certificates of these authorities, as an API server does from
-    /// another one in front of it.
+    /// Whether the server accepts user names in request headers from clients with certificates of these CAs, as an
+    /// aggregated API server does from kube-apiserver.
     pub accepts_front_proxy: BTreeMap<String, bool>,
-    /// The identifiers of the keys with which it verifies service-account tokens (RFC 7517 `kid`).
+    /// The identifiers of the keys that verify service-account tokens (RFC 7517 `kid`).
     pub token_keys: BTreeSet<String>,
 }
 
 impl Server {
-    /// Whether the certificate that it presents is one of this authority.
+    /// Returns whether the server presents a certificate of this CA.
     #[must_use]
-    pub fn presents_one_of(&self, authority: &CertificateFacts) -> bool {
-        self.presents.first().is_some_and(|certificate| certificate.is_signed_by(authority))
+    pub fn presents_certificate_of(&self, ca: &CertificateFacts) -> bool {
+        self.presents.first().is_some_and(|certificate| certificate.is_signed_by(ca))
     }
 }

@@ -1,11 +1,11 @@
-//! How authorities and the service-account key are replaced while the cluster runs: which stage uses what, and the facts
-//! that let a stage go on.
+//! Rotation of the CAs and of the service-account key in a running cluster: the stages, and the conditions for each
+//! next stage.
 //!
-//! A rotation's state lies in the Secret of what is rotated, as an annotation ([`State`]): whatever is killed at whatever
-//! moment, the next look at the Secret resumes. A stage is entered by one write of that Secret; what follows from it
-//! (files of machines, kubeconfigs, bundles) is derived by the plan. A stage ends when nothing is left to write, every
-//! machine holds it, every restart that it needs is done, and the probes of [`RotationFacts`] agree ([`waits`]): facts,
-//! not time. The one exception are client-go's five-minute polls, which nothing outside the process shows.
+//! The state of a rotation is an annotation ([`State`]) on the Secret of the CA or key. A controller that is killed at
+//! any moment resumes from that Secret. One write of the Secret enters a stage, and the plan derives the files of
+//! nodes, the kubeconfigs and the bundles. A stage ends after everything is written, every node has applied its files,
+//! every required restart is done, and the probes in [`RotationFacts`] agree ([`waits`]). So stages depend on facts,
+//! not on time. The exception are client-go's five-minute polls, which can't be observed from outside the process.
 
 mod facts;
 pub mod reload;
@@ -15,4 +15,4 @@ mod waits;
 
 pub use facts::{RotationFacts, Server};
 pub use stage::{Stage, State, Subject};
-pub use waits::{Circumstances, HOLD, waits};
+pub use waits::{CLIENT_RELOAD_WAIT, StageInputs, waits};

@@ -1,102 +1,118 @@
-//! Who reads which file again by itself, and who has to be started anew for it (Kubernetes 1.36 and 1.37).
+//! The files that each component reloads, and the files that require a restart (Kubernetes 1.36 and 1.37).
 //!
-//! A component that reads a file only when it starts is told so through its static pod: the checksum of those files, once
-//! they have changed, is an annotation of the manifest, so that the kubelet makes the pod anew, in the order and with the
-//! waits of every other change of a manifest.
+//! A component that reads a file only at its start is restarted through its static pod. After such files have changed,
+//! their checksum becomes an annotation of the manifest, and the kubelet recreates the pod. The order and the wait
+//! conditions are those of every other change of a manifest.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use keyplane_crds::Layout;
 use keyplane_crds::keys::RESTART_CHECKSUM_PREFIX;
 
 use crate::checksum::checksum;
+use crate::pki::places;
 
-/// How a change of a file reaches a component.
+/// The way in which a changed file takes effect in a component.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Uptake {
-    /// It looks at the file again, at the latest after this time.
+pub enum ReloadMode {
+    /// The component reloads the file, after this time at the latest.
     Reload(Duration),
-    /// The next handshake has it.
+    /// The next TLS handshake uses the file.
     NextHandshake,
-    /// It has to be started anew.
+    /// The component requires a restart.
     Restart,
 }
 
-/// A component and a file that it reads.
+/// A file that a component reads.
 #[derive(Debug)]
 pub struct Row {
-    /// The component, by the name of its static pod.
+    /// The name of the component and of its static pod.
     pub component: &'static str,
-    /// The file: below kubeadm's `pki` directory, or a kubeconfig of `/etc/kubernetes`.
+    /// The path below kubeadm's `pki` directory, or a kubeconfig of `/etc/kubernetes`.
     pub file: &'static str,
-    /// How a change reaches it.
-    pub uptake: Uptake,
+    /// The way in which a change takes effect.
+    pub reload: ReloadMode,
 }
 
-/// `dynamiccertificates` looks at its files when they change, and each minute.
+/// The interval in which `dynamiccertificates` reloads its files; it also watches them for changes.
 const CONTENT_POLL: Duration = Duration::from_mins(1);
-/// client-go looks at certificate files (`transport/cert_rotation.go`) and since 1.36 at files with authorities
-/// (`transport/ca_rotation.go`) every five minutes.
+/// The interval in which client-go reloads certificate files (`transport/cert_rotation.go`), and since 1.36 CA files
+/// (`transport/ca_rotation.go`).
 pub const CLIENT_POLL: Duration = Duration::from_mins(5);
 
-const fn row(component: &'static str, file: &'static str, uptake: Uptake) -> Row {
-    Row { component, file, uptake }
+const fn row(component: &'static str, file: &'static str, reload: ReloadMode) -> Row {
+    Row { component, file, reload }
 }
 
-/// Every file of the PKI that a component of the control plane reads. Sources: `k8s.io/apiserver` `dynamiccertificates`
+/// The PKI files that the control-plane components read. Sources: `k8s.io/apiserver` `dynamiccertificates`
 /// and `storagebackend/factory/etcd3.go`, client-go `transport`, etcd `client/pkg/transport/listener.go`, the
 /// controller-manager's `signer/ca_provider.go` and `app/certificates.go`, kube-apiserver's `options.go`.
 #[rustfmt::skip]
 pub const TABLE: &[Row] = &[
-    row("etcd", "etcd/server.crt", Uptake::NextHandshake),
-    row("etcd", "etcd/server.key", Uptake::NextHandshake),
-    row("etcd", "etcd/peer.crt", Uptake::NextHandshake),
-    row("etcd", "etcd/peer.key", Uptake::NextHandshake),
-    row("etcd", "etcd/ca.crt", Uptake::Restart),
-    row("kube-apiserver", "apiserver.crt", Uptake::Reload(CONTENT_POLL)),
-    row("kube-apiserver", "apiserver.key", Uptake::Reload(CONTENT_POLL)),
-    row("kube-apiserver", "ca.crt", Uptake::Reload(CLIENT_POLL)),
-    row("kube-apiserver", "front-proxy-ca.crt", Uptake::Reload(CONTENT_POLL)),
-    row("kube-apiserver", "apiserver-kubelet-client.crt", Uptake::Reload(CLIENT_POLL)),
-    row("kube-apiserver", "apiserver-kubelet-client.key", Uptake::Reload(CLIENT_POLL)),
-    row("kube-apiserver", "front-proxy-client.crt", Uptake::Reload(CLIENT_POLL)),
-    row("kube-apiserver", "front-proxy-client.key", Uptake::Reload(CLIENT_POLL)),
-    row("kube-apiserver", "apiserver-etcd-client.crt", Uptake::NextHandshake),
-    row("kube-apiserver", "apiserver-etcd-client.key", Uptake::NextHandshake),
-    row("kube-apiserver", "etcd/ca.crt", Uptake::Restart),
-    row("kube-apiserver", "sa.pub", Uptake::Restart),
-    row("kube-apiserver", "sa.key", Uptake::Restart),
-    row("kube-controller-manager", "cluster-signing-ca.crt", Uptake::Reload(CONTENT_POLL)),
-    row("kube-controller-manager", "ca.key", Uptake::Reload(CONTENT_POLL)),
-    row("kube-controller-manager", "front-proxy-ca.crt", Uptake::Reload(CONTENT_POLL)),
+    row("etcd", "etcd/server.crt", ReloadMode::NextHandshake),
+    row("etcd", "etcd/server.key", ReloadMode::NextHandshake),
+    row("etcd", "etcd/peer.crt", ReloadMode::NextHandshake),
+    row("etcd", "etcd/peer.key", ReloadMode::NextHandshake),
+    row("etcd", "etcd/ca.crt", ReloadMode::Restart),
+    row("kube-apiserver", "apiserver.crt", ReloadMode::Reload(CONTENT_POLL)),
+    row("kube-apiserver", "apiserver.key", ReloadMode::Reload(CONTENT_POLL)),
+    row("kube-apiserver", "ca.crt", ReloadMode::Reload(CLIENT_POLL)),
+    row("kube-apiserver", "front-proxy-ca.crt", ReloadMode::Reload(CONTENT_POLL)),
+    row("kube-apiserver", "apiserver-kubelet-client.crt", ReloadMode::Reload(CLIENT_POLL)),
+    row("kube-apiserver", "apiserver-kubelet-client.key", ReloadMode::Reload(CLIENT_POLL)),
+    row("kube-apiserver", "front-proxy-client.crt", ReloadMode::Reload(CLIENT_POLL)),
+    row("kube-apiserver", "front-proxy-client.key", ReloadMode::Reload(CLIENT_POLL)),
+    row("kube-apiserver", "apiserver-etcd-client.crt", ReloadMode::NextHandshake),
+    row("kube-apiserver", "apiserver-etcd-client.key", ReloadMode::NextHandshake),
+    row("kube-apiserver", "etcd/ca.crt", ReloadMode::Restart),
+    row("kube-apiserver", "sa.pub", ReloadMode::Restart),
+    row("kube-apiserver", "sa.key", ReloadMode::Restart),
+    row("kube-controller-manager", "cluster-signing-ca.crt", ReloadMode::Reload(CONTENT_POLL)),
+    row("kube-controller-manager", "ca.key", ReloadMode::Reload(CONTENT_POLL)),
+    row("kube-controller-manager", "front-proxy-ca.crt", ReloadMode::Reload(CONTENT_POLL)),
     // As --root-ca-file; as --client-ca-file it is reloaded.
-    row("kube-controller-manager", "ca.crt", Uptake::Restart),
-    row("kube-controller-manager", "sa.key", Uptake::Restart),
-    row("kube-controller-manager", "controller-manager.conf", Uptake::Restart),
-    row("kube-scheduler", "scheduler.conf", Uptake::Restart),
+    row("kube-controller-manager", "ca.crt", ReloadMode::Restart),
+    row("kube-controller-manager", "sa.key", ReloadMode::Restart),
+    row("kube-controller-manager", "controller-manager.conf", ReloadMode::Restart),
+    row("kube-scheduler", "scheduler.conf", ReloadMode::Restart),
 ];
 
-const API_SERVER: &str = "kube-apiserver";
-/// Whom the API server believes.
-const AUTHORITIES: [&str; 2] = ["ca.crt", "front-proxy-ca.crt"];
-
-/// The annotation of a machine's Secret and of a manifest that has the component started anew.
+/// Returns whether a component with the layout `Systemd` reads the file at this path only when it starts.
 #[must_use]
-pub fn mark_of(component: &str) -> String {
+pub fn requires_restart(component: &str, path: &str) -> bool {
+    let path_of = |file: &str| match file.strip_suffix(".conf") {
+        Some(_) => places::kubeconfig(Layout::Systemd, file),
+        None => places::pki_file(Layout::Systemd, file),
+    };
+    let mut rows = TABLE.iter().filter(|row| row.component == component && row.reload == ReloadMode::Restart);
+    rows.any(|row| path_of(row.file) == path)
+}
+
+const API_SERVER: &str = "kube-apiserver";
+/// The CA files with which the API server authenticates clients.
+const CLIENT_CA_FILES: [&str; 2] = ["ca.crt", "front-proxy-ca.crt"];
+
+/// Returns the annotation of a node's Secret and of a manifest that restarts the component.
+#[must_use]
+pub fn restart_annotation(component: &str) -> String {
     format!("{RESTART_CHECKSUM_PREFIX}{component}")
 }
 
-/// The marks for a machine's Secret whose files are `after` and were `before`, by their keys: one for each component that
-/// has to be started anew for what has changed.
+/// Returns the restart annotations for a node's Secret after a change of its files: one annotation for each component
+/// that has to restart. `before` and `after` are the files by their keys.
 #[must_use]
-pub fn marks(before: &BTreeMap<String, &[u8]>, after: &BTreeMap<String, &[u8]>) -> BTreeMap<String, String> {
+pub fn restart_annotations(
+    before: &BTreeMap<String, &[u8]>,
+    after: &BTreeMap<String, &[u8]>,
+) -> BTreeMap<String, String> {
     let mut files: BTreeMap<&str, Vec<String>> = BTreeMap::new();
-    for row in TABLE.iter().filter(|row| row.uptake == Uptake::Restart) {
+    for row in TABLE.iter().filter(|row| row.reload == ReloadMode::Restart) {
         files.entry(row.component).or_default().push(row.file.replace('/', "-"));
     }
-    // A connection that somebody has opened with a certificate of a revoked authority is not asked for it again: a watch
-    // or an exec session would go on for hours.
-    let cut = AUTHORITIES.iter().filter(|file| {
+    // The API server authenticates a connection only once. A watch or exec session opened with a certificate of a
+    // revoked CA would last for hours, so the API server restarts.
+    let cut = CLIENT_CA_FILES.iter().filter(|file| {
         before.get(**file).zip(after.get(**file)).is_some_and(|(before, after)| {
             let after = content(after);
             content(before).iter().filter(|block| !block.is_empty()).all(|block| !after.contains(block))
@@ -112,12 +128,12 @@ pub fn marks(before: &BTreeMap<String, &[u8]>, after: &BTreeMap<String, &[u8]>) 
     changed
         .map(|(component, files)| {
             let content = files.iter().filter_map(|file| Some((file.as_str(), *after.get(file)?)));
-            (mark_of(component), checksum(content))
+            (restart_annotation(component), checksum(content))
         })
         .collect()
 }
 
-/// The blocks of a PEM file, in any order: a bundle holds what it holds whichever comes first.
+/// Returns the sorted blocks of a PEM file: the order of a bundle has no meaning.
 fn content(file: &[u8]) -> Vec<&[u8]> {
     const END: &[u8] = b"-----END CERTIFICATE-----\n";
     let mut blocks = vec![];
@@ -144,32 +160,33 @@ mod tests {
     }
 
     #[test]
-    fn etcds_mark_is_that_of_its_component() {
-        assert_eq!(mark_of("etcd"), keyplane_crds::keys::ETCD_RESTART_ANNOTATION);
+    fn etcd_restart_annotation_matches_its_component() {
+        assert_eq!(restart_annotation("etcd"), keyplane_crds::keys::ETCD_RESTART_ANNOTATION);
     }
 
     #[test]
-    fn only_who_reads_a_changed_file_at_its_start_alone_is_started_anew() {
+    fn restarts_only_components_that_do_not_reload_a_changed_file() {
         let before = data(&[("etcd-ca.crt", "a"), ("sa.key", "a"), ("apiserver.crt", "a"), ("scheduler.conf", "a")]);
-        assert!(marks(&before, &before).is_empty());
-        assert!(marks(&data(&[]), &before).is_empty(), "a first Secret starts nothing anew");
+        assert!(restart_annotations(&before, &before).is_empty());
+        assert!(restart_annotations(&data(&[]), &before).is_empty(), "a first Secret restarts nothing");
         let renewed = data(&[("etcd-ca.crt", "a"), ("sa.key", "a"), ("apiserver.crt", "b"), ("scheduler.conf", "a")]);
-        assert!(marks(&before, &renewed).is_empty());
+        assert!(restart_annotations(&before, &renewed).is_empty());
         let etcd = data(&[("etcd-ca.crt", "b"), ("sa.key", "a"), ("apiserver.crt", "a"), ("scheduler.conf", "a")]);
-        let restarted = marks(&before, &etcd);
+        let restarted = restart_annotations(&before, &etcd);
         assert_eq!(
             restarted.keys().collect::<Vec<_>>(),
             ["keyplane.io/restart-checksum.etcd", "keyplane.io/restart-checksum.kube-apiserver"]
         );
         let again = data(&[("etcd-ca.crt", "c"), ("sa.key", "a"), ("apiserver.crt", "a"), ("scheduler.conf", "a")]);
-        assert_ne!(marks(&etcd, &again), restarted);
+        assert_ne!(restart_annotations(&etcd, &again), restarted);
     }
 
     #[test]
-    fn of_an_authority_that_is_gone_without_a_passage_no_connection_stays_open() {
+    fn replaced_client_ca_restarts_the_api_server() {
         let both = format!("{OLD}{NEW}");
         let moved = |from: &str, to: &str| {
-            let moved = marks(&data(&[("front-proxy-ca.crt", from)]), &data(&[("front-proxy-ca.crt", to)]));
+            let moved =
+                restart_annotations(&data(&[("front-proxy-ca.crt", from)]), &data(&[("front-proxy-ca.crt", to)]));
             moved.into_keys().collect::<Vec<_>>()
         };
         assert!(moved(OLD, &both).is_empty() && moved(&both, NEW).is_empty());

@@ -1,38 +1,38 @@
-//! What confirms a revocation.
+//! The confirmation of a revocation, and the list of revoked CAs.
 
 use super::Subject;
 use crate::checksum::checksum;
 
-/// So many are remembered: machines that were off for longer than that many revocations are looked after by hand.
-const REMEMBERED: usize = 8;
+/// The number of revoked CAs in the list. A node that was off during more revocations needs manual repair.
+const MAX_REVOKED: usize = 8;
 
-/// Long enough that nobody confirms another one by mistake. It is no secret.
-const LENGTH: usize = 10;
+/// The length of the digest in a confirmation: long enough to prevent mistakes. A confirmation is no secret.
+const DIGEST_LENGTH: usize = 10;
 
-/// The word that confirms that what is revoked is this, for this request. `going` names the certificates or keys that go:
-/// where another has come since, the word is another.
+/// Returns the text that confirms the revocation of this subject for this request. `invalidated` are the certificates
+/// or keys that become invalid: if another one appears, the text changes.
 #[must_use]
-pub fn confirmation(subject: Subject, requested: &str, going: &[String]) -> String {
+pub fn confirmation(subject: Subject, requested: &str, invalidated: &[String]) -> String {
     let parts = std::iter::once(("requested", requested.as_bytes()));
-    let mut digest = checksum(parts.chain(going.iter().map(|one| ("going", one.as_bytes()))));
-    digest.truncate(LENGTH);
+    let mut digest = checksum(parts.chain(invalidated.iter().map(|one| ("going", one.as_bytes()))));
+    digest.truncate(DIGEST_LENGTH);
     format!("{}-{digest}", subject.name())
 }
 
-/// Whether a text has the word.
+/// Returns whether a text contains the confirmation.
 #[must_use]
-pub fn confirms(text: &str, word: &str) -> bool {
-    text.split([',', ' ']).any(|found| found == word)
+pub fn confirms(text: &str, confirmation_text: &str) -> bool {
+    text.split([',', ' ']).any(|found| found == confirmation_text)
 }
 
-/// The list with these before the ones that are in it.
+/// Adds newly revoked CAs to the front of the list.
 #[must_use]
-pub fn remembered(new: &[String], before: &[String]) -> String {
+pub fn prepend_revoked(new: &[String], before: &[String]) -> String {
     let older = before.iter().filter(|one| !new.contains(one));
-    new.iter().chain(older).take(REMEMBERED).map(String::as_str).collect::<Vec<_>>().join(",")
+    new.iter().chain(older).take(MAX_REVOKED).map(String::as_str).collect::<Vec<_>>().join(",")
 }
 
-/// Reads such a list.
+/// Parses the list.
 #[must_use]
 pub fn revoked(text: &str) -> Vec<String> {
     text.split(',').filter(|one| !one.is_empty()).map(str::to_owned).collect()
@@ -41,31 +41,41 @@ pub fn revoked(text: &str) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::pki::AuthorityName;
+    use crate::pki::CaName;
 
-    const CA: Subject = Subject::Authority(AuthorityName::Cluster);
+    const CA: Subject = Subject::CertificateAuthority(CaName::Cluster);
 
     #[test]
-    fn a_word_is_for_one_authority_one_request_and_what_is_there_now() {
-        let going = |name: &str| vec![name.to_owned()];
-        let word = confirmation(CA, "leak", &going("a"));
-        assert!(word.starts_with("ca-") && word.len() == "ca-".len() + LENGTH, "{word}");
+    fn confirmation_is_specific_to_subject_request_and_content() {
+        let invalidated = |name: &str| vec![name.to_owned()];
+        let confirmation_text = confirmation(CA, "leak", &invalidated("a"));
+        assert!(
+            confirmation_text.starts_with("ca-") && confirmation_text.len() == "ca-".len() + DIGEST_LENGTH,
+            "{confirmation_text}"
+        );
         for other in [
-            confirmation(Subject::ServiceAccountKey, "leak", &going("a")),
-            confirmation(CA, "leak2", &going("a")),
-            confirmation(CA, "leak", &going("b")),
-            confirmation(CA, "leak", &[going("a"), going("b")].concat()),
+            confirmation(Subject::ServiceAccountKey, "leak", &invalidated("a")),
+            confirmation(CA, "leak2", &invalidated("a")),
+            confirmation(CA, "leak", &invalidated("b")),
+            confirmation(CA, "leak", &[invalidated("a"), invalidated("b")].concat()),
         ] {
-            assert!(!confirms(&other, &word), "{other}");
+            assert!(!confirms(&other, &confirmation_text), "{other}");
         }
-        assert!(confirms(&format!("etcd-ca-0123456789,{word}"), &word) && confirms(&format!("{word} x"), &word));
-        assert!(!confirms(&word[..8], &word) && !confirms("", &word) && !confirms(&format!("etcd-{word}"), &word));
+        assert!(
+            confirms(&format!("etcd-ca-0123456789,{confirmation_text}"), &confirmation_text)
+                && confirms(&format!("{confirmation_text} x"), &confirmation_text)
+        );
+        assert!(
+            !confirms(&confirmation_text[..8], &confirmation_text)
+                && !confirms("", &confirmation_text)
+                && !confirms(&format!("etcd-{confirmation_text}"), &confirmation_text)
+        );
     }
 
     #[test]
-    fn the_last_revoked_ones_are_remembered() {
+    fn list_keeps_the_most_recent_revocations() {
         let all: Vec<_> = (0..20).map(|number| number.to_string()).collect();
-        let list = remembered(&all[..2], &all[1..]);
+        let list = prepend_revoked(&all[..2], &all[1..]);
         assert_eq!(revoked(&list), all[..8]);
         assert!(revoked("").is_empty());
     }

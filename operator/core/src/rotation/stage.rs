@@ -1,49 +1,50 @@
-//! The stages of a rotation, and its state.
+//! The stages and the state of a rotation.
 
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
-use keyplane_crds::{RotationPhase, keys::ROTATION_STATE_ANNOTATION};
+use keyplane_crds::RotationPhase;
+use keyplane_crds::keys::ROTATION_STATE_ANNOTATION;
 use serde::{Deserialize, Serialize};
 
-use crate::pki::AuthorityName;
+use crate::pki::CaName;
 
-/// By then every Pod has a token that was signed after the new key began to sign: a Pod's token is asked for an hour and
-/// seven seconds (`WarnOnlyBoundTokenExpirationSeconds`), and the kubelet renews it at 80 % of that
+/// The time after which every Pod has a token signed with the new key. A Pod's token is valid for an hour and seven
+/// seconds (`WarnOnlyBoundTokenExpirationSeconds`), and the kubelet renews it at 80 % of that
 /// (`pkg/kubelet/token/token_manager.go`).
-const POD_TOKENS: SignedDuration = SignedDuration::from_mins(65);
+const POD_TOKEN_RENEWAL_TIME: SignedDuration = SignedDuration::from_mins(65);
 
-/// What is rotated.
+/// The CA or key that is rotated.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Subject {
-    /// An authority.
-    Authority(AuthorityName),
+    /// A CA.
+    CertificateAuthority(CaName),
     /// The key that signs service-account tokens.
     ServiceAccountKey,
 }
 
 impl Subject {
-    /// All of them.
+    /// All subjects.
     pub const ALL: [Self; 4] = [
-        Self::Authority(AuthorityName::Cluster),
-        Self::Authority(AuthorityName::Etcd),
-        Self::Authority(AuthorityName::FrontProxy),
+        Self::CertificateAuthority(CaName::Cluster),
+        Self::CertificateAuthority(CaName::Etcd),
+        Self::CertificateAuthority(CaName::FrontProxy),
         Self::ServiceAccountKey,
     ];
 
-    /// Its name in `status.rotations`.
+    /// Returns the name in `status.rotations`.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
-            Self::Authority(authority) => authority.name(),
+            Self::CertificateAuthority(ca) => ca.name(),
             Self::ServiceAccountKey => "service-account-key",
         }
     }
 
-    /// The stage after this one; nothing after the last.
+    /// Returns the next stage; `None` after the last.
     #[must_use]
     pub const fn after(self, stage: Stage) -> Option<Stage> {
         let is_key = matches!(self, Self::ServiceAccountKey);
         match stage {
-            // A key has no certificates below it.
+            // A key has no certificates to reissue.
             Stage::Trust if is_key => Some(Stage::Signing),
             Stage::Signing if is_key => Some(Stage::Gate),
             Stage::Trust => Some(Stage::Clients),
@@ -56,26 +57,26 @@ impl Subject {
         }
     }
 
-    /// From when on a rotation in the stage Gate may go on by itself, without a person who says so.
+    /// Returns the time from which a rotation in the stage Gate may complete without approval by the user.
     #[must_use]
     pub fn settles(self, state: &State) -> Timestamp {
         match self {
-            Self::Authority(_) => state.since,
-            Self::ServiceAccountKey => state.since.checked_add(POD_TOKENS).unwrap_or(Timestamp::MAX),
+            Self::CertificateAuthority(_) => state.since,
+            Self::ServiceAccountKey => state.since.checked_add(POD_TOKEN_RENEWAL_TIME).unwrap_or(Timestamp::MAX),
         }
     }
 
-    /// The stage from which a rotation in this one goes back; nothing once the old one is being taken away.
+    /// Returns the stage in which a rollback from this stage starts; `None` while the old CA or key is being removed.
     ///
-    /// Going back is a rotation the other way round, from the new to the old, which everything trusts by then: it begins
-    /// where the signer of certificates is already the one that it leads to, or else is still to be changed.
+    /// A rollback is a rotation from the new CA to the old one, which every server still trusts. The first stage
+    /// depends on which of the two signs certificates at that time.
     #[must_use]
     pub const fn back_from(self, stage: Stage) -> Option<Stage> {
         match (self, stage) {
             (Self::ServiceAccountKey, Stage::Trust) => Some(Stage::Drop),
             (Self::ServiceAccountKey, Stage::Signing | Stage::Gate)
-            | (Self::Authority(_), Stage::Trust | Stage::Clients) => Some(Stage::Signing),
-            (Self::Authority(_), Stage::Signing | Stage::Kubelets | Stage::Servers | Stage::Gate) => {
+            | (Self::CertificateAuthority(_), Stage::Trust | Stage::Clients) => Some(Stage::Signing),
+            (Self::CertificateAuthority(_), Stage::Signing | Stage::Kubelets | Stage::Servers | Stage::Gate) => {
                 Some(Stage::Clients)
             }
             (_, _) => None,
@@ -83,29 +84,30 @@ impl Subject {
     }
 }
 
-/// A stage of a rotation, in their order.
+/// The stages of a rotation, in order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum Stage {
-    /// The new one is trusted beside the old one, everywhere.
+    /// Every server trusts the new CA or key in addition to the old one.
     Trust,
-    /// Clients' certificates come from the new one.
+    /// Client certificates are issued by the new CA.
     Clients,
-    /// The controller-manager signs with the new one; service-account tokens are signed with the new one.
+    /// The controller-manager signs with the new CA; service-account tokens are signed with the new key.
     Signing,
-    /// Kubelets get certificates from the new one.
+    /// Kubelets get certificates of the new CA.
     Kubelets,
-    /// Servers' certificates come from the new one, and bring along the new authority as the old one has signed it.
+    /// Server certificates are issued by the new CA, and their chain includes the cross-signed certificate of the new
+    /// CA.
     Servers,
-    /// What can't be seen may still depend on the old one.
+    /// The approval gate: clients that Keyplane can't observe may still depend on the old CA or key.
     Gate,
-    /// The old one is taken away.
+    /// The old CA or key is removed.
     Drop,
-    /// The old one was taken away at once, and is not good any more whoever still depends on it.
+    /// The old CA or key was revoked: it is removed at once, regardless of dependent clients.
     Revoke,
 }
 
 impl Stage {
-    /// Its name in `status.rotations`.
+    /// Returns the name in `status.rotations`.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
@@ -120,7 +122,7 @@ impl Stage {
         }
     }
 
-    /// The phase that it is part of.
+    /// Returns the phase that contains the stage.
     #[must_use]
     pub const fn phase(self) -> RotationPhase {
         match self {
@@ -131,27 +133,27 @@ impl Stage {
     }
 }
 
-/// How far a rotation is.
+/// The state of a rotation.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct State {
-    /// The stage; nothing once it is completed.
+    /// The stage; `None` after completion.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub stage: Option<Stage>,
-    /// Whether it is being taken back.
+    /// Whether the rotation is rolling back.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub rolling_back: bool,
-    /// The value that asked for it.
+    /// The value of the request.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub requested: Option<String>,
-    /// When it began.
+    /// The start time.
     pub started: Timestamp,
-    /// When the stage began, or it was completed.
+    /// The start time of the stage, or the time of completion.
     pub since: Timestamp,
 }
 
 impl State {
-    /// A rotation that begins now.
+    /// Returns the state of a rotation that starts now.
     #[must_use]
     pub fn begin(requested: Option<String>, now: Timestamp) -> Self {
         // Whole seconds, as everywhere in the Kubernetes API.
@@ -159,40 +161,40 @@ impl State {
         Self { stage: Some(Stage::Trust), rolling_back: false, requested, started: now, since: now }
     }
 
-    /// A revocation that was carried out now.
+    /// Returns the state of a revocation that is executed now.
     #[must_use]
     pub fn revoke(requested: Option<String>, now: Timestamp) -> Self {
         Self { stage: Some(Stage::Revoke), ..Self::begin(requested, now) }
     }
 
-    /// The same rotation in another stage from now on; without a stage it is completed.
+    /// Returns the state after entering another stage now; without a stage the rotation is completed.
     #[must_use]
     pub fn in_stage(&self, stage: Option<Stage>, now: Timestamp) -> Self {
         Self { stage, since: whole_seconds(now), ..self.clone() }
     }
 
-    /// The same rotation on its way back, from now on.
+    /// Returns the state after the start of a rollback.
     #[must_use]
     pub fn back(&self, stage: Stage, now: Timestamp) -> Self {
         Self { rolling_back: true, ..self.in_stage(Some(stage), now) }
     }
 
-    /// Reads it.
+    /// Parses the annotation.
     ///
     /// # Errors
-    /// If it is none; nobody but Keyplane writes it.
+    /// Returns a message if the text is invalid. Only Keyplane writes the annotation.
     pub fn parse(text: &str) -> Result<Self, String> {
         serde_json::from_str(text)
             .map_err(|error| format!("its annotation {ROTATION_STATE_ANNOTATION} can't be read: {error}"))
     }
 
-    /// As text.
+    /// Returns the value of the annotation.
     #[must_use]
     pub fn to_text(&self) -> String {
         serde_json::to_string(self).unwrap_or_default()
     }
 
-    /// The phase.
+    /// Returns the phase.
     #[must_use]
     pub fn phase(&self) -> RotationPhase {
         self.stage.map_or(RotationPhase::Completed, Stage::phase)
@@ -208,7 +210,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_rotation_comes_to_its_end_also_backwards() {
+    fn every_rotation_and_every_rollback_reaches_drop() {
         for subject in Subject::ALL {
             for back in [None, Some(Stage::Trust), Some(Stage::Signing), Some(Stage::Gate)] {
                 let begin = back.map_or(Stage::Trust, |stage| subject.back_from(stage).unwrap());
@@ -226,7 +228,7 @@ mod tests {
     }
 
     #[test]
-    fn a_state_is_read_as_it_was_written_and_nothing_else_is() {
+    fn state_round_trips_and_rejects_invalid_text() {
         let state = State::begin(Some("2026".to_owned()), "2026-11-23T12:00:00.5Z".parse().unwrap());
         assert_eq!(State::parse(&state.to_text()), Ok(state.clone()));
         let done = state.in_stage(None, "2026-11-23T13:00:00Z".parse().unwrap());

@@ -1,4 +1,4 @@
-//! What a stage waits for before the next one may begin.
+//! The conditions that a stage waits for before the next one starts.
 
 use std::time::Duration;
 
@@ -6,59 +6,59 @@ use k8s_openapi::jiff::Timestamp;
 
 use super::reload::CLIENT_POLL;
 use super::{RotationFacts, Stage, Subject};
-use crate::pki::AuthorityName;
-use crate::pki::CertificateFacts;
+use crate::pki::{CaName, CertificateFacts};
 
-/// How long machines hold new client certificates and bundles before anything may depend on that their components use
-/// them: client-go's poll, and a little for clocks and for the poll itself.
-pub const HOLD: Duration = CLIENT_POLL.saturating_add(Duration::from_secs(30));
+/// The time after which components use the new client certificates and bundles on their node: client-go's poll
+/// interval, and a margin for clocks and for the poll itself.
+pub const CLIENT_RELOAD_WAIT: Duration = CLIENT_POLL.saturating_add(Duration::from_secs(30));
 
-/// An API server adds what it trusts to `extension-apiserver-authentication`, to what it last saw there: one that has just
-/// taken up other files may still write what it saw before. It looks each minute.
-const STAYS_CLEAN: Duration = Duration::from_mins(2);
+/// The time for which the old CA must stay absent from `extension-apiserver-authentication`. An API server merges its
+/// CAs into the content that it last saw. After a reload it may still write the old content. It reads the ConfigMap
+/// every minute.
+const AUTHENTICATION_CONFIG_SETTLE_TIME: Duration = Duration::from_mins(2);
 
-/// All that a stage may wait for, beside the probes.
+/// The inputs of the wait conditions, in addition to the probes.
 #[derive(Debug)]
-pub struct Circumstances<'a> {
-    /// The machines of the control plane, by name.
+pub struct StageInputs<'a> {
+    /// The names of the control-plane nodes.
     pub nodes: Vec<&'a str>,
-    /// What is being replaced, and what replaces it: certificates of authorities; nothing for a key.
-    pub authorities: Option<(&'a CertificateFacts, &'a CertificateFacts)>,
-    /// The identifiers of the key that is being replaced and the one that replaces it; nothing for an authority.
+    /// The old and the new CA certificate; `None` for a key.
+    pub cas: Option<(&'a CertificateFacts, &'a CertificateFacts)>,
+    /// The identifiers of the old and the new key; `None` for a CA.
     pub keys: Option<(&'a str, &'a str)>,
-    /// Whether servers bring along the new authority as the old one has signed it.
+    /// Whether server chains include the cross-signed certificate of the new CA.
     pub is_cross_signed: bool,
-    /// The bundle that belongs into the target.
+    /// The trust bundle for the target cluster.
     pub trust: &'a str,
-    /// What the rollout of static pods waits for, if it is under way.
+    /// The condition that the rollout of static pods waits for, if it is in progress.
     pub rollout: Option<&'a str>,
-    /// Which machines do not hold yet what is written for them, with what is to be done.
-    pub machines: Vec<String>,
-    /// Which kubelets do not have client certificates of the new authority yet, as far as agents tell.
+    /// A message for each node that has not applied its files, with the remedy.
+    pub outdated_nodes: Vec<String>,
+    /// A message for each kubelet without a client certificate of the new CA, according to agent reports.
     pub kubelet_clients: Vec<String>,
-    /// Since when all machines hold it.
-    pub held_since: Option<Timestamp>,
-    /// Whether the old one may be taken away.
+    /// The time at which all nodes were observed to run the files of the stage.
+    pub nodes_updated_since: Option<Timestamp>,
+    /// Whether the completion is approved.
     pub may_complete: bool,
-    /// What can't be seen and may depend on the old one.
-    pub unseen: Vec<String>,
-    /// Now.
+    /// The possible users of the old CA or key that can't be observed.
+    pub unobservable_users: Vec<String>,
+    /// The current time.
     pub now: Timestamp,
 }
 
-/// What the stage waits for, each with the component and the machine; nothing if it is done.
+/// Returns the conditions that the stage waits for, each with the component and the node; none if the stage is done.
 #[must_use]
-pub fn waits(subject: Subject, stage: Stage, at: &Circumstances<'_>, facts: &RotationFacts) -> Vec<String> {
+pub fn waits(subject: Subject, stage: Stage, at: &StageInputs<'_>, facts: &RotationFacts) -> Vec<String> {
     if stage == Stage::Gate {
-        let what = || at.unseen.iter().cloned();
+        let what = || at.unobservable_users.iter().cloned();
         return if at.may_complete { vec![] } else { what().collect() };
     }
-    let mut waits = at.machines.clone();
+    let mut waits = at.outdated_nodes.clone();
     waits.extend(at.rollout.map(str::to_owned));
     match subject {
-        Subject::Authority(name) => {
-            if let Some((old, new)) = at.authorities {
-                waits.extend(authority(name, stage, at, facts, old, new));
+        Subject::CertificateAuthority(name) => {
+            if let Some((old, new)) = at.cas {
+                waits.extend(ca_waits(name, stage, at, facts, old, new));
             }
         }
         Subject::ServiceAccountKey => {
@@ -70,37 +70,35 @@ pub fn waits(subject: Subject, stage: Stage, at: &Circumstances<'_>, facts: &Rot
     waits
 }
 
-fn authority(
-    name: AuthorityName,
+fn ca_waits(
+    name: CaName,
     stage: Stage,
-    at: &Circumstances<'_>,
+    at: &StageInputs<'_>,
     facts: &RotationFacts,
     old: &CertificateFacts,
     new: &CertificateFacts,
 ) -> Vec<String> {
     match stage {
-        Stage::Trust => everywhere(name, at, facts, &new.fingerprint(), true),
-        Stage::Clients if name != AuthorityName::Etcd => {
-            let what = "the API servers to look at their client certificates and bundles again, which they do every five \
+        Stage::Trust => acceptance_waits(name, at, facts, &new.fingerprint(), true),
+        Stage::Clients if name != CaName::Etcd => {
+            let what = "the API servers to reload their client certificates and bundles, which they do every five \
                         minutes";
-            for_a_while(at, HOLD, what)
+            time_wait(at, CLIENT_RELOAD_WAIT, what)
         }
-        Stage::Kubelets if name == AuthorityName::Cluster => kubelets_present(at, facts, new),
+        Stage::Kubelets if name == CaName::Cluster => kubelets_present(at, facts, new),
         Stage::Servers => servers_present(name, at, facts, old, new),
         Stage::Drop | Stage::Revoke => {
-            let mut waits = everywhere(name, at, facts, &old.fingerprint(), false);
-            // Nothing has led up to it.
+            let mut waits = acceptance_waits(name, at, facts, &old.fingerprint(), false);
+            // A revocation skips all previous stages, so their conditions are checked here.
             if stage == Stage::Revoke {
                 let mut more = servers_present(name, at, facts, old, new);
-                more.extend(
-                    (name == AuthorityName::Cluster).then(|| kubelets_present(at, facts, new)).into_iter().flatten(),
-                );
+                more.extend((name == CaName::Cluster).then(|| kubelets_present(at, facts, new)).into_iter().flatten());
                 more.retain(|wait| !waits.contains(wait));
                 waits.extend(more);
             }
-            if name != AuthorityName::Etcd {
-                let what = "API servers not to write the old authority into extension-apiserver-authentication again";
-                waits.extend(for_a_while(at, STAYS_CLEAN, what));
+            if name != CaName::Etcd {
+                let what = "API servers not to write the old CA into extension-apiserver-authentication again";
+                waits.extend(time_wait(at, AUTHENTICATION_CONFIG_SETTLE_TIME, what));
             }
             waits
         }
@@ -108,80 +106,71 @@ fn authority(
     }
 }
 
-/// Whether every server takes clients of an authority, or none does; whether it is published everywhere, or nowhere.
-fn everywhere(
-    name: AuthorityName,
-    at: &Circumstances<'_>,
-    facts: &RotationFacts,
-    authority: &str,
-    wanted: bool,
-) -> Vec<String> {
-    let verb = if wanted { "take" } else { "refuse" };
+/// Returns the servers that do not yet accept clients of a CA, and the places where the CA is not yet published.
+/// Without `wanted`, returns the servers that still accept clients of the CA, and the places where the CA is still
+/// published.
+fn acceptance_waits(name: CaName, at: &StageInputs<'_>, facts: &RotationFacts, ca: &str, wanted: bool) -> Vec<String> {
+    let verb = if wanted { "accept" } else { "reject" };
     let which = if wanted { "new" } else { "old" };
     let judge = |what: String, accepts: Option<&bool>| match accepts {
         Some(found) if *found == wanted => None,
-        Some(_) => Some(format!("{what} to {verb} clients of the {which} authority")),
+        Some(_) => Some(format!("{what} to {verb} clients of the {which} CA")),
         None => Some(format!("{what} to answer")),
     };
     let of_nodes = |component: &str, servers: &dyn Fn(&str) -> Option<bool>| -> Vec<String> {
         at.nodes.iter().filter_map(|node| judge(format!("{component} on {node}"), servers(node).as_ref())).collect()
     };
     let holds = |published: &Option<std::collections::BTreeSet<String>>, file: &str| {
-        let held = published.as_ref().map(|found| found.contains(authority));
+        let held = published.as_ref().map(|found| found.contains(ca));
         let what = format!("{file} of ConfigMap kube-system/extension-apiserver-authentication");
         match held {
             Some(held) if held == wanted => None,
-            Some(true) => Some(format!("the old authority to be taken out of {what}")),
-            Some(false) => Some(format!("the new authority to be in {what}")),
+            Some(true) => Some(format!("the old CA to be removed from {what}")),
+            Some(false) => Some(format!("the new CA to be in {what}")),
             None => Some(format!("{what} to be read")),
         }
     };
     match name {
-        AuthorityName::Etcd => of_nodes("etcd", &|node| facts.etcd.get(node)?.accepts.get(authority).copied()),
-        AuthorityName::FrontProxy => {
-            let mut waits = of_nodes("kube-apiserver", &|node| {
-                facts.api_servers.get(node)?.accepts_front_proxy.get(authority).copied()
-            });
-            waits.extend(holds(&facts.front_proxy_authorities, "requestheader-client-ca-file"));
+        CaName::Etcd => of_nodes("etcd", &|node| facts.etcd.get(node)?.accepts.get(ca).copied()),
+        CaName::FrontProxy => {
+            let mut waits =
+                of_nodes("kube-apiserver", &|node| facts.api_servers.get(node)?.accepts_front_proxy.get(ca).copied());
+            waits.extend(holds(&facts.front_proxy_cas, "requestheader-client-ca-file"));
             waits
         }
-        AuthorityName::Cluster => {
-            let mut waits =
-                of_nodes("kube-apiserver", &|node| facts.api_servers.get(node)?.accepts.get(authority).copied());
+        CaName::Cluster => {
+            let mut waits = of_nodes("kube-apiserver", &|node| facts.api_servers.get(node)?.accepts.get(ca).copied());
             match &facts.kubelets {
                 None => waits.push("the list of Nodes".to_owned()),
                 Some(kubelets) => waits.extend(kubelets.iter().filter_map(|(node, server)| {
-                    judge(
-                        format!("the kubelet of {node}"),
-                        server.as_ref().and_then(|server| server.accepts.get(authority)),
-                    )
+                    judge(format!("the kubelet of {node}"), server.as_ref().and_then(|server| server.accepts.get(ca)))
                 })),
             }
-            match &facts.root_authorities {
+            match &facts.root_cas {
                 None => waits.push("ConfigMap kube-root-ca.crt of each namespace to be read".to_owned()),
                 Some(namespaces) => {
-                    let differing = namespaces.iter().find(|(_, held)| held.contains(authority) != wanted);
+                    let differing = namespaces.iter().find(|(_, held)| held.contains(ca) != wanted);
                     waits.extend(differing.map(|(namespace, _)| {
                         format!(
-                            "kube-controller-manager to {} the {which} authority {} ConfigMap {namespace}/kube-root-ca.crt",
-                            if wanted { "write" } else { "take" },
-                            if wanted { "into" } else { "out of" },
+                            "kube-controller-manager to {} the {which} CA {} ConfigMap {namespace}/kube-root-ca.crt",
+                            if wanted { "write" } else { "remove" },
+                            if wanted { "to" } else { "from" },
                         )
                     }));
                 }
             }
-            waits.extend(holds(&facts.client_authorities, "client-ca-file"));
+            waits.extend(holds(&facts.client_cas, "client-ca-file"));
             if facts.prepared.as_deref() != Some(at.trust) {
-                waits.push("cluster-info in the target to hold the bundle".to_owned());
+                waits.push("cluster-info in the target cluster to contain the trust bundle".to_owned());
             }
             waits
         }
     }
 }
 
-/// What only time shows: since every machine holds what the stage has written.
-fn for_a_while(at: &Circumstances<'_>, time: Duration, what: &str) -> Vec<String> {
-    let until = at.held_since.and_then(|since| since.checked_add(time).ok());
+/// Returns the wait condition for a change that can't be observed: the time since all nodes run the files of the stage.
+fn time_wait(at: &StageInputs<'_>, time: Duration, what: &str) -> Vec<String> {
+    let until = at.nodes_updated_since.and_then(|since| since.checked_add(time).ok());
     match until {
         None => vec![what.to_owned()],
         Some(until) if until <= at.now => vec![],
@@ -189,45 +178,45 @@ fn for_a_while(at: &Circumstances<'_>, time: Duration, what: &str) -> Vec<String
     }
 }
 
-fn kubelets_present(at: &Circumstances<'_>, facts: &RotationFacts, new: &CertificateFacts) -> Vec<String> {
+fn kubelets_present(at: &StageInputs<'_>, facts: &RotationFacts, new: &CertificateFacts) -> Vec<String> {
     let Some(kubelets) = &facts.kubelets else { return vec!["the list of Nodes".to_owned()] };
     let serving = kubelets.iter().filter_map(|(node, server)| match server {
         None => Some(format!("the kubelet of {node} to answer")),
-        Some(server) if server.presents_one_of(new) => None,
-        Some(_) => Some(format!("the kubelet of {node} to present a certificate of the new authority")),
+        Some(server) if server.presents_certificate_of(new) => None,
+        Some(_) => Some(format!("the kubelet of {node} to present a certificate of the new CA")),
     });
     serving.chain(at.kubelet_clients.iter().cloned()).collect()
 }
 
 fn servers_present(
-    name: AuthorityName,
-    at: &Circumstances<'_>,
+    name: CaName,
+    at: &StageInputs<'_>,
     facts: &RotationFacts,
     old: &CertificateFacts,
     new: &CertificateFacts,
 ) -> Vec<String> {
-    let brings_along =
+    let is_cross_signed_chain =
         |server: &super::Server| server.presents.iter().skip(1).any(|certificate| certificate.is_signed_by(old));
     let (component, servers) = match name {
-        AuthorityName::Cluster => ("kube-apiserver", &facts.api_servers),
-        AuthorityName::Etcd => ("etcd", &facts.etcd),
-        // Nothing is served with certificates below it.
-        AuthorityName::FrontProxy => return vec![],
+        CaName::Cluster => ("kube-apiserver", &facts.api_servers),
+        CaName::Etcd => ("etcd", &facts.etcd),
+        // The front-proxy CA issues no server certificates.
+        CaName::FrontProxy => return vec![],
     };
     let node = |node: &&str| match servers.get(*node) {
         None => Some(format!("{component} on {node} to answer")),
-        Some(server) if !server.presents_one_of(new) => {
-            Some(format!("{component} on {node} to present a certificate of the new authority"))
+        Some(server) if !server.presents_certificate_of(new) => {
+            Some(format!("{component} on {node} to present a certificate of the new CA"))
         }
-        Some(server) if at.is_cross_signed && !brings_along(server) => {
-            Some(format!("{component} on {node} to bring along the new authority as the old one has signed it"))
+        Some(server) if at.is_cross_signed && !is_cross_signed_chain(server) => {
+            Some(format!("{component} on {node} to present the cross-signed certificate of the new CA"))
         }
         Some(_) => None,
     };
     at.nodes.iter().filter_map(node).collect()
 }
 
-fn token_keys(stage: Stage, at: &Circumstances<'_>, facts: &RotationFacts, old: &str, new: &str) -> Vec<String> {
+fn token_keys(stage: Stage, at: &StageInputs<'_>, facts: &RotationFacts, old: &str, new: &str) -> Vec<String> {
     let node = |node: &&str| {
         let Some(server) = facts.api_servers.get(*node) else {
             return Some(format!("kube-apiserver on {node} to answer"));

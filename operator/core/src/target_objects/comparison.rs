@@ -1,75 +1,78 @@
-//! Whether an object in a target says all that it should, whatever others have added to it.
+//! The comparison of a desired object with the observed one, which may have fields of other owners.
 //!
-//! What belongs to whom is what server-side apply makes of it: in a list whose items have keys, others may add items; any
-//! other list is one value. A quantity is the same however it is written, as the API server writes it its own way.
+//! Ownership follows the rules of server-side apply: in a list with map keys others may add items; any other list is
+//! one value. Quantities are compared by amount, because the API server changes their format.
 
 use std::collections::BTreeMap;
 
 use serde_json::{Map, Value};
 
-/// The lists of the objects here whose items have keys (`x-kubernetes-list-map-keys` in the Kubernetes API).
+/// The lists with map keys in Keyplane's objects (`x-kubernetes-list-map-keys` in the Kubernetes API).
 const LISTS_WITH_KEYS: &[(&str, &[&str])] = &[
     ("containers", &["name"]),
     ("initContainers", &["name"]),
     ("env", &["name"]),
     ("volumes", &["name"]),
     ("volumeMounts", &["mountPath"]),
-    // A container's ports have the first, a Service's the second.
+    // Ports of a container have the first key, ports of a Service the second.
     ("ports", &["containerPort", "port", "protocol"]),
 ];
 
-/// Whether every label or annotation that is wanted is there.
-pub(super) fn has_entries(found: Option<&BTreeMap<String, String>>, wanted: Option<&BTreeMap<String, String>>) -> bool {
-    wanted.into_iter().flatten().all(|(key, value)| found.and_then(|found| found.get(key)) == Some(value))
+/// Returns whether all desired labels or annotations exist.
+pub(super) fn has_entries(
+    found: Option<&BTreeMap<String, String>>,
+    desired: Option<&BTreeMap<String, String>>,
+) -> bool {
+    desired.into_iter().flatten().all(|(key, value)| found.and_then(|found| found.get(key)) == Some(value))
 }
 
-/// Whether every field that is wanted is there.
-pub(super) fn contains(found: &Value, wanted: &Value) -> bool {
-    match (found, wanted) {
-        (Value::Object(found), Value::Object(wanted)) => contains_object(found, wanted),
-        (Value::Array(found), Value::Array(wanted)) => {
-            found.len() == wanted.len() && found.iter().zip(wanted).all(|(found, wanted)| contains(found, wanted))
+/// Returns whether all desired fields exist.
+pub(super) fn contains(found: &Value, desired: &Value) -> bool {
+    match (found, desired) {
+        (Value::Object(found), Value::Object(desired)) => contains_object(found, desired),
+        (Value::Array(found), Value::Array(desired)) => {
+            found.len() == desired.len() && found.iter().zip(desired).all(|(found, desired)| contains(found, desired))
         }
-        // The API server reads an empty list back as null.
-        (Value::Null, Value::Array(wanted)) => wanted.is_empty(),
-        (found, wanted) => found == wanted,
+        // The API server returns an empty list as null.
+        (Value::Null, Value::Array(desired)) => desired.is_empty(),
+        (found, desired) => found == desired,
     }
 }
 
-fn contains_object(found: &Map<String, Value>, wanted: &Map<String, Value>) -> bool {
-    wanted.iter().all(|(key, wanted)| {
+fn contains_object(found: &Map<String, Value>, desired: &Map<String, Value>) -> bool {
+    desired.iter().all(|(key, desired)| {
         let keys = LISTS_WITH_KEYS.iter().find(|(list, _)| list == key).map(|(_, keys)| *keys);
-        match (found.get(key), wanted, keys) {
-            // The API server leaves out what is empty.
-            (None, wanted, _) => wanted.as_object().is_some_and(Map::is_empty),
-            (Some(Value::Array(found)), Value::Array(wanted), Some(keys)) => contains_items(found, wanted, keys),
-            (Some(Value::Object(found)), Value::Object(wanted), _)
+        match (found.get(key), desired, keys) {
+            // The API server omits empty objects.
+            (None, desired, _) => desired.as_object().is_some_and(Map::is_empty),
+            (Some(Value::Array(found)), Value::Array(desired), Some(keys)) => contains_items(found, desired, keys),
+            (Some(Value::Object(found)), Value::Object(desired), _)
                 if ["limits", "requests"].contains(&key.as_str()) =>
             {
-                wanted.iter().all(|(name, wanted)| found.get(name).is_some_and(|found| same_quantity(found, wanted)))
+                desired.iter().all(|(name, desired)| found.get(name).is_some_and(|found| same_quantity(found, desired)))
             }
-            (Some(found), wanted, _) => contains(found, wanted),
+            (Some(found), desired, _) => contains(found, desired),
         }
     })
 }
 
-fn contains_items(found: &[Value], wanted: &[Value], keys: &[&str]) -> bool {
-    wanted.iter().all(|wanted| {
-        let named = |found: &&Value| keys.iter().all(|key| found.get(key) == wanted.get(key));
-        found.iter().find(named).is_some_and(|found| contains(found, wanted))
+fn contains_items(found: &[Value], desired: &[Value], keys: &[&str]) -> bool {
+    desired.iter().all(|desired| {
+        let named = |found: &&Value| keys.iter().all(|key| found.get(key) == desired.get(key));
+        found.iter().find(named).is_some_and(|found| contains(found, desired))
     })
 }
 
-fn same_quantity(found: &Value, wanted: &Value) -> bool {
+fn same_quantity(found: &Value, desired: &Value) -> bool {
     let amount = |value: &Value| value.as_str().and_then(amount);
-    match (amount(found), amount(wanted)) {
-        // Both were read from decimal text: the same amount differs by rounding alone.
-        (Some(found), Some(wanted)) => (found - wanted).abs() <= wanted.abs() * 1e-9,
-        _ => found == wanted,
+    match (amount(found), amount(desired)) {
+        // Both are parsed from decimal text, so equal amounts differ at most by rounding.
+        (Some(found), Some(desired)) => (found - desired).abs() <= desired.abs() * 1e-9,
+        _ => found == desired,
     }
 }
 
-/// The number behind `100m`, `0.5`, `1e3` or `170Mi`.
+/// Parses a quantity such as `100m`, `0.5`, `1e3` or `170Mi`.
 fn amount(text: &str) -> Option<f64> {
     const SUFFIXES: &[(&str, f64)] = &[
         ("Ki", 1024.0),
@@ -101,11 +104,11 @@ mod tests {
     use serde_json::json;
 
     #[test]
-    fn items_of_others_are_fine_where_items_have_keys_and_nowhere_else() {
-        let wanted = json!({"containers": [{"name": "a", "env": [{"name": "X", "value": "1"}]}], "args": ["x"]});
+    fn accepts_items_of_others_only_in_lists_with_map_keys() {
+        let desired = json!({"containers": [{"name": "a", "env": [{"name": "X", "value": "1"}]}], "args": ["x"]});
         let found = json!({"containers": [{"name": "sidecar"},
             {"name": "a", "image": "b", "env": [{"name": "Y"}, {"name": "X", "value": "1"}]}], "args": ["x"]});
-        assert!(contains(&found, &wanted));
+        assert!(contains(&found, &desired));
         for (pointer, other) in [
             ("/containers/1/env/1/value", json!("2")),
             ("/containers/1/name", json!("b")),
@@ -113,27 +116,28 @@ mod tests {
         ] {
             let mut found = found.clone();
             *found.pointer_mut(pointer).unwrap() = other;
-            assert!(!contains(&found, &wanted), "{pointer}");
+            assert!(!contains(&found, &desired), "{pointer}");
         }
     }
 
     #[test]
-    fn an_amount_is_the_same_however_it_is_written() {
+    fn compares_quantities_by_amount() {
         let same =
-            |found: &str, wanted: &str| contains(&json!({"limits": {"x": found}}), &json!({"limits": {"x": wanted}}));
-        for (found, wanted) in [("1", "1000m"), ("500m", "0.5"), ("1Gi", "1024Mi"), ("1k", "1e3"), ("170Mi", "170Mi")] {
-            assert!(same(found, wanted), "{found} {wanted}");
+            |found: &str, desired: &str| contains(&json!({"limits": {"x": found}}), &json!({"limits": {"x": desired}}));
+        for (found, desired) in [("1", "1000m"), ("500m", "0.5"), ("1Gi", "1024Mi"), ("1k", "1e3"), ("170Mi", "170Mi")]
+        {
+            assert!(same(found, desired), "{found} {desired}");
         }
         assert!(!same("1", "1001m") && !same("1G", "1Gi"));
     }
 
     #[test]
-    fn ports_are_told_apart_by_number_and_protocol() {
-        let wanted = json!({"ports": [{"port": 53, "protocol": "UDP", "name": "dns"}]});
+    fn distinguishes_ports_by_number_and_protocol() {
+        let desired = json!({"ports": [{"port": 53, "protocol": "UDP", "name": "dns"}]});
         assert!(contains(
             &json!({"ports": [{"port": 53, "protocol": "TCP", "name": "x"}, {"port": 53, "protocol": "UDP", "name": "dns"}]}),
-            &wanted
+            &desired
         ));
-        assert!(!contains(&json!({"ports": [{"port": 53, "protocol": "UDP", "name": "x"}]}), &wanted));
+        assert!(!contains(&json!({"ports": [{"port": 53, "protocol": "UDP", "name": "x"}]}), &desired));
     }
 }

@@ -1,44 +1,44 @@
-//! What Keyplane and kubeadm need inside a target cluster: a pure function of the cluster and its authorities.
+//! Objects in a target cluster: their desired state, and the comparison with the observed state.
 //!
-//! kubeadm writes these objects itself at the end of `kubeadm init`; here they are applied through the target's API.
-//! Everything that grants rights is applied with the super-admin's credential, once, because nobody can grant what he
-//! does not have; from then on Keyplane works with a narrow certificate of its own, which reads these objects and
-//! notices when one of them is gone.
+//! kubeadm creates these objects at the end of `kubeadm init`; Keyplane applies them through the API of the target
+//! cluster. Objects that grant permissions are applied once, with the super-admin credential, because a user can't
+//! grant permissions that the user does not have. Afterwards Keyplane uses a certificate of its own with few
+//! permissions. With it Keyplane reads these objects and detects missing ones.
 
 mod comparison;
-mod marks;
+mod node_patch;
 
 use kube::{ApiResource, DynamicObject, GroupVersionKind};
 use serde_json::Value;
 
-pub use marks::{MarkPatch, mark};
+pub use node_patch::{NodePatch, control_plane_patch};
 
 use crate::pki::Subject;
 
-/// The group of bootstrap tokens that kubeadm makes.
+/// The group of kubeadm's bootstrap tokens.
 pub const BOOTSTRAPPERS: &str = "system:bootstrappers:kubeadm:default-node-token";
 
 /// The API group of roles and bindings.
 pub const RBAC_GROUP: &str = "rbac.authorization.k8s.io";
 
-/// The user that Keyplane is in a target cluster.
+/// The user name of Keyplane in a target cluster.
 pub const USER: &str = "keyplane:controller";
 
-/// The subject of Keyplane's own certificate: a user without a group, whose rights are [`USER`]'s and no more.
+/// The subject of Keyplane's own certificate: [`USER`] without a group, so the only permissions are those of the user.
 #[must_use]
 pub fn client_subject() -> Subject {
     Subject::user(USER)
 }
 
-/// An object that belongs in the target.
+/// A desired object in a target cluster.
 #[derive(Debug, Clone, PartialEq)]
 pub struct TargetObject {
-    /// Its kind.
+    /// The kind of the object.
     pub resource: ApiResource,
-    /// What it says, and no more than that.
+    /// The desired fields, and no others.
     pub object: DynamicObject,
-    /// Fields (JSON pointers) that are set only where there are none yet: what is found there stays.
-    pub at_first: &'static [&'static str],
+    /// The fields (JSON pointers) that are set only on creation: later values stay.
+    pub initial_only: &'static [&'static str],
 }
 
 impl TargetObject {
@@ -46,10 +46,10 @@ impl TargetObject {
         let resource = ApiResource::from_gvk(&GroupVersionKind::gvk(group, "v1", kind));
         let mut object = DynamicObject::new(name, &resource).data(content);
         object.metadata.namespace = namespace.map(str::to_owned);
-        Self { resource, object, at_first: &[] }
+        Self { resource, object, initial_only: &[] }
     }
 
-    /// Kind, namespace and name, for messages.
+    /// Returns kind, namespace and name for messages.
     #[must_use]
     pub fn describe(&self) -> String {
         let name = self.object.metadata.name.as_deref().unwrap_or_default();
@@ -59,18 +59,20 @@ impl TargetObject {
         }
     }
 
-    /// Whether what was found says what it should. Others may add fields, such as the signatures in cluster-info.
+    /// Returns whether the found object has all desired fields. Others may add fields, such as the signatures in
+    /// cluster-info.
     #[must_use]
     pub fn is_satisfied_by(&self, found: &DynamicObject) -> bool {
-        let (found_metadata, wanted) = (&found.metadata, &self.object.metadata);
-        comparison::has_entries(found_metadata.labels.as_ref(), wanted.labels.as_ref())
-            && comparison::has_entries(found_metadata.annotations.as_ref(), wanted.annotations.as_ref())
+        let (found_metadata, desired) = (&found.metadata, &self.object.metadata);
+        comparison::has_entries(found_metadata.labels.as_ref(), desired.labels.as_ref())
+            && comparison::has_entries(found_metadata.annotations.as_ref(), desired.annotations.as_ref())
             && comparison::contains(&found.data, &self.object.data)
     }
 
-    /// Whether only somebody who has all rights may write it: it gives rights away, or lets Pods do what they like.
+    /// Returns whether only the super-admin credential may write the object: RBAC objects grant permissions, and a
+    /// Namespace can allow privileged Pods.
     #[must_use]
-    pub fn gives_rights(&self) -> bool {
+    pub fn grants_permissions(&self) -> bool {
         self.resource.group == RBAC_GROUP || self.resource.kind == "Namespace"
     }
 }
@@ -81,10 +83,11 @@ mod tests {
     use serde_json::json;
 
     #[test]
-    fn fields_of_others_are_fine_and_a_rule_more_or_less_is_not() {
+    fn accepts_fields_of_others_but_no_changed_rules() {
         let rule = json!({"apiGroups": [""], "resources": ["nodes"], "verbs": ["get"]});
-        let wanted = TargetObject::new("rbac.authorization.k8s.io", "ClusterRole", None, "a", json!({"rules": [rule]}));
-        let found = |content: Value| wanted.is_satisfied_by(&DynamicObject::new("a", &wanted.resource).data(content));
+        let desired =
+            TargetObject::new("rbac.authorization.k8s.io", "ClusterRole", None, "a", json!({"rules": [rule]}));
+        let found = |content: Value| desired.is_satisfied_by(&DynamicObject::new("a", &desired.resource).data(content));
         assert!(found(json!({"rules": [rule], "aggregationRule": {}})));
         assert!(!found(json!({})));
         assert!(!found(json!({"rules": []})));

@@ -1,49 +1,56 @@
-//! Certificate authorities: made, renewed, cross-signed, and used to sign.
+//! Generates, renews and cross-signs CAs, and signs certificates with them.
 
 use k8s_openapi::jiff::Timestamp;
-use keyplane_core::pki::{AlternativeName, Authority, CertificateFacts, PkiError, PrivateKey, Subject, to_pem};
+use keyplane_core::pki::{
+    AlternativeName, CertificateAuthority, CertificateFacts, PkiError, PrivateKey, Subject, to_pem,
+};
 use keyplane_crds::KeyAlgorithm;
 use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyIdMethod, KeyUsagePurpose};
 
-use super::certificate::{alternative_names, parameters};
-use super::fields::{Field, field, signed_again};
+use super::fields::{Field, field, replace_fields};
 use super::generate;
+use super::parameters::{alternative_names, parameters};
 
-/// Signs a certificate with an authority's key.
+/// Signs a certificate with the key of a CA.
 pub(super) fn sign(
-    authority: &Authority,
+    ca: &CertificateAuthority,
     params: &CertificateParams,
     subject_key: &PrivateKey,
 ) -> Result<Vec<u8>, PkiError> {
     let failed = |source| PkiError::Crypto { what: "signing a certificate", source };
-    let certificate = authority.facts().der.as_slice().into();
-    let key = authority.signing_key()?;
+    let certificate = ca.facts().der.as_slice().into();
+    let key = ca.signing_key()?;
     let issuer = Issuer::from_ca_cert_der(&certificate, key.signing_key()).or_else(|_| {
-        // Names of other authorities may be such as rcgen does not read.
+        // rcgen can't parse some subject names of user-provided CAs.
         let mut params = CertificateParams::default();
-        params.key_identifier_method = key_id_method(authority.facts());
+        params.key_identifier_method = key_id_method(ca.facts());
         Ok(Issuer::new(params, key.signing_key()))
     });
-    let made = params.signed_by(subject_key.signing_key(), &issuer.map_err(failed)?).map_err(failed)?;
-    // rcgen keeps one attribute of a kind of the issuer's name, and everybody compares names byte by byte.
-    let name = field(&authority.facts().der, Field::Subject)?;
-    if field(made.der(), Field::Issuer)? == name {
-        return Ok(made.der().to_vec());
+    let signed = params.signed_by(subject_key.signing_key(), &issuer.map_err(failed)?).map_err(failed)?;
+    // rcgen keeps only one attribute of each type in the issuer name, but clients compare names byte by byte.
+    let name = field(&ca.facts().der, Field::Subject)?;
+    if field(signed.der(), Field::Issuer)? == name {
+        return Ok(signed.der().to_vec());
     }
-    signed_again(made.der(), [(Field::Issuer, name)], key)
+    replace_fields(signed.der(), [(Field::Issuer, name)], key)
 }
 
-/// How rcgen names the key of the authority: by the identifier that its certificate has.
-fn key_id_method(authority: &CertificateFacts) -> KeyIdMethod {
-    authority.key_identifier().map_or(KeyIdMethod::Sha256, KeyIdMethod::PreSpecified)
+/// Returns the key identifier method of rcgen that uses the subject key identifier of the CA certificate.
+fn key_id_method(ca: &CertificateFacts) -> KeyIdMethod {
+    ca.key_identifier().map_or(KeyIdMethod::Sha256, KeyIdMethod::PreSpecified)
 }
 
-/// Has one authority sign another one's name and key, so that who trusts the first alone also trusts what the second
-/// signs. `None` where the first may not sign authorities, or its owner signs outside.
+/// Cross-signs the name and key of one CA with another CA. Clients that trust only the issuer then also trust
+/// certificates of the subject CA. Returns `None` if the issuer is expired, is an external CA, or has a path length of
+/// zero.
 ///
 /// # Errors
-/// If the certificate can't be made.
-pub fn cross_sign(subject: &Authority, issuer: &Authority, not_before: Timestamp) -> Result<Option<String>, PkiError> {
+/// If signing fails.
+pub fn cross_sign(
+    subject: &CertificateAuthority,
+    issuer: &CertificateAuthority,
+    not_before: Timestamp,
+) -> Result<Option<String>, PkiError> {
     if issuer.key().is_none() || issuer.facts().path_length == Some(0) || issuer.facts().not_after <= not_before {
         return Ok(None);
     }
@@ -53,49 +60,49 @@ pub fn cross_sign(subject: &Authority, issuer: &Authority, not_before: Timestamp
     params.is_ca = IsCa::Ca(constraint.map_or(BasicConstraints::Unconstrained, BasicConstraints::Constrained));
     params.key_usages.push(KeyUsagePurpose::KeyCertSign);
     params.use_authority_key_identifier_extension = true;
-    // Certificates of the subject name its key by the identifier that it gives it.
+    // Leaf certificates of the subject CA refer to this key identifier.
     params.key_identifier_method = key_id_method(subject.facts());
     let cross = sign(issuer, &params, subject.signing_key()?)?;
     let name = field(&subject.facts().der, Field::Subject)?;
-    Ok(Some(to_pem("CERTIFICATE", &signed_again(&cross, [(Field::Subject, name)], issuer.signing_key()?)?)))
+    Ok(Some(to_pem("CERTIFICATE", &replace_fields(&cross, [(Field::Subject, name)], issuer.signing_key()?)?)))
 }
 
-/// Another certificate for an authority that has signed its own: with the same key, name, key identifier and extensions,
-/// so that what it has signed stays good with either.
+/// Renews the certificate of a self-signed CA with the same key, name, key identifier and extensions. Leaf certificates
+/// stay valid with the old and the new CA certificate.
 ///
 /// # Errors
-/// If somebody else has signed it.
-pub fn renew_authority(
-    authority: &Authority,
+/// If another CA signed the CA certificate.
+pub fn renew_ca(
+    ca: &CertificateAuthority,
     not_before: Timestamp,
     not_after: Timestamp,
-) -> Result<Authority, PkiError> {
-    if !authority.facts().is_self_signed() {
-        return Err(PkiError::NotSelfSigned { authority: authority.name().to_owned() });
+) -> Result<CertificateAuthority, PkiError> {
+    if !ca.facts().is_self_signed() {
+        return Err(PkiError::NotSelfSigned { ca: ca.name().to_owned() });
     }
-    let key = authority.signing_key()?;
-    let failed = |source| PkiError::Crypto { what: "signing an authority", source };
-    let like = parameters(&Subject::user(authority.name()), not_before, not_after)?;
+    let key = ca.signing_key()?;
+    let failed = |source| PkiError::Crypto { what: "signing a CA certificate", source };
+    let like = parameters(&Subject::user(ca.name()), not_before, not_after)?;
     let like = like.self_signed(key.signing_key()).map_err(failed)?;
     let changes = [Field::SerialNumber, Field::Algorithm, Field::Validity]
         .into_iter()
         .map(|name| Ok((name, field(like.der(), name)?)))
         .collect::<Result<Vec<_>, PkiError>>()?;
-    let certificate = signed_again(&authority.facts().der, changes, key)?;
-    Authority::load(authority.name(), &to_pem("CERTIFICATE", &certificate), key.pem())
+    let certificate = replace_fields(&ca.facts().der, changes, key)?;
+    CertificateAuthority::load(ca.name(), &to_pem("CERTIFICATE", &certificate), key.pem())
 }
 
-/// Makes a self-signed authority with kubeadm's fields: the common name also as a DNS name, key usages digital
+/// Generates a self-signed CA with the fields of kubeadm: the common name also as a DNS name, the key usages digital
 /// signature, key encipherment and certificate sign, and no authority key identifier.
 ///
 /// # Errors
-/// If the key can't be made.
-pub fn mint_authority(
+/// If the key generation fails.
+pub fn generate_ca(
     common_name: &str,
     algorithm: KeyAlgorithm,
     not_before: Timestamp,
     not_after: Timestamp,
-) -> Result<Authority, PkiError> {
+) -> Result<CertificateAuthority, PkiError> {
     self_signed(common_name, algorithm, not_before, not_after, BasicConstraints::Unconstrained)
 }
 
@@ -105,7 +112,7 @@ fn self_signed(
     not_before: Timestamp,
     not_after: Timestamp,
     constraints: BasicConstraints,
-) -> Result<Authority, PkiError> {
+) -> Result<CertificateAuthority, PkiError> {
     let key = generate(algorithm)?;
     let subject = Subject::user(common_name);
     let mut params = parameters(&subject, not_before, not_after)?;
@@ -114,8 +121,8 @@ fn self_signed(
     params.subject_alt_names = alternative_names(&[AlternativeName::Dns(common_name.to_owned())])?;
     let certificate = params
         .self_signed(key.signing_key())
-        .map_err(|source| PkiError::Crypto { what: "signing an authority", source })?;
-    Authority::load(common_name, &to_pem("CERTIFICATE", certificate.der()), key.pem())
+        .map_err(|source| PkiError::Crypto { what: "signing a CA certificate", source })?;
+    CertificateAuthority::load(common_name, &to_pem("CERTIFICATE", certificate.der()), key.pem())
 }
 
 #[cfg(test)]
@@ -123,7 +130,7 @@ mod tests {
     use std::io::Write;
     use std::process::Command;
 
-    use keyplane_core::pki::{CertificateOrder, ExtendedUsage, first_certificate};
+    use keyplane_core::pki::{CertificateTemplate, ExtendedUsage, first_certificate};
 
     use super::super::issue;
     use super::*;
@@ -146,15 +153,15 @@ mod tests {
     }
 
     #[test]
-    fn who_trusts_the_old_authority_alone_trusts_a_leaf_of_the_new_one_by_the_cross_certificate() {
+    fn openssl_verifies_leaf_of_new_ca_via_cross_signed_ca() {
         let now = Timestamp::now().as_second();
         let ages = [(KeyAlgorithm::Rsa2048, KeyAlgorithm::EcdsaP256), (KeyAlgorithm::EcdsaP384, KeyAlgorithm::Rsa2048)];
         for (before, after) in ages {
-            // One name, as kubeadm's authorities have it from one rotation to the next.
-            let old = mint_authority("kubernetes", before, at(now - 90), at(now + 1_000)).unwrap();
-            let new = mint_authority("kubernetes", after, at(now - 90), at(now + 9_000)).unwrap();
+            // Both CAs have the same name, as kubeadm's CAs before and after a rotation.
+            let old = generate_ca("kubernetes", before, at(now - 90), at(now + 1_000)).unwrap();
+            let new = generate_ca("kubernetes", after, at(now - 90), at(now + 9_000)).unwrap();
             let cross = cross_sign(&new, &old, at(now - 60)).unwrap().unwrap();
-            let order = CertificateOrder {
+            let template = CertificateTemplate {
                 subject: Subject::user("kube-apiserver"),
                 alternative_names: vec![AlternativeName::parse("api.example")],
                 extended_usages: vec![ExtendedUsage::ServerAuth],
@@ -162,25 +169,28 @@ mod tests {
                 not_after: at(now + 500),
             };
             let key = generate(KeyAlgorithm::EcdsaP256).unwrap();
-            let leaf = issue(&order, &key, &new).unwrap();
+            let leaf = issue(&template, &key, &new).unwrap();
             assert!(openssl_verifies(old.certificate_pem(), &cross, &leaf), "{before:?} {after:?}");
             assert!(openssl_verifies(new.certificate_pem(), &cross, &leaf), "{before:?} {after:?}");
-            assert!(!openssl_verifies(old.certificate_pem(), new.certificate_pem(), &leaf), "without it nobody does");
+            assert!(
+                !openssl_verifies(old.certificate_pem(), new.certificate_pem(), &leaf),
+                "not without the cross-signed CA"
+            );
             let facts = first_certificate("cross", &cross).unwrap();
-            assert_eq!(facts.not_after, at(now + 1_000), "it ends with the one that has signed it");
+            assert_eq!(facts.not_after, at(now + 1_000), "expires with its issuer");
             assert_eq!(facts.subject_public_key_info, new.facts().subject_public_key_info);
         }
     }
 
     #[test]
-    fn an_authority_that_may_sign_none_or_has_ended_signs_no_other_one() {
-        let mint = |constraints| {
+    fn expired_or_path_length_zero_ca_does_not_cross_sign() {
+        let new_ca = |constraints| {
             self_signed("kubernetes", KeyAlgorithm::EcdsaP256, at(1_000), at(9_000), constraints).unwrap()
         };
-        let (old, new) = (mint(BasicConstraints::Unconstrained), mint(BasicConstraints::Unconstrained));
+        let (old, new) = (new_ca(BasicConstraints::Unconstrained), new_ca(BasicConstraints::Unconstrained));
         assert!(cross_sign(&new, &old, at(2_000)).unwrap().is_some());
         assert_eq!(cross_sign(&new, &old, at(9_000)).unwrap(), None);
-        assert_eq!(cross_sign(&new, &mint(BasicConstraints::Constrained(0)), at(2_000)).unwrap(), None);
-        assert!(cross_sign(&new, &mint(BasicConstraints::Constrained(1)), at(2_000)).unwrap().is_some());
+        assert_eq!(cross_sign(&new, &new_ca(BasicConstraints::Constrained(0)), at(2_000)).unwrap(), None);
+        assert!(cross_sign(&new, &new_ca(BasicConstraints::Constrained(1)), at(2_000)).unwrap().is_some());
     }
 }

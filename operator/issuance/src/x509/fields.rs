@@ -1,12 +1,12 @@
-//! The fields of a certificate, taken and put as they stand: for what rcgen can't write.
+//! Reads and replaces encoded fields of a certificate or request, for content that rcgen can't encode.
 
 use rcgen::SigningKey;
 use yasna::ASN1Result;
 
 use keyplane_core::pki::{PkiError, PrivateKey};
 
-/// A field of what is signed (RFC 5280, 4.1), by its place. The unique identifiers are left out: nobody issues them any
-/// more.
+/// A field of the signed part of a certificate (RFC 5280, 4.1), by its position. The obsolete unique identifiers are
+/// not supported.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Field {
     SerialNumber = 1,
@@ -19,21 +19,21 @@ pub(super) enum Field {
 /// Version, serial number, algorithm, issuer, validity, subject, key and extensions.
 const FIELDS: usize = 8;
 
-/// Version, subject, key and attributes: the fields of a request (RFC 2986, 4.1), and the place of the subject.
+/// The fields of a request (RFC 2986, 4.1): version, subject, key and attributes.
 const REQUEST_FIELDS: usize = 4;
 const REQUEST_SUBJECT: usize = 1;
 
-/// A field as DER.
+/// Returns a field of a certificate as DER.
 pub(super) fn field(certificate: &[u8], field: Field) -> Result<Vec<u8>, PkiError> {
     let (mut fields, _) = read(certificate, FIELDS)?;
     Ok(fields.swap_remove(field as usize))
 }
 
-/// The same certificate with other fields, signed with this key.
-pub(super) fn signed_again(
+/// Replaces fields of a certificate and signs the result.
+pub(super) fn replace_fields(
     certificate: &[u8],
     changes: impl IntoIterator<Item = (Field, Vec<u8>)>,
-    authority: &PrivateKey,
+    ca_key: &PrivateKey,
 ) -> Result<Vec<u8>, PkiError> {
     let (mut fields, mut algorithm) = read(certificate, FIELDS)?;
     for (field, content) in changes {
@@ -42,11 +42,11 @@ pub(super) fn signed_again(
         }
         fields[field as usize] = content;
     }
-    signed(&fields, &algorithm, authority)
+    signed(&fields, &algorithm, ca_key)
 }
 
-/// The same request for another subject, signed with its key.
-pub(super) fn requested_by(subject: Vec<u8>, request: &[u8], key: &PrivateKey) -> Result<Vec<u8>, PkiError> {
+/// Replaces the subject of a request and signs the result.
+pub(super) fn replace_subject(subject: Vec<u8>, request: &[u8], key: &PrivateKey) -> Result<Vec<u8>, PkiError> {
     let (mut fields, algorithm) = read(request, REQUEST_FIELDS)?;
     fields[REQUEST_SUBJECT] = subject;
     signed(&fields, &algorithm, key)
@@ -67,7 +67,7 @@ fn signed(fields: &[Vec<u8>], algorithm: &[u8], key: &PrivateKey) -> Result<Vec<
     }))
 }
 
-/// The fields of what is signed, and the algorithm of the signature.
+/// Returns the fields of the signed part, and the signature algorithm.
 fn read(signed: &[u8], count: usize) -> Result<(Vec<Vec<u8>>, Vec<u8>), PkiError> {
     let parsed = yasna::parse_der(signed, |reader| {
         reader.read_sequence(|certificate| {
@@ -79,5 +79,5 @@ fn read(signed: &[u8], count: usize) -> Result<(Vec<Vec<u8>>, Vec<u8>), PkiError
             Ok((fields, algorithm))
         })
     });
-    parsed.map_err(|_| PkiError::NoCertificate { what: "a certificate with other fields than usual".to_owned() })
+    parsed.map_err(|_| PkiError::NoCertificate { what: "a certificate with unsupported fields".to_owned() })
 }

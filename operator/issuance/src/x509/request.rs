@@ -1,27 +1,27 @@
-//! Requests for certificates (PKCS #10).
+//! Generates certificate requests (PKCS #10).
 
 use keyplane_core::pki::{AlternativeName, PkiError, PrivateKey, REQUEST_LABEL, Subject, to_pem};
 use rcgen::CertificateParams;
 
-use super::certificate::alternative_names;
-use super::fields::requested_by;
+use super::fields::replace_subject;
+use super::parameters::alternative_names;
 use super::subject::{distinguished_name, subject_der};
 
-/// Asks for a certificate with this subject and these names, as PEM. What it shall be used for is told to the signer
-/// beside it, so that the request has no other extension.
+/// Returns a certificate request for a subject and subject alternative names, as PEM. The request has no other
+/// extension, because the ConfigMap passes the usages to the signer.
 ///
 /// # Errors
-/// If a name can't be in a certificate.
+/// If a name is not valid in a certificate.
 pub fn request(subject: &Subject, names: &[AlternativeName], key: &PrivateKey) -> Result<String, PkiError> {
     let mut params = CertificateParams::default();
     params.distinguished_name = distinguished_name(subject)?;
     params.subject_alt_names = alternative_names(names)?;
     let request = params.serialize_request(key.signing_key());
-    let request = request.map_err(|source| PkiError::Crypto { what: "making a request for a certificate", source })?;
+    let request = request.map_err(|source| PkiError::Crypto { what: "creating a certificate request", source })?;
     if subject.organizations.len() < 2 {
         return Ok(to_pem(REQUEST_LABEL, request.der()));
     }
-    Ok(to_pem(REQUEST_LABEL, &requested_by(subject_der(subject), request.der(), key)?))
+    Ok(to_pem(REQUEST_LABEL, &replace_subject(subject_der(subject), request.der(), key)?))
 }
 
 #[cfg(test)]
@@ -35,7 +35,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_request_says_who_and_for_which_names_and_is_signed() {
+    fn request_has_subject_names_and_valid_signature() {
         let key = generate(KeyAlgorithm::EcdsaP256).unwrap();
         let subject =
             Subject { common_name: "system:node:w1".to_owned(), organizations: vec!["system:nodes".to_owned()] };
@@ -50,14 +50,14 @@ mod tests {
         let facts = RequestFacts::from_pem(&request(&subject, &names, &key).unwrap()).unwrap();
         assert_eq!((&facts.subject, facts.alternative_names.as_slice()), (&subject, &names[..]));
         assert_eq!(facts.subject_public_key_info, key.subject_public_key_info());
-        // A client's has no extension at all.
+        // A request for a client certificate has no extension.
         let pem = ::pem::parse(request(&subject, &[], &key).unwrap()).unwrap();
         let (_, parsed) = X509CertificationRequest::from_der(pem.contents()).unwrap();
         assert_eq!(parsed.requested_extensions().into_iter().flatten().count(), 0);
     }
 
     #[test]
-    fn a_request_of_a_user_of_several_groups_names_all_of_them() {
+    fn request_contains_all_groups_of_a_user() {
         for algorithm in [KeyAlgorithm::Rsa2048, KeyAlgorithm::EcdsaP256, KeyAlgorithm::EcdsaP384] {
             let key = generate(algorithm).unwrap();
             let organizations = ["auditors", "ops@example"].map(str::to_owned).to_vec();
@@ -68,7 +68,7 @@ mod tests {
     }
 
     #[test]
-    fn a_request_that_was_changed_afterwards_is_none() {
+    fn rejects_request_that_was_changed_after_signing() {
         let key = generate(KeyAlgorithm::EcdsaP256).unwrap();
         let pem = request(&Subject::user("jane"), &[], &key).unwrap();
         let mut der = ::pem::parse(&pem).unwrap().into_contents();

@@ -1,4 +1,4 @@
-//! A certificate's subject as a distinguished name.
+//! Encodes the subject of a certificate as a distinguished name.
 
 use keyplane_core::pki::{PkiError, Subject};
 use rcgen::{DistinguishedName, DnType, DnValue};
@@ -7,7 +7,7 @@ use yasna::models::ObjectIdentifier;
 const ORGANIZATION: &[u64] = &[2, 5, 4, 10];
 const COMMON_NAME: &[u64] = &[2, 5, 4, 3];
 
-/// As rcgen has it. Of several organizations it has room for one: see [`subject_der`].
+/// Returns the name as a value of rcgen, which supports only one organization. See [`subject_der`] for more.
 pub(super) fn distinguished_name(subject: &Subject) -> Result<DistinguishedName, PkiError> {
     let value = |text: &str| -> Result<DnValue, PkiError> {
         if is_printable(text) {
@@ -25,7 +25,8 @@ pub(super) fn distinguished_name(subject: &Subject) -> Result<DistinguishedName,
     Ok(name)
 }
 
-/// As DER. rcgen keeps one attribute of a kind, and a user of several groups has several organizations.
+/// Returns the name as DER with all organizations. rcgen keeps only one attribute of each type, and a user can have
+/// several groups.
 pub(super) fn subject_der(subject: &Subject) -> Vec<u8> {
     let organizations = subject.organizations.iter().map(|organization| (ORGANIZATION, organization));
     yasna::construct_der(|writer| {
@@ -46,7 +47,7 @@ pub(super) fn subject_der(subject: &Subject) -> Vec<u8> {
     })
 }
 
-/// As Go: PrintableString where the alphabet allows it, which has no @, * or _.
+/// Returns whether Go encodes the text as a `PrintableString`. The alphabet has no @, * or _.
 fn is_printable(text: &str) -> bool {
     text.bytes().all(|b| b.is_ascii_alphanumeric() || b" '()+,-./:=?".contains(&b))
 }
@@ -59,9 +60,9 @@ mod tests {
     use k8s_openapi::jiff::Timestamp;
     use keyplane_crds::KeyAlgorithm;
 
-    use keyplane_core::pki::{CertificateOrder, ExtendedUsage, first_certificate};
+    use keyplane_core::pki::{CertificateTemplate, ExtendedUsage, first_certificate};
 
-    use super::super::{generate, issue, mint_authority};
+    use super::super::{generate, generate_ca, issue};
     use super::*;
 
     fn openssl(arguments: &[&str]) -> String {
@@ -71,32 +72,32 @@ mod tests {
     }
 
     #[test]
-    fn openssl_verifies_a_certificate_of_several_groups_and_reads_all_of_them() {
+    fn openssl_verifies_certificate_with_several_groups() {
         let at = |seconds| Timestamp::from_second(seconds).unwrap();
         let now = Timestamp::now().as_second();
         for algorithm in [KeyAlgorithm::Rsa2048, KeyAlgorithm::EcdsaP256, KeyAlgorithm::EcdsaP384] {
-            let authority = mint_authority("kubernetes", algorithm, at(now - 9), at(now + 9_000_000)).unwrap();
+            let ca = generate_ca("kubernetes", algorithm, at(now - 9), at(now + 9_000_000)).unwrap();
             let key = generate(KeyAlgorithm::EcdsaP256).unwrap();
             let organizations = ["auditors", "entwickler_ä", "ops@example"].map(str::to_owned).to_vec();
             let subject = Subject { common_name: "jane".to_owned(), organizations };
-            let order = CertificateOrder {
+            let template = CertificateTemplate {
                 subject: subject.clone(),
                 alternative_names: vec![],
                 extended_usages: vec![ExtendedUsage::ClientAuth],
                 not_before: at(now - 9),
                 not_after: at(now + 1_000_000),
             };
-            let pem = issue(&order, &key, &authority).unwrap();
+            let pem = issue(&template, &key, &ca).unwrap();
             let facts = first_certificate("test", &pem).unwrap();
             assert_eq!(facts.subject, Some(subject));
-            assert!(facts.is_signed_by(authority.facts()), "{algorithm:?}");
+            assert!(facts.is_signed_by(ca.facts()), "{algorithm:?}");
             assert_eq!(facts.not_after, at(now + 1_000_000));
             let file = |content: &str| {
                 let mut file = tempfile::NamedTempFile::new().unwrap();
                 file.write_all(content.as_bytes()).unwrap();
                 file
             };
-            let (leaf, root) = (file(&pem), file(authority.certificate_pem()));
+            let (leaf, root) = (file(&pem), file(ca.certificate_pem()));
             let (leaf, root) = (leaf.path().to_str().unwrap(), root.path().to_str().unwrap());
             openssl(&["verify", "-x509_strict", "-purpose", "sslclient", "-CAfile", root, leaf]);
             let said = openssl(&["x509", "-noout", "-subject", "-nameopt", "sep_multiline,utf8,sname", "-in", leaf]);

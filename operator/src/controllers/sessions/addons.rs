@@ -1,7 +1,7 @@
-//! The add-ons of a target: applied, mended, taken away, and watched.
+//! Add-ons of a target cluster: applies, repairs, removes and watches them.
 //!
-//! What runs the Pods is watched by its name, so that a change is seen at once; the few other objects are looked at
-//! when the session looks at everything that it has put into the target.
+//! The workload of each add-on is watched by name, so that a change is seen at once. The few other objects are checked
+//! periodically.
 
 use std::collections::BTreeMap;
 use std::pin::Pin;
@@ -14,20 +14,21 @@ use kube::runtime::WatchStreamExt;
 use kube::runtime::watcher::{self, Event, watcher};
 use kube::{Client, ResourceExt};
 
-use super::preparation::{Unavailable, api, put};
-use super::{Brief, credentials};
+use super::bootstrap::{api, put};
+use super::unavailable::Unavailable;
+use super::{SessionSpec, credentials};
 use keyplane_client::{backoff, causes};
-use keyplane_core::addons::{Addon, AddonFacts, Judgement, Rollout, is_ours, is_to_be_left, judge};
+use keyplane_core::addons::{Addon, AddonState, ObjectAction, WorkloadRollout, action_for, is_ours, is_unmanaged};
 use keyplane_core::target_objects::TargetObject;
 
-/// How long after a change that is not ours it is mended: who changes one thing often changes another one next.
-const MEND_DELAY: Duration = Duration::from_secs(1);
-/// Failures that are not told yet: rights that were granted a moment ago are not known to every API server at once.
+/// Delay between a foreign change and its repair, because changes often come in groups.
+const REPAIR_DELAY: Duration = Duration::from_secs(1);
+/// Failures that are not reported yet: new permissions do not reach every API server at once.
 const SILENT_FAILURES: u32 = 3;
-/// The longest wait before what failed is tried again.
-const LONGEST_WAIT: Duration = Duration::from_mins(1);
+/// The longest delay before a retry.
+const MAX_RETRY_DELAY: Duration = Duration::from_mins(1);
 
-/// What was done, for Events.
+/// Changes, for Events.
 #[derive(Debug, Default)]
 pub(super) struct Done {
     pub(super) applied: Vec<String>,
@@ -37,26 +38,26 @@ pub(super) struct Done {
 /// A change of a workload.
 pub(super) type Change = (Addon, Result<Event<DynamicObject>, watcher::Error>);
 
-/// The add-ons of one target, for as long as the session is connected.
+/// The add-ons of one target cluster, while the session is connected.
 pub(super) struct Addons<'a> {
     client: Client,
-    brief: &'a Brief,
-    facts: BTreeMap<Addon, AddonFacts>,
-    rollouts: BTreeMap<Addon, Rollout>,
+    spec: &'a SessionSpec,
+    facts: BTreeMap<Addon, AddonState>,
+    rollouts: BTreeMap<Addon, WorkloadRollout>,
     failures: u32,
-    looked: bool,
+    reconciled: bool,
 }
 
 impl<'a> Addons<'a> {
-    pub(super) fn new(client: Client, brief: &'a Brief) -> Self {
-        Self { client, brief, facts: BTreeMap::new(), rollouts: BTreeMap::new(), failures: 0, looked: false }
+    pub(super) fn new(client: Client, spec: &'a SessionSpec) -> Self {
+        Self { client, spec, facts: BTreeMap::new(), rollouts: BTreeMap::new(), failures: 0, reconciled: false }
     }
 
-    /// What runs the Pods of the add-ons that are switched on. The stream never ends.
+    /// Watches the workloads of the enabled add-ons. The stream never ends.
     pub(super) fn changes(&self) -> SelectAll<Pin<Box<dyn Stream<Item = Change> + Send>>> {
         let mut streams: Vec<Pin<Box<dyn Stream<Item = Change> + Send>>> = vec![pending().boxed()];
-        for addon in Addon::ALL.into_iter().filter(|addon| addon.is_enabled(&self.brief.cluster)) {
-            let Some(workload) = addon.workload(&self.brief.cluster, self.brief.addons) else { continue };
+        for addon in Addon::ALL.into_iter().filter(|addon| addon.is_enabled(&self.spec.cluster)) {
+            let Some(workload) = addon.workload(&self.spec.cluster, self.spec.addons) else { continue };
             let name = workload.object.name_any();
             let by_name = watcher::Config::default().fields(&format!("metadata.name={name}"));
             let changes = watcher(api(&self.client, &workload), by_name).default_backoff();
@@ -65,13 +66,13 @@ impl<'a> Addons<'a> {
         select_all(streams)
     }
 
-    /// Keeps what a change says; gives back how long to wait before everything is looked at again, if it is to be.
+    /// Keeps a change; returns the delay until the reconciliation, if one is needed.
     pub(super) fn take(&mut self, (addon, change): Change) -> Option<Duration> {
         let found = match change {
             Ok(Event::Apply(found) | Event::InitApply(found)) => found,
             Ok(Event::Delete(_)) => {
                 self.rollouts.remove(&addon);
-                return Some(MEND_DELAY);
+                return Some(REPAIR_DELAY);
             }
             Ok(Event::Init | Event::InitDone) => return None,
             Err(error) => {
@@ -79,40 +80,40 @@ impl<'a> Addons<'a> {
                 return None;
             }
         };
-        let workload = addon.workload(&self.brief.cluster, self.brief.addons)?;
-        let rollout = Rollout::of(&workload.resource.kind, &found.data, found.metadata.generation);
+        let workload = addon.workload(&self.spec.cluster, self.spec.addons)?;
+        let rollout = WorkloadRollout::of(&workload.resource.kind, &found.data, found.metadata.generation);
         self.rollouts.insert(addon, rollout);
-        // Before the first look there is nothing to compare with: it comes by itself.
+        // Before the first reconciliation, which needs no trigger, there is no state to compare with.
         let known = self.facts.get(&addon)?;
         let name = workload.describe();
-        let is_news = match (judge(workload, Some(&found)), known) {
-            (Judgement::Foreign, AddonFacts::Foreign(listed)) => !listed.contains(&name),
-            (Judgement::Foreign, _) => true,
-            (_, AddonFacts::Foreign(listed)) => listed.contains(&name),
-            (Judgement::Apply(_), _) => true,
-            (Judgement::Keep | Judgement::Leave, _) => false,
+        let needs_reconciliation = match (action_for(workload, Some(&found)), known) {
+            (ObjectAction::Foreign, AddonState::Foreign(listed)) => !listed.contains(&name),
+            (ObjectAction::Foreign, _) => true,
+            (_, AddonState::Foreign(listed)) => listed.contains(&name),
+            (ObjectAction::Apply(_), _) => true,
+            (ObjectAction::Keep | ObjectAction::Leave, _) => false,
         };
-        is_news.then_some(MEND_DELAY)
+        needs_reconciliation.then_some(REPAIR_DELAY)
     }
 
-    /// What is known by now; nothing before there was a first look.
-    pub(super) fn facts(&self) -> Option<BTreeMap<Addon, AddonFacts>> {
+    /// Returns the observed state; `None` before the first reconciliation.
+    pub(super) fn facts(&self) -> Option<BTreeMap<Addon, AddonState>> {
         let mut facts = self.facts.clone();
         for (addon, seen) in &self.rollouts {
-            if let Some(AddonFacts::Applied { rollout, .. }) = facts.get_mut(addon) {
+            if let Some(AddonState::Applied { rollout, .. }) = facts.get_mut(addon) {
                 *rollout = Some(*seen);
             }
         }
-        self.looked.then_some(facts)
+        self.reconciled.then_some(facts)
     }
 
-    /// Looks at every object, applies what is missing or different, and takes away what is switched off. Gives back what
-    /// was done, and how long to wait if something failed.
-    pub(super) async fn look_after(&mut self, management: &Client) -> (Done, Option<Duration>) {
+    /// Applies objects that are missing or differ, and removes disabled add-ons. Returns the changes, and the delay of
+    /// the retry after a failure.
+    pub(super) async fn reconcile(&mut self, management: &Client) -> (Done, Option<Duration>) {
         let mut done = Done::default();
         let mut failed = BTreeMap::new();
         for addon in Addon::ALL {
-            let outcome = if addon.is_enabled(&self.brief.cluster) {
+            let outcome = if addon.is_enabled(&self.spec.cluster) {
                 self.install(addon, management, &mut done).await.map(Some)
             } else {
                 self.remove(addon, &mut done).await.map(|()| None)
@@ -125,64 +126,65 @@ impl<'a> Addons<'a> {
         }
         if failed.is_empty() {
             self.failures = 0;
-            self.looked = true;
+            self.reconciled = true;
             return (done, None);
         }
         self.failures += 1;
         for (addon, problem) in failed {
-            tracing::info!(addon = addon.name(), problem, "add-on not in place");
+            tracing::info!(addon = addon.name(), problem, "applying the add-on failed");
             if self.failures > SILENT_FAILURES {
-                self.looked = true;
-                self.facts.insert(addon, AddonFacts::Failed(problem));
+                self.reconciled = true;
+                self.facts.insert(addon, AddonState::Failed(problem));
             }
         }
-        (done, Some(backoff::delay(self.failures).min(LONGEST_WAIT)))
+        (done, Some(backoff::delay(self.failures).min(MAX_RETRY_DELAY)))
     }
 
-    async fn install(&self, addon: Addon, management: &Client, done: &mut Done) -> Result<AddonFacts, String> {
-        let (mut to_apply, mut foreign, mut left) = (vec![], vec![], vec![]);
-        for wanted in addon.objects(&self.brief.cluster, self.brief.addons) {
+    async fn install(&self, addon: Addon, management: &Client, done: &mut Done) -> Result<AddonState, String> {
+        let (mut to_apply, mut foreign, mut unmanaged) = (vec![], vec![], vec![]);
+        for wanted in addon.objects(&self.spec.cluster, self.spec.addons) {
             let found = self.get(&wanted).await?;
             let name = wanted.describe();
-            match judge(wanted, found.as_ref()) {
-                Judgement::Keep => {}
-                Judgement::Leave => left.push(name),
-                Judgement::Foreign => foreign.push(name),
-                Judgement::Apply(wanted) => to_apply.push(*wanted),
+            match action_for(wanted, found.as_ref()) {
+                ObjectAction::Keep => {}
+                ObjectAction::Leave => unmanaged.push(name),
+                ObjectAction::Foreign => foreign.push(name),
+                ObjectAction::Apply(wanted) => to_apply.push(*wanted),
             }
         }
         if !foreign.is_empty() {
-            return Ok(AddonFacts::Foreign(foreign));
+            return Ok(AddonState::Foreign(foreign));
         }
-        let told = |unavailable: Unavailable| unavailable.message;
+        let message = |unavailable: Unavailable| unavailable.message;
         let mut privileged = None;
         for wanted in to_apply {
-            let client = match (wanted.gives_rights(), &privileged) {
+            let client = match (wanted.grants_permissions(), &privileged) {
                 (false, _) => &self.client,
                 (true, Some(client)) => client,
                 (true, None) => {
-                    let client = credentials::super_admin(management, self.brief).await.map_err(told)?;
+                    let client = credentials::super_admin(management, self.spec).await.map_err(message)?;
                     privileged.insert(client)
                 }
             };
-            put(client, self.brief, &wanted).await.map_err(told)?;
+            put(client, self.spec, &wanted).await.map_err(message)?;
             done.applied.push(wanted.describe());
         }
-        Ok(AddonFacts::Applied { rollout: None, left })
+        Ok(AddonState::Applied { rollout: None, unmanaged })
     }
 
-    /// Takes away what is Keyplane's, Pods first. A namespace stays: others may have put something into it.
+    /// Deletes Keyplane's objects of an add-on, workloads first. A namespace stays, because it may contain other
+    /// objects.
     async fn remove(&self, addon: Addon, done: &mut Done) -> Result<(), String> {
-        let mut objects = addon.objects(&self.brief.cluster, self.brief.addons);
+        let mut objects = addon.objects(&self.spec.cluster, self.spec.addons);
         objects.retain(|object| object.resource.kind != "Namespace");
         for object in objects.into_iter().rev() {
             let Some(found) = self.get(&object).await? else { continue };
-            if !is_ours(&found) || is_to_be_left(&found) {
+            if !is_ours(&found) || is_unmanaged(&found) {
                 continue;
             }
-            // What has been made anew in the meantime is another one.
-            let seen = Preconditions { uid: found.uid(), resource_version: None };
-            let parameters = DeleteParams { preconditions: Some(seen), ..DeleteParams::background() };
+            // The UID protects an object that was recreated meanwhile.
+            let preconditions = Preconditions { uid: found.uid(), resource_version: None };
+            let parameters = DeleteParams { preconditions: Some(preconditions), ..DeleteParams::background() };
             match api(&self.client, &object).delete(&found.name_any(), &parameters).await {
                 Ok(_) => done.removed.push(object.describe()),
                 Err(kube::Error::Api(status)) if status.code == 404 => {}

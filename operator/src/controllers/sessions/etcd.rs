@@ -1,7 +1,7 @@
-//! A target's etcd: who is in it, and the next change of its membership.
+//! Membership of a target cluster's etcd: observes the members, and makes the next change.
 //!
-//! A task beside the session with the API server, as the API server needs etcd and not the other way round: the first
-//! node's etcd can be asked before any API server answers, and while none does.
+//! A task beside the session with the API server, because the API server needs etcd and not vice versa: etcd can be
+//! queried while no API server answers.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -16,38 +16,38 @@ use kube::Client;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep};
 
-use super::{Brief, Briefed, Findings, credentials};
-use crate::etcd_client::{Credentials, EtcdClient, EtcdError, gives_a_sign_of_life};
+use super::{SessionSpec, SessionTask, TargetStatus, credentials};
+use crate::etcd_client::{Credentials, EtcdClient, EtcdError, is_reachable};
 use crate::target_client::CLIENT_VALIDITY;
 use keyplane_client::events::Events;
 use keyplane_core::etcd::{Action, Answer, Declared, Member, View, Wait, merge, next_action, peer_url};
 use keyplane_core::observed::EtcdFacts;
 
-/// How often members are asked while all is well: a lost one is seen before its Node is no longer Ready.
-const QUIET: Duration = Duration::from_secs(20);
-/// How often while something is under way, or nobody answers: somebody may be waiting for it, and no component of another
-/// machine is to be started anew while a member is lost.
-const BUSY: Duration = Duration::from_secs(4);
-/// After a change the members tell each other first.
-const SETTLE: Duration = Duration::from_secs(1);
+/// Query interval while all members are healthy: a lost member is seen before its Node is no longer Ready.
+const HEALTHY_PERIOD: Duration = Duration::from_secs(20);
+/// Query interval during a change, or while no member answers: a user may be waiting, and no component of another node
+/// may be restarted while a member is lost.
+const BUSY_PERIOD: Duration = Duration::from_secs(4);
+/// Delay after a change, in which the members learn of it.
+const SETTLE_TIME: Duration = Duration::from_secs(1);
 
-/// The task's parts.
+/// The membership task of one target cluster.
 pub(super) struct Membership {
-    pub(super) briefs: watch::Receiver<Arc<Brief>>,
-    pub(super) findings: Findings,
+    pub(super) specs: watch::Receiver<Arc<SessionSpec>>,
+    pub(super) target_status: TargetStatus,
     pub(super) management: Client,
     pub(super) events: Events,
     /// When learners that have not started were first seen.
     pub(super) learners_since: BTreeMap<u64, Timestamp>,
 }
 
-/// Clients of the members, by address. Connections are kept.
-struct Dialled {
+/// Clients of the members, by address.
+struct Connections {
     credentials: Credentials,
     clients: BTreeMap<IpAddr, EtcdClient>,
 }
 
-impl Dialled {
+impl Connections {
     fn client(&mut self, address: IpAddr) -> Result<EtcdClient, EtcdError> {
         if let Some(client) = self.clients.get(&address) {
             return Ok(client.clone());
@@ -58,45 +58,45 @@ impl Dialled {
     }
 }
 
-impl Briefed for Membership {
-    fn briefs(&self) -> watch::Receiver<Arc<Brief>> {
-        self.briefs.clone()
+impl SessionTask for Membership {
+    fn specs(&self) -> watch::Receiver<Arc<SessionSpec>> {
+        self.specs.clone()
     }
 
-    /// Works until the client certificate is to be renewed, or there is none.
-    async fn work(&mut self, brief: &Brief) {
-        if brief.cluster.external_etcd().is_some() {
+    /// Works until the client certificate must be renewed, or is not available.
+    async fn work(&mut self, spec: &SessionSpec) {
+        if spec.cluster.external_etcd().is_some() {
             return std::future::pending().await;
         }
-        let credentials = match credentials::etcd(&self.management, brief).await {
+        let credentials = match credentials::etcd(&self.management, spec).await {
             Ok(credentials) => credentials,
             Err(unavailable) => {
-                self.findings.learn(|facts| facts.etcd = Some(Err(unavailable.message)));
-                return sleep(QUIET).await;
+                self.target_status.update(|facts| facts.etcd = Some(Err(unavailable.message)));
+                return sleep(HEALTHY_PERIOD).await;
             }
         };
         let renewal = Instant::now() + CLIENT_VALIDITY / 2;
-        let mut dialled = Dialled { credentials, clients: BTreeMap::new() };
+        let mut connections = Connections { credentials, clients: BTreeMap::new() };
         let mut members = vec![];
         while Instant::now() < renewal {
-            let answers = ask(brief, &members, &mut dialled).await;
+            let answers = query(spec, &members, &mut connections).await;
             let pause = match merge(&answers) {
                 View::Silent => {
-                    self.findings.learn(|facts| facts.etcd = Some(Err(silent(brief))));
-                    BUSY
+                    self.target_status.update(|facts| facts.etcd = Some(Err(silent(spec))));
+                    BUSY_PERIOD
                 }
                 View::Split(groups) => {
                     let why = format!(
-                        "these nodes are not in one etcd: {}; take the files of the one that is wrong off its machine, \
-                         or the machine off the network",
+                        "the nodes are in different etcd clusters: {}; remove the etcd data of the wrong member from its \
+                         node, or disconnect the node",
                         groups.join(" / ")
                     );
-                    self.findings.learn(|facts| facts.etcd = Some(Err(why)));
-                    BUSY
+                    self.target_status.update(|facts| facts.etcd = Some(Err(why)));
+                    BUSY_PERIOD
                 }
                 View::Members { members: seen, confirmed } => {
                     members.clone_from(&seen);
-                    self.go_on(brief, seen, confirmed, &answers, &mut dialled).await
+                    self.change_membership(spec, seen, confirmed, &answers, &mut connections).await
                 }
             };
             sleep(pause).await;
@@ -105,14 +105,14 @@ impl Briefed for Membership {
 }
 
 impl Membership {
-    /// Makes the next change, and says how long to wait then.
-    async fn go_on(
+    /// Makes the next change; returns the delay until the next query.
+    async fn change_membership(
         &mut self,
-        brief: &Brief,
+        spec: &SessionSpec,
         members: Vec<Member>,
         confirmed: bool,
         answers: &BTreeMap<String, Answer>,
-        dialled: &mut Dialled,
+        connections: &mut Connections,
     ) -> Duration {
         let now = Timestamp::now();
         self.learners_since.retain(|id, _| members.iter().any(|member| member.id == *id && !member.has_started()));
@@ -120,76 +120,78 @@ impl Membership {
             self.learners_since.entry(learner.id).or_insert(now);
         }
         let action = if confirmed {
-            next_action(&declared(brief, &members).await, &members, &self.learners_since, now)
+            next_action(&declared(spec, &members).await, &members, &self.learners_since, now)
         } else {
             Action::Wait(Wait::NoMajority)
         };
-        let tell = |waits: Option<String>| {
+        let report = |waits: Option<String>| {
             let members = members.clone();
-            self.findings.learn(|facts| facts.etcd = Some(Ok(EtcdFacts { members, confirmed, waits })));
+            self.target_status.update(|facts| facts.etcd = Some(Ok(EtcdFacts { members, confirmed, waits })));
         };
         let (reason, done) = match &action {
             Action::Done => {
-                tell(None);
-                let is_quiet = !brief.is_rotating && members.iter().all(|member| member.up);
-                return if is_quiet { QUIET } else { BUSY };
+                report(None);
+                let is_quiet = !spec.is_rotating && members.iter().all(|member| member.up);
+                return if is_quiet { HEALTHY_PERIOD } else { BUSY_PERIOD };
             }
             Action::Wait(wait) => {
-                tell(Some(wait.message()));
-                return BUSY;
+                report(Some(wait.message()));
+                return BUSY_PERIOD;
             }
             Action::AddLearner { node, .. } => {
-                (reasons::ETCD_LEARNER_ADDED, format!("added {node} to etcd, without a vote until it is in sync"))
+                (reasons::ETCD_LEARNER_ADDED, format!("added {node} to etcd as a learner"))
             }
-            Action::Promote { name, .. } => (reasons::ETCD_MEMBER_PROMOTED, format!("gave {name} its vote in etcd")),
+            Action::Promote { name, .. } => {
+                (reasons::ETCD_MEMBER_PROMOTED, format!("promoted learner {name} to voting member"))
+            }
             Action::Remove { name, why, .. } => {
                 (reasons::ETCD_MEMBER_REMOVED, format!("removed {name} from etcd: {why}"))
             }
         };
-        match self.perform(&action, brief, &members, answers, dialled).await {
+        match self.perform(&action, spec, &members, answers, connections).await {
             Ok(()) => {
-                tracing::info!(cluster = %self.findings.object, note = done, "etcd's membership changed");
+                tracing::info!(cluster = %self.target_status.object, note = done, "changed etcd membership");
                 let (Action::AddLearner { node: name, .. }
                 | Action::Promote { name, .. }
                 | Action::Remove { name, .. }) = action
                 else {
-                    return SETTLE;
+                    return SETTLE_TIME;
                 };
                 let other =
                     ObjectReference { kind: Some("Node".to_owned()), name: Some(name), ..ObjectReference::default() };
-                self.events.normal_about(&brief.reference, Some(other), reason, "ChangeMembership", &done).await;
-                SETTLE
+                self.events.normal_about(&spec.reference, Some(other), reason, "ChangeMembership", &done).await;
+                SETTLE_TIME
             }
             Err(EtcdError::NotInSync) => {
-                tell(Some("a learner is not in sync with etcd's leader yet".to_owned()));
-                BUSY
+                report(Some("a learner is not in sync with etcd's leader yet".to_owned()));
+                BUSY_PERIOD
             }
             Err(error) => {
-                tracing::info!(cluster = %self.findings.object, note = done, %error, "etcd's membership not changed");
-                tell(Some(format!("not yet {done}: {error}")));
-                BUSY
+                tracing::info!(cluster = %self.target_status.object, note = done, %error, "changing etcd membership failed");
+                report(Some(format!("not yet {done}: {error}")));
+                BUSY_PERIOD
             }
         }
     }
 
-    /// Asks a voter that is up; not the one that is to go, if there is another.
+    /// Sends the change to an available voting member; to the member that is removed only if there is no other.
     async fn perform(
         &self,
         action: &Action,
-        brief: &Brief,
+        spec: &SessionSpec,
         members: &[Member],
         answers: &BTreeMap<String, Answer>,
-        dialled: &mut Dialled,
+        connections: &mut Connections,
     ) -> Result<(), EtcdError> {
-        let going = if let Action::Remove { id, .. } = action { Some(*id) } else { None };
+        let removed = if let Action::Remove { id, .. } = action { Some(*id) } else { None };
         let voters = members.iter().filter(|member| member.up && !member.learner);
-        let voter = voters.min_by_key(|member| Some(member.id) == going);
+        let voter = voters.min_by_key(|member| Some(member.id) == removed);
         let address = voter.and_then(|voter| {
             let (node, _) = answers.iter().find(|(_, answer)| answer.member_id == voter.id)?;
-            addresses(brief, members).remove(node)
+            addresses(spec, members).remove(node)
         });
-        let address = address.ok_or_else(|| EtcdError::NoAnswer("no voter is up".to_owned()))?;
-        let client = dialled.client(address)?;
+        let address = address.ok_or_else(|| EtcdError::NoAnswer("no voting member is available".to_owned()))?;
+        let client = connections.client(address)?;
         match action {
             Action::AddLearner { peer_url, .. } => client.add_learner(peer_url.clone()).await,
             Action::Promote { id, .. } => client.promote(*id).await,
@@ -199,9 +201,9 @@ impl Membership {
     }
 }
 
-/// What there is to be asked: the declared nodes, and members that are no longer declared.
-fn addresses(brief: &Brief, members: &[Member]) -> BTreeMap<String, IpAddr> {
-    let nodes = &brief.cluster.nodes;
+/// Returns the addresses of the declared nodes, and of members that are no longer declared.
+fn addresses(spec: &SessionSpec, members: &[Member]) -> BTreeMap<String, IpAddr> {
+    let nodes = &spec.cluster.nodes;
     let mut addresses: BTreeMap<_, _> = nodes.iter().map(|node| (node.name.clone(), node.advertise_address)).collect();
     for member in members {
         let hosts = member.peer_urls.iter().filter_map(|url| url.parse::<http::Uri>().ok()?.host().map(str::to_owned));
@@ -216,39 +218,39 @@ fn addresses(brief: &Brief, members: &[Member]) -> BTreeMap<String, IpAddr> {
     addresses
 }
 
-async fn ask(brief: &Brief, members: &[Member], dialled: &mut Dialled) -> BTreeMap<String, Answer> {
-    let mut asked = vec![];
-    for (node, address) in addresses(brief, members) {
-        if let Ok(client) = dialled.client(address) {
-            asked.push(async move { (node, client.ask().await) });
+async fn query(spec: &SessionSpec, members: &[Member], connections: &mut Connections) -> BTreeMap<String, Answer> {
+    let mut queries = vec![];
+    for (node, address) in addresses(spec, members) {
+        if let Ok(client) = connections.client(address) {
+            queries.push(async move { (node, client.query().await) });
         }
     }
-    let answers = join_all(asked).await.into_iter().filter_map(|(node, answer)| match answer {
+    let answers = join_all(queries).await.into_iter().filter_map(|(node, answer)| match answer {
         Ok(answer) => Some((node, answer)),
         Err(error) => {
-            tracing::debug!(cluster = brief.cluster.name, node, %error, "etcd member");
+            tracing::debug!(cluster = spec.cluster.name, node, %error, "etcd member");
             None
         }
     });
     answers.collect()
 }
 
-/// The declared nodes. Only of those that have not joined it matters whether they are there.
-async fn declared(brief: &Brief, members: &[Member]) -> Vec<Declared> {
-    let nodes = brief.cluster.nodes.iter().map(|node| async {
+/// Returns the declared nodes. Only nodes that have not joined are checked for reachability.
+async fn declared(spec: &SessionSpec, members: &[Member]) -> Vec<Declared> {
+    let nodes = spec.cluster.nodes.iter().map(|node| async {
         let url = peer_url(node.advertise_address);
         let joined = members.iter().any(|member| member.is_of(&node.name, &url));
-        let alive = if joined { None } else { Some(gives_a_sign_of_life(node.advertise_address).await) };
+        let alive = if joined { None } else { Some(is_reachable(node.advertise_address).await) };
         Declared { name: node.name.clone(), peer_url: url, alive }
     });
     join_all(nodes).await
 }
 
-fn silent(brief: &Brief) -> String {
-    let nodes = brief.cluster.nodes.iter();
+fn silent(spec: &SessionSpec) -> String {
+    let nodes = spec.cluster.nodes.iter();
     let addresses: Vec<_> = nodes.map(|node| keyplane_core::etcd::client_url(node.advertise_address)).collect();
     format!(
-        "no member of etcd answers Keyplane at {}: are the machines started, and is that port open to Keyplane?",
+        "no etcd member answers at {}: check that the nodes are running and that Keyplane can reach the port",
         addresses.join(", ")
     )
 }

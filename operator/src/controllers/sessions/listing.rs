@@ -1,27 +1,27 @@
-//! Objects of one kind, as a watch tells of them.
+//! Cache of the objects of one watch.
 
 use std::collections::BTreeMap;
 
 use kube::ResourceExt;
 use kube::runtime::watcher::Event;
 
-/// What is known of all objects, by name. A list that is under way counts only once it is complete: half a list would
-/// look as if the other objects were gone.
+/// A projection of each object, by name. A new list replaces the cache only when it is complete: with an incomplete
+/// list, the other objects would seem to be deleted.
 #[derive(Debug)]
 pub(super) struct Listing<Known> {
     known: BTreeMap<String, Known>,
-    under_way: Option<BTreeMap<String, Known>>,
+    pending: Option<BTreeMap<String, Known>>,
     complete: bool,
 }
 
 impl<Known> Default for Listing<Known> {
     fn default() -> Self {
-        Self { known: BTreeMap::new(), under_way: None, complete: false }
+        Self { known: BTreeMap::new(), pending: None, complete: false }
     }
 }
 
 impl<Known: PartialEq> Listing<Known> {
-    /// Keeps what an event says; tells whether there is anything new.
+    /// Applies an event; returns whether the cache has changed.
     pub(super) fn take<K>(&mut self, event: &Event<K>) -> bool
     where
         K: ResourceExt,
@@ -29,15 +29,15 @@ impl<Known: PartialEq> Listing<Known> {
     {
         match event {
             Event::Init => {
-                self.under_way = Some(BTreeMap::new());
+                self.pending = Some(BTreeMap::new());
                 false
             }
             Event::InitApply(object) => {
-                self.under_way.get_or_insert_default().insert(object.name_any(), Known::from(object));
+                self.pending.get_or_insert_default().insert(object.name_any(), Known::from(object));
                 false
             }
             Event::InitDone => {
-                let list = self.under_way.take().unwrap_or_default();
+                let list = self.pending.take().unwrap_or_default();
                 let changed = !self.complete || list != self.known;
                 self.known = list;
                 self.complete = true;
@@ -53,12 +53,12 @@ impl<Known: PartialEq> Listing<Known> {
         }
     }
 
-    /// Whether there has been a complete list.
+    /// Returns whether a list was complete.
     pub(super) fn is_complete(&self) -> bool {
         self.complete
     }
 
-    /// The last complete list and what has changed since.
+    /// Returns the last complete list with all later changes.
     pub(super) fn known(&self) -> &BTreeMap<String, Known> {
         &self.known
     }

@@ -1,36 +1,39 @@
-//! The target clusters: one session each, which keeps what belongs in the target there, watches its Nodes, and judges
-//! its kubelets' requests.
+//! Sessions with target clusters. Each session reconciles Keyplane's objects in one target cluster, watches its Nodes,
+//! and evaluates its kubelets' CSRs.
 //!
-//! A session is a task of its own, so that a target which does not answer holds up nobody else. The ClusterSpec's
-//! controller starts and stops sessions and reads what they have learned; a session that learns something new asks for
-//! a reconciliation. Beside it, `etcd.rs` looks after the target's etcd, and `rotation.rs` probes its servers while
-//! something is rotated.
+//! Each session is a separate task, so that an unavailable target cluster blocks no other one. The ClusterSpec
+//! controller starts and stops sessions and reads their observed state. A session with new observed state triggers a
+//! reconciliation. Further tasks beside the session: `etcd.rs` manages etcd membership, `rotation_probes.rs` probes
+//! servers during a rotation, `encryption.rs` migrates stored objects, and `forward_csrs.rs` forwards CSRs to an
+//! external signer.
 
 mod addons;
+mod bootstrap;
 mod credentials;
-mod dial;
 mod encryption;
 mod etcd;
-mod given_secrets;
-mod hand_on;
+mod forward_csrs;
 mod listing;
 mod machines;
 mod nodes;
-mod preparation;
-mod rewriting;
-mod rotation;
-mod serving;
+pub(super) mod pending_csrs;
+pub(in crate::controllers) mod projections;
+mod reencryption;
+mod referenced_secrets;
+mod rotation_probes;
+mod serving_certificates;
 mod session;
 pub(super) mod signing_requests;
 mod static_pods;
 mod telling;
+mod tls_probe;
 mod tokens;
+mod unavailable;
 pub(super) mod verdicts;
-pub(super) mod waiting;
-pub(in crate::controllers) mod watched;
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use k8s_openapi::api::core::v1::ObjectReference;
 use keyplane_crds::{ClusterSpec, NodePoolSpec};
@@ -46,69 +49,72 @@ use keyplane_core::encryption::Work;
 use keyplane_core::join::{Pool, state};
 use keyplane_core::model::{Cluster, Version};
 use keyplane_core::observed::TargetFacts;
-pub(super) use serving::presented_by_each;
+pub(super) use serving_certificates::presented_by_each;
 
-/// What a session has to know of its cluster. It holds no key: see `credentials.rs`.
+/// Time for a TLS handshake. A server that is down does not answer.
+const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Desired state of a session with a target cluster. The spec contains no key: see `credentials.rs`.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Brief {
+pub struct SessionSpec {
     /// The cluster.
     pub cluster: Cluster,
-    /// The version that belongs into kubeadm-config: in an upgrade not yet the spec's.
+    /// The version in kubeadm-config: during an upgrade still the old one.
     pub configuration: Version,
-    /// The version that the add-ons are for: the control plane's, once all of it runs it.
+    /// The version of the add-ons: that of the control plane, once every node runs it.
     pub addons: Version,
-    /// The bundle that the target's servers are verified with.
+    /// The trust bundle that verifies the target cluster's servers.
     pub trust: String,
-    /// The checksum of Keyplane's own certificates, where authorities sign outside.
+    /// The checksum of Keyplane's own certificates of external CAs.
     pub own_credential: Option<String>,
-    /// Whether an authority or key is being rotated.
+    /// Whether a CA or key is being rotated.
     pub is_rotating: bool,
-    /// The fingerprint of the authority that the kubelets of a pool are to have certificates from, by pool; while one is
-    /// rotated, and for the pools whose turn has come.
-    pub kubelet_authorities: BTreeMap<String, String>,
-    /// The annotation of machines' objects that lists revoked authorities; nothing where none was.
+    /// The fingerprint of the CA that must issue the kubelets' certificates, by pool. Set during a rotation, for the
+    /// pools of the current rollout wave.
+    pub kubelet_cas: BTreeMap<String, String>,
+    /// The annotation of nodes' objects that lists revoked CAs; `None` if no CA was revoked.
     pub revoked: Option<(String, String)>,
     /// The pools of the cluster, by name.
     pub pools: BTreeMap<String, NodePoolSpec>,
-    /// Those of them whose machines join with a token.
+    /// The worker pools with the finalizer, which can get a token.
     pub workers: Vec<Pool>,
-    /// Pools that are being deleted, whose tokens are to be revoked.
+    /// The pools whose tokens must be revoked, because the pools are being deleted.
     pub leaving: Vec<String>,
-    /// What is to be done about encryption at rest; nothing while nothing changes.
+    /// The current change of encryption at rest, if any.
     pub encryption: Option<Work>,
     /// The ClusterSpec, for Events.
     pub reference: ObjectReference,
 }
 
-/// What asks for a reconciliation of a ClusterSpec.
+/// Triggers a reconciliation of a ClusterSpec.
 pub type Trigger = mpsc::UnboundedSender<ObjectRef<DeserializeGuard<ClusterSpec>>>;
 
-/// What asks for a reconciliation of all NodePools of a ClusterSpec.
+/// Triggers a reconciliation of all NodePools of a ClusterSpec.
 pub type PoolTrigger = mpsc::UnboundedSender<ObjectRef<DeserializeGuard<ClusterSpec>>>;
 
-/// Where a session keeps what it has learned.
+/// Observed state of a target cluster, shared between a session and the controller.
 #[derive(Clone)]
-struct Findings {
+struct TargetStatus {
     object: ObjectRef<DeserializeGuard<ClusterSpec>>,
     facts: Arc<watch::Sender<TargetFacts>>,
     trigger: Trigger,
 }
 
-impl Findings {
-    /// Keeps new facts, and asks for a reconciliation if they differ.
-    fn learn(&self, change: impl FnOnce(&mut TargetFacts)) {
+impl TargetStatus {
+    /// Changes the observed state, and triggers a reconciliation if it differs.
+    fn update(&self, change: impl FnOnce(&mut TargetFacts)) {
         let modified = self.facts.send_if_modified(|facts| {
             let before = facts.clone();
             change(facts);
             *facts != before
         });
         if modified {
-            self.ask_for_reconciliation();
+            self.request_reconciliation();
         }
     }
 
-    fn ask_for_reconciliation(&self) {
-        // The receiver is gone only when the process ends.
+    fn request_reconciliation(&self) {
+        // The receiver is dropped only when the process exits.
         let _ = self.trigger.send(self.object.clone());
     }
 }
@@ -124,16 +130,16 @@ pub struct Targets {
 }
 
 struct Handle {
-    briefs: watch::Sender<Arc<Brief>>,
+    specs: watch::Sender<Arc<SessionSpec>>,
     facts: watch::Receiver<TargetFacts>,
-    join: watch::Receiver<state::Facts>,
+    join: watch::Receiver<state::JoinFacts>,
     wake: Arc<Notify>,
     // Dropping the handle ends the session.
     _stop: DropGuard,
 }
 
 impl Targets {
-    /// No session yet.
+    /// Creates an empty set of sessions.
     #[must_use]
     pub fn new(
         management: Client,
@@ -145,106 +151,108 @@ impl Targets {
         Self { sessions: Mutex::default(), management, trigger, pool_trigger, events, metrics }
     }
 
-    /// Makes sure that the cluster has a session with this brief, and says what it has learned so far.
-    pub fn ensure(&self, brief: Brief) -> TargetFacts {
-        let key = (brief.cluster.namespace.clone(), brief.cluster.name.clone());
-        let brief = Arc::new(brief);
-        let object = object(&brief);
+    /// Ensures that the cluster has a session with this spec, and returns the observed state.
+    pub fn ensure(&self, spec: SessionSpec) -> TargetFacts {
+        let key = (spec.cluster.namespace.clone(), spec.cluster.name.clone());
+        let spec = Arc::new(spec);
+        let object = object(&spec);
         let mut sessions = self.sessions.lock().unwrap_or_else(PoisonError::into_inner);
         let is_new = !sessions.contains_key(&key);
-        let handle = sessions.entry(key).or_insert_with(|| self.start(Arc::clone(&brief)));
-        let changed = handle.briefs.send_if_modified(|current| {
-            let changed = **current != *brief;
-            *current = brief;
+        let handle = sessions.entry(key).or_insert_with(|| self.start(Arc::clone(&spec)));
+        let changed = handle.specs.send_if_modified(|current| {
+            let changed = **current != *spec;
+            *current = spec;
             changed
         });
         if is_new || changed {
-            // The receiver is gone only when the process ends.
+            // The receiver is dropped only when the process exits.
             let _ = self.pool_trigger.send(object);
         }
         handle.facts.borrow().clone()
     }
 
-    /// What the cluster's session works with; nothing while there is none: its keys are not there yet, or it is paused.
+    /// Returns the spec of the cluster's session; `None` without a session: the cluster's keys do not exist yet, or the
+    /// cluster is paused.
     #[must_use]
-    pub fn brief(&self, namespace: &str, name: &str) -> Option<Arc<Brief>> {
-        self.with(namespace, name, |handle| Arc::clone(&handle.briefs.borrow()))
+    pub fn spec(&self, namespace: &str, name: &str) -> Option<Arc<SessionSpec>> {
+        self.with(namespace, name, |handle| Arc::clone(&handle.specs.borrow()))
     }
 
-    /// What the cluster's session has learned about machines of its pools.
+    /// Returns the observed state of the nodes of the cluster's pools.
     #[must_use]
-    pub fn join_facts(&self, namespace: &str, name: &str) -> state::Facts {
+    pub fn join_facts(&self, namespace: &str, name: &str) -> state::JoinFacts {
         self.with(namespace, name, |handle| handle.join.borrow().clone()).unwrap_or_default()
     }
 
-    /// Has the cluster's session look at its tokens and join data again.
+    /// Wakes the cluster's session, so that it reconciles tokens and join data.
     pub fn wake(&self, namespace: &str, name: &str) {
         self.with(namespace, name, |handle| handle.wake.notify_one());
     }
 
-    /// Asks for a reconciliation of the ClusterSpec, whose session may have an old brief.
+    /// Triggers a reconciliation of the ClusterSpec, because its session may have an old spec.
     pub fn refresh(&self, namespace: &str, name: &str) {
-        // The receiver is gone only when the process ends.
+        // The receiver is dropped only when the process exits.
         let _ = self.trigger.send(ObjectRef::new(name).within(namespace));
     }
 
-    fn with<T>(&self, namespace: &str, name: &str, ask: impl FnOnce(&Handle) -> T) -> Option<T> {
+    fn with<T>(&self, namespace: &str, name: &str, read: impl FnOnce(&Handle) -> T) -> Option<T> {
         let sessions = self.sessions.lock().unwrap_or_else(PoisonError::into_inner);
-        sessions.get(&(namespace.to_owned(), name.to_owned())).map(ask)
+        sessions.get(&(namespace.to_owned(), name.to_owned())).map(read)
     }
 
-    /// What the cluster's session has learned; nothing without one.
+    /// Returns the observed state of the target cluster; empty without a session.
     #[must_use]
     pub fn facts(&self, namespace: &str, name: &str) -> TargetFacts {
         self.with(namespace, name, |handle| handle.facts.borrow().clone()).unwrap_or_default()
     }
 
-    /// Ends the cluster's session: from now on nothing is written to its target.
+    /// Stops the cluster's session: afterwards nothing is written to the target cluster.
     pub fn stop(&self, namespace: &str, name: &str) {
         let mut sessions = self.sessions.lock().unwrap_or_else(PoisonError::into_inner);
         sessions.remove(&(namespace.to_owned(), name.to_owned()));
     }
 
-    /// Ends all sessions.
+    /// Stops all sessions.
     pub fn stop_all(&self) {
         self.sessions.lock().unwrap_or_else(PoisonError::into_inner).clear();
     }
 
-    fn start(&self, brief: Arc<Brief>) -> Handle {
-        let object = object(&brief);
+    fn start(&self, spec: Arc<SessionSpec>) -> Handle {
+        let object = object(&spec);
         let stop = CancellationToken::new();
-        let (briefs, brief_receiver) = watch::channel(brief);
+        let (specs, spec_receiver) = watch::channel(spec);
         let (facts_sender, facts) = watch::channel(TargetFacts::default());
-        let (join_sender, join) = watch::channel(state::Facts::default());
+        let (join_sender, join) = watch::channel(state::JoinFacts::default());
         let wake = Arc::new(Notify::new());
-        let findings = Findings { object, facts: Arc::new(facts_sender), trigger: self.trigger.clone() };
+        let target_status = TargetStatus { object, facts: Arc::new(facts_sender), trigger: self.trigger.clone() };
         let membership = etcd::Membership {
-            briefs: brief_receiver.clone(),
-            findings: findings.clone(),
+            specs: spec_receiver.clone(),
+            target_status: target_status.clone(),
             management: self.management.clone(),
             events: self.events.clone(),
             learners_since: BTreeMap::new(),
         };
-        let probes = rotation::Probes {
-            briefs: brief_receiver.clone(),
-            findings: findings.clone(),
+        let probes = rotation_probes::Probes {
+            specs: spec_receiver.clone(),
+            target_status: target_status.clone(),
             management: self.management.clone(),
         };
         let at_rest = encryption::AtRest {
-            briefs: brief_receiver.clone(),
-            findings: findings.clone(),
+            specs: spec_receiver.clone(),
+            target_status: target_status.clone(),
             management: self.management.clone(),
         };
-        let handed_on = hand_on::HandOn {
-            briefs: brief_receiver.clone(),
-            findings: findings.clone(),
+        let csr_forwarder = forward_csrs::CsrForwarder {
+            specs: spec_receiver.clone(),
+            target_status: target_status.clone(),
             management: self.management.clone(),
             events: self.events.clone(),
         };
-        let given_secrets = given_secrets::watch(brief_receiver.clone(), findings.clone(), self.management.clone());
+        let referenced_secrets =
+            referenced_secrets::watch(spec_receiver.clone(), target_status.clone(), self.management.clone());
         let session = session::Session {
-            briefs: brief_receiver,
-            findings,
+            specs: spec_receiver,
+            target_status,
             join: join_sender,
             wake: Arc::clone(&wake),
             pool_trigger: self.pool_trigger.clone(),
@@ -254,42 +262,41 @@ impl Targets {
         };
         let token = stop.clone();
         tokio::spawn(async move {
-            let handed_on = Box::pin(on_each_brief(handed_on));
+            let csr_forwarder = Box::pin(on_each_spec(csr_forwarder));
             let all = futures::future::join5(
-                Box::pin(futures::future::join(session.run(), handed_on)),
-                Box::pin(on_each_brief(membership)),
-                Box::pin(on_each_brief(probes)),
-                Box::pin(on_each_brief(at_rest)),
-                Box::pin(given_secrets),
+                Box::pin(futures::future::join(session.run(), csr_forwarder)),
+                Box::pin(on_each_spec(membership)),
+                Box::pin(on_each_spec(probes)),
+                Box::pin(on_each_spec(at_rest)),
+                Box::pin(referenced_secrets),
             );
             token.run_until_cancelled(all).await;
         });
-        Handle { briefs, facts, join, wake, _stop: stop.drop_guard() }
+        Handle { specs, facts, join, wake, _stop: stop.drop_guard() }
     }
 }
 
-/// A task beside the session that goes by the brief.
-trait Briefed: Send {
-    /// Where briefs come from.
-    fn briefs(&self) -> watch::Receiver<Arc<Brief>>;
+/// A task beside the session that follows the session spec.
+trait SessionTask: Send {
+    /// Returns the receiver of session specs.
+    fn specs(&self) -> watch::Receiver<Arc<SessionSpec>>;
 
-    /// Works on one, until it is to begin anew.
-    fn work(&mut self, brief: &Brief) -> impl Future<Output = ()> + Send;
+    /// Works with one spec. A return restarts the task with the current spec.
+    fn work(&mut self, spec: &SessionSpec) -> impl Future<Output = ()> + Send;
 }
 
-/// Has the task work on the brief of the moment, again and again. Another brief breaks off what is under way; without a
-/// sender there is nobody any more to work for.
-async fn on_each_brief(mut task: impl Briefed) {
-    let mut briefs = task.briefs();
+/// Runs the task with the current spec in a loop. A new spec cancels the running work. A dropped sender ends the loop.
+async fn on_each_spec(mut task: impl SessionTask) {
+    let mut specs = task.specs();
     loop {
-        let brief = Arc::clone(&briefs.borrow_and_update());
+        let spec = Arc::clone(&specs.borrow_and_update());
         tokio::select! {
-            changed = briefs.changed() => if changed.is_err() { return },
-            () = task.work(&brief) => {}
+            changed = specs.changed() => if changed.is_err() { return },
+            () = task.work(&spec) => {}
         }
     }
 }
 
-fn object(brief: &Brief) -> ObjectRef<DeserializeGuard<ClusterSpec>> {
-    ObjectRef::new(&brief.cluster.name).within(&brief.cluster.namespace)
+fn object(spec: &SessionSpec) -> ObjectRef<DeserializeGuard<ClusterSpec>> {
+    ObjectRef::new(&spec.cluster.name).within(&spec.cluster.namespace)
 }

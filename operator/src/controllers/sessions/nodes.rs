@@ -1,4 +1,4 @@
-//! The Nodes of a target, as the watch tells of them. What the approver looks at it keeps itself.
+//! Cache of a target cluster's Nodes. The CSR approver keeps its own cache.
 
 use std::collections::BTreeMap;
 
@@ -11,7 +11,7 @@ use keyplane_core::join::Pool;
 use keyplane_core::join::state::NodeState;
 use keyplane_core::manifests::systemd::{PodRanges, pod_ranges};
 
-/// What is known of a Node.
+/// The used fields of a Node.
 #[derive(Debug, PartialEq)]
 struct Known {
     state: NodeState,
@@ -19,39 +19,39 @@ struct Known {
     kubelet: String,
 }
 
-/// All Nodes: from half a list their addresses would seem free and their kubelets' certificates lost.
+/// All Nodes. With an incomplete list, addresses would seem free, and kubelets' certificates lost.
 #[derive(Debug, Default)]
 pub(super) struct Nodes(Listing<Known>);
 
 impl Nodes {
-    /// Keeps what an event says; tells whether there is anything new.
+    /// Applies an event; returns whether the cache has changed.
     pub(super) fn take(&mut self, event: &Event<Node>) -> bool {
         self.0.take(event)
     }
 
-    /// Whether there has been a complete list.
+    /// Returns whether a list was complete.
     pub(super) fn are_listed(&self) -> bool {
         self.0.is_complete()
     }
 
-    /// The ranges of Pod addresses of every Node that has some.
+    /// Returns the Pod ranges of every Node that has some.
     pub(super) fn pod_ranges(&self) -> PodRanges {
         let ranges = self.0.known().iter().filter(|(_, node)| !node.pod_ranges.is_empty());
         ranges.map(|(name, node)| (name.clone(), node.pod_ranges.clone())).collect()
     }
 
-    /// Of these names those that are there, and whether each is Ready.
+    /// Returns the existing Nodes among these names, and whether each is Ready.
     pub(super) fn ready<'a>(&self, names: impl Iterator<Item = &'a str>) -> BTreeMap<String, bool> {
         names.filter_map(|name| Some((name.to_owned(), self.0.known().get(name)?.state.ready == Some(true)))).collect()
     }
 
-    /// Those that are machines of these pools.
+    /// Returns the Nodes of these pools.
     pub(super) fn of_pools(&self, pools: &[Pool]) -> BTreeMap<String, NodeState> {
         let theirs = self.0.known().iter().filter(|(name, _)| pools.iter().any(|pool| pool.has(name)));
         theirs.map(|(name, node)| (name.clone(), node.state.clone())).collect()
     }
 
-    /// The version that each kubelet reports.
+    /// Returns the version of each kubelet.
     pub(super) fn kubelets(&self) -> BTreeMap<String, String> {
         self.0.known().iter().map(|(name, node)| (name.clone(), node.kubelet.clone())).collect()
     }
@@ -80,7 +80,7 @@ mod tests {
     }
 
     #[test]
-    fn a_list_counts_only_once_it_is_complete() {
+    fn list_replaces_cache_only_when_complete() {
         let mut nodes = Nodes::default();
         assert!(!nodes.take(&Event::Init));
         assert!(!nodes.take(&Event::InitApply(node("cp1", "True"))));
@@ -89,7 +89,7 @@ mod tests {
         assert!(nodes.take(&Event::InitDone));
         let both = BTreeMap::from([("cp1".to_owned(), true), ("cp2".to_owned(), false)]);
         assert_eq!(ready(&nodes), both);
-        // Listed anew: until the end nothing has gone.
+        // During a second list, no Node is removed until the list is complete.
         assert!(!nodes.take(&Event::Init));
         assert!(!nodes.take(&Event::InitApply(node("cp1", "True"))));
         assert_eq!((nodes.are_listed(), ready(&nodes)), (true, both));
@@ -98,9 +98,9 @@ mod tests {
     }
 
     #[test]
-    fn a_heartbeat_is_nothing_new() {
+    fn heartbeat_does_not_change_the_cache() {
         let mut nodes = Nodes::default();
-        assert!(nodes.take(&Event::InitDone), "an empty list is news the first time");
+        assert!(nodes.take(&Event::InitDone), "the first list is a change, also an empty one");
         assert!(nodes.take(&Event::Apply(node("cp1", "True"))));
         assert!(!nodes.take(&Event::Apply(node("cp1", "True"))));
         assert!(nodes.take(&Event::Apply(node("cp1", "False"))));

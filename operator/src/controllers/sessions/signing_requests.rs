@@ -1,56 +1,54 @@
-//! Judges a cluster's kubelet requests as its watches tell of them. The judging itself is [`keyplane_core::approval`]'s, the
-//! writing `verdicts.rs`'s.
+//! Evaluates a cluster's kubelet CSRs from watches. [`keyplane_core::approval`] decides, and `verdicts.rs` writes.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use futures::StreamExt;
-use futures::stream;
+use futures::{StreamExt, stream};
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use kube::api::Api;
 use kube::runtime::watcher::{self, Event};
 use kube::{Client, Resource, ResourceExt};
 use tokio::time::Instant;
 
-use super::Brief;
-use super::verdicts::{Judged, LASTING_WAITS, Outcome, Place, Verdicts};
-use super::waiting::{Waiting, WaitingRequest};
-use super::watched::WatchedRequest;
+use super::SessionSpec;
+use super::pending_csrs::{Waiting, WaitingRequest};
+use super::projections::WatchedRequest;
+use super::verdicts::{EvaluatedCsr, LASTING_WAITS, Outcome, Place, Verdicts};
 use crate::metrics::Metrics;
 use keyplane_client::events::Events;
 use keyplane_client::{backoff, resolve};
 use keyplane_core::approval::{
-    Approver, Bucket, KUBELET_SERVING_SIGNER, Limits, NodeFacts, Queue, Rate, Resolved, Signer, Turn, Verdict,
+    Approver, Bucket, KUBELET_SERVING_SIGNER, Limits, NodeFacts, Queue, QueueEntry, Rate, Resolved, Signer, Verdict,
 };
 
-/// How many requests are judged before the watches are looked at again.
+/// CSRs per batch. Between batches, watch events are processed.
 const BATCH: usize = 256;
 
-/// How many verdicts are under way at once: enough to hide the API server's answer time (`make bench-approver`), and few of
-/// the 200 writes that it takes at once by default (`--max-mutating-requests-inflight`).
+/// Concurrent writes of verdicts: enough to hide the API server's latency (`make bench-approver`), and few of the 200
+/// concurrent writes that an API server accepts by default (`--max-mutating-requests-inflight`).
 const WRITERS: usize = 32;
 
-/// How long to wait after a request was seen: what comes together is judged together, the newest first.
+/// Delay after a new CSR: CSRs within this time are evaluated together, the newest first.
 const GATHER: Duration = Duration::from_millis(20);
 
-/// How many Events tell of approvals: a burst as client-go's broadcaster allows it (25), then one in five seconds. The
-/// condition of each request, the log and the metrics tell of all of them.
+/// Rate limit of Events for approvals: a burst like client-go's broadcaster (25), then one in five seconds. The
+/// condition of each CSR, the log and the metrics contain all approvals.
 const APPROVAL_EVENTS: Rate = Rate { burst: 25, refill: SignedDuration::from_secs(5) };
 
-/// As good as never: something will have happened before.
+/// The longest sleep: practically, an event wakes the task before.
 const LONGEST_SLEEP: Duration = Duration::from_hours(24);
 
-/// The requests that have no verdict yet.
+/// The CSRs without a verdict, and the approver.
 pub(in crate::controllers) struct SigningRequests {
     verdicts: Verdicts,
     approver: Approver,
     queue: Queue,
     approval_events: Bucket,
-    /// The Nodes of a list that is under way.
+    /// The Nodes of an incomplete list.
     listed_nodes: Vec<NodeFacts>,
-    /// The requests of a list that is under way.
+    /// The CSRs of an incomplete list.
     listed_requests: Option<BTreeSet<String>>,
-    /// Whether there has been a complete list of Nodes, and of requests.
+    /// Whether a list of Nodes was complete.
     nodes_known: bool,
     requests_known: bool,
     waiting: Waiting,
@@ -81,22 +79,22 @@ impl SigningRequests {
         }
     }
 
-    /// For the requests of a target.
-    pub(super) fn of_target(client: Client, brief: &Brief, events: Events, metrics: Metrics) -> Self {
-        let cluster = &brief.cluster;
-        let approver = Approver::of_cluster(&cluster.spec, &brief.pools, cluster.policy.requests.clone());
+    /// Creates the approver of a target cluster's CSRs.
+    pub(super) fn of_target(client: Client, spec: &SessionSpec, events: Events, metrics: Metrics) -> Self {
+        let cluster = &spec.cluster;
+        let approver = Approver::of_cluster(&cluster.spec, &spec.pools, cluster.policy.requests.clone());
         let place = Place {
             labels: [cluster.namespace.clone(), cluster.name.clone()],
             policy: match &cluster.spec.certificate_policy_ref {
                 Some(reference) => format!("CertificatePolicy {}", reference.name),
                 None => "the default policy".to_owned(),
             },
-            about: Some(brief.reference.clone()),
+            about: Some(spec.reference.clone()),
         };
         Self::new(client, approver, place, events, metrics)
     }
 
-    /// How the requests are watched: those of one signer, or, where client certificates are judged too, all.
+    /// Returns the watch configuration: the CSRs of one signer, or all CSRs if client certificates are evaluated too.
     pub(in crate::controllers) fn watch_config(&self) -> watcher::Config {
         if self.approver.terms().of(Signer::KubeletClient).enabled {
             return watcher::Config::default();
@@ -104,8 +102,8 @@ impl SigningRequests {
         watcher::Config::default().fields(&format!("spec.signerName={KUBELET_SERVING_SIGNER}"))
     }
 
-    /// When there is work, at the earliest. Before both lists are complete there is none: a Node that is not known yet may
-    /// have the address, and an approved request the seat, that a request asks for.
+    /// Returns the time of the next evaluation. Before both lists are complete, no CSR is evaluated: an unknown Node
+    /// may have the requested address, and an unknown approved CSR may use up the quota.
     pub(in crate::controllers) fn wake(&self) -> Instant {
         let wake = self.wake.filter(|_| self.nodes_known && self.requests_known);
         wake.unwrap_or_else(|| Instant::now() + LONGEST_SLEEP)
@@ -116,8 +114,8 @@ impl SigningRequests {
         self.wake = Some(self.wake.map_or(soon, |wake| wake.min(soon)));
     }
 
-    /// What the watch of Nodes tells. A list counts only once it is complete: half a list would look as if the other
-    /// Nodes' names and addresses were free.
+    /// Applies an event of the Node watch. A list is used only when it is complete: with an incomplete list, the names
+    /// and addresses of other Nodes would seem free.
     pub(in crate::controllers) fn node_event<N>(&mut self, event: &Event<N>)
     where
         N: Resource,
@@ -134,14 +132,14 @@ impl SigningRequests {
                 }
             }
             Event::Apply(node) => {
-                // A kubelet updates its Node all the time; most of it is nothing new here.
-                if self.approver.node_seen(NodeFacts::from(node)) {
+                // A kubelet updates its Node often, mostly without a relevant change.
+                if self.approver.update_node(NodeFacts::from(node)) {
                     self.queue.wake(&node.name_any());
                     self.wake_soon();
                 }
             }
             Event::Delete(node) => {
-                if self.approver.node_gone(&node.name_any()) {
+                if self.approver.remove_node(&node.name_any()) {
                     self.queue.wake_all();
                     self.wake_soon();
                 }
@@ -149,7 +147,7 @@ impl SigningRequests {
         }
     }
 
-    /// What the watch of requests tells.
+    /// Applies an event of the CSR watch.
     pub(in crate::controllers) fn request_event(&mut self, event: Event<WatchedRequest>) {
         match event {
             Event::Init => self.listed_requests = Some(BTreeSet::new()),
@@ -169,76 +167,76 @@ impl SigningRequests {
             }
             Event::Apply(request) => self.seen(request),
             Event::Delete(request) => {
-                self.approver.request_gone(&request.name_any());
+                self.approver.remove_request(&request.name_any());
                 self.gone(&request.name_any());
             }
         }
     }
 
-    /// A request was made or has changed.
+    /// Handles a created or changed CSR.
     fn seen(&mut self, request: WatchedRequest) {
         let name = request.name_any();
         let request = match request.request {
             Ok(request) => request,
             Err(error) => {
-                tracing::warn!(request = name, %error, "a request that can't be read is left alone");
+                tracing::warn!(request = name, %error, "skipped a CSR that can't be parsed");
                 return self.gone(&name);
             }
         };
         let Some(signer) = request.signer() else { return };
         if request.approved {
-            self.approver.approved(&request);
+            self.approver.record_approval(&request);
         }
         if request.settled || !self.approver.terms().of(signer).enabled {
             return self.gone(&name);
         }
         for superseded in self.queue.put(request) {
-            tracing::info!(request = superseded, "left pending: the node has newer requests");
+            tracing::info!(request = superseded, "left pending, because the node has newer CSRs");
         }
         self.wake_soon();
     }
 
-    /// A request is no longer there, or has a verdict.
+    /// Handles a CSR that was deleted or has a verdict.
     fn gone(&mut self, name: &str) {
         self.queue.remove(name);
         self.waiting.settled(name);
         self.wake_soon();
     }
 
-    /// The requests that have waited for long.
+    /// Returns the CSRs that have waited for long.
     pub(in crate::controllers) fn waiting(&self) -> &Waiting {
         &self.waiting
     }
 
-    /// Judges what is due.
+    /// Evaluates the due CSRs.
     pub(in crate::controllers) async fn work(&mut self, now: Timestamp) {
-        let turns = self.queue.take(now, BATCH);
+        let entries = self.queue.take(now, BATCH);
         let Self { verdicts, approver, approval_events, .. } = self;
         let verdicts = &*verdicts;
-        let settle = |judged: Judged| async move {
-            let outcome = verdicts.settle(&judged).await;
-            (judged, outcome)
+        let settle = |evaluated: EvaluatedCsr| async move {
+            let outcome = verdicts.settle(&evaluated).await;
+            (evaluated, outcome)
         };
         let mut unresolved = vec![];
-        // One is judged after the other, as an approval takes the seat that the next request would have; and each when a
-        // writer is free, so that the API server has something to do meanwhile.
-        let judged = turns.into_iter().filter_map(|turn| {
-            let judged = judge(approver, approval_events, turn, &Resolved::default(), now);
-            let names = approver.unresolved(&judged.turn.request, &judged.judgement);
+        // CSRs are evaluated one after the other, because an approval uses the quota of the next CSR. Each is evaluated
+        // when a writer is free, so that evaluation and writes overlap.
+        let evaluated = entries.into_iter().filter_map(|entry| {
+            let evaluated = evaluate(approver, approval_events, entry, &Resolved::default(), now);
+            let names = approver.unresolved(&evaluated.entry.request, &evaluated.evaluation);
             if names.is_empty() {
-                return Some(judged);
+                return Some(evaluated);
             }
-            unresolved.push((judged.turn, names));
+            unresolved.push((evaluated.entry, names));
             None
         });
-        let mut outcomes: Vec<_> = stream::iter(judged).map(settle).buffer_unordered(WRITERS).collect().await;
-        // They wait for others, not for a processor.
-        let lookups = unresolved.into_iter().map(|(turn, names)| async move { (turn, resolve::all(&names).await) });
+        let mut outcomes: Vec<_> = stream::iter(evaluated).map(settle).buffer_unordered(WRITERS).collect().await;
+        // DNS lookups wait for the network, so they run concurrently.
+        let lookups = unresolved.into_iter().map(|(entry, names)| async move { (entry, resolve::all(&names).await) });
         let resolved = futures::future::join_all(lookups).await.into_iter();
-        let judged = resolved.map(|(turn, resolved)| judge(approver, approval_events, turn, &resolved, now));
-        outcomes.extend(stream::iter(judged).map(settle).buffer_unordered(WRITERS).collect::<Vec<_>>().await);
-        for (judged, outcome) in outcomes {
-            self.keep(judged, outcome, now);
+        let evaluated = resolved.map(|(entry, resolved)| evaluate(approver, approval_events, entry, &resolved, now));
+        outcomes.extend(stream::iter(evaluated).map(settle).buffer_unordered(WRITERS).collect::<Vec<_>>().await);
+        for (evaluated, outcome) in outcomes {
+            self.keep(evaluated, outcome, now);
         }
         self.wake = self.queue.next_due().map(|due| {
             let sleep = Duration::try_from(due.duration_since(now)).unwrap_or_default();
@@ -252,54 +250,60 @@ impl SigningRequests {
         metrics.csr_oldest_pending.with_label_values(&labels).set(oldest);
     }
 
-    /// Keeps what has no verdict yet.
-    fn keep(&mut self, judged: Judged, outcome: Outcome, now: Timestamp) {
-        let Judged { mut turn, judgement, .. } = judged;
-        let name = turn.request.name.clone();
-        let approved = judgement.verdict == Verdict::Approve && !judgement.dry_run;
+    /// Requeues a CSR that has no verdict yet.
+    fn keep(&mut self, evaluated: EvaluatedCsr, outcome: Outcome, now: Timestamp) {
+        let EvaluatedCsr { mut entry, evaluation, .. } = evaluated;
+        let name = entry.request.name.clone();
+        let approved = evaluation.verdict == Verdict::Approve && !evaluation.dry_run;
         if approved && !matches!(outcome, Outcome::Done) {
-            self.approver.request_gone(&name);
+            self.approver.remove_request(&name);
         }
         match outcome {
-            Outcome::Done if judgement.verdict == Verdict::Wait => {
-                turn.waits += 1;
-                turn.told = Some(judgement.reason);
-                if turn.waits >= LASTING_WAITS {
-                    let node = turn.request.subject_node().unwrap_or_default();
+            Outcome::Done if evaluation.verdict == Verdict::Wait => {
+                entry.waits += 1;
+                entry.reported = Some(evaluation.reason);
+                if entry.waits >= LASTING_WAITS {
+                    let node = entry.request.subject_node().unwrap_or_default();
                     let pools = self.approver.declaration(&node).pools().clone();
-                    let message = format!("{name} of {}: {}", turn.request.username, judgement.message);
-                    let waiting = WaitingRequest { pools, reason: judgement.reason, message };
+                    let message = format!("{name} of {}: {}", entry.request.username, evaluation.message);
+                    let waiting = WaitingRequest { pools, reason: evaluation.reason, message };
                     self.waiting.waits(&name, waiting);
                 }
-                let due = now.checked_add(backoff::delay(turn.waits)).ok();
-                self.queue.put_back(turn, due);
+                let due = now.checked_add(backoff::delay(entry.waits)).ok();
+                self.queue.requeue(entry, due);
             }
-            Outcome::Done if judgement.dry_run && judgement.verdict != Verdict::Ignore => {
-                turn.told = Some(judgement.reason);
-                // It is looked at again only if it or its Node changes.
-                self.queue.put_back(turn, Some(Timestamp::MAX));
+            Outcome::Done if evaluation.dry_run && evaluation.verdict != Verdict::Ignore => {
+                entry.reported = Some(evaluation.reason);
+                // The CSR is evaluated again only if the CSR or its Node changes.
+                self.queue.requeue(entry, Some(Timestamp::MAX));
             }
             Outcome::Done | Outcome::Outdated(None) => self.waiting.settled(&name),
             Outcome::Outdated(Some(request)) => {
                 self.queue.put(*request);
             }
             Outcome::Failed => {
-                turn.waits += 1;
-                let due = now.checked_add(backoff::delay(turn.waits)).ok();
-                self.queue.put_back(turn, due);
+                entry.waits += 1;
+                let due = now.checked_add(backoff::delay(entry.waits)).ok();
+                self.queue.requeue(entry, due);
             }
         }
     }
 }
 
-fn judge(approver: &mut Approver, events: &mut Bucket, turn: Turn, resolved: &Resolved, now: Timestamp) -> Judged {
-    let judgement = approver.judge(&turn.request, resolved, now);
-    let approves = judgement.verdict == Verdict::Approve;
-    if approves && !judgement.dry_run {
-        approver.approved(&turn.request);
+fn evaluate(
+    approver: &mut Approver,
+    events: &mut Bucket,
+    entry: QueueEntry,
+    resolved: &Resolved,
+    now: Timestamp,
+) -> EvaluatedCsr {
+    let evaluation = approver.evaluate(&entry.request, resolved, now);
+    let approves = evaluation.verdict == Verdict::Approve;
+    if approves && !evaluation.dry_run {
+        approver.record_approval(&entry.request);
     }
-    let tell = !approves || events.take(APPROVAL_EVENTS, now).is_ok();
-    Judged { turn, judgement, tell }
+    let record_event = !approves || events.take(APPROVAL_EVENTS, now).is_ok();
+    EvaluatedCsr { entry, evaluation, record_event }
 }
 
 #[cfg(test)]

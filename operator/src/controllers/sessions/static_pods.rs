@@ -1,4 +1,4 @@
-//! The static pods of a target's control plane, as their mirrors show them.
+//! Cache of the static pods of a target cluster's control plane, from their mirror pods.
 
 use std::collections::BTreeMap;
 
@@ -8,10 +8,10 @@ use kube::runtime::watcher::{self, Event};
 use super::listing::Listing;
 use keyplane_core::observed::StaticPod;
 
-/// Where they are.
+/// Namespace of the mirror pods.
 pub(super) const NAMESPACE: &str = "kube-system";
 
-/// kubeadm's label on all of them.
+/// Selects static pods by kubeadm's label.
 pub(super) fn selection() -> watcher::Config {
     watcher::Config::default().labels("tier=control-plane")
 }
@@ -33,22 +33,21 @@ impl From<&Pod> for Known {
     }
 }
 
-/// All static pods.
 #[derive(Debug, Default)]
 pub(super) struct StaticPods(Listing<Known>);
 
 impl StaticPods {
-    /// Keeps what an event says; tells whether there is anything new.
+    /// Applies an event; returns whether the cache has changed.
     pub(super) fn take(&mut self, event: &Event<Pod>) -> bool {
         self.0.take(event)
     }
 
-    /// Whether there has been a complete list.
+    /// Returns whether a list was complete.
     pub(super) fn are_listed(&self) -> bool {
         self.0.is_complete()
     }
 
-    /// By node and component.
+    /// Returns the static pods by node and component.
     pub(super) fn facts(&self) -> BTreeMap<(String, String), StaticPod> {
         let pods = self.0.known().values();
         pods.map(|known| ((known.node.clone(), known.component.clone()), known.pod.clone())).collect()
@@ -61,7 +60,7 @@ mod tests {
     use serde_json::json;
 
     #[test]
-    fn a_mirror_is_found_by_its_node_and_the_name_in_its_manifest() {
+    fn mirror_pod_is_keyed_by_node_and_component() {
         let mirror =
             json!({"metadata": {"name": "kube-apiserver-cp-1"}, "spec": {"nodeName": "cp-1", "containers": []}});
         let mut pods = StaticPods::default();

@@ -1,5 +1,5 @@
-//! Makes and revokes the pools' bootstrap tokens in a target, and keeps the join data in the management cluster that
-//! holds them. When that is to be done is [`keyplane_core::join::token`]'s to say.
+//! Creates and revokes the pools' bootstrap tokens in a target cluster, and writes the join data with the tokens in the
+//! management cluster. [`keyplane_core::join::token`] decides when.
 
 use std::collections::BTreeMap;
 
@@ -10,27 +10,26 @@ use kube::{Client, Resource};
 
 use keyplane_crds::{Layout, reasons};
 
-use super::Brief;
+use super::SessionSpec;
 use crate::metrics::Metrics;
-use keyplane_client::FIELD_MANAGER;
-use keyplane_client::causes;
 use keyplane_client::events::Events;
 use keyplane_client::write::{Written, write};
+use keyplane_client::{FIELD_MANAGER, causes};
 use keyplane_core::agent_access::objects::{agent_files, is_of_agent};
 use keyplane_core::join::objects::{bootstrap, bootstrap_secret, is_of_pool, secret_to_write};
 use keyplane_core::join::state::{NodeState, TokenState, is_any_missing};
-use keyplane_core::join::token::{Decision, NAMESPACE, Terms, Token, decide, ids, secret_name};
+use keyplane_core::join::token::{Decision, NAMESPACE, Token, TokenParameters, decide, ids, secret_name};
 use keyplane_core::join::{AgentFiles, Pool};
 use keyplane_core::names;
 
-/// Random bytes for one secret: 16 letters of which each takes a byte, and a few bytes are not used.
+/// Random bytes for one token secret. Each of its 16 characters needs one byte, and a few bytes are skipped.
 const RANDOM_BYTES: usize = 64;
 
-/// The tokens of a cluster's pools.
+/// The bootstrap tokens of a cluster's pools.
 pub(super) struct Tokens<'a> {
-    in_target: Api<Secret>,
+    target_secrets: Api<Secret>,
     join_data: Api<Secret>,
-    brief: &'a Brief,
+    spec: &'a SessionSpec,
     events: &'a Events,
     metrics: &'a Metrics,
 }
@@ -39,33 +38,33 @@ impl<'a> Tokens<'a> {
     pub(super) fn new(
         target: Client,
         management: Client,
-        brief: &'a Brief,
+        spec: &'a SessionSpec,
         events: &'a Events,
         metrics: &'a Metrics,
     ) -> Self {
         Self {
-            in_target: Api::namespaced(target, NAMESPACE),
-            join_data: Api::namespaced(management, &brief.cluster.namespace),
-            brief,
+            target_secrets: Api::namespaced(target, NAMESPACE),
+            join_data: Api::namespaced(management, &spec.cluster.namespace),
+            spec,
             events,
             metrics,
         }
     }
 
-    /// Does what is to be done now, and says how each pool's token stands.
+    /// Creates and revokes tokens; returns the state of each pool's token.
     pub(super) async fn keep(
         &self,
         nodes: &BTreeMap<String, NodeState>,
         now: Timestamp,
     ) -> BTreeMap<String, TokenState> {
         let mut states = BTreeMap::new();
-        for pool in &self.brief.workers {
-            let needed = pool.joins_by_token(&self.brief.cluster) && is_any_missing(pool, nodes, now);
+        for pool in &self.spec.workers {
+            let needed = pool.joins_by_token(&self.spec.cluster) && is_any_missing(pool, nodes, now);
             let kept = self.keep_pool(&pool.name, pool.token_ttl, needed.then_some(pool), now).await;
             states.insert(pool.name.clone(), kept.unwrap_or_else(TokenState::Failed));
         }
-        for pool in &self.brief.leaving {
-            // How long a token would live plays no part where none is made.
+        for pool in &self.spec.leaving {
+            // The lifetime has no meaning, because no token is created.
             let kept = self.keep_pool(pool, std::time::Duration::ZERO, None, now).await;
             states.insert(pool.clone(), kept.unwrap_or_else(TokenState::Failed));
         }
@@ -79,15 +78,15 @@ impl<'a> Tokens<'a> {
         needed: Option<&Pool>,
         now: Timestamp,
     ) -> Result<TokenState, String> {
-        let namespace = self.brief.cluster.namespace.clone();
+        let namespace = self.spec.cluster.namespace.clone();
         let ids = ids(&namespace, name);
-        let terms = Terms { namespace, pool: name.to_owned(), ttl };
+        let terms = TokenParameters { namespace, pool: name.to_owned(), ttl };
         let found = [self.find(&ids[0]).await?, self.find(&ids[1]).await?];
         let decision = decide(&terms, &found, needed.is_some(), now);
         for (id, secret) in ids.iter().zip(&found) {
             if let Some(secret) = secret.as_ref().filter(|_| decision.delete.contains(id)) {
-                delete(&self.in_target, secret).await?;
-                self.tell(name, reasons::TOKEN_REVOKED, "Revoke", "revoked a bootstrap token").await;
+                delete(&self.target_secrets, secret).await?;
+                self.record(name, reasons::TOKEN_REVOKED, "Revoke", "revoked a bootstrap token").await;
             }
         }
         let token = match &decision {
@@ -98,14 +97,14 @@ impl<'a> Tokens<'a> {
         match (needed, token) {
             (Some(pool), Some((token, expires))) => {
                 self.write_join_data(pool, &token, expires).await?;
-                Ok(TokenState::Good(expires))
+                Ok(TokenState::Valid(expires))
             }
             (Some(_), None) => Err(format!(
-                "Secrets {} in {NAMESPACE} of the target are not Keyplane's: delete them there",
+                "Secrets {} in namespace {NAMESPACE} of the target cluster are not Keyplane's: delete them",
                 decision.foreign.join(" and ")
             )),
             (None, _) => {
-                self.take_join_data_away(name).await?;
+                self.delete_join_data(name).await?;
                 Ok(TokenState::None)
             }
         }
@@ -113,49 +112,55 @@ impl<'a> Tokens<'a> {
 
     async fn find(&self, id: &str) -> Result<Option<Secret>, String> {
         let name = secret_name(id);
-        self.in_target
+        self.target_secrets
             .get_opt(&name)
             .await
-            .map_err(|error| told(&format!("reading Secret {name} of the target"), &error))
+            .map_err(|error| describe(&format!("reading Secret {name} of the target cluster"), &error))
     }
 
-    async fn create(&self, terms: &Terms, id: &str, now: Timestamp) -> Result<(Token, Timestamp), String> {
+    async fn create(&self, terms: &TokenParameters, id: &str, now: Timestamp) -> Result<(Token, Timestamp), String> {
         let mut random = [0_u8; RANDOM_BYTES];
-        aws_lc_rs::rand::fill(&mut random).map_err(|_| "the system gave no random numbers".to_owned())?;
-        let token = Token::from_random(id, &random).ok_or("the system gave strange random numbers")?;
+        aws_lc_rs::rand::fill(&mut random).map_err(|_| "the operating system returned no random numbers".to_owned())?;
+        let token = Token::from_random(id, &random)
+            .ok_or("the random bytes contain too few usable ones: the creation is retried")?;
         let secret = terms.secret(id, &token, now);
         let params = PostParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PostParams::default() };
-        let created = self.in_target.create(&params, &secret).await;
-        // The answer holds the token: it is not looked at.
-        created.map_err(|error| told("making a bootstrap token in the target", &error))?;
-        self.tell(&terms.pool, reasons::TOKEN_CREATED, "Create", "made a bootstrap token").await;
+        let created = self.target_secrets.create(&params, &secret).await;
+        // The response contains the token, so it is dropped.
+        created.map_err(|error| describe("creating a bootstrap token in the target cluster", &error))?;
+        self.record(&terms.pool, reasons::TOKEN_CREATED, "Create", "created a bootstrap token").await;
         Ok((token, terms.expires(now)))
     }
 
     async fn write_join_data(&self, pool: &Pool, token: &Token, expires: Timestamp) -> Result<(), String> {
-        let cluster = &self.brief.cluster;
+        let cluster = &self.spec.cluster;
         let name = bootstrap_secret(&cluster.name, &pool.name);
         let found = self.read_join_data(&name).await?;
         if found.as_ref().is_some_and(|found| !is_of_pool(found.meta(), &cluster.name, &pool.name)) {
-            return Err(format!("Secret {name} exists and is not Keyplane's: it is left alone; rename or delete it"));
+            return Err(format!(
+                "Secret {name} exists and is not Keyplane's: Keyplane does not change it; rename or delete it"
+            ));
         }
-        let wanted = bootstrap(cluster, pool, &self.brief.trust, token, expires, &self.agents(pool).await?);
+        let wanted = bootstrap(cluster, pool, &self.spec.trust, token, expires, &self.agents(pool).await?);
         let Some(wanted) = secret_to_write(found.as_ref(), wanted) else { return Ok(()) };
-        match write(&self.join_data, &wanted).await.map_err(|error| told(&format!("writing Secret {name}"), &error))? {
+        match write(&self.join_data, &wanted)
+            .await
+            .map_err(|error| describe(&format!("writing Secret {name}"), &error))?
+        {
             Written::Done(_) => {
                 self.metrics.writes.with_label_values(&["Secret"]).inc();
-                self.tell(&pool.name, reasons::WRITTEN, "Write", &format!("wrote the join data to Secret {name}"))
+                self.record(&pool.name, reasons::WRITTEN, "Write", &format!("wrote the join data to Secret {name}"))
                     .await;
                 Ok(())
             }
-            Written::Conflict => Err(format!("Secret {name} was changed by somebody else meanwhile")),
+            Written::Conflict => Err(format!("Secret {name} was changed by another client at the same time")),
         }
     }
 
-    /// With what the agents of the pool's machines begin. Those of machines with keys of Keyplane's are not for a pool's join
-    /// data: whoever reads it could read the keys.
+    /// Returns the bootstrap files of the agents of the pool's nodes. Agents of nodes with keys of Keyplane are left
+    /// out: a reader of the pool's join data could read these keys.
     async fn agents(&self, pool: &Pool) -> Result<Vec<AgentFiles>, String> {
-        let cluster = &self.brief.cluster;
+        let cluster = &self.spec.cluster;
         let mut agents = vec![];
         if cluster.spec.node_agent.is_none() || cluster.layout() != Layout::StaticPod {
             return Ok(agents);
@@ -171,8 +176,8 @@ impl<'a> Tokens<'a> {
         Ok(agents)
     }
 
-    async fn take_join_data_away(&self, pool: &str) -> Result<(), String> {
-        let cluster = &self.brief.cluster.name;
+    async fn delete_join_data(&self, pool: &str) -> Result<(), String> {
+        let cluster = &self.spec.cluster.name;
         let name = bootstrap_secret(cluster, pool);
         let found = self.read_join_data(&name).await?;
         if let Some(found) = found.filter(|found| is_of_pool(found.meta(), cluster, pool)) {
@@ -183,17 +188,17 @@ impl<'a> Tokens<'a> {
     }
 
     async fn read_join_data(&self, name: &str) -> Result<Option<Secret>, String> {
-        self.join_data.get_opt(name).await.map_err(|error| told(&format!("reading Secret {name}"), &error))
+        self.join_data.get_opt(name).await.map_err(|error| describe(&format!("reading Secret {name}"), &error))
     }
 
-    async fn tell(&self, pool: &str, reason: &str, action: &str, what: &str) {
+    async fn record(&self, pool: &str, reason: &str, action: &str, what: &str) {
         let note = format!("NodePool {pool}: {what}");
-        tracing::info!(namespace = self.brief.cluster.namespace, cluster = self.brief.cluster.name, note, "tokens");
-        self.events.normal(&self.brief.reference, reason, action, &note).await;
+        tracing::info!(namespace = self.spec.cluster.namespace, cluster = self.spec.cluster.name, note, "tokens");
+        self.events.normal(&self.spec.reference, reason, action, &note).await;
     }
 }
 
-/// Deletes the very object that was seen.
+/// Deletes a Secret, unless it has changed since it was read.
 async fn delete(api: &Api<Secret>, found: &Secret) -> Result<(), String> {
     let name = found.metadata.name.clone().unwrap_or_default();
     let uid = found.metadata.uid.clone();
@@ -201,10 +206,10 @@ async fn delete(api: &Api<Secret>, found: &Secret) -> Result<(), String> {
     match api.delete(&name, &DeleteParams { preconditions, ..DeleteParams::default() }).await {
         Ok(_) => Ok(()),
         Err(kube::Error::Api(status)) if status.code == 404 => Ok(()),
-        Err(error) => Err(told(&format!("deleting Secret {name}"), &error)),
+        Err(error) => Err(describe(&format!("deleting Secret {name}"), &error)),
     }
 }
 
-fn told(what: &str, error: &kube::Error) -> String {
+fn describe(what: &str, error: &kube::Error) -> String {
     format!("{what}: {}", causes(error))
 }

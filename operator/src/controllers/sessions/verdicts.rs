@@ -1,48 +1,50 @@
-//! Writes verdicts, and tells of them: in the request's condition, in Events, in the log and in the metrics.
+//! Writes verdicts to CSRs, and records them in Events, the log and metrics.
 
 use k8s_openapi::api::core::v1::ObjectReference;
 use k8s_openapi::jiff::Timestamp;
 use kube::api::{Api, Patch, PatchParams};
 use serde_json::json;
 
-use super::watched::WatchedRequest;
+use super::projections::WatchedRequest;
 use crate::metrics::Metrics;
 use keyplane_client::FIELD_MANAGER;
 use keyplane_client::events::Events;
-use keyplane_core::approval::{Judgement, Signer, SigningRequest, Turn, Verdict};
+use keyplane_core::approval::{Evaluation, QueueEntry, Signer, SigningRequest, Verdict};
 
-/// After so many waits, which is about half a minute, a wait is no longer a matter of order and deserves an Event.
+/// The number of waits, about half a minute, after which a waiting CSR leads to an Event: it is no longer only a matter
+/// of ordering.
 pub(super) const LASTING_WAITS: u32 = 6;
 
-/// Whose requests are judged, and where it is told.
+/// The policy that decides on CSRs, and the object of Events.
 #[derive(Debug, Clone)]
 pub(in crate::controllers) struct Place {
     /// Namespace and name of the ClusterSpec or of the policy, for metrics.
     pub(in crate::controllers) labels: [String; 2],
-    /// What the policy is called in messages.
+    /// Name of the policy in messages.
     pub(in crate::controllers) policy: String,
-    /// What Events are about; nothing means the request itself.
+    /// The object of Events; `None` means the CSR itself.
     pub(in crate::controllers) about: Option<ObjectReference>,
 }
 
-/// A request and what is to become of it.
-pub(super) struct Judged {
-    pub(super) turn: Turn,
-    pub(super) judgement: Judgement,
-    pub(super) tell: bool,
+/// A CSR with its verdict.
+pub(super) struct EvaluatedCsr {
+    pub(super) entry: QueueEntry,
+    pub(super) evaluation: Evaluation,
+    /// Whether an approval leads to an Event.
+    pub(super) record_event: bool,
 }
 
-/// What became of a verdict.
+/// Result of writing a verdict.
 pub(super) enum Outcome {
-    /// It is written, or there was nothing to write.
+    /// The verdict is written, or there was nothing to write.
     Done,
-    /// The request has changed since it was judged; this is what is there now, if it has no verdict.
+    /// The CSR has changed since its evaluation. Contains the current CSR, if it has no verdict.
     Outdated(Option<Box<SigningRequest>>),
-    /// It could not be written.
+    /// The verdict can't be written.
     Failed,
 }
 
-/// Where verdicts are written to.
+/// The writer of verdicts.
 pub(super) struct Verdicts {
     pub(super) api: Api<WatchedRequest>,
     pub(super) place: Place,
@@ -51,37 +53,37 @@ pub(super) struct Verdicts {
 }
 
 impl Verdicts {
-    /// Writes the verdict, and tells of it.
-    pub(super) async fn settle(&self, judged: &Judged) -> Outcome {
-        let Judged { turn, judgement, tell } = judged;
-        let condition = match judgement.verdict {
+    /// Writes the verdict, and records it.
+    pub(super) async fn settle(&self, evaluated: &EvaluatedCsr) -> Outcome {
+        let EvaluatedCsr { entry, evaluation, record_event } = evaluated;
+        let condition = match evaluation.verdict {
             Verdict::Approve => "Approved",
             Verdict::Deny => "Denied",
             Verdict::Wait => {
-                self.tell_of_wait(turn, judgement).await;
+                self.record_wait(entry, evaluation).await;
                 return Outcome::Done;
             }
             Verdict::Ignore => {
-                self.count(&turn.request, judgement);
-                self.tell(turn, judgement, *tell).await;
+                self.count(&entry.request, evaluation);
+                self.record(entry, evaluation, *record_event).await;
                 return Outcome::Done;
             }
         };
-        if judgement.dry_run {
-            if turn.told != Some(judgement.reason) {
-                self.count(&turn.request, judgement);
-                self.tell(turn, judgement, *tell).await;
+        if evaluation.dry_run {
+            if entry.reported != Some(evaluation.reason) {
+                self.count(&entry.request, evaluation);
+                self.record(entry, evaluation, *record_event).await;
             }
             return Outcome::Done;
         }
-        match self.write(&turn.request, condition, judgement).await {
+        match self.write(&entry.request, condition, evaluation).await {
             Ok(true) => {
-                self.count(&turn.request, judgement);
-                self.tell(turn, judgement, *tell).await;
+                self.count(&entry.request, evaluation);
+                self.record(entry, evaluation, *record_event).await;
                 Outcome::Done
             }
-            // The watch may have brought the change already, so it is fetched.
-            Ok(false) => match self.api.get_opt(&turn.request.name).await {
+            // The watch may already have reported the change before, so the CSR is read.
+            Ok(false) => match self.api.get_opt(&entry.request.name).await {
                 Ok(found) => {
                     let found = found.and_then(|found| found.request.ok()).map(Box::new);
                     Outcome::Outdated(found.filter(|found| !found.settled))
@@ -89,26 +91,26 @@ impl Verdicts {
                 Err(_) => Outcome::Failed,
             },
             Err(error) => {
-                tracing::warn!(request = turn.request.name, %error, "the verdict could not be written");
+                tracing::warn!(request = entry.request.name, %error, "writing the verdict failed");
                 Outcome::Failed
             }
         }
     }
 
-    /// Writes a verdict on the very version of the request that was judged; tells whether it was still that one.
+    /// Writes a verdict only on the evaluated version of the CSR; returns whether the version was still current.
     async fn write(
         &self,
         request: &SigningRequest,
         condition: &str,
-        judgement: &Judgement,
+        evaluation: &Evaluation,
     ) -> Result<bool, kube::Error> {
         let patch = json!({
             "metadata": {"resourceVersion": request.resource_version, "uid": request.uid},
             "status": {"conditions": [{
                 "type": condition,
                 "status": "True",
-                "reason": judgement.reason,
-                "message": judgement.sentence(&self.place.policy),
+                "reason": evaluation.reason,
+                "message": evaluation.sentence(&self.place.policy),
             }]},
         });
         let params = PatchParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PatchParams::default() };
@@ -119,56 +121,56 @@ impl Verdicts {
         }
     }
 
-    fn count(&self, request: &SigningRequest, judgement: &Judgement) {
+    fn count(&self, request: &SigningRequest, evaluation: &Evaluation) {
         let signer = request.signer().map_or("other", Signer::name);
-        let dry_run = if judgement.dry_run { "true" } else { "false" };
-        let labels = [signer, judgement.verdict.name(), judgement.reason, dry_run];
+        let dry_run = if evaluation.dry_run { "true" } else { "false" };
+        let labels = [signer, evaluation.verdict.name(), evaluation.reason, dry_run];
         self.metrics.csr_decisions.with_label_values(&labels).inc();
-        if let (Verdict::Approve | Verdict::Deny, Some(created)) = (judgement.verdict, request.created) {
-            // The API server's time has whole seconds and a clock of its own.
+        if let (Verdict::Approve | Verdict::Deny, Some(created)) = (evaluation.verdict, request.created) {
+            // The API server's time has whole seconds, and its clock may differ.
             let seconds = Timestamp::now().duration_since(created).as_secs_f64().max(0.0);
             self.metrics.csr_decision_seconds.with_label_values(&[signer]).observe(seconds);
         }
     }
 
-    async fn tell_of_wait(&self, turn: &Turn, judgement: &Judgement) {
-        if turn.told != Some(judgement.reason) {
-            self.count(&turn.request, judgement);
-            self.log(turn, judgement);
+    async fn record_wait(&self, entry: &QueueEntry, evaluation: &Evaluation) {
+        if entry.reported != Some(evaluation.reason) {
+            self.count(&entry.request, evaluation);
+            self.log(entry, evaluation);
         }
-        if turn.waits + 1 == LASTING_WAITS {
-            self.warn(turn, judgement, "Wait").await;
+        if entry.waits + 1 == LASTING_WAITS {
+            self.warn(entry, evaluation, "Wait").await;
         }
     }
 
-    async fn tell(&self, turn: &Turn, judgement: &Judgement, tell: bool) {
-        self.log(turn, judgement);
-        match judgement.verdict {
-            Verdict::Approve if tell => {
-                let (about, request) = self.about(&turn.request);
-                let note = self.note(turn, judgement);
-                self.events.normal_about(&about, request, judgement.reason, "Approve", &note).await;
+    async fn record(&self, entry: &QueueEntry, evaluation: &Evaluation, record_event: bool) {
+        self.log(entry, evaluation);
+        match evaluation.verdict {
+            Verdict::Approve if record_event => {
+                let (about, request) = self.about(&entry.request);
+                let note = self.note(entry, evaluation);
+                self.events.normal_about(&about, request, evaluation.reason, "Approve", &note).await;
             }
-            Verdict::Deny => self.warn(turn, judgement, "Deny").await,
-            Verdict::Ignore if judgement.violation => self.warn(turn, judgement, "Ignore").await,
-            // It has waited until the policy's limit.
-            Verdict::Ignore if turn.waits > 0 => self.warn(turn, judgement, "GiveUp").await,
+            Verdict::Deny => self.warn(entry, evaluation, "Deny").await,
+            Verdict::Ignore if evaluation.violation => self.warn(entry, evaluation, "Ignore").await,
+            // The CSR has waited until the policy's limit.
+            Verdict::Ignore if entry.waits > 0 => self.warn(entry, evaluation, "GiveUp").await,
             Verdict::Approve | Verdict::Wait | Verdict::Ignore => {}
         }
     }
 
-    async fn warn(&self, turn: &Turn, judgement: &Judgement, action: &str) {
-        let (about, request) = self.about(&turn.request);
-        let note = self.note(turn, judgement);
-        self.events.warning_about(&about, request, judgement.reason, action, &note).await;
+    async fn warn(&self, entry: &QueueEntry, evaluation: &Evaluation, action: &str) {
+        let (about, request) = self.about(&entry.request);
+        let note = self.note(entry, evaluation);
+        self.events.warning_about(&about, request, evaluation.reason, action, &note).await;
     }
 
-    fn note(&self, turn: &Turn, judgement: &Judgement) -> String {
-        let sentence = judgement.sentence(&self.place.policy);
-        format!("{} of {}: {sentence}", turn.request.name, turn.request.username)
+    fn note(&self, entry: &QueueEntry, evaluation: &Evaluation) -> String {
+        let sentence = evaluation.sentence(&self.place.policy);
+        format!("{} of {}: {sentence}", entry.request.name, entry.request.username)
     }
 
-    /// What an Event is about; and the request, if that is something else.
+    /// Returns the object of an Event, and the CSR as the related object, if it is another object.
     fn about(&self, request: &SigningRequest) -> (ObjectReference, Option<ObjectReference>) {
         let reference = ObjectReference {
             api_version: Some("certificates.k8s.io/v1".to_owned()),
@@ -183,19 +185,19 @@ impl Verdicts {
         }
     }
 
-    fn log(&self, turn: &Turn, judgement: &Judgement) {
+    fn log(&self, entry: &QueueEntry, evaluation: &Evaluation) {
         tracing::info!(
             cluster = self.place.labels.join("/"),
-            request = turn.request.name,
-            user = turn.request.username,
-            signer = turn.request.signer_name,
-            verdict = judgement.verdict.name(),
-            rule = judgement.rule,
-            reason = judgement.reason,
+            request = entry.request.name,
+            user = entry.request.username,
+            signer = entry.request.signer_name,
+            verdict = evaluation.verdict.name(),
+            rule = evaluation.rule,
+            reason = evaluation.reason,
             policy = self.place.policy,
-            dry_run = judgement.dry_run,
-            message = judgement.message,
-            "request judged"
+            dry_run = evaluation.dry_run,
+            message = evaluation.message,
+            "CSR evaluated"
         );
     }
 }

@@ -1,8 +1,9 @@
-//! What is asked of requests for client certificates alone: the one with which a machine joins, made with a bootstrap
-//! token, and those with which a kubelet renews its own.
+//! Rules for client certificates only: the first one of a node, requested with a bootstrap token, and renewals by the
+//! kubelet.
 //!
-//! A kubelet's client certificate is the node: it reads the Secrets of the Pods that run there. The controller-manager's
-//! own approver looks at the form of a request and at RBAC only, so any bootstrap token is good for any node's name.
+//! A client certificate of a kubelet is the identity of the node, which can read the Secrets of its Pods. The approver
+//! of the controller-manager checks only the form of the CSR and RBAC, so any bootstrap token can request any node
+//! name.
 
 use keyplane_crds::{ExistingNode, reasons};
 
@@ -18,7 +19,8 @@ impl<'a> Case<'a> {
         self.request.requester() == Some(Requester::Token)
     }
 
-    /// The one pool of the requester's token; nothing for a node. `token-pool` objects to tokens without one.
+    /// Returns the only pool of the token, or `None` for a node. Rule `token-pool` objects to tokens without exactly
+    /// one pool.
     pub(super) fn token_pool(&self) -> Option<&'a str> {
         let mut pools = self.request.token_pools().filter(|_| self.is_bootstrap());
         match (pools.next(), pools.next()) {
@@ -28,8 +30,8 @@ impl<'a> Case<'a> {
     }
 }
 
-/// The requester is a node, or somebody with a bootstrap token. Nobody else is ever a kubelet: a person's credential that
-/// may make requests is not one that may become a node.
+/// The requester must be a node or a bootstrap token. No other user can become a node, even with permission to create
+/// CSRs.
 pub fn requester(case: &Case<'_>) -> Outcome {
     if case.request.requester().is_some() {
         return Ok(());
@@ -39,23 +41,23 @@ pub fn requester(case: &Case<'_>) -> Outcome {
     Err(Answer::deny(reasons::REQUESTER_NOT_A_NODE, message))
 }
 
-/// The requester is in the groups of what its username says that it is: the API server gives these to nodes and to
-/// bootstrap tokens, and a username alone can be handed out by any authenticator.
+/// The requester must be in the groups that match its username. The API server assigns these groups to nodes and
+/// bootstrap tokens, and any authenticator can issue a username alone.
 pub fn groups(case: &Case<'_>) -> Outcome {
     if case.is_bootstrap() { identity::in_groups(case, BOOTSTRAPPERS_GROUP) } else { identity::groups(case) }
 }
 
-/// The request has no attributes, so no names and no other extensions: what a kubelet sends. The signer refuses names
-/// too (`ValidateKubeletClientCSR`).
+/// The request must have no attributes, so neither names nor other extensions, as in a kubelet CSR. The signer rejects
+/// names too (`ValidateKubeletClientCSR`).
 pub fn no_names(case: &Case<'_>) -> Outcome {
     if case.pkcs10()?.attributes.is_empty() {
         return Ok(());
     }
-    let message = "the request asks for names or other extensions; a kubelet's client certificate has none";
+    let message = "the request has names or other extensions; a kubelet's client certificate has none";
     Err(Answer::deny(reasons::EXTENSION_NOT_ALLOWED, message.to_owned()))
 }
 
-/// A node asks in its own name; a bootstrap token asks in the name of a node.
+/// A node must request a certificate for itself; a bootstrap token must request one for a node.
 pub fn common_name(case: &Case<'_>) -> Outcome {
     if !case.is_bootstrap() {
         return identity::common_name(case);
@@ -69,11 +71,11 @@ pub fn common_name(case: &Case<'_>) -> Outcome {
     Err(Answer::deny(reasons::COMMON_NAME_NOT_A_NODE, message))
 }
 
-/// The node's name is none that no node may have: a serving certificate with it could never be approved, and a person who
-/// reads `kubernetes` in a list of Nodes is misled.
+/// The node name must not be reserved. A serving certificate with a reserved name could never be approved, and
+/// `kubernetes` in a list of Nodes is misleading.
 pub fn reserved_name(case: &Case<'_>) -> Outcome {
     let node = case.node_name()?;
-    // Some clouds call their Nodes by an address, which is nobody's DNS name.
+    // Some clouds use an address as the name of a Node. An address is not a DNS name.
     let Ok(name) = DnsName::parse(node) else { return Ok(()) };
     match case.facts.reserved.name(case.facts.nodes, node, &name) {
         None => Ok(()),
@@ -83,25 +85,28 @@ pub fn reserved_name(case: &Case<'_>) -> Outcome {
     }
 }
 
-/// A bootstrap token has the group of one NodePool of this cluster. The NodePool may be applied after the token was made,
-/// so a name that is not known waits; a token of no pool, or of several, never comes right.
+/// The bootstrap token must have the group of exactly one NodePool of this cluster. The NodePool may be created after
+/// the token, so an unknown name waits. A token of no pool, or of several, is denied.
 pub fn token_pool(case: &Case<'_>) -> Outcome {
     if !case.is_bootstrap() {
         return Ok(());
     }
     let Some(pool) = case.token_pool() else {
         let message =
-            "the token must be of one NodePool: one group system:bootstrappers:keyplane:<name of the NodePool>";
+            "the token must belong to one NodePool: one group system:bootstrappers:keyplane:<name of the NodePool>";
         return Err(Answer::deny(reasons::TOKEN_NOT_OF_ONE_POOL, message.to_owned()));
     };
     if case.facts.pools.contains(pool) {
         return Ok(());
     }
-    Err(Answer::wait(reasons::NODE_POOL_NOT_FOUND, format!("there is no NodePool {} of this cluster yet", shown(pool))))
+    Err(Answer::wait(
+        reasons::NODE_POOL_NOT_FOUND,
+        format!("NodePool {} of this cluster does not exist yet", shown(pool)),
+    ))
 }
 
-/// The pool of the token is one that declares the node. With a token of one pool nobody becomes a machine of another,
-/// least of all one of the control plane.
+/// The pool of the token must declare the node. With a token of one pool, no machine can join as a node of another pool
+/// or of the control plane.
 pub fn declared_by_pool(case: &Case<'_>) -> Outcome {
     let node = case.node_name()?;
     if !case.is_bootstrap() {
@@ -120,8 +125,9 @@ pub fn declared_by_pool(case: &Case<'_>) -> Outcome {
     Err(Answer::deny(reasons::ANOTHER_POOLS_NODE, message))
 }
 
-/// For a renewal the Node is there. For a bootstrap it is not, and no other request for its name was approved: else who
-/// holds a token of the pool could become a machine that runs already. Both may change, so this waits.
+/// For a renewal, the Node must exist. For a bootstrap, the Node must not exist, and no other client CSR for its name
+/// may be approved. Otherwise the holder of a token of the pool could impersonate a running node. Both may change, so
+/// this waits.
 pub fn node(case: &Case<'_>) -> Outcome {
     let name = case.node_name()?;
     let exists = case.facts.nodes.get(name).is_some();
@@ -129,18 +135,18 @@ pub fn node(case: &Case<'_>) -> Outcome {
         return if exists {
             Ok(())
         } else {
-            Err(Answer::wait(reasons::NODE_NOT_FOUND, format!("there is no Node {} yet", shown(name))))
+            Err(Answer::wait(reasons::NODE_NOT_FOUND, format!("Node {} does not exist yet", shown(name))))
         };
     }
     if case.facts.terms.existing_node == ExistingNode::Approve {
         return Ok(());
     }
     if exists {
-        let message = format!("there is a Node {} already: delete it if the machine was installed anew", shown(name));
+        let message = format!("Node {} already exists; delete the Node if the machine was reinstalled", shown(name));
         return Err(Answer::wait(reasons::NODE_EXISTS, message));
     }
     if case.facts.admitted {
-        let message = format!("another request for {} was approved, and its Node is not there yet", shown(name));
+        let message = format!("another CSR for {} is approved, and the Node does not exist yet", shown(name));
         return Err(Answer::wait(reasons::NODE_ALREADY_ADMITTED, message));
     }
     Ok(())

@@ -1,4 +1,4 @@
-//! Who asks, and whether the request is about who asks.
+//! Rules about the identity of the requester, and the subject of the request.
 
 use keyplane_crds::reasons;
 
@@ -8,9 +8,9 @@ use crate::approval::verdict::{Answer, shown};
 const NODES_GROUP: &str = "system:nodes";
 const AUTHENTICATED_GROUP: &str = "system:authenticated";
 
-/// The requester is a node: `system:node:` and a Node's name. The identity is that of the requester, never one that the
-/// request claims: an approver that took the first DNS name for it gave any node the certificate of any other
-/// (GHSA-87pw-5j2g-6376).
+/// The requester must be a node: `system:node:<name of the Node>`. The identity is that of the requester, never one
+/// from the content of the request. An approver that used the first DNS name as identity gave any node the certificate
+/// of any other node (GHSA-87pw-5j2g-6376).
 pub fn requester(case: &Case<'_>) -> Outcome {
     if case.request.node_name().is_some() {
         return Ok(());
@@ -22,13 +22,13 @@ pub fn requester(case: &Case<'_>) -> Outcome {
     ))
 }
 
-/// The requester is in the groups of nodes and of the authenticated. The guidance of the kubelet TLS bootstrapping page:
-/// a username alone can be handed out by any authenticator, the group is what makes it a node.
+/// The requester must be in the groups of nodes and of authenticated users, as the kubelet TLS bootstrapping page
+/// recommends. Any authenticator can issue a username, and only the group identifies a node.
 pub fn groups(case: &Case<'_>) -> Outcome {
     in_groups(case, NODES_GROUP)
 }
 
-/// The requester is in this group and in that of the authenticated.
+/// The requester must be in the given group and in that of authenticated users.
 pub fn in_groups(case: &Case<'_>, group: &str) -> Outcome {
     for group in [group, AUTHENTICATED_GROUP] {
         if !case.request.groups.iter().any(|known| known == group) {
@@ -41,8 +41,8 @@ pub fn in_groups(case: &Case<'_>, group: &str) -> Outcome {
     Ok(())
 }
 
-/// The subject is one organization and one common name, in a part of the name each, as plain strings. A second
-/// organization (`system:masters`) is what readers disagree about that keep one of several (talos trustd,
+/// The subject must be one organization and one common name, each in its own relative distinguished name and as a plain
+/// string. With a second organization (`system:masters`), parsers that keep only one of them disagree (talos trustd,
 /// CVE-2022-36103; approver-policy VC-53794).
 pub fn subject(case: &Case<'_>) -> Outcome {
     if case.pkcs10()?.identity().is_some() {
@@ -52,7 +52,7 @@ pub fn subject(case: &Case<'_>) -> Outcome {
     Err(Answer::deny(reasons::SUBJECT_NOT_ALLOWED, message.to_owned()))
 }
 
-/// The organization is `system:nodes`. The signer asks for it too (`ValidateKubeletServingCSR`).
+/// The organization must be `system:nodes`. The signer requires this too (`ValidateKubeletServingCSR`).
 pub fn organization(case: &Case<'_>) -> Outcome {
     let (organization, _) = case.pkcs10()?.identity().ok_or(Answer::NotEvaluated)?;
     if organization == NODES_GROUP {
@@ -62,8 +62,8 @@ pub fn organization(case: &Case<'_>) -> Outcome {
     Err(Answer::deny(reasons::ORGANIZATION_NOT_ALLOWED, message))
 }
 
-/// The common name is the requester's username. The API server compares the two since 1.31 (KEP-4872), the signer
-/// doesn't; a cluster with the feature gate off would let a node ask in the name of another.
+/// The common name must be the username of the requester. The API server compares the two since 1.31 (KEP-4872), and
+/// the signer does not. In a cluster with the feature gate off, a node could request a certificate for another node.
 pub fn common_name(case: &Case<'_>) -> Outcome {
     let (_, common_name) = case.pkcs10()?.identity().ok_or(Answer::NotEvaluated)?;
     let username = &case.request.username;

@@ -17,64 +17,64 @@ use super::names::{DnsName, address_of_octets};
 use super::pkcs10::{Pkcs10, Pkcs10Error, San};
 use super::request::{Requester, Signer, node_of_subject};
 use super::terms::SignerTerms;
-use super::{Answer, Facts, SigningRequest};
+use super::{Answer, ApprovalFacts, SigningRequest};
 
-/// What a rule says: nothing, or an answer other than `Pass`.
+/// The result of a rule: success, or an answer other than `Pass`.
 type Outcome = Result<(), Answer>;
 
 /// A rule: a pure function with a name.
 #[derive(Clone, Copy, Debug)]
 pub struct Rule {
-    /// The name, as `explain` shows it.
+    /// The name in the output of `csr explain`.
     pub name: &'static str,
     /// The function.
-    judge: fn(&Case<'_>) -> Outcome,
+    evaluate: fn(&Case<'_>) -> Outcome,
 }
 
 impl Rule {
-    pub(super) const fn new(name: &'static str, judge: fn(&Case<'_>) -> Outcome) -> Self {
-        Self { name, judge }
+    pub(super) const fn new(name: &'static str, evaluate: fn(&Case<'_>) -> Outcome) -> Self {
+        Self { name, evaluate }
     }
 
-    /// Asks the rule.
+    /// Evaluates the rule.
     #[must_use]
-    pub fn ask(&self, case: &Case<'_>) -> Answer {
-        (self.judge)(case).err().unwrap_or(Answer::Pass)
+    pub fn evaluate(&self, case: &Case<'_>) -> Answer {
+        (self.evaluate)(case).err().unwrap_or(Answer::Pass)
     }
 }
 
-/// The rules for serving certificates, in the order in which they are asked.
+/// The rules for serving certificates, in the order of evaluation.
 pub const SERVING_RULES: &[Rule] = &[
-    // Is this ours to judge?
+    // Scope.
     Rule::new("signer", scope::signer),
     Rule::new("open", scope::open),
     Rule::new("enabled", scope::enabled),
     Rule::new("age", scope::age),
-    // Who asks?
+    // Identity of the requester.
     Rule::new("requester", identity::requester),
     Rule::new("groups", identity::groups),
-    // Is the request well made?
+    // Form of the request.
     Rule::new("encoding", request::encoding),
     Rule::new("attributes", request::attributes),
     Rule::new("extensions", request::extensions),
     Rule::new("key", request::key),
     Rule::new("signature", request::signature),
-    // Is it about who asks, and for serving only?
+    // Subject and usages.
     Rule::new("subject", identity::subject),
     Rule::new("organization", identity::organization),
     Rule::new("common-name", identity::common_name),
     Rule::new("usages", request::serving_usages),
     Rule::new("expiration", request::expiration),
-    // Which names and addresses does it want?
+    // Requested names and addresses.
     Rule::new("san-kinds", sans::kinds),
     Rule::new("san-names", sans::names),
     Rule::new("san-addresses", sans::addresses),
-    // After the rules that can name what they object to.
+    // After the rules with more precise messages.
     Rule::new("canonical", request::canonical),
     Rule::new("reserved-names", sans::reserved_names),
     Rule::new("reserved-ranges", addresses::reserved_ranges),
     Rule::new("reserved-addresses", addresses::reserved),
-    // Are they the node's, by what a person declared and by what the Node says?
+    // Declaration by the user, and status of the Node.
     Rule::new("declared", addresses::node_declared),
     Rule::new("declared-names", sans::declared_names),
     Rule::new("declared-addresses", addresses::declared),
@@ -84,11 +84,11 @@ pub const SERVING_RULES: &[Rule] = &[
     Rule::new("max-nodes", addresses::max_nodes),
     Rule::new("node-names", sans::node_names),
     Rule::new("node-addresses", addresses::reported),
-    // Last, so that nobody's DNS is asked for what is refused anyway.
+    // Last, so that CSRs that are denied anyway cause no DNS lookups.
     Rule::new("forward-resolution", policy::forward_resolution),
 ];
 
-/// The rules for client certificates, in the order in which they are asked.
+/// The rules for client certificates, in the order of evaluation.
 pub const CLIENT_RULES: &[Rule] = &[
     Rule::new("signer", scope::signer),
     Rule::new("open", scope::open),
@@ -115,19 +115,19 @@ pub const CLIENT_RULES: &[Rule] = &[
     Rule::new("max-nodes", addresses::max_nodes),
 ];
 
-/// A request with all that the rules may look at.
+/// A CSR with the input of the rules.
 #[derive(Debug)]
 pub struct Case<'a> {
     request: &'a SigningRequest,
-    facts: &'a Facts<'a>,
+    facts: &'a ApprovalFacts<'a>,
     now: Timestamp,
     pkcs10: OnceCell<Result<Pkcs10, Pkcs10Error>>,
 }
 
 impl<'a> Case<'a> {
-    /// Nothing is parsed yet.
+    /// Returns a case. Parsing happens on demand.
     #[must_use]
-    pub fn new(request: &'a SigningRequest, facts: &'a Facts<'a>, now: Timestamp) -> Self {
+    pub fn new(request: &'a SigningRequest, facts: &'a ApprovalFacts<'a>, now: Timestamp) -> Self {
         Self { request, facts, now, pkcs10: OnceCell::new() }
     }
 
@@ -135,13 +135,13 @@ impl<'a> Case<'a> {
         self.pkcs10.get_or_init(|| Pkcs10::parse(&self.request.request))
     }
 
-    /// The PKCS#10 request. `encoding` objects if there is none.
+    /// Returns the PKCS #10 request. Rule `encoding` objects if it is invalid.
     fn pkcs10(&self) -> Result<&Pkcs10, Answer> {
         self.parsed().as_ref().map_err(|_| Answer::NotEvaluated)
     }
 
-    /// The name of the node that asks; of a bootstrap token's request for a client certificate the one that the subject
-    /// names. `requester` or `common-name` object if there is none.
+    /// Returns the node name of the requester, or for a client CSR of a bootstrap token the node name in the subject.
+    /// Rule `requester` or `common-name` objects if there is none.
     fn node_name(&self) -> Result<&str, Answer> {
         let name = match (self.request.requester(), self.request.signer()) {
             (Some(Requester::Node(name)), _) => Some(name),
@@ -151,12 +151,12 @@ impl<'a> Case<'a> {
         name.ok_or(Answer::NotEvaluated)
     }
 
-    /// What the policy says of the request's signer. `signer` objects to others.
+    /// Returns the parameters of the policy for the signer. Rule `signer` objects to other signers.
     fn signer_terms(&self) -> Result<&'a SignerTerms, Answer> {
         self.request.signer().map(|signer| self.facts.terms.of(signer)).ok_or(Answer::NotEvaluated)
     }
 
-    /// The DNS names that are asked for. `san-names` objects to those that are none.
+    /// Returns the requested DNS names. Rule `san-names` objects to invalid names.
     fn names(&self) -> Result<Vec<DnsName>, Answer> {
         let sans = self.pkcs10()?.sans.iter();
         Ok(sans
@@ -167,7 +167,7 @@ impl<'a> Case<'a> {
             .collect())
     }
 
-    /// The addresses that are asked for. `san-addresses` objects to those that are none.
+    /// Returns the requested addresses. Rule `san-addresses` objects to invalid addresses.
     fn addresses(&self) -> Result<Vec<IpAddr>, Answer> {
         let sans = self.pkcs10()?.sans.iter();
         Ok(sans

@@ -1,11 +1,11 @@
-//! What a policy asks for beside everything else. By default it asks for nothing.
+//! Additional requirements of a policy. The default policy has none.
 
 use keyplane_crds::reasons;
 
 use super::{Case, Outcome};
 use crate::approval::verdict::{Answer, shown};
 
-/// Each DNS name matches the policy's regular expression (kubeletServing.dnsNameRegex), as a whole.
+/// Each DNS name as a whole must match the regular expression of the policy (kubeletServing.dnsNameRegex).
 pub fn names(case: &Case<'_>) -> Outcome {
     let Some(regex) = &case.facts.terms.dns_name_regex else { return Ok(()) };
     for name in case.names()? {
@@ -21,7 +21,7 @@ pub fn names(case: &Case<'_>) -> Outcome {
     Ok(())
 }
 
-/// Each IP address lies in a range of the policy (kubeletServing.addressCIDRs).
+/// Each IP address must be in a range of the policy (kubeletServing.addressCIDRs).
 pub fn addresses(case: &Case<'_>) -> Outcome {
     let ranges = &case.facts.terms.address_ranges;
     if ranges.is_empty() {
@@ -36,10 +36,10 @@ pub fn addresses(case: &Case<'_>) -> Outcome {
     Ok(())
 }
 
-/// Where the policy wants it (kubeletServing.forwardResolution), each DNS name resolves to addresses of the node and to
-/// no others. DNS fails and changes, so this waits, whatever it says: an approver that denied for a resolver's hiccup
-/// kept nodes without certificates (postfinance #29). It is never enough by itself either: who can write to the DNS
-/// could satisfy it.
+/// If the policy requires it (kubeletServing.forwardResolution), each DNS name must resolve to addresses of the node
+/// and to no others. DNS fails and changes, so every failure waits. An approver that denied after a short resolver
+/// failure left nodes without certificates (postfinance #29). Resolution alone is never sufficient, because everyone
+/// who can write to the DNS could satisfy it.
 pub fn forward_resolution(case: &Case<'_>) -> Outcome {
     if !case.facts.terms.forward_resolution {
         return Ok(());
@@ -60,14 +60,15 @@ pub fn forward_resolution(case: &Case<'_>) -> Outcome {
                 return Err(Answer::wait(reasons::NAME_NOT_RESOLVED, message));
             }
             None => {
-                let message = format!("the DNS name {shown_name} was not looked up yet");
+                let message = format!("the DNS name {shown_name} is not resolved yet");
                 return Err(Answer::wait(reasons::NAME_NOT_RESOLVED, message));
             }
         };
         let foreign =
             addresses.iter().find(|address| declaration.claim(address).is_none() || !node.addresses.contains(address));
         if let Some(foreign) = foreign {
-            let message = format!("the DNS name {shown_name} resolves to {foreign}, which is not the node's");
+            let message =
+                format!("the DNS name {shown_name} resolves to {foreign}, which is not an address of the node");
             return Err(Answer::wait(reasons::NAME_RESOLVES_ELSEWHERE, message));
         }
     }

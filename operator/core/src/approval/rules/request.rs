@@ -1,4 +1,4 @@
-//! Whether the request is well made, and asks for what its signer is for and nothing else.
+//! Rules about the form of the request and its usages.
 
 use keyplane_crds::{RequestKeyAlgorithm, reasons};
 use x509_parser::oid_registry::{OID_EC_P256, OID_PKCS9_EXTENSION_REQUEST, OID_X509_EXT_SUBJECT_ALT_NAME};
@@ -15,8 +15,8 @@ const SERVER_AUTH: &str = "server auth";
 const CLIENT_AUTH: &str = "client auth";
 const KEY_ENCIPHERMENT: &str = "key encipherment";
 
-/// The request is one PEM block with one PKCS#10 request and nothing else, and not too large. A second block, or bytes
-/// after the first request, is what one reader sees and another doesn't.
+/// The request must be one PEM block with one PKCS #10 request and nothing else, within the size limit. Parsers differ
+/// about a second block, or bytes after the first request.
 pub fn encoding(case: &Case<'_>) -> Outcome {
     match case.parsed() {
         Ok(_) => Ok(()),
@@ -25,12 +25,12 @@ pub fn encoding(case: &Case<'_>) -> Outcome {
     }
 }
 
-/// The one attribute is the request for extensions: what a kubelet sends (Go's `x509.CreateCertificateRequest`). A
-/// second one would be a second list of extensions, and a challenge password has no meaning here.
+/// The only attribute must be the extension request, as in a kubelet CSR (Go's `x509.CreateCertificateRequest`). A
+/// second one would be a second list of extensions, and a challenge password has no meaning in a CSR.
 pub fn attributes(case: &Case<'_>) -> Outcome {
     match case.pkcs10()?.attributes.as_slice() {
         [attribute] if *attribute == OID_PKCS9_EXTENSION_REQUEST => Ok(()),
-        // Then there are no names: `san-kinds` says so in clearer words.
+        // Without attributes there are no names, which `san-kinds` reports more clearly.
         [] => Ok(()),
         _ => {
             let message = "the request must have one attribute, the request for extensions";
@@ -39,12 +39,12 @@ pub fn attributes(case: &Case<'_>) -> Outcome {
     }
 }
 
-/// The one extension is the subject alternative name: what a kubelet sends. Usages stand in the object, and a request
-/// that wants to be a CA is nothing to sign by accident.
+/// The only extension must be the subject alternative name, as in a kubelet CSR. The object has the usages, and a
+/// signer must not sign a request for a CA certificate by accident.
 pub fn extensions(case: &Case<'_>) -> Outcome {
     let extensions = &case.pkcs10()?.extensions;
     if let Some(other) = extensions.iter().find(|extension| **extension != OID_X509_EXT_SUBJECT_ALT_NAME) {
-        let message = format!("the request asks for the extension {other}; only subjectAltName is allowed");
+        let message = format!("the request has the extension {other}; only subjectAltName is allowed");
         return Err(Answer::deny(reasons::EXTENSION_NOT_ALLOWED, message));
     }
     if extensions.len() > 1 {
@@ -56,9 +56,9 @@ pub fn extensions(case: &Case<'_>) -> Outcome {
     Ok(())
 }
 
-/// The key is one that the policy allows: by default ECDSA on P-256 (what kubelets make) or P-384, or RSA with 2048 to
-/// 8192 bits. Ed25519 and P-521 are always refused: no kubelet makes them, and the check of the signature here can't do
-/// P-521.
+/// The policy must allow the key: by default ECDSA on P-256 (the key of kubelets) or P-384, or RSA with 2048 to 8192
+/// bits. Ed25519 and P-521 are always denied. Kubelets don't generate them, and the signature check of the library does
+/// not support P-521.
 pub fn key(case: &Case<'_>) -> Outcome {
     let terms = case.facts.terms;
     let key = &case.pkcs10()?.key;
@@ -73,7 +73,7 @@ pub fn key(case: &Case<'_>) -> Outcome {
             let good = (terms.min_rsa_bits..=MAX_RSA_BITS).contains(&bits);
             (good && allows(RequestKeyAlgorithm::Rsa), format!("an RSA key of {bits} bits"))
         }
-        Key::Other => (false, "a key of another kind".to_owned()),
+        Key::Other => (false, "an unsupported key".to_owned()),
     };
     if allowed {
         return Ok(());
@@ -94,8 +94,8 @@ const fn name(algorithm: RequestKeyAlgorithm) -> &'static str {
     }
 }
 
-/// The request is signed by its own key, so that nobody gets a certificate for a key that isn't theirs. The API server
-/// checks this as well.
+/// The request must be signed with its own key, so that the requester provably holds the key. The API server checks
+/// this as well.
 pub fn signature(case: &Case<'_>) -> Outcome {
     let pkcs10 = case.pkcs10()?;
     if pkcs10.key == Key::Other {
@@ -107,26 +107,25 @@ pub fn signature(case: &Case<'_>) -> Outcome {
     Err(Answer::deny(reasons::SIGNATURE_INVALID, "the request is not signed by its own key".to_owned()))
 }
 
-/// The request is byte for byte what the other rules saw of it. What they did not see can't be judged, whatever it is:
-/// values hidden after an attribute, lengths that two readers take differently, a name in a second encoding
-/// (approver-policy VC-53795).
+/// The request must not have content that the other rules did not see: values hidden after an attribute, lengths that
+/// parsers read differently, or a name in a second encoding (approver-policy VC-53795).
 pub fn canonical(case: &Case<'_>) -> Outcome {
     if case.pkcs10()?.is_canonical() {
         return Ok(());
     }
-    let message = "the request holds more than a subject, a key, names and a signature, or is not in DER";
+    let message = "the request has other content than a subject, a key, names and a signature, or is not in DER";
     Err(Answer::deny(reasons::REQUEST_NOT_CANONICAL, message.to_owned()))
 }
 
-/// The usages are digital signature and server auth, with key encipherment or without it: kubelets leave that out for
-/// ECDSA keys since 1.27. An empty list passed an approver that looked for a subset; client auth would make the
-/// certificate log in as the node.
+/// The usages must be digital signature and server auth, optionally with key encipherment. Kubelets omit key
+/// encipherment for ECDSA keys since 1.27. An approver that only checked for a subset accepted an empty list. With
+/// client auth, the certificate would authenticate as the node.
 pub fn serving_usages(case: &Case<'_>) -> Outcome {
     usages(case, SERVER_AUTH)
 }
 
-/// The usages are digital signature and client auth, with key encipherment or without it (the signer's
-/// `ValidateKubeletClientCSR`). Server auth would let a node pass its client certificate for a server's.
+/// The usages must be digital signature and client auth, optionally with key encipherment (the signer's
+/// `ValidateKubeletClientCSR`). With server auth, a node could use its client certificate as a server certificate.
 pub fn client_usages(case: &Case<'_>) -> Outcome {
     usages(case, CLIENT_AUTH)
 }
@@ -151,14 +150,14 @@ fn usages(case: &Case<'_>, purpose: &str) -> Outcome {
     Err(Answer::deny(reasons::USAGES_NOT_ALLOWED, message))
 }
 
-/// The lifetime that is asked for is not longer than the policy allows. None is fine: then the signer's own maximum
-/// holds, and kubelets ask for none.
+/// The requested lifetime must not exceed the limit of the policy. A CSR without a lifetime passes; kubelets request
+/// none, and the maximum of the signer applies.
 pub fn expiration(case: &Case<'_>) -> Outcome {
     let max = case.signer_terms()?.max_expiration_seconds;
     match case.request.expiration_seconds {
         Some(seconds) if seconds > max => Err(Answer::deny(
             reasons::EXPIRATION_TOO_LONG,
-            format!("the request is for {seconds} seconds, the policy has {max}"),
+            format!("the requested lifetime of {seconds} seconds exceeds the limit of the policy, which is {max}"),
         )),
         _ => Ok(()),
     }

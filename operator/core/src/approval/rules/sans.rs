@@ -1,4 +1,4 @@
-//! The subject alternative names: their kinds and form, and whose the DNS names are.
+//! Rules about the subject alternative names: kind, form, and owner of the DNS names.
 
 use keyplane_crds::reasons;
 
@@ -8,13 +8,16 @@ use crate::approval::pkcs10::San;
 use crate::approval::reserved::NameReservation;
 use crate::approval::verdict::{Answer, shown};
 
-/// There is at least one name and not more than a machine has (kubeletServing.maxNames, which also bounds the work for
-/// one request), and each is a DNS name or an IP address. The signer fails a request without names or with
-/// an e-mail address or URI; a certificate for a URI is an identity in some meshes.
+/// The request must have at least one name and at most kubeletServing.maxNames, which also limits the work per CSR.
+/// Each name must be a DNS name or an IP address. The signer rejects a CSR without names, or with an e-mail address or
+/// URI. In some service meshes, a URI in a certificate is an identity.
 pub fn kinds(case: &Case<'_>) -> Outcome {
     let sans = &case.pkcs10()?.sans;
     if sans.is_empty() {
-        return Err(Answer::deny(reasons::SAN_MISSING, "the request names no DNS name and no IP address".to_owned()));
+        return Err(Answer::deny(
+            reasons::SAN_MISSING,
+            "the request has neither DNS names nor IP addresses".to_owned(),
+        ));
     }
     let max = case.facts.terms.max_names;
     if sans.len() > max {
@@ -24,15 +27,15 @@ pub fn kinds(case: &Case<'_>) -> Outcome {
     }
     for san in sans {
         if let San::Other(kind) = san {
-            let message = format!("the request names {kind}; only DNS names and IP addresses are allowed");
+            let message = format!("the request has {kind}; only DNS names and IP addresses are allowed");
             return Err(Answer::deny(reasons::SAN_KIND_NOT_ALLOWED, message));
         }
     }
     Ok(())
 }
 
-/// Each DNS name is a plain host name: no wildcard, nothing that a client may read as an address, no NUL that ends it for
-/// one reader and not for another.
+/// Each DNS name must be a plain host name: no wildcard, no text that a client may read as an address, and no NUL, at
+/// which some parsers end the name.
 pub fn names(case: &Case<'_>) -> Outcome {
     for san in &case.pkcs10()?.sans {
         if let San::Dns(name) = san
@@ -44,7 +47,7 @@ pub fn names(case: &Case<'_>) -> Outcome {
     Ok(())
 }
 
-/// Each IP address has 4 octets or 16, and no IPv4 address hides in the latter.
+/// Each IP address must have 4 or 16 octets, and must not be an IPv4-mapped IPv6 address.
 pub fn addresses(case: &Case<'_>) -> Outcome {
     for san in &case.pkcs10()?.sans {
         if let San::Address(octets) = san
@@ -56,8 +59,9 @@ pub fn addresses(case: &Case<'_>) -> Outcome {
     Ok(())
 }
 
-/// No name is the API server's, the cluster's DNS's, localhost or another node's, whoever claims it. Pods trust the CA
-/// that signs these certificates: one for `kubernetes.default.svc` would make a node the API server to them.
+/// No name may belong to the API server, the cluster DNS, localhost or another node, whatever the declarations say.
+/// Pods trust the CA of these certificates; with a certificate for `kubernetes.default.svc`, a node could impersonate
+/// the API server.
 pub fn reserved_names(case: &Case<'_>) -> Outcome {
     let node = case.node_name()?;
     for name in case.names()? {
@@ -72,8 +76,8 @@ pub fn reserved_names(case: &Case<'_>) -> Outcome {
     Ok(())
 }
 
-/// Each DNS name is the name of the node that asks, alone or in a domain of the policy, and whole: a prefix or a substring
-/// is another machine's (`a` and `auth.example`).
+/// Each DNS name must be the whole name of the node, alone or in a domain of the policy. A prefix or a substring can be
+/// the name of another node (`a` and `auth.example`).
 pub fn declared_names(case: &Case<'_>) -> Outcome {
     let node = case.node_name()?;
     for name in case.names()? {
@@ -93,7 +97,7 @@ pub fn declared_names(case: &Case<'_>) -> Outcome {
     Ok(())
 }
 
-/// Each DNS name is in the Node's status. It may come later, so this waits.
+/// Each DNS name must be in the status of the Node. The name may arrive later, so this waits.
 pub fn node_names(case: &Case<'_>) -> Outcome {
     let facts = case.node_facts()?;
     for name in case.names()? {

@@ -1,4 +1,4 @@
-//! Whether a request is ours to judge. These rules ignore; they neither deny nor let wait.
+//! Rules about the scope of Keyplane. They ignore a CSR; they neither deny it nor wait.
 
 use keyplane_crds::reasons;
 
@@ -6,9 +6,9 @@ use super::{Case, Outcome};
 use crate::approval::request::Signer;
 use crate::approval::verdict::{Answer, shown};
 
-/// The request is for kubernetes.io/kubelet-serving or kubernetes.io/kube-apiserver-client-kubelet. Another signer's
-/// certificates mean something else (one of kube-apiserver-client logs in as anybody); an approver that let the signer's
-/// check slip approved them all (deckhouse #22901).
+/// The signer must be kubernetes.io/kubelet-serving or kubernetes.io/kube-apiserver-client-kubelet. Certificates of
+/// other signers have other meanings (one of kube-apiserver-client can authenticate as any user). An approver without
+/// this check approved all of them (deckhouse #22901).
 pub fn signer(case: &Case<'_>) -> Outcome {
     let signer = &case.request.signer_name;
     if case.request.signer().is_some() {
@@ -17,8 +17,8 @@ pub fn signer(case: &Case<'_>) -> Outcome {
     Err(Answer::ignore(reasons::OTHER_SIGNER, format!("the request is for the signer {}", shown(signer))))
 }
 
-/// Nobody has decided yet. A second verdict would contradict a person's, and the API server refuses a second condition
-/// of a type.
+/// The CSR must have no verdict. A second verdict could contradict that of a user, and the API server rejects a second
+/// condition of the same type.
 pub fn open(case: &Case<'_>) -> Outcome {
     if !case.request.settled {
         return Ok(());
@@ -29,7 +29,7 @@ pub fn open(case: &Case<'_>) -> Outcome {
     ))
 }
 
-/// The policy wants requests of this signer to be judged.
+/// The policy must enable the evaluation for this signer.
 pub fn enabled(case: &Case<'_>) -> Outcome {
     if case.signer_terms()?.enabled {
         return Ok(());
@@ -41,9 +41,9 @@ pub fn enabled(case: &Case<'_>) -> Outcome {
     Err(Answer::ignore(reasons::APPROVAL_DISABLED, format!("the CertificatePolicy has {field}.enabled: false")))
 }
 
-/// The request is younger than the policy's limit, by default an hour. The API server vouches for a requester at the
-/// moment of the request only: one that has waited for long may be of a machine that is gone, whose name another one has
-/// now. The kubelet has given up by then and asked again, and the controller-manager removes the request after a day.
+/// The CSR must be younger than the limit of the policy, by default one hour. The API server authenticates the
+/// requester only at creation. An old CSR may come from a deleted node whose name now belongs to another one. By then
+/// the kubelet has given up and created a new CSR. The controller-manager deletes a pending CSR after one day.
 pub fn age(case: &Case<'_>) -> Outcome {
     let limit = case.facts.terms.wait_limit;
     let message = match case.request.created {
@@ -51,10 +51,10 @@ pub fn age(case: &Case<'_>) -> Outcome {
         Some(_) => {
             let minutes = limit.as_mins();
             format!(
-                "the request is more than {minutes} minutes old (signingRequests.waitLimit): a kubelet has asked anew"
+                "the CSR is older than {minutes} minutes (signingRequests.waitLimit); the kubelet has created another"
             )
         }
-        None => "the request does not say when it was made".to_owned(),
+        None => "the request has no creation time".to_owned(),
     };
     Err(Answer::ignore(reasons::REQUEST_TOO_OLD, message))
 }

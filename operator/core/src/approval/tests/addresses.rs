@@ -1,4 +1,4 @@
-//! The addresses in a request, and whether the node is known.
+//! Tests of the address rules, and of the rules about the Node.
 
 use super::*;
 use crate::approval::Answer;
@@ -11,50 +11,50 @@ fn approves_every_kind_of_declared_node() {
 }
 
 #[test]
-fn waits_for_a_node_that_nobody_has_declared_yet() {
+fn waits_for_undeclared_node() {
     let world = World::with_node("worker2", "10.0.0.22");
     world.waits("declared", "NodeNotDeclared");
-    // The selector's star is for any characters but a dot.
+    // The star of the selector matches any characters except dots.
     World::with_node("spot-a.evil", "10.0.1.7").waits("declared", "NodeNotDeclared");
 }
 
 #[test]
-fn denies_an_address_that_is_not_declared_even_if_the_node_reports_it() {
+fn denies_undeclared_address_that_the_node_reports() {
     World::with_node("worker1", "10.0.0.99").is_denied("declared-addresses", "AddressNotDeclared");
     World::with_node("cp1", "10.0.0.99").is_denied("declared-addresses", "AddressNotDeclared");
     World::with_node("spot-a", "10.0.2.7").is_denied("declared-addresses", "AddressNotDeclared");
-    // A listed worker has what is listed, even where a selector matches its name.
+    // A listed worker has only its listed addresses, even if a selector matches its name.
     let mut world = World::with_node("worker1", "10.0.1.7");
     world.pools.push(pool(&json!({"selector": {"namePattern": "worker*", "addressCIDRs": ["10.0.1.0/24"]}})));
     world.is_denied("declared-addresses", "AddressNotDeclared");
 }
 
 #[test]
-fn waits_for_a_node_that_is_not_there_yet() {
+fn waits_for_missing_node() {
     let mut world = World::new();
     world.nodes.clear();
     world.waits("node", "NodeNotFound");
 }
 
 #[test]
-fn waits_for_a_node_that_has_no_addresses_yet() {
+fn waits_for_node_without_addresses() {
     let mut world = World::new();
     world.nodes[1] = node("worker1", &[]);
     world.waits("node", "NodeHasNoAddresses");
 }
 
 #[test]
-fn waits_for_a_declared_address_that_the_node_does_not_report_yet() {
+fn waits_for_declared_address_that_the_node_does_not_report() {
     let mut world = World::new();
     world.nodes[1] = node("worker1", &[("InternalIP", "10.0.0.21"), ("Hostname", "worker1")]);
     world.waits("node-addresses", "AddressNotReported");
 }
 
 #[test]
-fn does_not_take_the_declaration_of_another_node() {
+fn ignores_declaration_of_another_node() {
     let world = World::new();
     let nodes = world.nodes.iter().cloned().collect::<Nodes>();
-    let facts = Facts {
+    let facts = ApprovalFacts {
         nodes: &nodes,
         declaration: &declaration("cp1", &world.cluster, &world.pools),
         reserved: &reserved(&world.cluster, &world.pools),
@@ -63,16 +63,19 @@ fn does_not_take_the_declaration_of_another_node() {
         admitted: false,
         resolved: &world.resolved,
     };
-    let judgement = judge(&world.request, &facts, world.now);
-    assert_eq!(judgement.reason, "NodeNotDeclared");
-    let answer = |name: &str| judgement.answers.iter().find(|answer| answer.rule == name).unwrap().answer.clone();
+    let evaluation = evaluate(&world.request, &facts, world.now);
+    assert_eq!(evaluation.reason, "NodeNotDeclared");
+    let answer = |name: &str| evaluation.answers.iter().find(|answer| answer.rule == name).unwrap().answer.clone();
     assert_eq!(answer("declared-addresses"), Answer::NotEvaluated);
     let own = declaration("worker1", &world.cluster, &world.pools);
-    assert_eq!(judge(&world.request, &Facts { declaration: &own, ..facts }, world.now).verdict, Verdict::Approve);
+    assert_eq!(
+        evaluate(&world.request, &ApprovalFacts { declaration: &own, ..facts }, world.now).verdict,
+        Verdict::Approve
+    );
 }
 
 #[test]
-fn never_approves_an_address_of_the_cluster_even_if_it_is_declared_and_reported() {
+fn never_approves_cluster_address_that_is_declared_and_reported() {
     let addresses = [
         "10.96.0.1",
         "10.96.0.10",
@@ -99,7 +102,7 @@ fn never_approves_an_address_of_the_cluster_even_if_it_is_declared_and_reported(
 }
 
 #[test]
-fn approves_addresses_beside_the_reserved_ranges() {
+fn approves_addresses_next_to_reserved_ranges() {
     for address in
         ["10.95.255.255", "10.112.0.0", "10.243.255.255", "10.245.0.0", "126.0.0.1", "169.253.0.1", "fec0::1"]
     {
@@ -114,10 +117,10 @@ fn never_approves_the_api_endpoint_for_a_worker() {
     let mut world = World::with_node("spot-a", "10.0.1.7");
     world.cluster.control_plane_endpoint.host = "10.0.1.7".to_owned();
     world.is_denied("reserved-addresses", "ReservedAddress");
-    // Not even where a pool lists it.
+    // Denied even if a pool lists the address.
     world.pools.push(pool(&json!({"machines": [{"name": "spot-a", "addresses": ["10.0.1.7"]}]})));
     world.is_denied("reserved-addresses", "ReservedAddress");
-    // Nor an address in the API servers' certificate.
+    // An address in the certificates of the API servers is denied too.
     world.cluster.control_plane_endpoint.host = "api.demo.example".to_owned();
     world.is_approved();
     world.cluster.control_plane.api_server.cert_sans = vec!["10.0.1.7".to_owned()];
@@ -125,14 +128,14 @@ fn never_approves_the_api_endpoint_for_a_worker() {
 }
 
 #[test]
-fn approves_the_endpoint_for_the_control_plane_node_that_the_cluster_spec_gives_it_to() {
+fn approves_endpoint_for_control_plane_node_in_cluster_spec() {
     let mut world = World::with_node("cp1", "10.0.0.11");
     world.cluster.control_plane_endpoint.host = "10.0.0.11".to_owned();
     world.is_approved();
 }
 
 #[test]
-fn never_approves_the_endpoint_for_a_control_plane_node_by_a_pool_alone() {
+fn never_approves_endpoint_declared_by_pool_only() {
     let mut world = World::with_node("cp1", "10.0.0.12");
     world.pools.push(pool(&json!({"role": "ControlPlane", "machines": [{"name": "cp1", "addresses": ["10.0.0.12"]}]})));
     world.is_approved();
@@ -141,48 +144,48 @@ fn never_approves_the_endpoint_for_a_control_plane_node_by_a_pool_alone() {
 }
 
 #[test]
-fn denies_an_address_that_is_declared_for_another_machine() {
-    World::asked_for(&["worker1"], &["10.0.0.11"]).is_denied("reserved-addresses", "AnotherNodesAddress");
-    // Even where a selector has it in its range.
+fn denies_address_declared_for_another_node() {
+    World::requesting(&["worker1"], &["10.0.0.11"]).is_denied("reserved-addresses", "AnotherNodesAddress");
+    // Denied even if the address is in the range of a selector.
     let mut world = World::with_node("spot-a", "10.0.1.7");
     world.pools.push(pool(&json!({"machines": [{"name": "worker7", "addresses": ["10.0.1.7"]}]})));
     world.is_denied("reserved-addresses", "AnotherNodesAddress");
 }
 
 #[test]
-fn waits_while_an_address_is_declared_for_two_machines() {
+fn waits_while_address_is_declared_for_two_nodes() {
     let mut world = World::new();
     world.pools.push(pool(&json!({"machines": [{"name": "worker7", "addresses": ["10.0.0.21"]}]})));
     world.waits("reserved-addresses", "AddressDeclaredTwice");
 }
 
 #[test]
-fn what_waits_does_not_hide_what_denies() {
-    let mut world = World::asked_for(&["worker1"], &["10.0.0.21", "10.96.0.1"]);
+fn waiting_address_does_not_hide_denied_address() {
+    let mut world = World::requesting(&["worker1"], &["10.0.0.21", "10.96.0.1"]);
     world.pools.push(pool(&json!({"machines": [{"name": "worker7", "addresses": ["10.0.0.21"]}]})));
     world.is_denied("reserved-addresses", "ReservedAddress");
 }
 
 #[test]
-fn waits_while_another_node_reports_an_address_in_a_selectors_range() {
+fn waits_while_another_node_reports_address_in_selector_range() {
     let mut world = World::with_node("spot-a", "10.0.1.7");
     world.nodes.push(node("spot-gone", &[("InternalIP", "10.0.1.7")]));
     world.waits("reserved-addresses", "AddressInUse");
-    // An IPv4-mapped address is that IPv4 address.
+    // An IPv4-mapped address equals the IPv4 address.
     world.nodes.pop();
     world.nodes.push(node("spot-gone", &[("ExternalIP", "::ffff:10.0.1.7")]));
     world.waits("reserved-addresses", "AddressInUse");
 }
 
 #[test]
-fn no_node_can_stop_another_by_reporting_its_listed_address() {
+fn node_cannot_block_listed_address_of_another_node() {
     let mut world = World::new();
     world.nodes.push(node("spot-evil", &[("InternalIP", "10.0.0.21")]));
     world.is_approved();
 }
 
 #[test]
-fn waits_while_the_networks_of_the_cluster_cannot_be_read() {
+fn waits_while_cluster_networks_are_invalid() {
     let mut world = World::new();
     world.cluster.network.service_cidrs = vec!["10.96.0.0/33".to_owned()];
     world.waits("reserved-ranges", "ReservedUnknown");
@@ -192,16 +195,16 @@ fn waits_while_the_networks_of_the_cluster_cannot_be_read() {
 }
 
 #[test]
-fn waits_while_the_ranges_of_a_selector_cannot_be_read() {
+fn waits_while_selector_ranges_are_invalid() {
     let mut world = World::with_node("spot-a", "10.0.1.7");
     world.pools[1].selector.as_mut().unwrap().address_cidrs.push("10.0.2.0".to_owned());
     world.waits("declared", "NodePoolUnreadable");
-    // That is no matter of other nodes.
+    // Other nodes are not affected.
     World { pools: world.pools.clone(), ..World::new() }.is_approved();
 }
 
 #[test]
-fn reads_a_nodes_addresses_as_a_kubelet_does() {
+fn parses_node_addresses_like_kubelet() {
     let facts = node(
         "n",
         &[

@@ -1,10 +1,10 @@
-//! Requests for client certificates: joining with a bootstrap token, and renewal.
+//! Tests of client CSRs: joining with a bootstrap token, and renewal.
 
 use super::csr::{COMMON_NAME, rdn};
 use super::*;
 use crate::approval::{POOL_GROUP_PREFIX, der};
 
-/// The object that a machine makes for a node with a token of a pool.
+/// Returns the CSR of a machine that joins as a node with a token of a pool.
 fn bootstrap(node: &str, pool: &str) -> SigningRequest {
     let mut request = object(node, &Csr::of(node).pem());
     request.signer_name = "kubernetes.io/kube-apiserver-client-kubelet".to_owned();
@@ -18,7 +18,7 @@ fn bootstrap(node: &str, pool: &str) -> SigningRequest {
     request
 }
 
-/// The small world, in which `worker1` (in `pool0`) joins and is not there yet.
+/// Returns the default world, in which `worker1` (in `pool0`) joins and has no Node object yet.
 fn joining() -> World {
     let mut world = World::new();
     world.policy.kubelet_client.enabled = true;
@@ -27,7 +27,7 @@ fn joining() -> World {
     world
 }
 
-/// The small world, in which `worker1` renews.
+/// Returns the default world, in which `worker1` renews its client certificate.
 fn renewing() -> World {
     let mut world = joining();
     world.nodes.push(node("worker1", &[("InternalIP", "10.0.0.21")]));
@@ -37,7 +37,7 @@ fn renewing() -> World {
 }
 
 #[test]
-fn approves_a_machine_that_joins_with_a_token_of_its_pool() {
+fn approves_join_with_token_of_own_pool() {
     joining().is_approved();
     let mut world = joining();
     world.request = bootstrap("spot-a", "pool1");
@@ -45,23 +45,23 @@ fn approves_a_machine_that_joins_with_a_token_of_its_pool() {
 }
 
 #[test]
-fn approves_a_node_that_renews() {
+fn approves_renewal() {
     renewing().is_approved();
 }
 
 #[test]
-fn judges_client_requests_only_where_the_policy_asks_for_it() {
+fn evaluates_client_csrs_only_if_policy_enables_it() {
     let mut world = joining();
     world.policy.kubelet_client.enabled = false;
     world.is(Verdict::Ignore, "enabled", "ApprovalDisabled");
-    // The one switch says nothing about the other.
+    // The two switches are independent.
     let mut world = joining();
     world.policy.kubelet_serving.enabled = false;
     world.is_approved();
 }
 
 #[test]
-fn denies_a_requester_that_is_neither_a_node_nor_a_token() {
+fn denies_requester_that_is_neither_node_nor_token() {
     let users = [
         "admin",
         "system:bootstrap:",
@@ -80,7 +80,7 @@ fn denies_a_requester_that_is_neither_a_node_nor_a_token() {
 }
 
 #[test]
-fn denies_a_token_outside_of_the_groups_of_tokens() {
+fn denies_token_without_token_groups() {
     for gone in ["system:bootstrappers", "system:authenticated"] {
         let mut world = joining();
         world.request.groups.retain(|group| group != gone);
@@ -92,7 +92,7 @@ fn denies_a_token_outside_of_the_groups_of_tokens() {
 }
 
 #[test]
-fn denies_a_token_of_no_pool_or_of_two() {
+fn denies_token_of_no_pool_or_two_pools() {
     let mut world = joining();
     world.request.groups[1] = "system:bootstrappers:kubeadm:default-node-token".to_owned();
     world.is_denied("token-pool", "TokenNotOfOnePool");
@@ -102,14 +102,14 @@ fn denies_a_token_of_no_pool_or_of_two() {
 }
 
 #[test]
-fn waits_for_the_pool_of_a_token() {
+fn waits_for_pool_of_token() {
     let mut world = joining();
     world.request = bootstrap("worker1", "later");
     world.waits("token-pool", "NodePoolNotFound");
 }
 
 #[test]
-fn denies_a_token_of_one_pool_for_a_machine_of_another() {
+fn denies_token_of_one_pool_for_node_of_another() {
     let mut world = joining();
     world.request = bootstrap("worker1", "pool1");
     world.is_denied("declared-by-pool", "AnotherPoolsNode");
@@ -119,7 +119,7 @@ fn denies_a_token_of_one_pool_for_a_machine_of_another() {
 }
 
 #[test]
-fn no_workers_token_is_good_for_the_control_plane() {
+fn denies_worker_token_for_control_plane_node() {
     let mut world = joining();
     world.nodes.clear();
     world.pools.push(pool(&json!({"machines": [{"name": "cp1", "addresses": ["10.0.0.11"]}],
@@ -129,14 +129,14 @@ fn no_workers_token_is_good_for_the_control_plane() {
 }
 
 #[test]
-fn waits_for_a_machine_that_nobody_has_declared_yet() {
+fn waits_for_undeclared_node() {
     let mut world = joining();
     world.request = bootstrap("worker7", "pool0");
     world.waits("declared", "NodeNotDeclared");
 }
 
 #[test]
-fn waits_while_the_node_of_a_joining_machine_is_there() {
+fn waits_while_node_of_joining_machine_exists() {
     let mut world = joining();
     world.nodes.push(node("worker1", &[]));
     world.waits("node", "NodeExists");
@@ -145,42 +145,42 @@ fn waits_while_the_node_of_a_joining_machine_is_there() {
 }
 
 #[test]
-fn waits_while_another_request_for_the_name_was_approved_and_no_node_has_come_of_it() {
+fn waits_while_another_csr_for_the_node_is_approved() {
     let world = joining();
     let mut approver = world.approver();
-    let judge = |approver: &Approver| approver.judge(&world.request, &world.resolved, world.now);
+    let evaluate = |approver: &Approver| approver.evaluate(&world.request, &world.resolved, world.now);
     let earlier = SigningRequest { name: "csr-0".to_owned(), ..bootstrap("worker1", "pool0") };
-    approver.approved(&earlier);
-    assert_eq!((judge(&approver).verdict, judge(&approver).reason), (Verdict::Wait, "NodeAlreadyAdmitted"));
-    // The very request that was approved does not stand in its own way.
-    assert_eq!(approver.judge(&earlier, &world.resolved, world.now).verdict, Verdict::Approve);
-    approver.request_gone("csr-0");
-    assert_eq!(judge(&approver).verdict, Verdict::Approve);
+    approver.record_approval(&earlier);
+    assert_eq!((evaluate(&approver).verdict, evaluate(&approver).reason), (Verdict::Wait, "NodeAlreadyAdmitted"));
+    // The approved CSR does not block itself.
+    assert_eq!(approver.evaluate(&earlier, &world.resolved, world.now).verdict, Verdict::Approve);
+    approver.remove_request("csr-0");
+    assert_eq!(evaluate(&approver).verdict, Verdict::Approve);
 }
 
 #[test]
-fn waits_for_the_node_of_a_renewal() {
+fn waits_for_node_of_renewal() {
     let mut world = renewing();
     world.nodes.clear();
     world.waits("node", "NodeNotFound");
 }
 
 #[test]
-fn waits_for_a_renewal_of_a_machine_that_was_taken_out_of_its_pool() {
+fn waits_for_renewal_of_node_removed_from_pool() {
     let mut world = renewing();
     world.pools[0].machines.clear();
     world.waits("declared", "NodeNotDeclared");
 }
 
 #[test]
-fn denies_a_node_that_asks_for_the_client_certificate_of_another() {
+fn denies_client_csr_for_another_node() {
     let mut world = renewing();
     world.request.request = Csr::of("cp1").pem();
     world.is_denied("common-name", "CommonNameNotRequester");
 }
 
 #[test]
-fn denies_a_token_that_asks_for_no_node() {
+fn denies_token_csr_without_node_name() {
     for name in ["admin", "system:node:", "system:node:Worker1", "system:node:a b", "system:masters"] {
         let mut csr = Csr::of("worker1");
         csr.subject[1] = rdn(COMMON_NAME, der::UTF8_STRING, name.as_bytes());
@@ -191,7 +191,7 @@ fn denies_a_token_that_asks_for_no_node() {
 }
 
 #[test]
-fn denies_another_organization_in_a_client_certificate() {
+fn denies_client_csr_with_other_organization() {
     let mut csr = Csr::of("worker1");
     csr.subject[0] = rdn(super::csr::ORGANIZATION, der::UTF8_STRING, b"system:masters");
     let mut world = joining();
@@ -200,7 +200,7 @@ fn denies_another_organization_in_a_client_certificate() {
 }
 
 #[test]
-fn denies_names_in_a_client_certificate() {
+fn denies_client_csr_with_names() {
     let mut world = joining();
     world.request.request = Csr::of("worker1").named(&["worker1"], &[]).pem();
     world.is_denied("no-names", "ExtensionNotAllowed");
@@ -209,7 +209,7 @@ fn denies_names_in_a_client_certificate() {
 }
 
 #[test]
-fn takes_both_forms_of_a_clients_usages_and_no_other() {
+fn accepts_both_client_usage_lists_and_no_other() {
     let usages = |usages: &[&str]| {
         let mut world = joining();
         world.request.usages = usages.iter().map(|usage| (*usage).to_owned()).collect();
@@ -229,7 +229,7 @@ fn takes_both_forms_of_a_clients_usages_and_no_other() {
 }
 
 #[test]
-fn denies_a_longer_life_of_a_client_certificate_than_the_policy_allows() {
+fn denies_client_lifetime_above_policy_limit() {
     let mut world = joining();
     world.policy.kubelet_client.max_expiration_seconds = 3600;
     world.request.expiration_seconds = Some(3600);
@@ -239,7 +239,7 @@ fn denies_a_longer_life_of_a_client_certificate_than_the_policy_allows() {
 }
 
 #[test]
-fn no_machine_joins_under_a_reserved_name() {
+fn denies_join_with_reserved_name() {
     for name in ["kubernetes", "localhost", "kubernetes.default", "x.svc", "api.demo.example"] {
         let mut world = joining();
         world.pools.push(pool(&json!({"machines": [{"name": name, "addresses": ["10.0.0.50"]}]})));
@@ -249,7 +249,7 @@ fn no_machine_joins_under_a_reserved_name() {
 }
 
 #[test]
-fn approves_a_machine_that_is_called_by_its_address() {
+fn approves_node_named_by_its_address() {
     let mut world = joining();
     world.pools.push(pool(&json!({"machines": [{"name": "10.0.0.50", "addresses": ["10.0.0.50"]}]})));
     world.request = bootstrap("10.0.0.50", "pool2");
@@ -257,25 +257,25 @@ fn approves_a_machine_that_is_called_by_its_address() {
 }
 
 #[test]
-fn a_token_lets_in_as_many_machines_as_its_pool_may_have() {
+fn max_nodes_limits_joins_with_one_token() {
     let mut world = joining();
     world.pools[1].max_nodes = Some(2);
     world.nodes.push(node("spot-a", &[("InternalIP", "10.0.1.1")]));
     world.request = bootstrap("spot-c", "pool1");
     let mut approver = world.approver();
-    let judge = |approver: &Approver| approver.judge(&world.request, &world.resolved, world.now).reason;
-    assert_eq!(judge(&approver), "AllRulesPassed");
-    // A machine that was let in takes a seat before its Node is there, and its Node takes the same one.
-    approver.approved(&SigningRequest { name: "csr-b".to_owned(), ..bootstrap("spot-b", "pool1") });
-    assert_eq!(judge(&approver), "MaxNodesReached");
-    approver.node_seen(node("spot-b", &[]));
-    assert_eq!(judge(&approver), "MaxNodesReached");
-    approver.node_gone("spot-a");
-    assert_eq!(judge(&approver), "AllRulesPassed");
+    let evaluate = |approver: &Approver| approver.evaluate(&world.request, &world.resolved, world.now).reason;
+    assert_eq!(evaluate(&approver), "AllRulesPassed");
+    // An approved node counts toward the quota before its Node exists, and its Node does not count twice.
+    approver.record_approval(&SigningRequest { name: "csr-b".to_owned(), ..bootstrap("spot-b", "pool1") });
+    assert_eq!(evaluate(&approver), "MaxNodesReached");
+    approver.update_node(node("spot-b", &[]));
+    assert_eq!(evaluate(&approver), "MaxNodesReached");
+    approver.remove_node("spot-a");
+    assert_eq!(evaluate(&approver), "AllRulesPassed");
 }
 
 #[test]
-fn machines_that_are_listed_take_no_seats() {
+fn listed_nodes_do_not_count_toward_quota() {
     let mut world = joining();
     world.pools[1].max_nodes = Some(1);
     world.pools[1].machines = world.pools[0].machines.clone();

@@ -1,4 +1,4 @@
-//! Requests by hand, so that they can be wrong in any place.
+//! Builds requests from DER parts, so that a test can break any part.
 
 use k8s_openapi::ByteString;
 use rcgen::{KeyPair, PKCS_ECDSA_P256_SHA256, PublicKeyData, SignatureAlgorithm, SigningKey};
@@ -14,14 +14,14 @@ pub const SUBJECT_ALT_NAME: &[u8] = &[0x55, 0x1d, 17];
 pub const BASIC_CONSTRAINTS: &[u8] = &[0x55, 0x1d, 19];
 const ECDSA_SHA256: &[u8] = &[0x2a, 0x86, 0x48, 0xce, 0x3d, 4, 3, 2];
 
-/// A request in its parts, each of them DER.
+/// The parts of a request, each as DER.
 pub struct Csr {
     pub version: Vec<u8>,
     pub subject: Vec<Vec<u8>>,
     pub attributes: Vec<Vec<u8>>,
-    /// What stands in the request info after the attributes, where nothing belongs.
+    /// Invalid content in the request info after the attributes.
     pub after_attributes: Vec<u8>,
-    /// What stands after the whole request.
+    /// Invalid content after the request.
     pub trailing: Vec<u8>,
     pub signature_algorithm: Vec<Vec<u8>>,
     pub break_signature: bool,
@@ -30,12 +30,12 @@ pub struct Csr {
     pub key: KeyPair,
 }
 
-/// One part of a name: a SET of one type and value.
+/// Returns one relative distinguished name: a SET of one type and value.
 pub fn rdn(oid: &[u8], tag: u8, text: &[u8]) -> Vec<u8> {
     constructed(der::SET, &[part(oid, tag, text)])
 }
 
-/// One type and value of a name.
+/// Returns one attribute of a name.
 pub fn part(oid: &[u8], tag: u8, text: &[u8]) -> Vec<u8> {
     constructed(der::SEQUENCE, &[value(der::OID, oid), value(tag, text)])
 }
@@ -61,7 +61,7 @@ pub fn attribute(extensions: &[Vec<u8>]) -> Vec<u8> {
     constructed(der::SEQUENCE, &[value(der::OID, EXTENSION_REQUEST), values])
 }
 
-/// Bytes in PEM. Kubernetes' own type for bytes knows Base64.
+/// Encodes bytes as PEM. The byte type of Kubernetes provides Base64.
 pub fn pem(label: &str, der: &[u8]) -> Vec<u8> {
     let text = serde_json::to_value(ByteString(der.to_vec())).unwrap();
     let lines: Vec<&str> =
@@ -70,7 +70,7 @@ pub fn pem(label: &str, der: &[u8]) -> Vec<u8> {
 }
 
 impl Csr {
-    /// A node's request without any names.
+    /// Returns a request of a node without names.
     pub fn of(node: &str) -> Self {
         Self::signed_with(node, &PKCS_ECDSA_P256_SHA256)
     }
@@ -94,7 +94,7 @@ impl Csr {
         }
     }
 
-    /// The request of `worker1` for its own name, with one part that a test puts in place of the right one.
+    /// Returns the request of `worker1` for its own name, changed by a test.
     pub fn but(change: impl FnOnce(&mut Self)) -> Self {
         let mut csr = Self::of("worker1").named(&["worker1"], &["10.0.0.21"]);
         change(&mut csr);
@@ -115,7 +115,7 @@ impl Csr {
         self
     }
 
-    /// What is signed.
+    /// Returns the part that is signed.
     pub fn info(&self) -> Vec<u8> {
         constructed(
             der::SEQUENCE,
@@ -133,7 +133,7 @@ impl Csr {
         self.sign(&self.info())
     }
 
-    /// Signs whatever it is with the key of this request.
+    /// Signs bytes with the key of this request.
     pub fn sign(&self, info: &[u8]) -> Vec<u8> {
         let mut signature = self.key.sign(info).unwrap();
         if self.break_signature {

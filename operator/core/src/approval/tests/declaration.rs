@@ -1,4 +1,4 @@
-//! Who may declare what.
+//! Tests of the declarations.
 
 use std::net::IpAddr;
 
@@ -13,20 +13,20 @@ fn claim(pools: &[NodePoolSpec], node: &str, address: &str) -> Option<Claim> {
 }
 
 #[test]
-fn a_worker_pool_declares_nothing_about_a_control_plane_node() {
+fn worker_pool_declares_nothing_about_control_plane_node() {
     let pools = [
         pool(&json!({"machines": [{"name": "cp1", "addresses": ["10.0.0.66"]}]})),
         pool(&json!({"selector": {"namePattern": "*", "addressCIDRs": ["10.0.0.0/24"]}})),
     ];
     assert_eq!(claim(&pools, "cp1", "10.0.0.66"), None);
     assert_eq!(claim(&pools, "cp1", "10.0.0.11"), Some(Claim::Listed));
-    // Nor does it take an address from others by such an entry.
+    // Such an entry does not reserve the address either.
     let reserved = reserved(&World::new().cluster, &pools);
     assert_eq!(reserved.address(&Nodes::default(), "worker1", &"10.0.0.66".parse().unwrap()), None);
 }
 
 #[test]
-fn a_control_plane_pool_only_adds_to_nodes_of_the_control_plane() {
+fn control_plane_pool_adds_only_to_control_plane_nodes() {
     let pools = [
         pool(&json!({"role": "ControlPlane", "machines": [
             {"name": "cp1", "addresses": ["10.0.0.12"]},
@@ -42,7 +42,7 @@ fn a_control_plane_pool_only_adds_to_nodes_of_the_control_plane() {
 }
 
 #[test]
-fn a_machine_that_two_pools_list_has_the_addresses_of_both() {
+fn node_listed_in_two_pools_has_addresses_of_both() {
     let pools = [
         pool(&json!({"machines": [{"name": "w", "addresses": ["10.0.0.31"]}]})),
         pool(&json!({"machines": [{"name": "w", "addresses": ["10.0.0.32"]}]})),
@@ -53,7 +53,7 @@ fn a_machine_that_two_pools_list_has_the_addresses_of_both() {
 }
 
 #[test]
-fn a_selector_declares_the_nodes_that_match_and_the_addresses_in_its_ranges() {
+fn selector_declares_matching_nodes_and_its_ranges() {
     let pools = [pool(&json!({"selector": {"namePattern": "w-*", "addressCIDRs": ["10.0.1.0/24", "fd00:1::/64"]}}))];
     assert_eq!(claim(&pools, "w-1", "10.0.1.0"), Some(Claim::InRange));
     assert_eq!(claim(&pools, "w-1", "10.0.1.255"), Some(Claim::InRange));
@@ -64,12 +64,12 @@ fn a_selector_declares_the_nodes_that_match_and_the_addresses_in_its_ranges() {
 }
 
 #[test]
-fn nothing_is_declared_about_servers_that_are_no_nodes() {
+fn control_plane_without_kubelets_is_not_declared() {
     let mut cluster = World::new().cluster;
     assert!(declaration("cp1", &cluster, &[]).is_declared());
     cluster.control_plane.layout = Layout::Systemd;
     cluster.control_plane.register_nodes = false;
-    // Not even a pool can lend an API server's name to a kubelet.
+    // A pool can't declare the name of an API server for a kubelet either.
     let pools = [
         pool(&json!({"machines": [{"name": "cp1", "addresses": ["10.0.0.11"]}]})),
         pool(&json!({"role": "ControlPlane", "selector": {"namePattern": "cp*", "addressCIDRs": ["10.0.0.0/24"]}})),
@@ -78,6 +78,6 @@ fn nothing_is_declared_about_servers_that_are_no_nodes() {
     assert!(!declaration.is_declared());
     let address: IpAddr = "10.0.0.11".parse().unwrap();
     assert_eq!(declaration.claim(&address), None);
-    // And what the machine has stays its own.
+    // The addresses of the control-plane node stay reserved.
     assert!(reserved(&cluster, &pools).address(&Nodes::default(), "worker1", &address).is_some());
 }

@@ -1,4 +1,4 @@
-//! Requests that nobody would write: the parser survives them, and what it does not understand is never approved.
+//! Fuzz tests: the parser survives any input, and never leads to an approval of content that it does not support.
 
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -10,7 +10,7 @@ use super::property::read_request;
 use super::*;
 use crate::approval::pkcs10::Pkcs10;
 
-/// How many cases of each kind; all of them together take a few seconds. `PROPTEST_CASES` overrides it for a longer search.
+/// The number of cases per test; all tests together take a few seconds. `PROPTEST_CASES` overrides the number.
 const CASES: u32 = 1500;
 
 fn runner() -> TestRunner {
@@ -79,7 +79,7 @@ fn edited(bytes: &[u8], edits: &[Edit]) -> Vec<u8> {
 fn verdict(request: Vec<u8>) -> Verdict {
     let mut world = World::new();
     world.request.request = request;
-    world.judge().verdict
+    world.evaluate().verdict
 }
 
 fn run<S: Strategy>(strategy: &S, test: impl Fn(S::Value) -> Result<(), TestCaseError>) {
@@ -89,7 +89,7 @@ fn run<S: Strategy>(strategy: &S, test: impl Fn(S::Value) -> Result<(), TestCase
 }
 
 #[test]
-fn survives_any_bytes() {
+fn parser_survives_arbitrary_bytes() {
     run(&vec(any::<u8>(), 0..600), |bytes| {
         let _ = Pkcs10::parse(&bytes);
         if let Ok(parsed) = Pkcs10::parse(&pem("CERTIFICATE REQUEST", &bytes)) {
@@ -100,12 +100,12 @@ fn survives_any_bytes() {
 }
 
 #[test]
-fn survives_text_that_is_almost_pem() {
+fn parser_survives_almost_valid_pem() {
     let good = Csr::but(|_| ()).pem();
     run(&vec(edit(), 1..4), |edits| {
         let request = edited(&good, &edits);
         let approved = verdict(request.clone()) == Verdict::Approve;
-        // Only what surrounds the Base64 and how it is wrapped may differ.
+        // Only the text around the Base64 and the line breaks may differ.
         let content = |pem: &[u8]| x509_parser::pem::parse_x509_pem(pem).map(|(_, block)| block.contents).ok();
         prop_assert!(!approved || content(&request) == content(&good));
         Ok(())
@@ -113,7 +113,7 @@ fn survives_text_that_is_almost_pem() {
 }
 
 #[test]
-fn approves_no_request_that_was_changed_after_it_was_signed() {
+fn never_approves_request_changed_after_signing() {
     let csr = Csr::but(|_| ());
     let der = csr.der();
     let info = csr.info();
@@ -127,7 +127,7 @@ fn approves_no_request_that_was_changed_after_it_was_signed() {
 }
 
 #[test]
-fn approves_a_request_that_was_changed_before_it_was_signed_only_for_what_the_node_has() {
+fn approves_request_changed_before_signing_only_if_safe() {
     let csr = Csr::of("worker1").named(&["worker1"], &["10.0.0.21", "fd00::15"]);
     let info = csr.info();
     run(&vec(edit(), 1..3), |edits| {

@@ -1,4 +1,4 @@
-//! Who asks.
+//! Tests of the requester and the subject.
 
 use super::csr::{COMMON_NAME, ORGANIZATION, ORGANIZATIONAL_UNIT, part, rdn};
 use super::*;
@@ -9,12 +9,12 @@ const IA5_STRING: u8 = 0x16;
 const BMP_STRING: u8 = 0x1e;
 
 #[test]
-fn approves_a_kubelet_that_asks_for_what_it_has() {
+fn approves_kubelet_csr_for_own_names_and_addresses() {
     World::new().is_approved();
 }
 
 #[test]
-fn denies_a_requester_that_is_no_node() {
+fn denies_requester_that_is_not_a_node() {
     let users = [
         "",
         "admin",
@@ -37,7 +37,7 @@ fn denies_a_requester_that_is_no_node() {
 }
 
 #[test]
-fn denies_a_requester_outside_of_the_groups_of_nodes() {
+fn denies_requester_outside_system_nodes() {
     for groups in
         [vec![], vec!["system:nodes"], vec!["system:authenticated"], vec!["system:nodes2", "system:authenticated"]]
     {
@@ -48,86 +48,87 @@ fn denies_a_requester_outside_of_the_groups_of_nodes() {
 }
 
 #[test]
-fn approves_a_node_with_one_more_group() {
+fn approves_node_with_additional_group() {
     let mut world = World::new();
     world.request.groups.insert(0, "system:bootstrappers".to_owned());
     world.is_approved();
 }
 
 #[test]
-fn denies_a_node_that_asks_in_the_name_of_another() {
-    World::asked(&Csr::of("cp1").named(&["worker1"], &["10.0.0.21"]))
+fn denies_csr_with_common_name_of_another_node() {
+    World::with_csr(&Csr::of("cp1").named(&["worker1"], &["10.0.0.21"]))
         .is_denied("common-name", "CommonNameNotRequester");
 }
 
 #[test]
-fn denies_a_common_name_that_only_looks_like_the_requesters() {
+fn denies_common_name_similar_to_username() {
     for name in ["system:node:Worker1", "system:node:worker1 ", "system:node:worker11", "worker1"] {
         let csr = Csr::but(|csr| csr.subject[1] = rdn(COMMON_NAME, der::UTF8_STRING, name.as_bytes()));
-        World::asked(&csr).is_denied("common-name", "CommonNameNotRequester");
+        World::with_csr(&csr).is_denied("common-name", "CommonNameNotRequester");
     }
 }
 
 #[test]
-fn denies_another_organization() {
+fn denies_other_organization() {
     for name in ["system:masters", "system:nodes ", "System:nodes", "kubeadm:cluster-admins"] {
         let csr = Csr::but(|csr| csr.subject[0] = rdn(ORGANIZATION, der::UTF8_STRING, name.as_bytes()));
-        World::asked(&csr).is_denied("organization", "OrganizationNotAllowed");
+        World::with_csr(&csr).is_denied("organization", "OrganizationNotAllowed");
     }
 }
 
 #[test]
-fn denies_a_second_organization_wherever_it_stands() {
+fn denies_second_organization_at_any_position() {
     let masters = part(ORGANIZATION, der::PRINTABLE_STRING, b"system:masters");
     let nodes = part(ORGANIZATION, der::PRINTABLE_STRING, b"system:nodes");
     let apart = Csr::but(|csr| csr.subject.push(der::constructed(der::SET, std::slice::from_ref(&masters))));
-    World::asked(&apart).is_denied("subject", "SubjectNotAllowed");
+    World::with_csr(&apart).is_denied("subject", "SubjectNotAllowed");
     let before = Csr::but(|csr| csr.subject.insert(0, der::constructed(der::SET, std::slice::from_ref(&masters))));
-    World::asked(&before).is_denied("subject", "SubjectNotAllowed");
+    World::with_csr(&before).is_denied("subject", "SubjectNotAllowed");
     let together = Csr::but(|csr| csr.subject[0] = der::constructed(der::SET, &[masters.clone(), nodes.clone()]));
-    World::asked(&together).is_denied("subject", "SubjectNotAllowed");
+    World::with_csr(&together).is_denied("subject", "SubjectNotAllowed");
     let twice = Csr::but(|csr| csr.subject.push(der::constructed(der::SET, std::slice::from_ref(&nodes))));
-    World::asked(&twice).is_denied("subject", "SubjectNotAllowed");
+    World::with_csr(&twice).is_denied("subject", "SubjectNotAllowed");
 }
 
 #[test]
-fn denies_two_common_names_in_one_part_of_the_name() {
+fn denies_two_common_names_in_one_rdn() {
     let names = [
         part(COMMON_NAME, der::PRINTABLE_STRING, b"system:node:cp1"),
         part(COMMON_NAME, der::PRINTABLE_STRING, b"system:node:worker1"),
     ];
     let csr = Csr::but(|csr| csr.subject[1] = der::constructed(der::SET, &names));
-    World::asked(&csr).is_denied("subject", "SubjectNotAllowed");
+    World::with_csr(&csr).is_denied("subject", "SubjectNotAllowed");
 }
 
 #[test]
-fn denies_a_subject_with_something_missing_or_something_more() {
-    World::asked(&Csr::but(|csr| csr.subject.truncate(1))).is_denied("subject", "SubjectNotAllowed");
-    World::asked(&Csr::but(|csr| drop(csr.subject.remove(0)))).is_denied("subject", "SubjectNotAllowed");
-    World::asked(&Csr::but(|csr| csr.subject.clear())).is_denied("subject", "SubjectNotAllowed");
+fn denies_subject_with_missing_or_additional_attributes() {
+    World::with_csr(&Csr::but(|csr| csr.subject.truncate(1))).is_denied("subject", "SubjectNotAllowed");
+    World::with_csr(&Csr::but(|csr| drop(csr.subject.remove(0)))).is_denied("subject", "SubjectNotAllowed");
+    World::with_csr(&Csr::but(|csr| csr.subject.clear())).is_denied("subject", "SubjectNotAllowed");
     let unit = rdn(ORGANIZATIONAL_UNIT, der::PRINTABLE_STRING, b"x");
-    World::asked(&Csr::but(|csr| csr.subject.push(unit))).is_denied("subject", "SubjectNotAllowed");
+    World::with_csr(&Csr::but(|csr| csr.subject.push(unit))).is_denied("subject", "SubjectNotAllowed");
 }
 
 #[test]
-fn denies_a_subject_in_an_encoding_that_readers_differ_about() {
+fn denies_ambiguous_subject_encoding() {
     for tag in [T61_STRING, IA5_STRING] {
         let csr = Csr::but(|csr| csr.subject[1] = rdn(COMMON_NAME, tag, b"system:node:worker1"));
-        World::asked(&csr).is_denied("subject", "SubjectNotAllowed");
+        World::with_csr(&csr).is_denied("subject", "SubjectNotAllowed");
     }
     let wide: Vec<u8> = b"system:node:worker1".iter().flat_map(|byte| [0, *byte]).collect();
     let csr = Csr::but(|csr| csr.subject[1] = rdn(COMMON_NAME, BMP_STRING, &wide));
-    World::asked(&csr).is_denied("subject", "SubjectNotAllowed");
+    World::with_csr(&csr).is_denied("subject", "SubjectNotAllowed");
 }
 
 #[test]
-fn denies_a_nul_in_the_common_name() {
+fn denies_nul_in_common_name() {
     let csr = Csr::but(|csr| csr.subject[1] = rdn(COMMON_NAME, der::UTF8_STRING, b"system:node:worker1\0.example"));
-    World::asked(&csr).is_denied("subject", "SubjectNotAllowed");
+    World::with_csr(&csr).is_denied("subject", "SubjectNotAllowed");
 }
 
 #[test]
-fn takes_the_two_parts_of_the_subject_in_either_order_and_encoding() {
-    World::asked(&Csr::but(|csr| csr.subject.swap(0, 1))).is_approved();
-    World::asked(&Csr::but(|csr| csr.subject[0] = rdn(ORGANIZATION, der::UTF8_STRING, b"system:nodes"))).is_approved();
+fn accepts_subject_in_any_order_and_both_encodings() {
+    World::with_csr(&Csr::but(|csr| csr.subject.swap(0, 1))).is_approved();
+    World::with_csr(&Csr::but(|csr| csr.subject[0] = rdn(ORGANIZATION, der::UTF8_STRING, b"system:nodes")))
+        .is_approved();
 }

@@ -1,4 +1,4 @@
-//! The approver, from the outside: a small cluster, and who asks for what in it.
+//! Tests of the approver with a small cluster.
 
 mod addresses;
 mod chain;
@@ -28,16 +28,16 @@ use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
 use super::{
-    Approver, Declaration, Declarations, Facts, Judgement, NodeFacts, Nodes, Reserved, Resolved, SigningRequest, Terms,
-    Verdict, judge,
+    ApprovalFacts, Approver, Declaration, Declarations, Evaluation, NodeFacts, Nodes, Reserved, Resolved,
+    SigningRequest, Terms, Verdict, evaluate,
 };
 use csr::{Csr, address, dns};
 
-/// The time at which all requests of the tests were made.
+/// The creation time of all CSRs in the tests.
 const CREATED: &str = "2026-11-23T12:00:00Z";
 
-/// A cluster of one control-plane node (`cp1`, 10.0.0.11), one listed worker (`worker1`, 10.0.0.21 and `fd00::15`) and a
-/// selector for `spot-*` in 10.0.1.0/24; by default `worker1` asks for what it has.
+/// A cluster of one control-plane node (`cp1`, 10.0.0.11), one listed worker (`worker1`, 10.0.0.21 and `fd00::15`) and
+/// a selector for `spot-*` in 10.0.1.0/24; by default `worker1` requests its own name and addresses.
 struct World {
     cluster: ClusterSpecSpec,
     pools: Vec<NodePoolSpec>,
@@ -65,7 +65,7 @@ fn pool(value: &Value) -> NodePoolSpec {
     read(pool)
 }
 
-/// The pools as `pool0`, `pool1` and so on.
+/// Names the pools `pool0`, `pool1` and so on.
 fn named(pools: &[NodePoolSpec]) -> BTreeMap<String, NodePoolSpec> {
     pools.iter().enumerate().map(|(index, pool)| (format!("pool{index}"), pool.clone())).collect()
 }
@@ -78,7 +78,7 @@ fn reserved(cluster: &ClusterSpecSpec, pools: &[NodePoolSpec]) -> Reserved {
     Reserved::of_cluster(cluster, &Declarations::of_cluster(cluster, &named(pools)))
 }
 
-/// The object that a kubelet makes for a request.
+/// Returns the CSR object of a kubelet for a request.
 fn object(node: &str, pem: &[u8]) -> SigningRequest {
     let mut object: CertificateSigningRequest = read(json!({
         "metadata": {"name": "csr-1", "uid": "u1", "resourceVersion": "7", "creationTimestamp": CREATED},
@@ -118,19 +118,19 @@ impl World {
         }
     }
 
-    /// That world, with this request from `worker1`.
-    fn asked(csr: &Csr) -> Self {
+    /// Returns the default world with a request from `worker1`.
+    fn with_csr(csr: &Csr) -> Self {
         let mut world = Self::new();
         world.request.request = csr.pem();
         world
     }
 
-    /// That world, in which `worker1` asks for these names and addresses.
-    fn asked_for(names: &[&str], addresses: &[&str]) -> Self {
-        Self::asked(&Csr::of("worker1").named(names, addresses))
+    /// Returns the default world, in which `worker1` requests these names and addresses.
+    fn requesting(names: &[&str], addresses: &[&str]) -> Self {
+        Self::with_csr(&Csr::of("worker1").named(names, addresses))
     }
 
-    /// That world, in which a node asks for its name and an address that its Node reports.
+    /// Returns the default world, in which a node requests its name and an address that its Node reports.
     fn with_node(name: &str, address: &str) -> Self {
         let mut world = Self::new();
         world.nodes.retain(|node| node.name != name);
@@ -146,21 +146,21 @@ impl World {
         approver
     }
 
-    fn judge(&self) -> Judgement {
-        self.approver().judge(&self.request, &self.resolved, self.now)
+    fn evaluate(&self) -> Evaluation {
+        self.approver().evaluate(&self.request, &self.resolved, self.now)
     }
 
     #[track_caller]
     fn is_approved(&self) {
-        let judgement = self.judge();
-        assert_eq!(judgement.verdict, Verdict::Approve, "{}: {}", judgement.reason, judgement.message);
+        let evaluation = self.evaluate();
+        assert_eq!(evaluation.verdict, Verdict::Approve, "{}: {}", evaluation.reason, evaluation.message);
     }
 
     #[track_caller]
     fn is(&self, verdict: Verdict, rule: &str, reason: &str) {
-        let judgement = self.judge();
-        let found = (judgement.verdict, judgement.rule, judgement.reason);
-        assert_eq!(found, (verdict, rule, reason), "{}", judgement.message);
+        let evaluation = self.evaluate();
+        let found = (evaluation.verdict, evaluation.rule, evaluation.reason);
+        assert_eq!(found, (verdict, rule, reason), "{}", evaluation.message);
     }
 
     #[track_caller]

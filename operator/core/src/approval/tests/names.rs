@@ -1,16 +1,16 @@
-//! Canonical names and addresses.
+//! Tests of canonical names and addresses.
 
 use crate::approval::names::{DnsName, NameError, address_of_octets, is_subdomain, matches_pattern, parse_address};
 
 #[test]
-fn a_name_is_folded_to_lower_case_without_a_dot_at_its_end() {
+fn normalizes_case_and_trailing_dot() {
     for text in ["node1.example", "NODE1.Example", "node1.example.", "Node1.EXAMPLE."] {
         assert_eq!(DnsName::parse(text).unwrap().as_str(), "node1.example");
     }
 }
 
 #[test]
-fn what_is_no_host_name_is_refused_with_its_reason() {
+fn rejects_invalid_host_names_with_reason() {
     for (text, error) in [
         ("*.example", NameError::Wildcard),
         ("10.0.0.1", NameError::LooksLikeAddress),
@@ -28,13 +28,13 @@ fn what_is_no_host_name_is_refused_with_its_reason() {
         assert_eq!(DnsName::parse(text), Err(error), "{text:?}");
     }
     for text in ["1a", "a1", "node.1", "0x", "x0x1.2", "xn--bcher-kva.example"] {
-        // `0x` alone is what inet_aton takes for zero.
+        // inet_aton reads `0x` alone as zero.
         assert_eq!(DnsName::parse(text).is_ok(), text != "0x", "{text:?}");
     }
 }
 
 #[test]
-fn lengths_are_those_of_the_dns() {
+fn enforces_dns_length_limits() {
     let label = "a".repeat(63);
     assert!(is_subdomain(&label));
     assert!(!is_subdomain(&format!("{label}a")));
@@ -43,14 +43,14 @@ fn lengths_are_those_of_the_dns() {
 }
 
 #[test]
-fn a_domain_holds_itself_and_what_is_below() {
+fn domain_contains_itself_and_subdomains() {
     let within = |name: &str| DnsName::parse(name).unwrap().is_within("cluster.local");
     assert!(within("cluster.local") && within("x.cluster.local") && within("X.Cluster.Local."));
     assert!(!within("xcluster.local") && !within("local") && !within("cluster.local.example"));
 }
 
 #[test]
-fn an_ipv4_mapped_address_is_that_ipv4_address() {
+fn normalizes_ipv4_mapped_addresses() {
     assert_eq!(parse_address("::ffff:10.0.0.1"), parse_address("10.0.0.1"));
     assert_eq!(parse_address("FD00:0:0::1"), parse_address("fd00::1"));
     for text in ["010.0.0.1", "10.0.0.1/32", "10.0.0", "10.0.0.1 ", "fe80::1%eth0", "", "0x0a.0.0.1", "[::1]"] {
@@ -61,7 +61,7 @@ fn an_ipv4_mapped_address_is_that_ipv4_address() {
 }
 
 #[test]
-fn a_star_is_any_characters_but_a_dot() {
+fn star_matches_any_characters_except_dots() {
     for (pattern, name, matches) in [
         ("worker-*", "worker-1", true),
         ("worker-*", "worker-", true),
@@ -92,7 +92,7 @@ fn a_star_is_any_characters_but_a_dot() {
 }
 
 #[test]
-fn no_pattern_takes_long() {
+fn no_pattern_is_slow() {
     let pattern = "*a".repeat(120);
     assert!(!matches_pattern(&pattern, &format!("{}b", "a".repeat(252))));
 }

@@ -1,6 +1,8 @@
-//! Whatever the Nodes say, the pools declare and the requester writes: nothing is approved that is not the node's.
+//! Property test: whatever the Nodes report, the pools declare and the requester writes, no name or address of others
+//! is approved.
 //!
-//! What "the node's" means is said here once more, in other words than the rules', on another reading of the request.
+//! The test checks this with a second implementation that shares no code with the rules and parses the request
+//! differently.
 
 use std::cell::Cell;
 use std::net::IpAddr;
@@ -47,7 +49,7 @@ const ADDRESSES: [&str; 12] = [
 const PATTERNS: [&str; 5] = ["spot-*", "*", "worker*", "cp*", "spot-a"];
 const RANGES: [&str; 4] = ["10.0.1.0/24", "10.0.0.0/16", "0.0.0.0/0", "fd00::/8"];
 
-/// Indices into the lists above make a case.
+/// A case consists of indices into the lists above.
 #[derive(Clone, Debug)]
 #[allow(clippy::struct_excessive_bools)]
 struct Scene {
@@ -56,7 +58,7 @@ struct Scene {
     domains: bool,
     existing: bool,
     endpoint_is_address: bool,
-    /// The node's Node and pool have what it asks for: most of what is approved is of this kind.
+    /// Whether the Node and the pool have the requested names and addresses, as in most approved cases.
     honest: bool,
     request: RequestCase,
 }
@@ -74,7 +76,7 @@ struct RequestCase {
     client: bool,
     token_of: Option<usize>,
     requester: usize,
-    /// Usually the requester.
+    /// The node in the subject, usually the requester.
     subject: usize,
     names: Vec<usize>,
     addresses: Vec<usize>,
@@ -100,7 +102,7 @@ fn pool_case() -> impl Strategy<Value = PoolCase> {
         })
 }
 
-/// About what the requester may have, so that a good part is approved.
+/// Requests close to the names and addresses of the requester, so that many are approved.
 fn request_case() -> impl Strategy<Value = RequestCase> {
     (
         prop::bool::weighted(0.3),
@@ -116,7 +118,7 @@ fn request_case() -> impl Strategy<Value = RequestCase> {
             token_of,
             requester,
             subject: subject.unwrap_or(requester),
-            // The names begin with those of the nodes, in the same order.
+            // The list of names begins with the names of the nodes, in the same order.
             names: names.unwrap_or_else(|| vec![requester]),
             addresses,
             usages,
@@ -219,7 +221,7 @@ fn world(scene: &Scene) -> World {
     world
 }
 
-/// What a request asks for, read by the parser alone.
+/// The content of a request according to the parser alone.
 #[derive(Debug, Default)]
 pub struct Wanted {
     pub organization: Vec<String>,
@@ -229,6 +231,7 @@ pub struct Wanted {
     pub others: usize,
 }
 
+/// Returns the content of a request according to the parser alone.
 pub fn read_request(pem: &[u8]) -> Wanted {
     let (_, pem) = x509_parser::pem::parse_x509_pem(pem).unwrap();
     let (_, request) = X509CertificationRequest::from_der(&pem.contents).unwrap();
@@ -280,7 +283,7 @@ impl SplitFirst for str {
     }
 }
 
-/// The pools that may say anything about this node, and what they say: addresses, ranges.
+/// Returns whether the pools declare this node, and the addresses and ranges that they declare.
 fn declared(world: &World, node: &str) -> (bool, Vec<String>, Vec<IpAddr>, Vec<ipnet::IpNet>) {
     let control_plane = node == "cp1";
     let mut pools: Vec<String> = vec![];
@@ -307,13 +310,13 @@ fn declared(world: &World, node: &str) -> (bool, Vec<String>, Vec<IpAddr>, Vec<i
     (is_listed || !ranges.is_empty(), pools, listed, ranges)
 }
 
-/// What an approval promises. Says what is broken.
+/// Checks the guarantees of an approval. Returns the violated guarantee.
 fn is_safe(world: &World) -> Result<(), String> {
     let request = &world.request;
     let wanted = read_request(&request.request);
     let check = |good: bool, what: &str| if good { Ok(()) } else { Err(format!("{what}: {wanted:?}")) };
     check(wanted.organization == ["system:nodes"] && wanted.common_name.len() == 1, "subject")?;
-    check(wanted.others == 0, "something else is asked for")?;
+    check(wanted.others == 0, "the request has other content")?;
     let node = wanted.common_name[0].strip_prefix("system:node:").unwrap_or_default().to_owned();
     let reported = world.nodes.iter().rev().find(|reported| reported.name == node);
     let (is_declared, pools, listed, ranges) = declared(world, &node);
@@ -334,7 +337,7 @@ fn is_safe(world: &World) -> Result<(), String> {
     check(request.username == wanted.common_name[0], "another's certificate")?;
     check(!request.usages.iter().any(|usage| usage == "client auth"), "usages")?;
     let reported = reported.ok_or("there is no Node")?;
-    check(!wanted.names.is_empty() || !wanted.addresses.is_empty(), "nothing is asked for")?;
+    check(!wanted.names.is_empty() || !wanted.addresses.is_empty(), "the request has no names")?;
     for name in &wanted.names {
         let name = name.to_lowercase().trim_end_matches('.').to_owned();
         let in_domain = !world.policy.kubelet_serving.dns_domains.is_empty() && name == format!("{node}.corp.example");
@@ -368,14 +371,14 @@ fn is_safe(world: &World) -> Result<(), String> {
 }
 
 #[test]
-fn nothing_is_approved_that_is_not_the_nodes() {
+fn never_approves_names_or_addresses_of_others() {
     let config = Config { cases: 2000, failure_persistence: None, ..Config::default() };
     let mut runner = TestRunner::new_with_rng(config, TestRng::deterministic_rng(RngAlgorithm::ChaCha));
     let (serving, clients) = (Cell::new(0), Cell::new(0));
     let result = runner.run(&scene(), |scene| {
         let world = world(&scene);
-        let judgement = world.judge();
-        if judgement.verdict == Verdict::Approve {
+        let evaluation = world.evaluate();
+        if evaluation.verdict == Verdict::Approve {
             let counter = if scene.request.client { &clients } else { &serving };
             counter.set(counter.get() + 1);
             is_safe(&world).map_err(TestCaseError::fail)?;
@@ -385,6 +388,6 @@ fn nothing_is_approved_that_is_not_the_nodes() {
     if let Err(error) = result {
         panic!("{error}");
     }
-    // A test in which nothing is ever approved would always pass.
+    // Without any approval, the test would prove nothing.
     assert!(serving.get() > 100 && clients.get() > 40, "{} and {} were approved", serving.get(), clients.get());
 }

@@ -1,4 +1,4 @@
-//! Whose turn it is.
+//! Tests of the queue.
 
 use k8s_openapi::jiff::SignedDuration;
 
@@ -11,7 +11,7 @@ fn at(seconds: i64) -> Timestamp {
     Timestamp::from_second(1_800_000_000 + seconds).unwrap()
 }
 
-/// A request that nobody has to be able to read.
+/// Returns a CSR whose content is never parsed.
 fn request(name: &str, user: &str, created: i64) -> SigningRequest {
     let mut request = object("x", b"");
     request.name = name.to_owned();
@@ -22,11 +22,11 @@ fn request(name: &str, user: &str, created: i64) -> SigningRequest {
 }
 
 fn taken(queue: &mut Queue, now: i64, at_most: usize) -> Vec<String> {
-    queue.take(at(now), at_most).into_iter().map(|turn| turn.request.name).collect()
+    queue.take(at(now), at_most).into_iter().map(|entry| entry.request.name).collect()
 }
 
 #[test]
-fn one_node_with_many_requests_does_not_hold_up_the_others() {
+fn node_with_many_csrs_does_not_delay_others() {
     let mut queue = Queue::new(LIMITS);
     for index in 0..1000 {
         queue.put(request(&format!("a-noisy-{index:04}"), "system:node:a", index));
@@ -38,7 +38,7 @@ fn one_node_with_many_requests_does_not_hold_up_the_others() {
 }
 
 #[test]
-fn of_one_node_the_newest_comes_first_and_the_oldest_are_let_go() {
+fn newest_csr_of_node_is_first_and_oldest_are_dropped() {
     let mut queue = Queue::new(LIMITS);
     let mut gone = vec![];
     for (name, created) in [("b", 2), ("e", 5), ("a", 1), ("d", 4), ("c", 3)] {
@@ -52,7 +52,7 @@ fn of_one_node_the_newest_comes_first_and_the_oldest_are_let_go() {
 }
 
 #[test]
-fn the_turn_goes_round() {
+fn requesters_alternate() {
     let mut queue = Queue::new(LIMITS);
     for node in ["a", "b", "c"] {
         for index in 0..2 {
@@ -65,7 +65,7 @@ fn the_turn_goes_round() {
 }
 
 #[test]
-fn a_node_has_ten_new_requests_at_once_and_ten_a_minute() {
+fn node_rate_limit_is_ten_at_once_and_ten_per_minute() {
     let mut queue = Queue::new(Limits { per_node: 100, per_requester: 100 });
     for index in 0..100 {
         queue.put(request(&format!("{index:03}"), "system:node:n", index));
@@ -74,46 +74,46 @@ fn a_node_has_ten_new_requests_at_once_and_ten_a_minute() {
     assert_eq!(taken(&mut queue, 105, 100).len(), 0);
     assert!(queue.next_due().is_some_and(|due| due > at(105)));
     assert_eq!(taken(&mut queue, 160, 100).len(), 10);
-    // Others are not affected.
+    // Other nodes are not affected.
     queue.put(request("other", "system:node:other", 0));
     assert_eq!(taken(&mut queue, 160, 100), ["other"]);
 }
 
 #[test]
-fn what_waits_comes_again_when_it_is_due_or_when_its_node_changes() {
+fn waiting_csr_returns_when_due_or_node_changes() {
     let mut queue = Queue::new(LIMITS);
     queue.put(request("r", "system:node:n", 0));
-    let turn = queue.take(at(1), 1).remove(0);
-    queue.put_back(turn, Some(at(100)));
+    let entry = queue.take(at(1), 1).remove(0);
+    queue.requeue(entry, Some(at(100)));
     assert_eq!((queue.next_due(), taken(&mut queue, 99, 9).len()), (Some(at(100)), 0));
     queue.wake("another");
     assert_eq!(taken(&mut queue, 99, 9).len(), 0);
     queue.wake("n");
-    let turn = queue.take(at(99), 1).remove(0);
-    queue.put_back(turn, Some(at(100)));
+    let entry = queue.take(at(99), 1).remove(0);
+    queue.requeue(entry, Some(at(100)));
     assert_eq!(taken(&mut queue, 100, 9), ["r"]);
     assert_eq!(queue.next_due(), None);
 }
 
 #[test]
-fn a_list_that_brings_a_request_again_changes_nothing() {
+fn list_with_known_csr_changes_nothing() {
     let mut queue = Queue::new(LIMITS);
     queue.put(request("r", "system:node:n", 0));
-    let mut turn = queue.take(at(1), 1).remove(0);
-    (turn.waits, turn.told) = (3, Some("NodeNotFound"));
-    queue.put_back(turn, Some(at(100)));
+    let mut entry = queue.take(at(1), 1).remove(0);
+    (entry.waits, entry.reported) = (3, Some("NodeNotFound"));
+    queue.requeue(entry, Some(at(100)));
     queue.put(request("r", "system:node:n", 0));
     assert_eq!(taken(&mut queue, 99, 9).len(), 0);
-    let turn = queue.take(at(100), 9).remove(0);
-    assert_eq!((turn.waits, turn.told), (3, Some("NodeNotFound")));
-    // Another object of the same name is another request.
-    queue.put_back(turn, Some(at(200)));
+    let entry = queue.take(at(100), 9).remove(0);
+    assert_eq!((entry.waits, entry.reported), (3, Some("NodeNotFound")));
+    // Another object with the same name is another CSR.
+    queue.requeue(entry, Some(at(200)));
     queue.put(SigningRequest { uid: "other".to_owned(), ..request("r", "system:node:n", 0) });
     assert_eq!(queue.take(at(101), 9).remove(0).waits, 0);
 }
 
 #[test]
-fn what_is_not_in_a_new_list_is_gone() {
+fn removes_csrs_missing_in_new_list() {
     let mut queue = Queue::new(LIMITS);
     for name in ["a", "b"] {
         queue.put(request(name, "system:node:n", 0));
@@ -124,17 +124,17 @@ fn what_is_not_in_a_new_list_is_gone() {
 }
 
 #[test]
-fn a_token_lets_many_machines_ask_at_once_and_its_newest_requests_come_first() {
+fn token_rate_limit_allows_many_csrs_newest_first() {
     let mut queue = Queue::new(LIMITS);
     for index in 0..12 {
         let node = format!("worker-{index}");
         let mut request = request(&format!("r{index:02}"), "system:bootstrap:abcdef", index);
         request.request = Csr::of(&node).pem();
-        assert!(queue.put(request).is_empty(), "each is of another node");
+        assert!(queue.put(request).is_empty(), "each CSR is for another node");
     }
     assert_eq!(queue.len(), 12);
     assert_eq!(taken(&mut queue, 20, 99), ["r11", "r10", "r09", "r08", "r07", "r06", "r05", "r04"]);
-    // The rest has its turn as the room of the token comes back.
+    // The other CSRs follow as the bucket of the token refills.
     assert_eq!(taken(&mut queue, 20, 99).len(), 0);
     let mut rest = taken(&mut queue, 60, 99);
     rest.sort();
@@ -142,21 +142,21 @@ fn a_token_lets_many_machines_ask_at_once_and_its_newest_requests_come_first() {
 }
 
 #[test]
-fn what_is_beyond_a_requesters_limit_keeps_nobody_awake() {
+fn csrs_above_requester_limit_are_not_due() {
     let mut queue = Queue::new(Limits { per_node: 1, per_requester: 1 });
     for index in 0..2 {
         let mut request = request(&format!("r{index}"), "system:bootstrap:abcdef", index);
         request.request = Csr::of(&format!("worker-{index}")).pem();
         queue.put(request);
     }
-    let turn = queue.take(at(5), 9).remove(0);
-    assert_eq!(turn.request.name, "r1");
-    queue.put_back(turn, Some(at(500)));
+    let entry = queue.take(at(5), 9).remove(0);
+    assert_eq!(entry.request.name, "r1");
+    queue.requeue(entry, Some(at(500)));
     assert_eq!(queue.next_due(), Some(at(500)));
 }
 
 #[test]
-fn a_bucket_gives_its_burst_and_then_one_after_each_refill() {
+fn bucket_allows_burst_then_one_per_refill() {
     let rate = Rate { burst: 3, refill: SignedDuration::from_secs(10) };
     let mut bucket = Bucket::default();
     for _ in 0..3 {

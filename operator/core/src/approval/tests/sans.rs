@@ -1,26 +1,26 @@
-//! The names in a request.
+//! Tests of the subject alternative names.
 
 use super::*;
 use crate::approval::der::{self, constructed, value};
 
-fn asked_for(sans: &[Vec<u8>]) -> World {
-    World::asked(&Csr::of("worker1").with_sans(sans))
+fn requesting(sans: &[Vec<u8>]) -> World {
+    World::with_csr(&Csr::of("worker1").with_sans(sans))
 }
 
 #[test]
-fn denies_a_request_without_any_name() {
-    asked_for(&[]).is_denied("san-kinds", "SANMissing");
-    World::asked(&Csr::of("worker1")).is_denied("san-kinds", "SANMissing");
+fn denies_request_without_names() {
+    requesting(&[]).is_denied("san-kinds", "SANMissing");
+    World::with_csr(&Csr::of("worker1")).is_denied("san-kinds", "SANMissing");
 }
 
 #[test]
-fn approves_a_request_for_a_name_or_an_address_alone() {
-    World::asked_for(&["worker1"], &[]).is_approved();
-    World::asked_for(&[], &["10.0.0.21"]).is_approved();
+fn approves_request_with_only_name_or_address() {
+    World::requesting(&["worker1"], &[]).is_approved();
+    World::requesting(&[], &["10.0.0.21"]).is_approved();
 }
 
 #[test]
-fn denies_any_other_kind_of_name() {
+fn denies_other_name_types() {
     let directory = constructed(0xa4, &[value(der::SEQUENCE, &[])]);
     let other = constructed(0xa0, &[value(der::OID, &[0x2a, 3]), constructed(0xa0, &[value(der::UTF8_STRING, b"x")])]);
     let kinds = [
@@ -31,19 +31,19 @@ fn denies_any_other_kind_of_name() {
         other,
     ];
     for kind in kinds {
-        asked_for(&[dns("worker1"), kind.clone()]).is_denied("san-kinds", "SANKindNotAllowed");
-        asked_for(&[kind]).is_denied("san-kinds", "SANKindNotAllowed");
+        requesting(&[dns("worker1"), kind.clone()]).is_denied("san-kinds", "SANKindNotAllowed");
+        requesting(&[kind]).is_denied("san-kinds", "SANKindNotAllowed");
     }
 }
 
 #[test]
-fn denies_more_names_than_a_machine_has() {
-    asked_for(&vec![dns("worker1"); 64]).is_approved();
-    asked_for(&vec![dns("worker1"); 65]).is_denied("san-kinds", "TooManySANs");
+fn denies_more_names_than_max_names() {
+    requesting(&vec![dns("worker1"); 64]).is_approved();
+    requesting(&vec![dns("worker1"); 65]).is_denied("san-kinds", "TooManySANs");
 }
 
 #[test]
-fn denies_a_dns_name_that_is_no_host_name() {
+fn denies_invalid_host_name() {
     let names = [
         "*",
         "*.worker1",
@@ -67,61 +67,61 @@ fn denies_a_dns_name_that_is_no_host_name() {
         "worker1:10250",
     ];
     for name in names {
-        asked_for(&[dns(name)]).is_denied("san-names", "SANMalformed");
+        requesting(&[dns(name)]).is_denied("san-names", "SANMalformed");
     }
-    asked_for(&[value(der::DNS_NAME, &[0xff, 0xfe])]).is_denied("san-kinds", "SANKindNotAllowed");
+    requesting(&[value(der::DNS_NAME, &[0xff, 0xfe])]).is_denied("san-kinds", "SANKindNotAllowed");
 }
 
 #[test]
-fn denies_an_address_with_any_other_length() {
+fn denies_address_with_wrong_length() {
     for octets in [&[][..], &[10, 0, 0], &[10, 0, 0, 21, 0], &[10, 0, 0, 21, 255, 255, 255, 255], &[0; 15], &[0; 17]] {
-        asked_for(&[address(octets)]).is_denied("san-addresses", "SANMalformed");
+        requesting(&[address(octets)]).is_denied("san-addresses", "SANMalformed");
     }
 }
 
 #[test]
-fn denies_an_ipv4_address_written_as_ipv6() {
+fn denies_ipv4_mapped_ipv6_address() {
     let mapped = [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 255, 255, 10, 0, 0, 21];
-    asked_for(&[address(&mapped)]).is_denied("san-addresses", "SANMalformed");
+    requesting(&[address(&mapped)]).is_denied("san-addresses", "SANMalformed");
 }
 
 #[test]
-fn takes_a_name_in_another_case_and_with_a_dot_at_its_end() {
-    asked_for(&[dns("Worker1")]).is_approved();
-    asked_for(&[dns("worker1.")]).is_approved();
+fn accepts_name_in_other_case_and_with_trailing_dot() {
+    requesting(&[dns("Worker1")]).is_approved();
+    requesting(&[dns("worker1.")]).is_approved();
 }
 
 #[test]
-fn denies_a_csr_that_names_another_node() {
+fn denies_csr_with_san_of_another_node() {
     for name in ["cp1", "CP1", "cp1."] {
-        World::asked_for(&["worker1", name], &[]).is_denied("reserved-names", "AnotherNodesName");
+        World::requesting(&["worker1", name], &[]).is_denied("reserved-names", "AnotherNodesName");
     }
-    // Known only as a Node, or only as a declared machine.
-    let mut world = World::asked_for(&["stray"], &[]);
+    // Known only as a Node, or only by declaration.
+    let mut world = World::requesting(&["stray"], &[]);
     world.is_denied("declared-names", "NameNotDeclared");
     world.nodes.push(node("stray", &[]));
     world.is_denied("reserved-names", "AnotherNodesName");
-    let mut world = World::asked_for(&["worker2"], &[]);
+    let mut world = World::requesting(&["worker2"], &[]);
     world.pools.push(pool(&json!({"machines": [{"name": "worker2", "addresses": ["10.0.0.22"]}]})));
     world.is_denied("reserved-names", "AnotherNodesName");
 }
 
 #[test]
-fn denies_a_name_that_only_begins_or_ends_like_the_nodes() {
+fn denies_name_with_node_name_as_prefix_or_suffix() {
     for name in ["worker", "worker11", "worker1.evil.example", "evil.worker1", "xworker1", "worker1-x"] {
-        World::asked_for(&["worker1", name], &[]).is_denied("declared-names", "NameNotDeclared");
+        World::requesting(&["worker1", name], &[]).is_denied("declared-names", "NameNotDeclared");
     }
 }
 
 #[test]
-fn denies_a_name_that_the_node_reports_but_nobody_declared() {
-    let mut world = World::asked_for(&["worker1", "shop.example"], &[]);
+fn denies_reported_but_undeclared_name() {
+    let mut world = World::requesting(&["worker1", "shop.example"], &[]);
     world.nodes[1] = node("worker1", &[("Hostname", "worker1"), ("ExternalDNS", "shop.example")]);
     world.is_denied("declared-names", "NameNotDeclared");
 }
 
 #[test]
-fn never_approves_a_name_of_the_cluster_even_if_the_node_has_it() {
+fn never_approves_cluster_name_that_the_node_reports() {
     let names = [
         "kubernetes",
         "kubernetes.default",
@@ -142,8 +142,8 @@ fn never_approves_a_name_of_the_cluster_even_if_the_node_has_it() {
         "API.demo.example.",
     ];
     for name in names {
-        World::asked_for(&["worker1", name], &[]).is_denied("reserved-names", "ReservedName");
-        // As the node's own name, declared and reported.
+        World::requesting(&["worker1", name], &[]).is_denied("reserved-names", "ReservedName");
+        // Denied even as the declared and reported name of the node.
         let own = name.trim_end_matches('.').to_lowercase();
         let mut world = World::with_node(&own, "10.0.0.50");
         world.pools.push(pool(&json!({"machines": [{"name": own, "addresses": ["10.0.0.50"]}]})));
@@ -152,7 +152,7 @@ fn never_approves_a_name_of_the_cluster_even_if_the_node_has_it() {
 }
 
 #[test]
-fn approves_a_node_whose_name_only_looks_like_a_reserved_one() {
+fn approves_node_name_similar_to_reserved_name() {
     for name in [
         "kubernetes1",
         "kubernetes-worker",
@@ -172,24 +172,24 @@ fn approves_a_node_whose_name_only_looks_like_a_reserved_one() {
 }
 
 #[test]
-fn never_approves_a_name_in_the_api_servers_certificate_for_a_worker() {
-    let mut world = World::asked_for(&["worker1"], &[]);
+fn never_approves_api_server_name_for_worker() {
+    let mut world = World::requesting(&["worker1"], &[]);
     world.cluster.control_plane.api_server.cert_sans = vec!["worker1".to_owned()];
     world.is_denied("reserved-names", "ReservedName");
 }
 
 #[test]
-fn approves_the_endpoint_as_the_name_of_the_control_plane_node_that_is_it() {
+fn approves_endpoint_name_of_its_control_plane_node() {
     let mut world = World::with_node("cp1", "10.0.0.11");
     world.cluster.control_plane_endpoint.host = "cp1".to_owned();
     world.is_approved();
-    // Not for another one.
+    // Denied for another node.
     world.request = object("worker1", &Csr::of("worker1").named(&["cp1"], &[]).pem());
     world.is_denied("reserved-names", "ReservedName");
 }
 
 #[test]
-fn waits_for_a_name_that_the_node_does_not_report_yet() {
+fn waits_for_name_that_the_node_does_not_report() {
     let mut world = World::new();
     world.nodes[1] = node("worker1", &[("InternalIP", "10.0.0.21"), ("InternalIP", "fd00::15")]);
     world.waits("node-names", "NameNotReported");

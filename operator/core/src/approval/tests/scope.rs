@@ -1,9 +1,9 @@
-//! What is ours to judge.
+//! Tests of the scope of Keyplane.
 
 use super::*;
 
 #[test]
-fn ignores_a_request_for_another_signer() {
+fn ignores_csr_for_another_signer() {
     for signer in [
         "kubernetes.io/kube-apiserver-client",
         "kubernetes.io/legacy-unknown",
@@ -18,15 +18,15 @@ fn ignores_a_request_for_another_signer() {
 }
 
 #[test]
-fn does_not_look_into_a_request_for_another_signer() {
+fn does_not_parse_csr_for_another_signer() {
     let mut world = World::new();
     world.request.signer_name = "example.com/x".to_owned();
-    assert_eq!(world.judge().answers.len(), 1);
-    assert!(!world.judge().violation);
+    assert_eq!(world.evaluate().answers.len(), 1);
+    assert!(!world.evaluate().violation);
 }
 
 #[test]
-fn leaves_a_request_alone_that_has_a_verdict_or_a_certificate() {
+fn ignores_csr_with_verdict_or_certificate() {
     let mut object: CertificateSigningRequest = read(json!({"spec": {"signerName": "s", "request": ""}}));
     assert!(!SigningRequest::from(&object).settled);
     for kind in ["Approved", "Denied", "Failed", "SomethingNew"] {
@@ -46,14 +46,14 @@ fn leaves_a_request_alone_that_has_a_verdict_or_a_certificate() {
 }
 
 #[test]
-fn ignores_everything_where_the_policy_is_off() {
+fn ignores_csrs_if_policy_disables_evaluation() {
     let mut world = World::new();
     world.policy.kubelet_serving.enabled = false;
     world.is(Verdict::Ignore, "enabled", "ApprovalDisabled");
 }
 
 #[test]
-fn ignores_a_request_that_no_kubelet_waits_for_any_more() {
+fn ignores_csr_older_than_wait_limit() {
     let mut world = World::new();
     world.now = "2026-11-23T13:00:00Z".parse().unwrap();
     world.is_approved();
@@ -64,7 +64,7 @@ fn ignores_a_request_that_no_kubelet_waits_for_any_more() {
 }
 
 #[test]
-fn approves_where_the_api_servers_clock_is_ahead() {
+fn approves_if_clock_of_api_server_is_ahead() {
     let mut world = World::new();
     world.now = "2026-11-23T11:58:00Z".parse().unwrap();
     world.is_approved();

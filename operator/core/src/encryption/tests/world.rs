@@ -1,5 +1,5 @@
-//! Replicas load files when they like, requests that they took before write later, workers crash, and people change their
-//! minds: nobody ever meets an object that he can't read.
+//! Property test: API servers reload files at any time, earlier requests write later, controllers crash, and users
+//! change the settings. Every API server can always read every object.
 
 use super::*;
 
@@ -14,7 +14,7 @@ enum Act {
     Load(usize),
     Write(usize, usize),
     LateWrite(usize, usize),
-    Rewrite(usize),
+    Reencrypt(usize),
     Crash,
     Advance(u16),
     Want(Option<(usize, u8)>),
@@ -26,7 +26,7 @@ enum Act {
 struct Replica {
     lists: Lists,
     loaded: String,
-    /// What requests write with that were taken before the file was loaded, and until when.
+    /// The previous configuration, with which earlier requests may write until this time.
     before: Option<(Lists, Timestamp)>,
 }
 
@@ -47,8 +47,8 @@ struct World {
     state: Option<State>,
     wanted: Wanted,
     now: Timestamp,
-    rewriting: Option<Rewriting>,
-    /// The objects that are yet to be written anew, as the list had them.
+    reencryption: Option<Reencryption>,
+    /// The listed objects that are not re-encrypted yet.
     listed: Option<Vec<usize>>,
 }
 
@@ -66,7 +66,7 @@ impl World {
             state: None,
             wanted: Wanted::default(),
             now: at(0),
-            rewriting: None,
+            reencryption: None,
             listed: None,
         }
     }
@@ -104,7 +104,7 @@ impl World {
                     self.store(self.objects, resource, writer);
                 }
             }
-            Act::Rewrite(replica) => self.rewrite(*replica % self.replicas.len()),
+            Act::Reencrypt(replica) => self.reencrypt(*replica % self.replicas.len()),
             Act::Crash => self.listed = None,
             Act::Advance(seconds) => self.now += SignedDuration::from_secs((*seconds).into()),
             Act::Want(None) => self.wanted.settings = None,
@@ -120,9 +120,9 @@ impl World {
 
     fn tick(&mut self) {
         let loaded = self.nodes.iter().cloned().zip(self.replicas.iter().map(|replica| Ok(hash(&replica.loaded))));
-        let facts = Facts { configurations: loaded.collect(), rewriting: self.rewriting.clone() };
+        let facts = Facts { configurations: loaded.collect(), reencryption: self.reencryption.clone() };
         let file = self.file();
-        let around = Surroundings {
+        let inputs = EncryptionInputs {
             nodes: &self.nodes,
             file: &file,
             facts: Some(&facts),
@@ -131,10 +131,10 @@ impl World {
             window_open: true,
             now: self.now,
         };
-        // As in the plan: only a request that is being answered can be taken back.
+        // As in the plan: only a request in progress can be rolled back.
         let asked = self.state.as_ref().and_then(|state| state.change.as_ref()?.requested.as_ref()).is_some();
         let wanted = Wanted { rolls_back: self.wanted.rolls_back && asked, ..self.wanted.clone() };
-        if let Some(next) = decide(&wanted, self.state.as_ref(), &around) {
+        if let Some(next) = decide(&wanted, self.state.as_ref(), &inputs) {
             if next.made > self.state.as_ref().map_or(0, |state| state.made) {
                 self.wanted.requested = None;
             }
@@ -160,8 +160,8 @@ impl World {
         }
     }
 
-    /// The next object is written anew by a replica.
-    fn rewrite(&mut self, replica: usize) {
+    /// Re-encrypts the next object through a replica.
+    fn reencrypt(&mut self, replica: usize) {
         let Some(work) = self.state.as_ref().and_then(|state| state.work(DELAYS)) else { return };
         if work.resources.is_empty() || self.now < work.begins {
             return;
@@ -176,13 +176,14 @@ impl World {
             self.store(object, &resource, writer);
         } else {
             let progress = Progress { done: work.resources, ..Progress::default() };
-            self.rewriting = Some(Rewriting { since: work.since, progress, trouble: None });
+            self.reencryption = Some(Reencryption { since: work.since, progress, trouble: None });
         }
         self.listed = Some(listed);
     }
 
-    /// Every replica can read what is stored, and what somebody may read of what was there before.
-    fn everything_can_be_read(&self) -> Result<(), TestCaseError> {
+    /// Checks that every replica can read all current objects, and all older versions that a list or watch may still
+    /// read.
+    fn check_readable(&self) -> Result<(), TestCaseError> {
         let oldest = self.now - DELAYS.history;
         for version in self.stored.iter().filter(|version| version.superseded.is_none_or(|end| end > oldest)) {
             for (node, replica) in self.nodes.iter().zip(&self.replicas) {
@@ -199,8 +200,8 @@ impl World {
         Ok(())
     }
 
-    /// Nobody changes his mind any more, and everybody does his work.
-    fn come_to_rest(&mut self) -> Result<(), TestCaseError> {
+    /// Runs without further changes by users until the state is stable.
+    fn settle(&mut self) -> Result<(), TestCaseError> {
         self.wanted.rolls_back = false;
         for _ in 0..40 {
             for replica in 0..self.replicas.len() {
@@ -208,9 +209,9 @@ impl World {
             }
             self.now += SignedDuration::from_secs(601);
             for _ in 0..=self.objects + 1 {
-                self.rewrite(0);
+                self.reencrypt(0);
             }
-            self.everything_can_be_read()?;
+            self.check_readable()?;
             self.tick();
         }
         let state = self.state.clone().unwrap_or_default();
@@ -232,7 +233,7 @@ fn act() -> impl Strategy<Value = Act> {
         6 => (0..3_usize).prop_map(Act::Load),
         4 => (0..3_usize, 0..2_usize).prop_map(|(replica, resource)| Act::Write(replica, resource)),
         4 => (0..3_usize, 0..2_usize).prop_map(|(replica, resource)| Act::LateWrite(replica, resource)),
-        6 => (0..3_usize).prop_map(Act::Rewrite),
+        6 => (0..3_usize).prop_map(Act::Reencrypt),
         1 => Just(Act::Crash),
         3 => (1..700_u16).prop_map(Act::Advance),
         1 => prop::option::weighted(0.8, (0..2_usize, 1..4_u8)).prop_map(Act::Want),
@@ -245,7 +246,7 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 600, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
-    fn nobody_ever_meets_an_object_that_he_can_not_read(
+    fn every_api_server_can_always_read_every_object(
         replicas in 1..4_usize,
         acts in prop::collection::vec(act(), 1..250),
     ) {
@@ -253,8 +254,8 @@ proptest! {
         world.act(&Act::Write(0, 0));
         for act in &acts {
             world.act(act);
-            world.everything_can_be_read()?;
+            world.check_readable()?;
         }
-        world.come_to_rest()?;
+        world.settle()?;
     }
 }

@@ -12,7 +12,7 @@ fn declared(name: &str, alive: Option<bool>) -> Declared {
     Declared { name: name.to_owned(), peer_url: url(name), alive }
 }
 
-/// The number in its name is its id.
+/// Returns a voter; the number in its name is its id.
 fn voter(name: &str, up: bool) -> Member {
     let id = name.trim_start_matches("cp").parse().unwrap();
     Member { id, name: name.to_owned(), peer_urls: vec![url(name)], learner: false, up, trouble: None }
@@ -43,7 +43,7 @@ const ALIVE: Option<bool> = Some(true);
 const SILENT: Option<bool> = Some(false);
 
 #[test]
-fn the_first_machine_that_is_there_joins_next_in_the_declared_order() {
+fn first_reachable_declared_node_joins_next() {
     let one = [voter("cp1", true)];
     let nodes = |cp2, cp3| [declared("cp1", None), declared("cp2", cp2), declared("cp3", cp3)];
     assert_eq!(added(&next(&nodes(ALIVE, ALIVE), &one)), "cp2");
@@ -51,11 +51,11 @@ fn the_first_machine_that_is_there_joins_next_in_the_declared_order() {
     assert_eq!(added(&next(&nodes(None, ALIVE), &one)), "cp3");
     assert_eq!(added(&next(&nodes(None, None), &one)), "cp2", "nothing is known: the declared order");
     let waits = next(&nodes(SILENT, SILENT), &one);
-    assert_eq!(waits, Action::Wait(Wait::NoSignOfLife(vec!["cp2".to_owned(), "cp3".to_owned()])));
+    assert_eq!(waits, Action::Wait(Wait::NodesUnreachable(vec!["cp2".to_owned(), "cp3".to_owned()])));
 }
 
 #[test]
-fn one_learner_at_a_time_is_brought_in_and_promoted() {
+fn adds_and_promotes_one_learner_at_a_time() {
     let nodes = [declared("cp1", None), declared("cp2", None), declared("cp3", ALIVE)];
     let with = |learner| next(&nodes, &[voter("cp1", true), learner]);
     assert_eq!(with(learner("cp2", false, false)), Action::Wait(Wait::LearnerNotStarted("cp2".to_owned())));
@@ -65,7 +65,7 @@ fn one_learner_at_a_time_is_brought_in_and_promoted() {
 }
 
 #[test]
-fn a_learner_that_never_starts_makes_room_for_a_machine_that_is_there() {
+fn replaces_a_learner_that_never_starts_by_a_reachable_node() {
     let members = [voter("cp1", true), learner("cp2", false, false)];
     let since = BTreeMap::from([(2, noon())]);
     let after = |minutes: i64, cp3| {
@@ -78,12 +78,12 @@ fn a_learner_that_never_starts_makes_room_for_a_machine_that_is_there() {
 }
 
 #[test]
-fn a_dead_member_goes_before_its_replacement_comes_and_a_living_one_after() {
+fn removes_a_dead_member_before_and_a_live_one_after_replacement() {
     let nodes = [declared("cp1", None), declared("cp2", None), declared("cp4", ALIVE)];
     let members = |cp3| [voter("cp1", true), voter("cp2", true), voter("cp3", cp3)];
     assert_eq!(removed(&next(&nodes, &members(false))), "cp3");
     assert_eq!(added(&next(&nodes, &members(true))), "cp4");
-    // Its machine is yet to be started: the one that works stays.
+    // The replacement has not started: the working member stays.
     let later = [declared("cp1", None), declared("cp2", None), declared("cp4", SILENT)];
     let stays = Wait::Replacing { member: "cp3".to_owned(), by: vec!["cp4".to_owned()] };
     assert_eq!(next(&later, &members(true)), Action::Wait(stays));
@@ -92,14 +92,14 @@ fn a_dead_member_goes_before_its_replacement_comes_and_a_living_one_after() {
 }
 
 #[test]
-fn a_member_that_the_majority_needs_is_not_removed() {
+fn keeps_an_undeclared_member_that_the_majority_needs() {
     let nodes = [declared("cp1", None), declared("cp2", None)];
     let members = [voter("cp1", true), voter("cp2", false), voter("cp3", true)];
     assert_eq!(next(&nodes, &members), Action::Wait(Wait::Needed("cp3".to_owned())));
 }
 
 #[test]
-fn nothing_is_done_without_a_majority_and_nobody_joins_while_a_voter_is_down() {
+fn waits_without_a_majority_and_while_a_voter_is_down() {
     let nodes = [declared("cp1", None), declared("cp2", None), declared("cp3", ALIVE)];
     let lost = [voter("cp1", true), voter("cp2", false)];
     assert_eq!(next(&nodes, &lost), Action::Wait(Wait::NoMajority));
@@ -110,7 +110,7 @@ fn nothing_is_done_without_a_majority_and_nobody_joins_while_a_voter_is_down() {
 }
 
 #[test]
-fn a_node_under_the_address_of_one_that_goes_waits_until_it_has_gone() {
+fn node_with_the_address_of_a_leaving_member_waits() {
     let mut renamed = declared("cp9", ALIVE);
     renamed.peer_url = url("cp2");
     let nodes = [declared("cp1", None), renamed, declared("cp3", None)];
@@ -119,7 +119,7 @@ fn a_node_under_the_address_of_one_that_goes_waits_until_it_has_gone() {
 }
 
 #[test]
-fn a_declared_address_that_is_not_the_members_changes_nothing() {
+fn changed_declared_address_changes_no_member() {
     let mut moved = declared("cp2", ALIVE);
     moved.peer_url = url("elsewhere");
     for up in [true, false] {
@@ -129,7 +129,7 @@ fn a_declared_address_that_is_not_the_members_changes_nothing() {
     }
 }
 
-/// What a node can be: declared or not, with a member of any kind or without one.
+/// Adds one of the possible states of a node: declared or not, with a member of any kind or without one.
 const STATES: usize = 14;
 
 fn state(number: usize, name: &str, nodes: &mut Vec<Declared>, members: &mut Vec<Member>) {
@@ -148,7 +148,7 @@ fn state(number: usize, name: &str, nodes: &mut Vec<Declared>, members: &mut Vec
     }
 }
 
-/// Every state that five nodes can be in, with at most one learner, in two orders.
+/// Visits every state of five nodes with at most one learner, in two orders.
 fn every_state(mut look: impl FnMut(&[Declared], &[Member])) -> usize {
     let mut looked_at = 0;
     for number in 0..STATES.pow(5) {
@@ -172,7 +172,7 @@ fn every_state(mut look: impl FnMut(&[Declared], &[Member])) -> usize {
     looked_at
 }
 
-/// The members after an action, if etcd does it.
+/// Returns the members after etcd has executed the action.
 fn after(action: &Action, members: &[Member]) -> Vec<Member> {
     let mut members = members.to_vec();
     match action {
@@ -191,34 +191,34 @@ fn has_majority(members: &[Member]) -> bool {
     voters.iter().filter(|voter| voter.up).count() >= majority(voters.len())
 }
 
-/// Each action is looked at in each state, whatever led there; so this holds for every sequence of actions.
+/// Checks the action in every state, so the result holds for every sequence of actions.
 #[test]
-fn no_action_ever_costs_the_majority_or_makes_a_second_learner_or_removes_a_declared_voter() {
+fn actions_keep_majority_single_learner_and_declared_voters() {
     let looked_at = every_state(|nodes, members| {
         for late in [0, 11] {
             let since = members.iter().map(|member| (member.id, noon())).collect();
             let now = noon() + k8s_openapi::jiff::SignedDuration::from_mins(late);
             let action = next_action(nodes, members, &since, now);
             let then = after(&action, members);
-            let told = || format!("{action:?} in {members:?} with {nodes:?}");
+            let reported = || format!("{action:?} in {members:?} with {nodes:?}");
             if then.len() != members.len() || matches!(action, Action::Promote { .. }) {
-                assert!(has_majority(members), "a change without a majority: {}", told());
-                assert!(has_majority(&then), "no majority any more: {}", told());
+                assert!(has_majority(members), "a change without a majority: {}", reported());
+                assert!(has_majority(&then), "no majority any more: {}", reported());
             }
-            assert!(then.iter().filter(|member| member.learner).count() <= 1, "two learners: {}", told());
+            assert!(then.iter().filter(|member| member.learner).count() <= 1, "two learners: {}", reported());
             if let Action::Remove { id, .. } = &action {
                 let member = members.iter().find(|member| member.id == *id).unwrap();
                 let wanted = nodes.iter().any(|node| member.is_of(&node.name, &node.peer_url));
-                assert!(!wanted || !member.has_started(), "a declared member was removed: {}", told());
+                assert!(!wanted || !member.has_started(), "a declared member was removed: {}", reported());
             }
         }
     });
     assert!(looked_at > 5_000, "only {looked_at} states");
 }
 
-/// Machines that are alive start what they are given.
+/// Nodes that are up start their member.
 #[test]
-fn while_all_machines_are_alive_the_members_become_the_declared_nodes() {
+fn members_converge_to_declared_nodes_while_all_are_up() {
     every_state(|nodes, members| {
         let alive = nodes.iter().all(|node| node.alive == ALIVE) && members.iter().all(|m| m.up || !m.has_started());
         if !alive || !has_majority(members) {

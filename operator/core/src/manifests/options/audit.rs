@@ -1,4 +1,4 @@
-//! The audit log.
+//! The option for audit logging.
 
 use serde_json::{Value, json};
 
@@ -9,7 +9,8 @@ use crate::yaml;
 const DIRECTORY: &str = "/etc/kubernetes/audit";
 const POLICY: &str = "/etc/kubernetes/audit/policy.yaml";
 
-/// The kubeconfig of the server that gets audit events. It may hold credentials, so it is in the node's Secret.
+/// The path of the kubeconfig of the audit webhook. The file may contain credentials, so its content is in the node's
+/// Secret.
 pub const WEBHOOK_KUBECONFIG: &str = "/etc/kubernetes/audit/webhook.conf";
 
 pub(super) fn option(cluster: &Cluster) -> Option<ApiServerOption> {
@@ -35,14 +36,14 @@ pub(super) fn option(cluster: &Cluster) -> Option<ApiServerOption> {
     })
 }
 
-/// What the CIS Kubernetes Benchmark asks for (3.2.2), without what machines repeat all day long. The first rule that
-/// fits a request decides.
+/// Returns the default policy: the minimum of the CIS Kubernetes Benchmark (3.2.2), without the routine requests of
+/// nodes and controllers. The first matching rule decides.
 fn default_policy() -> Value {
     let nothing = |more: Value| rule("None", more);
     json!({
         "apiVersion": "audit.k8s.io/v1",
         "kind": "Policy",
-        // Every request would be there twice.
+        // With this stage every request would be logged twice.
         "omitStages": ["RequestReceived"],
         "omitManagedFields": true,
         "rules": [
@@ -63,7 +64,7 @@ fn default_policy() -> Value {
                 "verbs": ["update", "patch"],
                 "resources": [{"group": "", "resources": ["nodes/status", "pods/status"]}],
             })),
-            // Who touched it, never what it is: these bodies are secrets.
+            // Metadata only: the request bodies contain secrets.
             rule("Metadata", json!({
                 "resources": [
                     {"group": "", "resources": ["secrets", "configmaps", "serviceaccounts/token"]},
@@ -71,7 +72,7 @@ fn default_policy() -> Value {
                 ],
             })),
             rule("Metadata", json!({"verbs": ["get", "list", "watch"]})),
-            // What was changed in what decides about code and rights.
+            // Request bodies for changes to workloads and permissions.
             rule("Request", json!({
                 "resources": [
                     {"group": ""},
@@ -89,7 +90,7 @@ fn default_policy() -> Value {
                     {"group": "storage.k8s.io"},
                 ],
             })),
-            // Bodies of kinds that others have brought may be secrets too.
+            // Bodies of other resources, such as custom resources, may contain secrets too.
             rule("Metadata", json!({})),
         ],
     })

@@ -1,4 +1,4 @@
-//! Structured authentication: `apiserver.config.k8s.io/v1` is served by 1.34 and later.
+//! The option for structured authentication. Kubernetes 1.34 and later support `apiserver.config.k8s.io/v1`.
 
 use serde_json::{Map, Value, json};
 
@@ -30,7 +30,7 @@ pub(super) fn option(cluster: &Cluster) -> Option<ApiServerOption> {
         files: vec![file("authentication-config.yaml", CONFIGURATION, yaml::write(&configuration))],
         arguments: vec![("authentication-config", CONFIGURATION.to_owned())],
         mounts: vec![mount("authentication-config", DIRECTORY, true)],
-        // The API server reads the file again when it changes, and refuses one with another anonymous section.
+        // The API server reloads a changed file, but rejects a change of the section `anonymous`.
         read_at_start: anonymous.map(|anonymous| ("anonymous", anonymous.to_string())),
     })
 }

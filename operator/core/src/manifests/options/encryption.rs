@@ -1,16 +1,16 @@
-//! Encryption at rest. The configuration has the keys, so it is in the node's Secret.
+//! The option for encryption at rest. The configuration contains the keys, so its content is in the node's Secret.
 
 use super::{ApiServerOption, mount};
 use crate::model::Cluster;
 use crate::pki::places::encryption_directory;
 
-/// The path of the configuration on a machine.
+/// Returns the path of the configuration on a control-plane node.
 #[must_use]
 pub fn encryption_configuration(cluster: &Cluster) -> String {
     format!("{}/config.yaml", encryption_directory(cluster.layout()))
 }
 
-/// An API server looks at the file every minute: what is in it restarts nothing.
+/// Returns the option. The API server reloads the file within a minute, so a change needs no restart.
 pub(super) fn option(cluster: &Cluster) -> Option<ApiServerOption> {
     cluster.encryption_use.configured.then(|| ApiServerOption {
         arguments: vec![

@@ -1,10 +1,10 @@
-//! `spec.etcd.events`: an etcd of its own for Event objects.
+//! The option `spec.etcd.events`: a separate etcd for Event objects.
 
 use super::ApiServerOption;
 use crate::model::Cluster;
 
-/// The flag that sends one resource's objects to another etcd. The servers are separated by semicolons: a comma would
-/// begin another resource.
+/// Returns the flag that stores Events in another etcd. Semicolons separate the servers; a comma would start another
+/// resource.
 pub(super) fn option(cluster: &Cluster) -> Option<ApiServerOption> {
     let events = cluster.spec.etcd.events.as_ref()?;
     let value = format!("/events#{}", events.endpoints.join(";"));

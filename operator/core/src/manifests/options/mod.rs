@@ -1,8 +1,8 @@
-//! The options of the API server that kubeadm has no fields for: their files, flags and mounts. Without an option
-//! there is nothing of it, and every file is kubeadm's.
+//! The options of the API server that kubeadm has no fields for: their files, flags and mounts. Without these options
+//! every file is the same as in kubeadm.
 //!
-//! Each option has a directory, which is mounted as a whole: the mount of a single file would stay with the old one
-//! after a rename.
+//! Each option has a directory, which is mounted as a whole: a mount of a single file would still show the old file
+//! after an atomic rename.
 
 mod audit;
 mod authentication;
@@ -19,49 +19,51 @@ use crate::model::Cluster;
 pub use audit::WEBHOOK_KUBECONFIG;
 pub use encryption::encryption_configuration;
 
-/// What an option is to the API server.
+/// The files, flags and mounts of an option.
 #[derive(Debug, Default)]
 struct ApiServerOption {
     files: Vec<File>,
     arguments: Vec<(&'static str, String)>,
     mounts: Vec<HostPathMount>,
-    /// What the API server reads only when it starts.
+    /// A name and the content that the API server reads only at startup.
     read_at_start: Option<(&'static str, String)>,
 }
 
 fn of(cluster: &Cluster) -> impl Iterator<Item = ApiServerOption> {
-    let etcd = events::option(cluster);
+    let events = events::option(cluster);
     let encryption = encryption::option(cluster);
-    [audit::option(cluster), authentication::option(cluster), pod_security::option(cluster), etcd, encryption]
+    [audit::option(cluster), authentication::option(cluster), pod_security::option(cluster), events, encryption]
         .into_iter()
         .flatten()
 }
 
-/// Their files on a control-plane machine that aren't secret.
+/// Returns the non-secret files of the options on a control-plane node.
 pub(super) fn files(cluster: &Cluster) -> Vec<File> {
     of(cluster).flat_map(|option| option.files).collect()
 }
 
-/// The directories that they need in the API server's container.
+/// Returns the mounts of the options in the container of the API server.
 pub(super) fn mounts(cluster: &Cluster) -> Vec<HostPathMount> {
     of(cluster).flat_map(|option| option.mounts).collect()
 }
 
-/// The API server's flags as kubeadm has to know them: `kubeadm upgrade` writes its manifest from its configuration.
+/// Returns the flags of the options and of the user for kubeadm's configuration, from which `kubeadm upgrade` renders
+/// the manifest.
 pub(super) fn extra_arguments(cluster: &Cluster) -> Vec<Argument> {
     let ours =
         of(cluster).flat_map(|option| option.arguments).map(|(name, value)| Argument { name: name.to_owned(), value });
     ours.chain(cluster.api_server_arguments()).collect()
 }
 
-/// The API server's directories as kubeadm has to know them.
+/// Returns the volumes of the options and of the user for kubeadm's configuration.
 pub(super) fn extra_volumes(cluster: &Cluster) -> Vec<HostPathMount> {
     let mut volumes = mounts(cluster);
     volumes.extend(cluster.spec.control_plane.api_server.extra_volumes.iter().cloned());
     volumes
 }
 
-/// The annotation of the API server's pod, where there is something that it reads only when it starts.
+/// Returns the annotation with the checksum of the content that the API server reads only at startup. A change of the
+/// annotation restarts the static pod.
 pub(super) fn annotation(cluster: &Cluster) -> Option<(&'static str, String)> {
     let read: Vec<_> = of(cluster).filter_map(|option| option.read_at_start).collect();
     let entries = read.iter().map(|(name, text)| (*name, text.as_bytes()));
@@ -69,7 +71,8 @@ pub(super) fn annotation(cluster: &Cluster) -> Option<(&'static str, String)> {
 }
 
 fn file(key: &'static str, path: &'static str, content: String) -> File {
-    // Only the API server reads them, as root; the CIS Kubernetes Benchmark wants its configuration to be root's alone.
+    // Only the API server reads these files, as root. The CIS Kubernetes Benchmark requires that only root can read its
+    // configuration.
     File { key: key.into(), path: path.into(), mode: 0o600, content }
 }
 

@@ -1,4 +1,4 @@
-//! The defaults of Pod Security admission.
+//! The option for the cluster-wide defaults of Pod Security admission.
 
 use std::collections::BTreeSet;
 
@@ -53,6 +53,6 @@ fn configuration(cluster: &Cluster) -> Option<Value> {
     }))
 }
 
-/// Where what makes the cluster one runs. The kubelet announces static pods in kube-system with the machine's network and
-/// files, and kube-proxy is privileged there: every level but `privileged` would refuse them.
+/// The exempt namespaces. Mirror Pods of static pods in kube-system use the network and files of the host, and
+/// kube-proxy is privileged: every level except `privileged` would reject them.
 const SYSTEM_NAMESPACES: [&str; 1] = ["kube-system"];

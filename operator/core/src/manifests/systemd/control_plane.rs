@@ -1,4 +1,4 @@
-//! The units of a control-plane machine.
+//! The units of a control-plane node.
 
 use super::super::{apiserver, controller_manager, etcd, options, scheduler};
 use super::unit::Service;
@@ -9,16 +9,16 @@ use crate::model::{Cluster, Node};
 
 const KUBERNETES: &str = "https://kubernetes.io/docs/reference/command-line-tools-reference/";
 
-/// What etcd's own unit allows: a member holds a connection for each watch of each API server.
+/// The limit in etcd's own unit: a member has a connection for each watch of each API server.
 const ETCD_OPEN_FILES: &str = "65536";
 
-/// As the kernel treats a static pod of kubeadm's, which is system-node-critical: the last to be killed for memory.
+/// The OOM score adjustment of a system-node-critical Pod, such as kubeadm's static pods: killed last.
 const OUT_OF_MEMORY_SCORE: &str = "-997";
 
-pub(super) fn files(cluster: &Cluster, machine: &Node, initial_cluster: &InitialCluster) -> Vec<File> {
+pub(super) fn files(cluster: &Cluster, node: &Node, initial_cluster: &InitialCluster) -> Vec<File> {
     let api_server = ["network-online.target", "kube-apiserver.service"];
     let mut files = vec![
-        file("kube-apiserver.service", "/etc/systemd/system/kube-apiserver.service", api_server_unit(cluster, machine)),
+        file("kube-apiserver.service", "/etc/systemd/system/kube-apiserver.service", api_server_unit(cluster, node)),
         file(
             "kube-controller-manager.service",
             "/etc/systemd/system/kube-controller-manager.service",
@@ -49,21 +49,21 @@ pub(super) fn files(cluster: &Cluster, machine: &Node, initial_cluster: &Initial
     ];
     files.extend(options::files(cluster));
     if cluster.external_etcd().is_none() {
-        let unit = etcd_unit(cluster, machine, initial_cluster);
+        let unit = etcd_unit(cluster, node, initial_cluster);
         files.insert(0, file("etcd.service", "/etc/systemd/system/etcd.service", unit));
     }
     files
 }
 
-fn etcd_unit(cluster: &Cluster, machine: &Node, initial_cluster: &InitialCluster) -> String {
+fn etcd_unit(cluster: &Cluster, node: &Node, initial_cluster: &InitialCluster) -> String {
     Service {
         description: "etcd, where the cluster's objects are stored",
         documentation: "https://etcd.io/docs/",
         after: &["network-online.target"],
         wants: &["network-online.target"],
         settings: settings(
-            etcd::command(cluster, machine, initial_cluster),
-            // It says that it is ready once there is a quorum, and the other machines may take their time.
+            etcd::command(cluster, node, initial_cluster),
+            // etcd reports readiness only with a quorum, and the other members may start much later.
             vec![
                 setting("Type", "notify"),
                 setting("TimeoutStartSec", "infinity"),
@@ -75,23 +75,25 @@ fn etcd_unit(cluster: &Cluster, machine: &Node, initial_cluster: &InitialCluster
     .text()
 }
 
-fn api_server_unit(cluster: &Cluster, machine: &Node) -> String {
-    // kubeadm's time for a component to come up.
+fn api_server_unit(cluster: &Cluster, node: &Node) -> String {
+    // kubeadm's startup timeout for a component.
     let mut own = vec![setting("Type", "notify"), setting("TimeoutStartSec", "4min")];
-    // systemd passes over names that begin with X-. The unit changes with what the API server reads only when it starts.
+    // systemd ignores settings with the prefix X-. The checksum changes the unit when content changes that the API
+    // server reads only at startup.
     own.extend(options::annotation(cluster).map(|(_, checksum)| ("X-OptionsChecksum", checksum)));
     Service {
         description: "Kubernetes API server",
         documentation: &format!("{KUBERNETES}kube-apiserver/"),
         after: &["network-online.target", "etcd.service"],
         wants: &["network-online.target", "etcd.service"],
-        settings: settings(apiserver::command(cluster, machine), own),
+        settings: settings(apiserver::command(cluster, node), own),
         ..Service::default()
     }
     .text()
 }
 
-/// What the four have in common. None of them needs more rights than it has, root's home, or to write below /usr.
+/// Returns the common settings of the four components. None of them needs new privileges, home directories, or write
+/// access to /usr.
 fn settings(command: Vec<String>, own: Vec<(&'static str, String)>) -> Vec<(&'static str, String)> {
     let mut settings = own;
     settings.push(("ExecStart", program(command)));

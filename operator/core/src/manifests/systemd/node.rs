@@ -1,4 +1,4 @@
-//! The units of a machine that runs Pods.
+//! The files of a node with a kubelet.
 
 use std::collections::BTreeMap;
 
@@ -6,19 +6,19 @@ use serde_json::Value;
 
 use super::unit::Service;
 use super::{file, program, restart, setting};
-use crate::host_files::File;
+use crate::host_files::{self, File};
 use crate::manifests::kube_proxy_configuration;
 use crate::model::Cluster;
 use crate::pki::places;
-use crate::{host_files, yaml};
+use crate::yaml;
 
 const KUBELET_CONFIGURATION: &str = "/var/lib/kubelet/kubelet-config.yaml";
 const PROXY_CONFIGURATION: &str = "/var/lib/kube-proxy/kube-proxy-config.yaml";
-/// Where the hard way has containerd, and Debian too.
+/// The directory of containerd in Kubernetes the Hard Way and in Debian.
 const CONTAINERD_DIRECTORY: &str = "/bin";
 
-/// The files. `kubelet` is the configuration of the machine's kubelet, `sysctls` are the user's, `flags` tell the
-/// kubelet of its machine.
+/// Renders the files. `kubelet` is the KubeletConfiguration, `sysctls` are the user's kernel parameters, `flags` are
+/// the kubelet flags of this node.
 #[must_use]
 pub fn node_files(
     cluster: &Cluster,
@@ -50,7 +50,7 @@ fn kubelet_unit(cluster: &Cluster, flags: Vec<String>) -> String {
     command.extend(flags);
     let mut settings = vec![("ExecStart", program(command))];
     settings.extend(restart());
-    // The kubelet reports what its own unit and the runtime's use.
+    // The kubelet reports the resource usage of its own unit and of the container runtime's unit.
     settings.extend([setting("CPUAccounting", "true"), setting("MemoryAccounting", "true")]);
     Service {
         description: "kubelet, which runs the Node's Pods",
@@ -78,7 +78,7 @@ fn proxy_unit() -> String {
     .text()
 }
 
-/// The same as in a cluster of kubeadm's, save what is this machine's.
+/// Renders the configuration of kubeadm clusters with the kubeconfig and the name of this node.
 fn proxy_configuration(cluster: &Cluster, name: &str) -> String {
     let mut configuration = kube_proxy_configuration(cluster);
     configuration["clientConnection"]["kubeconfig"] = places::kubeconfig(cluster.layout(), "kube-proxy.conf").into();

@@ -1,7 +1,7 @@
-//! The network of the Pods where the machines' own routes are it: a bridge on each machine, and a route to each other.
+//! The Pod network with static routes: a bridge on each node, and a route to every other node.
 //!
-//! A Node's range of addresses is known once the Node is there, because the controller-manager gives it. What the Node
-//! says of its addresses is not asked: routes lead where the machines are declared to be.
+//! The Pod CIDR of a Node is known once the Node exists, because the controller-manager allocates it. The addresses
+//! that a Node reports are not trusted: routes use the declared addresses.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -15,37 +15,37 @@ use super::{file, setting};
 use crate::host_files::File;
 use crate::model::{Cluster, Node};
 
-/// The ranges of Pod addresses that each Node has.
+/// The Pod CIDRs of each Node.
 pub type PodRanges = BTreeMap<String, Vec<IpNet>>;
 
-/// The ranges of a Node.
+/// Returns the Pod CIDRs of a Node.
 #[must_use]
 pub fn pod_ranges(node: &NodeObject) -> Vec<IpNet> {
     let ranges = node.spec.iter().flat_map(|spec| spec.pod_cidrs.iter().flatten());
     ranges.filter_map(|range| range.parse().ok()).collect()
 }
 
-/// The files that are not there before Nodes have ranges: keys and paths.
+/// The keys and paths of the files that exist only once Nodes have Pod CIDRs.
 pub const POD_NETWORK_FILES: [(&str, &str); 3] = [BRIDGE, LOOPBACK, ROUTES];
 
 const BRIDGE: (&str, &str) = ("10-bridge.conflist", "/etc/cni/net.d/10-bridge.conflist");
-/// With the bridge only: alone it would make a Node Ready whose Pods have no network.
+/// The loopback configuration, written only with the bridge: alone it would make a Node Ready without a Pod network.
 const LOOPBACK: (&str, &str) = ("99-loopback.conf", "/etc/cni/net.d/99-loopback.conf");
 const ROUTES: (&str, &str) = ("pod-routes.service", "/etc/systemd/system/pod-routes.service");
 
 const CNI_VERSION: &str = "1.0.0";
-/// Marks the routes as the unit's, so that it can take away its own. The numbers of known routing daemons are others
-/// (`/etc/iproute2/rt_protos`).
+/// The protocol number of the unit's routes, so that the unit can delete its own routes. No known routing daemon uses
+/// it (`/etc/iproute2/rt_protos`).
 const ROUTE_PROTOCOL: &str = "75";
-/// The unit's chain of NAT rules.
+/// The iptables chain of the unit's NAT rules.
 const CHAIN: &str = "POD-ROUTES";
 
-/// The files of a machine's Pod network; none where routes are not the network. While the target does not say what ranges
-/// its Nodes have, those that were written `before` stand.
+/// Renders the Pod network files of a node; none without static routes. While the Pod CIDRs are unknown because the
+/// target cluster does not answer, the files in `before` stay.
 #[must_use]
 pub fn pod_network(
     cluster: &Cluster,
-    machine: &Node,
+    node: &Node,
     ranges: Option<&PodRanges>,
     before: Option<&BTreeMap<String, String>>,
 ) -> Vec<File> {
@@ -57,13 +57,13 @@ pub fn pod_network(
         return kept.filter_map(|(key, path)| Some(file(key, path, before?.get(key)?.clone()))).collect();
     };
     let mut files = vec![];
-    let own = if cluster.has_kubelet(machine) { ranges_of(cluster, machine, ranges) } else { vec![] };
+    let own = if cluster.has_kubelet(node) { ranges_of(cluster, node, ranges) } else { vec![] };
     if !own.is_empty() {
         files.push(file(BRIDGE.0, BRIDGE.1, pretty(&bridge(&own))));
         let loopback = json!({"cniVersion": CNI_VERSION, "name": "lo", "type": "loopback"});
         files.push(file(LOOPBACK.0, LOOPBACK.1, pretty(&loopback)));
     }
-    let others = cluster.machines().filter(|other| other.name != machine.name && cluster.has_kubelet(other));
+    let others = cluster.all_nodes().filter(|other| other.name != node.name && cluster.has_kubelet(other));
     let routes: Vec<_> = others
         .flat_map(|other| {
             let ranges = ranges_of(cluster, other, ranges).into_iter();
@@ -76,21 +76,21 @@ pub fn pod_network(
     files
 }
 
-/// The ranges of a machine that are its own: inside of the cluster's, and no other Node's too. A Node is made by its
-/// kubelet, which may claim what it wants.
-fn ranges_of(cluster: &Cluster, machine: &Node, ranges: &PodRanges) -> Vec<IpNet> {
+/// Returns the valid Pod CIDRs of a node: within the cluster's CIDRs, and without overlap with another Node. A kubelet
+/// creates its own Node, so it may claim any CIDR.
+fn ranges_of(cluster: &Cluster, node: &Node, ranges: &PodRanges) -> Vec<IpNet> {
     let overlap = |a: &IpNet, b: &IpNet| a.contains(b) || b.contains(a);
     let of_others = |range: &IpNet| {
-        let others = ranges.iter().filter(|(name, _)| **name != machine.name);
+        let others = ranges.iter().filter(|(name, _)| **name != node.name);
         others.flat_map(|(_, ranges)| ranges).any(|other| overlap(range, other))
     };
-    let own = ranges.get(&machine.name).into_iter().flatten();
+    let own = ranges.get(&node.name).into_iter().flatten();
     own.filter(|range| cluster.pod_cidrs.iter().any(|all| all.contains(*range)) && !of_others(range)).copied().collect()
 }
 
-fn address_for(machine: &Node, range: &IpNet) -> Option<IpAddr> {
+fn address_for(node: &Node, range: &IpNet) -> Option<IpAddr> {
     let same_family = |address: &IpAddr| address.is_ipv4() == range.addr().is_ipv4();
-    std::iter::once(machine.advertise_address).chain(machine.addresses.iter().copied()).find(same_family)
+    std::iter::once(node.advertise_address).chain(node.addresses.iter().copied()).find(same_family)
 }
 
 fn bridge(own: &[IpNet]) -> Value {
@@ -104,7 +104,7 @@ fn bridge(own: &[IpNet]) -> Value {
                 "type": "bridge",
                 "bridge": "cni0",
                 "isGateway": true,
-                // The plugin would hide a Pod's address from Pods on other machines; pod-routes.service does it right.
+                // The plugin would masquerade traffic to Pods on other nodes too; pod-routes.service excludes it.
                 "ipMasq": false,
                 // A Pod may be behind the Service that it calls.
                 "hairpinMode": true,
@@ -128,7 +128,7 @@ fn routes_unit(cluster: &Cluster, own: &[IpNet], routes: &[(IpNet, IpAddr)]) -> 
         let family = if range.addr().is_ipv4() { "-4" } else { "-6" };
         run("ExecStart", false, &format!("ip {family} route replace {range} via {address} proto {ROUTE_PROTOCOL}"));
     }
-    // A Pod that leaves the cluster has its machine's address: nobody outside knows the way back to the Pod's.
+    // Traffic that leaves the cluster gets the address of the node, because there is no route back to the Pod.
     for range in own {
         let program = if range.addr().is_ipv4() { "iptables" } else { "ip6tables" };
         let Some(all) = cluster.pod_cidrs.iter().find(|all| all.contains(range)) else { continue };
@@ -161,6 +161,6 @@ fn routes_unit(cluster: &Cluster, own: &[IpNet], routes: &[(IpNet, IpAddr)]) -> 
 }
 
 fn pretty(value: &Value) -> String {
-    // A JSON value always has a text.
+    // Serializing a JSON value does not fail.
     format!("{}\n", serde_json::to_string_pretty(value).unwrap_or_default())
 }

@@ -1,24 +1,24 @@
-//! The text of a unit.
+//! The text of systemd service units.
 
 use std::fmt::Write as _;
 
-/// A service. What is left empty is not written.
+/// A service unit. Empty fields are omitted.
 #[derive(Default)]
 pub(super) struct Service<'a> {
     pub(super) description: &'a str,
     pub(super) documentation: &'a str,
-    /// Units that are started before it.
+    /// The units that start before this one (`After=`).
     pub(super) after: &'a [&'a str],
-    /// Units that are started with it, and without which it starts all the same.
+    /// The units that start with this one, and whose failure does not stop it (`Wants=`).
     pub(super) wants: &'a [&'a str],
-    /// Units without which it does not start, and with which it stops.
+    /// The units that this one requires: it stops when they stop (`Requires=`).
     pub(super) requires: &'a [&'a str],
-    /// The settings of its `[Service]` section, in their order; commands among them are [`command_line`]'s.
+    /// The settings of the section `[Service]`, in order. Commands are formatted by [`command_line`].
     pub(super) settings: Vec<(&'a str, String)>,
 }
 
 impl Service<'_> {
-    /// The unit's file.
+    /// Renders the unit file.
     pub(super) fn text(&self) -> String {
         let mut text = format!("[Unit]\nDescription={}\nDocumentation={}\n", self.description, self.documentation);
         for (name, units) in [("After", self.after), ("Wants", self.wants), ("Requires", self.requires)] {
@@ -35,13 +35,13 @@ impl Service<'_> {
     }
 }
 
-/// A command as `ExecStart=` takes it: a word a line, for people who read it.
+/// Formats a command for `ExecStart=`, one word per line for readability.
 pub(super) fn command_line<S: AsRef<str>>(words: &[S]) -> String {
     words.iter().map(|word| quoted(word.as_ref())).collect::<Vec<_>>().join(" \\\n  ")
 }
 
-/// A word that systemd takes as it stands: `%` and `$` are doubled, and what would split it or end it is quoted
-/// (systemd.service(5), "Command lines").
+/// Quotes a word for systemd: `%` and `$` are doubled, and words with separators are quoted (systemd.service(5),
+/// "Command lines").
 fn quoted(word: &str) -> String {
     let word = word.replace('%', "%%").replace('$', "$$");
     let plain = |c: char| !c.is_whitespace() && !c.is_control() && !matches!(c, '"' | '\'' | '\\' | ';');
@@ -66,7 +66,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_word_reaches_the_program_as_it_was() {
+    fn quotes_words_for_systemd() {
         for (word, written) in [
             ("--a=b,c", "--a=b,c"),
             ("--controllers=*,x", "--controllers=*,x"),

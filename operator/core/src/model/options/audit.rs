@@ -1,4 +1,4 @@
-//! The audit policy and log (k8s.io/apiserver, `apis/audit/validation` and `audit/policy/reader.go`).
+//! Validation of the audit policy and log (k8s.io/apiserver, `apis/audit/validation` and `audit/policy/reader.go`).
 
 use keyplane_crds::{Argument, Audit, AuditLog};
 use serde::Deserialize;
@@ -15,10 +15,12 @@ const FLAGS: [&str; 6] = [
     "audit-log-maxsize",
     "audit-webhook-config-file",
 ];
-/// Directories of the system: the log's directory is mounted writable over what the API server's image has there.
-const SYSTEM: [&str; 11] = ["bin", "boot", "dev", "etc", "lib", "lib64", "proc", "run", "sbin", "sys", "usr"];
+/// System directories. The log's directory is mounted writable over the directory of the API server's image.
+const SYSTEM_DIRECTORIES: [&str; 11] =
+    ["bin", "boot", "dev", "etc", "lib", "lib64", "proc", "run", "sbin", "sys", "usr"];
 
-/// What of a policy is looked at, were it only whether it can be read. Fields that are newer are left to the API server.
+/// The validated part of a policy. Some fields are only checked for their type; newer fields are left to the API
+/// server.
 #[derive(Deserialize)]
 #[allow(dead_code)]
 #[serde(rename_all = "camelCase")]
@@ -83,7 +85,7 @@ enum Stage {
 }
 
 pub(super) fn refuse(audit: &Audit, extra: &[Argument]) -> Result<(), FieldError> {
-    refuse_flags(extra, |name| FLAGS.contains(&name), "is set by spec.audit: write it there, or take spec.audit away")?;
+    refuse_flags(extra, |name| FLAGS.contains(&name), "is set by spec.audit: write it there, or remove spec.audit")?;
     refuse_log(&audit.log)?;
     audit.policy.as_ref().map_or(Ok(()), refuse_policy)
 }
@@ -96,7 +98,7 @@ fn refuse_log(log: &AuditLog) -> Result<(), FieldError> {
             && segment.bytes().all(|b| b.is_ascii_alphanumeric() || b"._-".contains(&b))
     };
     let absolute = log.path.starts_with('/') && segments.len() > 1 && segments.iter().all(good);
-    if !absolute || segments.first().is_some_and(|first| SYSTEM.contains(first)) {
+    if !absolute || segments.first().is_some_and(|first| SYSTEM_DIRECTORIES.contains(first)) {
         return Err(FieldError::new(
             "spec.audit.log.path",
             format!(
@@ -116,7 +118,7 @@ fn refuse_log(log: &AuditLog) -> Result<(), FieldError> {
 
 fn refuse_policy(written: &Map<String, Value>) -> Result<(), FieldError> {
     let policy: Policy = serde_json::from_value(Value::Object(written.clone()))
-        .map_err(|error| FieldError::new(POLICY, format!("is no Policy of audit.k8s.io/v1: {error}")))?;
+        .map_err(|error| FieldError::new(POLICY, format!("is not a Policy of audit.k8s.io/v1: {error}")))?;
     if policy.api_version != "audit.k8s.io/v1" || policy.kind != "Policy" {
         return Err(FieldError::new(POLICY, "must have apiVersion: audit.k8s.io/v1 and kind: Policy"));
     }
@@ -141,7 +143,7 @@ fn refuse_rule(field: &str, rule: &Rule) -> Result<(), FieldError> {
     for resources in &rule.resources {
         let group = &resources.group;
         if !(group.is_empty() || group == "*" || is_dns_name(group)) {
-            let message = format!("{group:?} is no API group: write it without a version, for example apps");
+            let message = format!("{group:?} is not an API group: write it without a version, for example apps");
             return Err(FieldError::new(format!("{field}.resources"), message));
         }
         if !resources.resource_names.is_empty() && resources.kinds.is_empty() {

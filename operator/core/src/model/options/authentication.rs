@@ -1,5 +1,5 @@
-//! Structured authentication (k8s.io/apiserver, `apis/apiserver/validation`). Only the API server can compile the
-//! expressions.
+//! Validation of structured authentication (k8s.io/apiserver, `apis/apiserver/validation`). Only the API server can
+//! compile the CEL expressions.
 
 use std::collections::BTreeSet;
 
@@ -11,10 +11,10 @@ use super::{FieldError, refuse_flags};
 use crate::pki::certificates_in;
 
 const FIELD: &str = "spec.authentication";
-/// What is asked without credentials: by the kubelet's probes, and by load balancers.
-const PROBED: [&str; 2] = ["/livez", "/readyz"];
+/// The paths that kubelet probes and load balancers request without credentials.
+const PROBE_PATHS: [&str; 2] = ["/livez", "/readyz"];
 
-/// What of an entry is looked at.
+/// The validated part of an entry in `jwt`.
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct Jwt {
@@ -64,7 +64,7 @@ pub(super) fn refuse(
         let jwt = parse(&field, written)?;
         refuse_issuer(&format!("{field}.issuer"), &jwt.issuer)?;
         if !issuers.insert(jwt.issuer.url.clone()) {
-            let message = format!("{} is there twice, or is the API server's own", jwt.issuer.url);
+            let message = format!("{} is listed twice, or is the API server's own issuer", jwt.issuer.url);
             return Err(FieldError::new(format!("{field}.issuer.url"), message));
         }
         let username = &jwt.claim_mappings.username;
@@ -82,7 +82,7 @@ pub(super) fn refuse(
 
 fn parse(field: &str, written: &Map<String, Value>) -> Result<Jwt, FieldError> {
     serde_json::from_value(Value::Object(written.clone()))
-        .map_err(|error| FieldError::new(field, format!("is no jwt of an AuthenticationConfiguration: {error}")))
+        .map_err(|error| FieldError::new(field, format!("is not a jwt of an AuthenticationConfiguration: {error}")))
 }
 
 fn refuse_issuer(field: &str, issuer: &Issuer) -> Result<(), FieldError> {
@@ -106,9 +106,9 @@ fn refuse_issuer(field: &str, issuer: &Issuer) -> Result<(), FieldError> {
             return Err(FieldError::new(format!("{field}.audienceMatchPolicy"), message));
         }
     }
-    let authority = issuer.certificate_authority.as_deref().filter(|text| !text.is_empty());
-    if authority.is_some_and(|text| certificates_in("certificateAuthority", text).is_err()) {
-        let message = "must be certificates in PEM form, or left out for those that the machines trust";
+    let bundle = issuer.certificate_authority.as_deref().filter(|text| !text.is_empty());
+    if bundle.is_some_and(|text| certificates_in("certificateAuthority", text).is_err()) {
+        let message = "must be certificates in PEM form, or left out to use the CAs that the nodes trust";
         return Err(FieldError::new(format!("{field}.certificateAuthority"), message));
     }
     Ok(())
@@ -118,15 +118,15 @@ fn refuse_anonymous(anonymous: &Anonymous) -> Result<(), FieldError> {
     if !anonymous.enabled {
         return Err(FieldError::new(
             format!("{FIELD}.anonymous.enabled"),
-            "the kubelet and load balancers ask /livez and /readyz without credentials, and the API server would be \
-             restarted for ever: write enabled: true with the conditions /livez, /readyz and /healthz",
+            "the kubelet and load balancers request /livez and /readyz without credentials, so the kubelet would \
+             restart the API server again and again: write enabled: true with the conditions /livez, /readyz and /healthz",
         ));
     }
     let has = |path: &&str| anonymous.conditions.iter().any(|condition| condition.path == *path);
-    if !anonymous.conditions.is_empty() && !PROBED.iter().all(has) {
+    if !anonymous.conditions.is_empty() && !PROBE_PATHS.iter().all(has) {
         return Err(FieldError::new(
             format!("{FIELD}.anonymous.conditions"),
-            "must have the paths /livez and /readyz, which the kubelet and load balancers ask without credentials",
+            "must have the paths /livez and /readyz, which the kubelet and load balancers request without credentials",
         ));
     }
     match anonymous.conditions.iter().find(|condition| !condition.path.starts_with('/')) {

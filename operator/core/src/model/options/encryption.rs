@@ -9,29 +9,29 @@ use super::{FieldError, refuse_flags};
 use crate::encryption::Settings;
 
 const FIELD: &str = "spec.encryptionAtRest";
-/// A rotation writes every object anew.
-const SHORTEST_PERIOD: SignedDuration = SignedDuration::from_hours(24);
+/// Each rotation re-encrypts every object.
+const MIN_ROTATION_PERIOD: SignedDuration = SignedDuration::from_hours(24);
 /// Ten years.
-const LONGEST: SignedDuration = SignedDuration::from_hours(87600);
-/// As many as admission lets through.
-const MOST_RESOURCES: usize = 32;
-/// What the API servers refuse: stored without an API of its own.
+const MAX_DURATION: SignedDuration = SignedDuration::from_hours(87600);
+/// The limit of the CRD's schema.
+const MAX_RESOURCES: usize = 32;
+/// Resources that are stored without an API of their own. The API servers refuse to encrypt them.
 const WITHOUT_API: [&str; 3] = ["apiserveripinfo", "serviceipallocations", "servicenodeportallocations"];
 
 pub(super) fn parse(written: &EncryptionAtRest, extra: &[Argument]) -> Result<Settings, FieldError> {
     refuse_flags(
         extra,
         |name| name.starts_with("encryption-provider-config"),
-        "excludes spec.encryptionAtRest: take one of them away",
+        "excludes spec.encryptionAtRest: remove one of them",
     )?;
     let period = written.rotation_period.as_deref();
     let rotation_period =
-        period.map(|text| duration("rotationPeriod", text, SHORTEST_PERIOD, "from 24h")).transpose()?;
+        period.map(|text| duration("rotationPeriod", text, MIN_ROTATION_PERIOD, "from 24h")).transpose()?;
     if written.provider == EncryptionProvider::Aesgcm && rotation_period.is_none() {
         return Err(FieldError::new(
             format!("{FIELD}.provider"),
-            "a key of aesgcm is good for 200,000 writes: write a rotationPeriod in which the cluster makes fewer, for \
-             example 168h, or take secretbox",
+            "a key of aesgcm is good for 200,000 writes: write a rotationPeriod in which the cluster writes fewer objects, \
+             for example 168h, or use secretbox",
         ));
     }
     Ok(Settings {
@@ -44,8 +44,8 @@ pub(super) fn parse(written: &EncryptionAtRest, extra: &[Argument]) -> Result<Se
 
 fn resources(written: &[String]) -> Result<BTreeSet<String>, FieldError> {
     let field = || format!("{FIELD}.resources");
-    if written.is_empty() || written.len() > MOST_RESOURCES {
-        return Err(FieldError::new(field(), format!("has {} entries: write 1 to {MOST_RESOURCES}", written.len())));
+    if written.is_empty() || written.len() > MAX_RESOURCES {
+        return Err(FieldError::new(field(), format!("has {} entries: write 1 to {MAX_RESOURCES}", written.len())));
     }
     let mut resources = BTreeSet::new();
     for resource in written {
@@ -60,12 +60,12 @@ fn resources(written: &[String]) -> Result<BTreeSet<String>, FieldError> {
         if foreign || WITHOUT_API.contains(&resource.as_str()) {
             let message = format!(
                 "{resource}: the API servers refuse the groups events.k8s.io (its objects are stored as events) and \
-                 extensions, and what has no API of its own"
+                 extensions, and resources without an API of their own"
             );
             return Err(FieldError::new(field(), message));
         }
         if !resources.insert(resource.clone()) {
-            return Err(FieldError::new(field(), format!("{resource} is there twice")));
+            return Err(FieldError::new(field(), format!("{resource} is listed twice")));
         }
     }
     Ok(resources)
@@ -90,7 +90,7 @@ fn duration(field: &str, text: &str, shortest: SignedDuration, from: &str) -> Re
     let field = format!("{FIELD}.{field}");
     let duration = parse_duration(text).map_err(|error| FieldError::new(&field, error.to_string()))?;
     let duration = SignedDuration::try_from(duration).unwrap_or(SignedDuration::MAX);
-    if (shortest..=LONGEST).contains(&duration) {
+    if (shortest..=MAX_DURATION).contains(&duration) {
         return Ok(duration);
     }
     Err(FieldError::new(field, format!("{text} must be {from} to 87600h, for example 720h")))

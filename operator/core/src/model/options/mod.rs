@@ -1,5 +1,5 @@
-//! What admission refuses of the options that the API servers read from files of their own. A file that they can't read
-//! would end them, all at the same time: so more is checked here than a schema can say.
+//! Validation of the options that the API servers read from files. A file that they can't read would stop all of them
+//! at the same time, so these checks are stricter than the schema of the CRD.
 
 mod audit;
 mod authentication;
@@ -13,11 +13,11 @@ use crate::encryption::Settings;
 
 const EXTRA_ARGS: &str = "spec.controlPlane.apiServer.extraArgs";
 
-/// The names of the volumes that these options need in the API server's pod.
+/// The names of the volumes of these options in the API server's static pod.
 const VOLUMES: [&str; 5] =
     ["audit-config", "audit-log", "authentication-config", "admission-config", "encryption-config"];
 
-/// Refuses them; gives back what is to be encrypted.
+/// Refuses invalid options, and returns the desired encryption at rest.
 pub(super) fn parse(spec: &ClusterSpecSpec) -> Result<Option<Settings>, FieldError> {
     let extra = &spec.control_plane.api_server.extra_args;
     if let Some(audit) = &spec.audit {
@@ -47,7 +47,8 @@ pub(super) fn parse(spec: &ClusterSpecSpec) -> Result<Option<Settings>, FieldErr
     Ok(encryption)
 }
 
-/// A proxy's URL, with a host and a port and nothing else: a password would be shown to everybody who reads the object.
+/// Refuses a proxy URL with more than scheme, host and port: everyone who can read the ClusterSpec would see a
+/// password.
 fn refuse_proxy(spec: &ClusterSpecSpec) -> Result<(), FieldError> {
     let Some(url) = spec.access.as_ref().and_then(|access| access.proxy_url.as_deref()) else { return Ok(()) };
     let rest = ["http://", "https://", "socks5://"].iter().find_map(|scheme| url.strip_prefix(scheme));
@@ -60,7 +61,7 @@ fn refuse_proxy(spec: &ClusterSpecSpec) -> Result<(), FieldError> {
     if good {
         return Ok(());
     }
-    // The URL is not repeated: it may have a password.
+    // The message does not repeat the URL, which may contain a password.
     Err(FieldError::new(
         "spec.access.proxyURL",
         "must be http://, https:// or socks5:// with a host and a port and nothing else, for example \
@@ -68,7 +69,7 @@ fn refuse_proxy(spec: &ClusterSpecSpec) -> Result<(), FieldError> {
     ))
 }
 
-/// Refuses a flag that an option sets too.
+/// Refuses a flag in `extraArgs` that an option sets too.
 fn refuse_flags(extra: &[Argument], taken: impl Fn(&str) -> bool, cure: &str) -> Result<(), FieldError> {
     match extra.iter().find(|argument| taken(&argument.name)) {
         None => Ok(()),
@@ -94,7 +95,7 @@ controlPlane: {{nodes: [{{name: cp1, addresses: [10.0.0.11]}}]}}
     }
 
     #[test]
-    fn options_that_make_sense_are_let_through() {
+    fn accepts_valid_options() {
         for good in [
             "audit: {}",
             "audit: {policy: {apiVersion: audit.k8s.io/v1, kind: Policy, rules: [{level: None, nonResourceURLs: ['/healthz*']}, {level: Request, resources: [{group: '', resources: [pods]}], futureField: 1}]}}",
@@ -119,7 +120,7 @@ controlPlane: {{nodes: [{{name: cp1, addresses: [10.0.0.11]}}]}}
     }
 
     #[test]
-    fn an_option_that_would_end_the_api_servers_is_refused_with_its_field() {
+    fn refuses_options_that_would_stop_api_servers() {
         let policy = |rules: &str| format!("audit: {{policy: {{apiVersion: audit.k8s.io/v1, kind: Policy, {rules}}}}}");
         let flag = |option: &str, flag: &str| {
             format!(
@@ -210,9 +211,9 @@ controlPlane: {{nodes: [{{name: cp1, addresses: [10.0.0.11]}}]}}
             ("access: {proxyURL: 'http://bastion.example:3128/path'}".to_owned(), "spec.access.proxyURL"),
             ("access: {proxyURL: 'http://bastion.example:0'}".to_owned(), "spec.access.proxyURL"),
         ] {
-            // The second controlPlane of a document takes the place of the first.
-            let (told, message) = field_of(&bad);
-            assert_eq!(told, expected, "{bad}: {message}");
+            // A `controlPlane` in the options replaces the default one.
+            let (reported, message) = field_of(&bad);
+            assert_eq!(reported, expected, "{bad}: {message}");
             assert!(!message.contains("hunter2"), "{message}");
         }
     }

@@ -1,4 +1,4 @@
-//! Pod Security (k8s.io/pod-security-admission, `admission/api/validation`).
+//! Validation of Pod Security admission (k8s.io/pod-security-admission, `admission/api/validation`).
 
 use std::collections::BTreeSet;
 
@@ -10,7 +10,7 @@ pub(super) fn refuse(pod_security: &PodSecurity, extra: &[Argument]) -> Result<(
     refuse_flags(
         extra,
         |name| name == "admission-control-config-file",
-        "excludes spec.podSecurity: take one of them away",
+        "excludes spec.podSecurity: remove one of them",
     )?;
     let versions = [
         ("version", &pod_security.version),
@@ -30,7 +30,7 @@ pub(super) fn refuse(pod_security: &PodSecurity, extra: &[Argument]) -> Result<(
 
 fn is_version(text: &str) -> bool {
     let minor = text.strip_prefix("v1.").and_then(|minor| minor.parse::<u16>().ok());
-    // The way back refuses what the number's parser is too kind to.
+    // Formatting the number refuses text that the integer parser accepts, such as v1.037.
     text == "latest" || minor.is_some_and(|minor| format!("v1.{minor}") == text)
 }
 
@@ -40,7 +40,7 @@ fn refuse_names(field: &str, names: &[String], good: impl Fn(&str) -> bool) -> R
         None => Ok(()),
         Some(name) => Err(FieldError::new(
             format!("spec.podSecurity.exemptions.{field}"),
-            format!("{name:?} is no such name, or is there twice"),
+            format!("{name:?} is not a valid name, or is listed twice"),
         )),
     }
 }

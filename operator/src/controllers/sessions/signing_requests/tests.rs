@@ -1,4 +1,4 @@
-//! What is sent to the API server, and what its answers lead to.
+//! Requests of the approver to the API server, and the handling of its responses.
 
 use std::sync::{Arc, Mutex};
 
@@ -10,14 +10,14 @@ use axum::response::Response;
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
 
-use super::super::watched::WatchedNode;
+use super::super::projections::WatchedNode;
 use super::*;
 use keyplane_core::approval::Terms;
 
 /// A kubelet's request for `worker1`, 10.0.0.21 and `fd00::15`.
 const REQUEST: &[u8] = include_bytes!("../../../../core/src/approval/tests/kubelet-ecdsa.pem");
 
-/// An API server that answers the approvals with these statuses, one after the other, and has this request.
+/// A mock API server that answers approvals with these status codes in order, and stores one CSR.
 #[derive(Clone)]
 struct Server {
     approvals: Vec<Value>,
@@ -67,14 +67,14 @@ async fn answer(server: Arc<Mutex<Server>>, request: Request) -> Response {
     response
 }
 
-/// Lets the one request of the cluster be judged; the second time after `meanwhile` is what the server has.
-async fn judged(policy: &str, statuses: &[u16], meanwhile: Value) -> Server {
+/// Evaluates the CSR twice; before the second time, the server stores `meanwhile`.
+async fn evaluate_twice(policy: &str, statuses: &[u16], meanwhile: Value) -> Server {
     let server = Server { approvals: vec![], gets: 0, statuses: statuses.to_vec(), stored: meanwhile };
     let server = Arc::new(Mutex::new(server));
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
-    let of_server = Arc::clone(&server);
-    let router = Router::new().fallback(move |request| answer(Arc::clone(&of_server), request));
+    let server_state = Arc::clone(&server);
+    let router = Router::new().fallback(move |request| answer(Arc::clone(&server_state), request));
     let serving = tokio::spawn(async move { axum::serve(listener, router).await });
     let mut config = kube::Config::new(format!("http://{address}").parse().unwrap());
     config.default_retry = false;
@@ -89,24 +89,24 @@ async fn judged(policy: &str, statuses: &[u16], meanwhile: Value) -> Server {
     let place =
         Place { labels: ["n".to_owned(), "p".to_owned()], policy: "CertificatePolicy p".to_owned(), about: None };
     let (events, metrics) = (Events::new(client.clone(), "test"), Metrics::new().unwrap());
-    let mut judge = SigningRequests::new(client, approver, place, events, metrics);
+    let mut csrs = SigningRequests::new(client, approver, place, events, metrics);
     let node = json!({"metadata": {"name": "worker1"}, "status": {"addresses": [
         {"type": "InternalIP", "address": "10.0.0.21"},
         {"type": "InternalIP", "address": "fd00::15"},
         {"type": "Hostname", "address": "worker1"},
     ]}});
-    judge.node_event(&Event::Apply(serde_json::from_value::<WatchedNode>(node).unwrap()));
-    judge.request_event(Event::Apply(serde_json::from_value(stored("7", &json!([]))).unwrap()));
+    csrs.node_event(&Event::Apply(serde_json::from_value::<WatchedNode>(node).unwrap()));
+    csrs.request_event(Event::Apply(serde_json::from_value(stored("7", &json!([]))).unwrap()));
     for _ in 0..2 {
-        judge.work(Timestamp::now()).await;
+        csrs.work(Timestamp::now()).await;
     }
     serving.abort();
     server.lock().unwrap().clone()
 }
 
 #[tokio::test]
-async fn an_approval_is_for_the_version_that_was_judged_and_says_by_what() {
-    let server = judged("{}", &[200], stored("7", &json!([]))).await;
+async fn approval_has_evaluated_version_and_names_policy() {
+    let server = evaluate_twice("{}", &[200], stored("7", &json!([]))).await;
     let [approval] = server.approvals.as_slice() else { panic!("{:?}", server.approvals) };
     assert_eq!(approval["metadata"], json!({"resourceVersion": "7", "uid": "u1"}));
     let condition = &approval["status"]["conditions"][0];
@@ -115,45 +115,45 @@ async fn an_approval_is_for_the_version_that_was_judged_and_says_by_what() {
 }
 
 #[tokio::test]
-async fn a_request_that_has_changed_meanwhile_is_judged_again() {
-    let server = judged("{}", &[409, 200], stored("8", &json!([]))).await;
+async fn evaluates_changed_csr_again() {
+    let server = evaluate_twice("{}", &[409, 200], stored("8", &json!([]))).await;
     let versions: Vec<_> = server.approvals.iter().map(|approval| &approval["metadata"]["resourceVersion"]).collect();
     assert_eq!((versions, server.gets), (vec![&json!("7"), &json!("8")], 1));
 }
 
 #[tokio::test]
-async fn a_request_that_somebody_else_has_judged_meanwhile_is_left_alone() {
+async fn leaves_csr_with_foreign_verdict_unchanged() {
     let denied = json!([{"type": "Denied", "status": "True", "reason": "ByHand"}]);
-    let server = judged("{}", &[409], stored("8", &denied)).await;
+    let server = evaluate_twice("{}", &[409], stored("8", &denied)).await;
     assert_eq!((server.approvals.len(), server.gets), (1, 1));
 }
 
 #[tokio::test]
-async fn a_failed_write_is_tried_again_later_and_not_at_once() {
-    let server = judged("{}", &[500, 200], stored("7", &json!([]))).await;
+async fn retries_failed_write_later() {
+    let server = evaluate_twice("{}", &[500, 200], stored("7", &json!([]))).await;
     assert_eq!(server.approvals.len(), 1);
 }
 
 #[tokio::test]
-async fn a_dry_run_writes_no_verdict() {
-    let server = judged("{kubeletServing: {dryRun: true}}", &[], stored("7", &json!([]))).await;
+async fn dry_run_writes_no_verdict() {
+    let server = evaluate_twice("{kubeletServing: {dryRun: true}}", &[], stored("7", &json!([]))).await;
     assert_eq!((server.approvals.len(), server.gets), (0, 0));
 }
 
 #[tokio::test]
-async fn nothing_is_judged_before_both_lists_are_complete() {
+async fn evaluates_nothing_before_both_lists_are_complete() {
     let client = Client::try_from(kube::Config::new("http://127.0.0.1:1".parse().unwrap())).unwrap();
     let approver = Approver::of_unknown_cluster(Terms::default());
     let place = Place { labels: ["n".to_owned(), "p".to_owned()], policy: "p".to_owned(), about: None };
-    let mut judge =
+    let mut csrs =
         SigningRequests::new(client.clone(), approver, place, Events::new(client, "test"), Metrics::new().unwrap());
-    let is_soon = |judge: &SigningRequests| judge.wake() < Instant::now() + Duration::from_mins(1);
-    judge.request_event(Event::Init);
-    judge.request_event(Event::InitApply(serde_json::from_value(stored("7", &json!([]))).unwrap()));
-    judge.request_event(Event::InitDone);
-    assert!(!is_soon(&judge));
-    judge.node_event(&Event::<WatchedNode>::Init);
-    assert!(!is_soon(&judge));
-    judge.node_event(&Event::<WatchedNode>::InitDone);
-    assert!(is_soon(&judge));
+    let is_soon = |csrs: &SigningRequests| csrs.wake() < Instant::now() + Duration::from_mins(1);
+    csrs.request_event(Event::Init);
+    csrs.request_event(Event::InitApply(serde_json::from_value(stored("7", &json!([]))).unwrap()));
+    csrs.request_event(Event::InitDone);
+    assert!(!is_soon(&csrs));
+    csrs.node_event(&Event::<WatchedNode>::Init);
+    assert!(!is_soon(&csrs));
+    csrs.node_event(&Event::<WatchedNode>::InitDone);
+    assert!(is_soon(&csrs));
 }
