@@ -218,7 +218,7 @@ impl Scene {
     /// The report that the agent of a machine writes to its Lease.
     fn agents_report(&self, node: &str) -> Result<Value> {
         let lease = self.admin().json(&["get", "lease", &format!("{CLUSTER}-{node}")])?;
-        let report = lease["metadata"]["annotations"]["keyplane.io/node-report"].as_str().unwrap_or("{}").to_owned();
+        let report = lease["metadata"]["annotations"]["keyplane.io/agent-report"].as_str().unwrap_or("{}").to_owned();
         serde_json::from_str(&report).with_context(|| format!("the agent of {node} reports {report}"))
     }
 

@@ -40,8 +40,8 @@ pub struct Authority {
 }
 
 impl Authority {
-    /// What the Secret of an authority holds under two keys: `tls.crt` and `tls.key` sign now, `other.crt` and
-    /// `other.key` did before, or will.
+    /// The CA that the Secret holds under two keys: `tls.crt` and `tls.key` for the one that signs now, `next.*` for its
+    /// successor, `previous.*` for its predecessor.
     ///
     /// # Errors
     /// When it does not.

@@ -107,7 +107,8 @@ fn successor(scene: &Scene, suffix: &str, old: &Authority) -> Result<Authority> 
     if signing.certificate != old.certificate {
         return Ok(signing);
     }
-    Authority::read(scene.admin(), &format!("{CLUSTER}-{suffix}"), "other.crt", "other.key")
+    let read = |certificate, key| Authority::read(scene.admin(), &format!("{CLUSTER}-{suffix}"), certificate, key);
+    read("next.crt", "next.key").or_else(|_| read("previous.crt", "previous.key"))
 }
 
 /// Whether the server at an address, which is trusted with these authorities, lets in the holder of a pair.

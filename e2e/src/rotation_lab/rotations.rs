@@ -166,7 +166,7 @@ fn wait_at_the_gate(scene: &Scene, entry: &Value, tell: &dyn Fn(&str)) -> Result
         return pass(rotation.gate());
     }
     let since: Timestamp =
-        entry["since"].as_str().unwrap_or_default().parse().context("since when it is at the gate")?;
+        entry["lastTransitionTime"].as_str().unwrap_or_default().parse().context("since when it is at the gate")?;
     let waited = Duration::try_from(Timestamp::now().duration_since(since)).unwrap_or_default();
     pass(rotation.gate().saturating_sub(waited))
 }

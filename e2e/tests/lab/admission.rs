@@ -6,15 +6,15 @@ use keyplane_e2e::{Kubectl, Lab, Management};
 use serde_json::{Value, json};
 
 /// A change of a good object that admission must refuse, and what the message must name.
-struct Refusal {
+struct Rejection {
     what: &'static str,
     pointer: &'static str,
     value: Value,
     words: &'static [&'static str],
 }
 
-fn refusal(what: &'static str, pointer: &'static str, value: Value, words: &'static [&'static str]) -> Refusal {
-    Refusal { what, pointer, value, words }
+fn refusal(what: &'static str, pointer: &'static str, value: Value, words: &'static [&'static str]) -> Rejection {
+    Rejection { what, pointer, value, words }
 }
 
 /// A machine.
@@ -67,7 +67,7 @@ fn options() -> Value {
 /// ClusterSpecs that must not be let in.
 #[allow(clippy::too_many_lines)]
 #[rustfmt::skip]
-fn clusters() -> Vec<Refusal> {
+fn clusters() -> Vec<Rejection> {
     vec![
         refusal("an unknown version", "/spec/kubernetesVersion", json!("v1.30.1"), &["kubernetesVersion", "v1.37.2"]),
         refusal("a version without v", "/spec/kubernetesVersion", json!("1.37.2"), &["kubernetesVersion", "v1.37.2"]),
@@ -112,7 +112,7 @@ fn clusters() -> Vec<Refusal> {
             "two nodes of one address",
             "/spec/controlPlane/nodes",
             json!([node("cp1", "192.0.2.1"), node("cp2", "192.0.2.1")]),
-            &["spec.controlPlane.nodes", "each address belongs to one machine"],
+            &["spec.controlPlane.nodes", "each address belongs to one node"],
         ),
         refusal(
             "an address twice",
@@ -204,7 +204,7 @@ fn clusters() -> Vec<Refusal> {
             "a flag with dashes",
             "/spec/controlPlane/apiServer/extraArgs",
             json!([{"name": "--v", "value": "4"}]),
-            &["extraArgs", "without dashes"],
+            &["extraArgs", "without leading dashes"],
         ),
         refusal(
             "a name that no certificate can have",
@@ -443,7 +443,7 @@ fn clusters() -> Vec<Refusal> {
             "a key for every machine",
             "/spec/nodeAgent",
             json!({"managementServer": "https://m.example", "certificateAuthority": "-----BEGIN EC PRIVATE KEY-----"}),
-            &["spec.nodeAgent.certificateAuthority", "every machine gets it"],
+            &["spec.nodeAgent.certificateAuthority", "every node gets it"],
         ),
         refusal("a proxy without a port", "/spec/access", json!({"proxyURL": "http://bastion.example"}), &["spec.access.proxyURL"]),
         refusal("a mode of long ago", "/spec/addons/kubeProxy/mode", json!("userspace"), &["kubeProxy.mode", "nftables"]),
@@ -485,7 +485,7 @@ fn clusters() -> Vec<Refusal> {
 
 /// CertificatePolicies that must not be let in.
 #[rustfmt::skip]
-fn policies() -> Vec<Refusal> {
+fn policies() -> Vec<Rejection> {
     vec![
         refusal(
             "a leaf that outlives its authority",
@@ -583,14 +583,14 @@ fn policies() -> Vec<Refusal> {
             "/spec/approver",
             json!({"machines": [node("a", "10.0.0.1"), node("b", "10.0.0.1")],
                 "reserved": {"serviceCIDRs": ["10.96.0.0/12"], "endpoints": ["api.example.com"]}}),
-            &["spec.approver.machines", "each address belongs to one machine"],
+            &["spec.approver.machines", "each address belongs to one node"],
         ),
     ]
 }
 
 /// NodePools that must not be let in.
 #[rustfmt::skip]
-fn pools() -> Vec<Refusal> {
+fn pools() -> Vec<Rejection> {
     vec![
         refusal(
             "neither machines nor a selector",
@@ -608,7 +608,7 @@ fn pools() -> Vec<Refusal> {
             "two machines of one address",
             "/spec/machines",
             json!([node("w1", "192.0.2.1"), node("w2", "192.0.2.1")]),
-            &["spec.machines", "each address belongs to one machine"],
+            &["spec.machines", "each address belongs to one node"],
         ),
         refusal("an address that is none", "/spec/machines", json!([node("w1", "here")]), &["machines[].addresses"]),
         refusal(
@@ -635,7 +635,7 @@ fn pools() -> Vec<Refusal> {
             "/spec",
             json!({"clusterRef": {"name": "demo"}, "labels": {"node-role.kubernetes.io/worker": ""},
                 "selector": {"namePattern": "w*", "addressCIDRs": ["192.0.2.0/24"]}}),
-            &["node-role.kubernetes.io", "list the machines"],
+            &["node-role.kubernetes.io", "list the nodes in spec.machines"],
         ),
         refusal("a taint that is none", "/spec/taints", json!([{"key": "a b", "effect": "NoSchedule"}]), &["spec.taints", "example.com/gpu"]),
         refusal("a taint without a known effect", "/spec/taints", json!([{"key": "a", "effect": "Never"}]), &["NoExecute"]),
@@ -670,7 +670,7 @@ fn pools() -> Vec<Refusal> {
 
 /// Changes of a ClusterSpec that must not be let in.
 #[rustfmt::skip]
-fn changes() -> Vec<Refusal> {
+fn changes() -> Vec<Rejection> {
     vec![
         refusal("a downgrade", "/spec/kubernetesVersion", json!("v1.36.1"), &["no downgrade"]),
         refusal("an older patch", "/spec/kubernetesVersion", json!("v1.37.1"), &["no downgrade"]),
@@ -686,13 +686,13 @@ fn changes() -> Vec<Refusal> {
             "an etcd that is somebody else's all at once",
             "/spec/etcd/external",
             json!({"endpoints": ["https://etcd1.example:2379"], "secretRef": {"name": "corp-etcd"}}),
-            &["can't be switched", "make a new ClusterSpec"],
+            &["can't be switched", "create a new ClusterSpec"],
         ),
         refusal(
             "all nodes at once",
             "/spec/controlPlane/nodes",
             json!([node("cp2", "192.0.2.2"), node("cp3", "192.0.2.3")]),
-            &["at least one node of before must stay"],
+            &["at least one of the former nodes must stay"],
         ),
         refusal(
             "another address",

@@ -71,7 +71,7 @@ impl Site {
     fn report(&mut self) -> Result<Value> {
         self.agent.check_running()?;
         let lease = self.admin.json(&["get", "lease", "kept-cp1"])?;
-        let report = lease["metadata"]["annotations"]["keyplane.io/node-report"].as_str().context("no report")?;
+        let report = lease["metadata"]["annotations"]["keyplane.io/agent-report"].as_str().context("no report")?;
         Ok(serde_json::from_str(report)?)
     }
 
@@ -99,7 +99,7 @@ impl Site {
 
     fn machines_are_in_sync(&self) -> Result<()> {
         eventually("machines in sync", PATIENCE, || {
-            self.admin.check_condition(&["clusterspec", CLUSTER], "MachinesInSync")
+            self.admin.check_condition(&["clusterspec", CLUSTER], "NodesInSync")
         })
     }
 
@@ -225,7 +225,7 @@ impl Site {
         self.machine.run(&["sh", "-c", &script])?;
         let fingerprint = "openssl x509 -in /etc/kubernetes/pki/ca.crt -outform DER | sha256sum | cut -d' ' -f1";
         let fingerprint = self.machine.run(&["sh", "-c", fingerprint])?;
-        let annotation = format!("keyplane.io/kubelet-authority={}", fingerprint.trim());
+        let annotation = format!("keyplane.io/kubelet-ca={}", fingerprint.trim());
         self.admin.run(&["annotate", "configmap", CONFIG, &annotation])?;
         let verify = format!(
             "openssl s_client -connect {address}:10250 -CAfile /etc/kubernetes/pki/ca.crt -verify_return_error </dev/null 2>&1"

@@ -300,7 +300,10 @@ fn live_as_an_operator(admin: &Kubectl) -> Result<()> {
     the_agents_have_what_they_should(admin)?;
     eventually("pool that is held", PATIENCE, || {
         let pool = admin.json(&["get", "nodepool", "workers"])?;
-        ensure!(pool["metadata"]["finalizers"][0] == "keyplane.io/join" && pool["status"].is_object(), "{pool}");
+        ensure!(
+            pool["metadata"]["finalizers"][0] == "keyplane.io/nodepool-cleanup" && pool["status"].is_object(),
+            "{pool}"
+        );
         Ok(())
     })?;
     admin.run(&["delete", "nodepool", "workers", "--timeout=60s"])?;
@@ -495,7 +498,7 @@ impl<'a> Site<'a> {
         let leader = self.leader()?;
         eventually("log of the leader", PATIENCE, || {
             let log = self.admin.run(&["logs", "-n", NAMESPACE, &leader])?;
-            ensure!(log.contains("request judged"), "{log}");
+            ensure!(log.contains("CSR evaluated"), "{log}");
             Ok(())
         })
     }

@@ -40,11 +40,11 @@ fn the_management_cluster_is_lost_and_restored(scene: &mut Scene, tell: &dyn Fn(
     cluster["spec"]["nodeAgent"]["managementServer"] = json!(scene.installation.management.server_for_machines());
     admin.apply(&cluster.to_string())?;
     admin.apply(&pool.to_string())?;
-    wait_for_reason(&admin, "ClusterRunsAlready")?;
+    wait_for_reason(&admin, "ClusterAlreadyRunning")?;
     ensure!(contents(&admin)?.is_empty(), "something was made beside the cluster that runs");
     tell("Keyplane makes no keys for a cluster that runs already");
     admin.run(&["annotate", "clusterspec", CLUSTER, "keyplane.io/restore=true"])?;
-    wait_for_reason(&admin, "WaitsForRestore")?;
+    wait_for_reason(&admin, "WaitingForRestore")?;
     run_with_input(&mut admin.command(&["create", "-f", "-"]), backup.as_bytes())?;
     admin.run(&["annotate", "clusterspec", CLUSTER, "keyplane.io/restore-"])?;
     scene.installation.wait_for(CLUSTER, "Rendered")?;
@@ -52,7 +52,7 @@ fn the_management_cluster_is_lost_and_restored(scene: &mut Scene, tell: &dyn Fn(
     scene.start_agents()?;
     scene.wait_until_applied()?;
     scene.installation.wait_for(CLUSTER, "Ready")?;
-    scene.installation.wait_for(CLUSTER, "MachinesInSync")?;
+    scene.installation.wait_for(CLUSTER, "NodesInSync")?;
     tell("the agents have found the other management cluster");
     let after = contents(&admin)?;
     ensure!(after == before, "{before:?} became {after:?}");
@@ -124,7 +124,7 @@ fn every_key_is_revoked(scene: &Scene, tell: &dyn Fn(&str)) -> Result<()> {
         ensure!(steps.len() > 3, "{status}");
         Ok((word, steps))
     })?;
-    let complaint = admin.complaint(&["clusterspec", CLUSTER], "RotationsSettled")?;
+    let complaint = admin.complaint(&["clusterspec", CLUSTER], "RotationsCompleted")?;
     ensure!(complaint.contains("RevocationNotConfirmed"), "{complaint}");
     ensure!(accepted_by_api_server(&first, &stolen.authorities, &pair)?, "it was not confirmed");
     for step in &steps {

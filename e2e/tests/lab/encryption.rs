@@ -114,7 +114,7 @@ impl Scene<'_> {
         self.everything_is_stored_as("serviceaccounts", "k8s\0")?;
         let events = self.admin.run(&["get", "events"])?;
         for reason in
-            ["EncryptionPublish", "EncryptionWrite", "EncryptionRewrite", "EncryptionDrop", "EncryptionCompleted"]
+            ["EncryptionPublish", "EncryptionWrite", "EncryptionReencrypt", "EncryptionDrop", "EncryptionCompleted"]
         {
             ensure!(events.contains(reason), "no Event {reason}: {events}");
         }
@@ -154,7 +154,7 @@ impl Scene<'_> {
             self.reaches(stage)?;
             self.kill_keyplane()?;
         }
-        self.reaches("Rewrite")?;
+        self.reaches("Reencrypt")?;
         // In the middle: some have the new key, some the old one.
         let (old, new) = eventually("half of the work", CHANGE, || {
             let keys = self.stored("secrets")?;

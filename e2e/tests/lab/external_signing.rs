@@ -83,7 +83,7 @@ fn objects(folder: &Path, machine: &Machine) -> Result<String> {
     Ok(documents(&objects))
 }
 
-/// Somebody who does what docs/external-signing.md says, again and again.
+/// Somebody who does what docs/external-ca.md says, again and again.
 struct Signer {
     stop: Arc<AtomicBool>,
     thread: JoinHandle<Result<usize>>,

@@ -109,11 +109,12 @@ impl Light<'_> {
         let table = self.admin().run(&["get", "kcs"])?;
         let mut lines = table.lines();
         let columns: Vec<_> = lines.next().unwrap_or_default().split_whitespace().collect();
-        let wanted = ["NAME", "VERSION", "ENDPOINT", "READY", "REASON", "NODES", "CERTS-EXPIRE", "ROTATION", "AGE"];
+        let wanted =
+            ["NAME", "VERSION", "ENDPOINT", "READY", "REASON", "NODES", "DESIRED", "CERTS-EXPIRE", "ROTATION", "AGE"];
         ensure!(columns == wanted, "{table}");
         let row: Vec<_> = lines.next().unwrap_or_default().split_whitespace().collect();
         let endpoint = format!("{}:6443", self.machine.address());
-        ensure!(row[..6] == [CLUSTER, "v1.37.2", &endpoint, "True", "Ready", "1/1"], "{table}");
+        ensure!(row[..7] == [CLUSTER, "v1.37.2", &endpoint, "True", "Ready", "1", "1"], "{table}");
         // kstatus, which GitOps tools wait with, and kubectl agree.
         self.admin().run(&["wait", "clusterspec", CLUSTER, "--for=condition=Ready", "--timeout=5s"])?;
         self.admin().check_condition(&["nodepool", "workers"], "Ready")?;
@@ -122,7 +123,7 @@ impl Light<'_> {
         ensure!(node["metadata"]["labels"]["node-role.kubernetes.io/control-plane"] == "", "the Node is not marked");
         ensure!(node["spec"]["taints"][0]["key"] == "node-role.kubernetes.io/control-plane", "{}", node["spec"]);
         let events = self.admin().run(&["get", "events", "--field-selector", "involvedObject.kind=ClusterSpec"])?;
-        for reason in ["Issued", "Written", "TargetPrepared", "NodeMarked", "Ready"] {
+        for reason in ["Issued", "Written", "TargetBootstrapped", "NodeLabelled", "Ready"] {
             ensure!(events.contains(reason), "no Event {reason} in:\n{events}");
         }
         Ok(())

@@ -43,7 +43,7 @@ pub(crate) fn kubeadm_works_on_the_machines_as_if_it_had_made_the_cluster() -> R
 
     check_expiration_finds_every_authority_key(&machine)?;
     eprintln!("check-expiration is right");
-    admin.check_condition(&["clusterspec", CLUSTER], "MachinesInSync")?;
+    admin.check_condition(&["clusterspec", CLUSTER], "NodesInSync")?;
     let serial = renew_the_api_servers_certificate(&machine)?;
     eprintln!("renewed, serial {serial}");
     a_stock_worker_joins(&machine, &mut worker, &target)?;
@@ -154,7 +154,7 @@ fn renew_the_api_servers_certificate(machine: &Machine) -> Result<String> {
 /// The API server loads its certificate anew by itself, and Keyplane looks every five minutes.
 fn the_renewed_certificate_is_told(admin: &Kubectl, serial: &str) -> Result<()> {
     eventually("word of the renewed certificate", Duration::from_mins(7), || {
-        let complaint = admin.complaint(&["clusterspec", CLUSTER], "MachinesInSync")?;
+        let complaint = admin.complaint(&["clusterspec", CLUSTER], "NodesInSync")?;
         for words in ["CertificateDiffers", "cp1", "kubeadm certs renew", serial] {
             ensure!(complaint.contains(words), "{complaint}");
         }
@@ -188,9 +188,9 @@ fn an_upgrade_by_hand_is_told_and_not_fought(
     installation.operator.stop()?;
     installation.operator = Operator::start(lab, &installation.user, FIRST_REPLICA)?;
     eventually("word of the upgrade", PATIENCE, || {
-        let complaint = admin.complaint(&["clusterspec", CLUSTER], "MachinesInSync")?;
+        let complaint = admin.complaint(&["clusterspec", CLUSTER], "NodesInSync")?;
         ensure!(
-            complaint.contains("VersionDiffers") && complaint.contains("kubeadm-config says v1.37.3"),
+            complaint.contains("VersionDiffers") && complaint.contains("kubeadm-config has version v1.37.3"),
             "{complaint}"
         );
         Ok(())
@@ -200,7 +200,7 @@ fn an_upgrade_by_hand_is_told_and_not_fought(
     let patch = r#"{"spec": {"kubernetesVersion": "v1.37.3"}}"#;
     admin.run(&["patch", "clusterspec", CLUSTER, "--type=merge", "-p", patch])?;
     eventually("end of the complaint about kubeadm-config", PATIENCE, || {
-        if let Ok(complaint) = admin.complaint(&["clusterspec", CLUSTER], "MachinesInSync") {
+        if let Ok(complaint) = admin.complaint(&["clusterspec", CLUSTER], "NodesInSync") {
             ensure!(!complaint.contains("kubeadm-config"), "{complaint}");
         }
         Ok(())

@@ -258,7 +258,7 @@ fn a_hand_edited_config_map_is_put_right_and_a_lost_authority_is_not_made_anew(
         admin.run(&["delete", "secret", secret])?;
         eventually("condition that says what to do", PATIENCE, || {
             let told = admin.complaint(&["clusterspec", "demo"], "Rendered")?;
-            ensure!(told.contains("AuthorityMissing") && told.contains(secret), "{told}");
+            ensure!(told.contains("CAMissing") && told.contains(secret), "{told}");
             ensure!(told.contains(key_in_node) && told.contains("backup"), "{told}");
             Ok(())
         })?;
@@ -302,7 +302,7 @@ fn a_hand_edited_config_map_is_put_right_and_a_lost_authority_is_not_made_anew(
     admin.run(&["patch", "secret", "demo-ca", "--type=merge", "-p", &json!({"data": others}).to_string()])?;
     eventually("condition that tells of another authority", PATIENCE, || {
         let told = admin.complaint(&["clusterspec", "demo"], "Rendered")?;
-        ensure!(told.contains("AuthorityChanged"), "{told}");
+        ensure!(told.contains("CAChanged"), "{told}");
         Ok(())
     })?;
     ensure!(keys(&admin, "demo")?["demo-cp1-pki"] == node_before);
@@ -333,7 +333,7 @@ fn keys_outlive_their_cluster_spec_unless_a_person_confirms_their_end(
     ensure!(keys(&admin, "kept")? == before, "a ClusterSpec that comes back takes its keys up again");
     eventually("finalizer", PATIENCE, || {
         let finalizers = admin.json(&["get", "clusterspec", "kept"])?["metadata"]["finalizers"].clone();
-        ensure!(finalizers == json!(["keyplane.io/keys"]), "{finalizers}");
+        ensure!(finalizers == json!(["keyplane.io/clusterspec-cleanup"]), "{finalizers}");
         Ok(())
     })?;
     admin.run(&["delete", "clusterspec", "kept", "--wait=false"])?;

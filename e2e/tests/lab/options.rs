@@ -305,7 +305,7 @@ impl Guarded<'_> {
             let found = self.admin().run(&["get", "secret", "guarded-user-jane-kubeconfig", "--ignore-not-found"])?;
             ensure!(found.is_empty(), "{found}");
             let events = self.admin().run(&["get", "events", "--field-selector", "reason=UserRemoved"])?;
-            ensure!(events.contains("jane") && events.contains("can't be taken back"), "{events}");
+            ensure!(events.contains("jane") && events.contains("can't be revoked"), "{events}");
             Ok(())
         })?;
         self.admin().run(&["get", "secret", "collector"])?;

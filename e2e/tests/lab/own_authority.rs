@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 
 const CLUSTER: &str = "below";
 
-/// As docs/own-certificate-authority.md has it.
+/// As docs/user-provided-ca.md has it.
 const EXTENSIONS: &str = "basicConstraints=critical,CA:TRUE,pathlen:1
 keyUsage=critical,keyCertSign,cRLSign,digitalSignature
 subjectKeyIdentifier=hash
@@ -127,7 +127,7 @@ pub(crate) fn a_cluster_boots_below_a_root_of_the_users_who_needs_nothing_but_th
         }
     }
     installation.wait_for(CLUSTER, "Rendered")?;
-    admin.check_condition(&["clusterspec", CLUSTER], "AuthoritiesAsGiven")?;
+    admin.check_condition(&["clusterspec", CLUSTER], "CertificateAuthoritiesInSync")?;
     let tell = |what: &str| eprintln!("{what}");
     let target = boot(&lab, &mut installation, CLUSTER, &mut machine, &images, "10.244.0.0/24", &tell)?;
 

@@ -130,13 +130,9 @@ impl HardWay<'_> {
         self.installation.admin()
     }
 
-    fn nodes_ready(&self) -> Result<String> {
-        let cluster = self.admin().json(&["get", "clusterspec", CLUSTER])?;
-        Ok(cluster["status"]["nodesReady"].as_str().unwrap_or_default().to_owned())
-    }
-
     fn the_health_of_each_component_can_be_asked(&self) -> Result<()> {
-        ensure!(self.nodes_ready()? == "1/1", "{}", self.nodes_ready()?);
+        let status = self.admin().json(&["get", "clusterspec", CLUSTER])?["status"].clone();
+        ensure!((&status["readyNodes"], &status["desiredNodes"]) == (&json!(1), &json!(1)), "{status}");
         let nodes = self.target.json(&["get", "nodes"])?;
         ensure!(nodes["items"] == json!([]), "the server is a Node");
         for path in ["/livez", "/readyz"] {
@@ -296,9 +292,10 @@ impl HardWay<'_> {
         eprintln!("the server is lost");
         let admin = self.admin().clone();
         self.server.destroy()?;
-        eventually("0/1 in the status", PATIENCE, || {
+        eventually("readyNodes 0 in the status", PATIENCE, || {
             let cluster = admin.json(&["get", "clusterspec", CLUSTER])?;
-            ensure!(cluster["status"]["nodesReady"] == "0/1", "{}", cluster["status"]["nodesReady"]);
+            let status = &cluster["status"];
+            ensure!((&status["readyNodes"], &status["desiredNodes"]) == (&json!(0), &json!(1)), "{status}");
             Ok(())
         })
     }

@@ -177,7 +177,7 @@ impl Three<'_> {
             }
             self.admin.check_condition(&["clusterspec", CLUSTER], "Ready")?;
             let status = self.admin.json(&["get", "clusterspec", CLUSTER])?["status"].clone();
-            ensure!(status["nodesReady"] == "3/3", "{}", status["nodesReady"]);
+            ensure!(status["readyNodes"] == 3 && status["desiredNodes"] == 3, "{status}");
             Ok(())
         })
     }

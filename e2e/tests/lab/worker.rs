@@ -162,7 +162,10 @@ impl Crew {
             let status = self.pool()?["status"].clone();
             let machine = &status["machines"][0];
             ensure!(machine["name"] == "worker1" && machine["state"] == "Declared", "{status}");
-            ensure!(status["machinesReady"] == "0/1" && status["tokenExpires"].is_string(), "{status}");
+            ensure!(
+                status["readyNodes"] == 0 && status["desiredNodes"] == 1 && status["tokenExpires"].is_string(),
+                "{status}"
+            );
             self.admin().check_condition(&["nodepool", POOL], "Ready")
         })?;
         let config = self.admin().json(&["get", "configmap", "crew-worker1-config"])?;
@@ -207,12 +210,15 @@ impl Crew {
         ensure!(node["spec"]["taints"].as_array().is_some_and(|taints| taints.contains(&taint)), "{}", node["spec"]);
         eventually("machine that is Ready in the status", PATIENCE, || {
             let status = self.pool()?["status"].clone();
-            ensure!(status["machines"][0]["state"] == "Ready" && status["machinesReady"] == "1/1", "{status}");
-            self.admin().check_condition(&["nodepool", POOL], "MachinesReady")
+            ensure!(
+                status["machines"][0]["state"] == "Ready" && status["readyNodes"] == 1 && status["desiredNodes"] == 1,
+                "{status}"
+            );
+            self.admin().check_condition(&["nodepool", POOL], "NodesReady")
         })?;
         let table = self.admin().run(&["get", "nodepool", POOL])?;
         let row: Vec<_> = table.lines().nth(1).unwrap_or_default().split_whitespace().collect();
-        ensure!(row[..5] == [POOL, CLUSTER, "Worker", "1/1", "True"], "{table}");
+        ensure!(row[..6] == [POOL, CLUSTER, "Worker", "1", "1", "True"], "{table}");
         Ok(())
     }
 
@@ -343,8 +349,13 @@ impl Crew {
         let long = decoded(&found, "expiration")?;
         eventually("status of both", PATIENCE, || {
             let status = self.pool()?["status"].clone();
-            ensure!(status["machinesReady"] == "1/2" && status["machines"][1]["state"] == "Declared", "{status}");
-            let told = self.admin().complaint(&["nodepool", POOL], "MachinesReady")?;
+            ensure!(
+                status["readyNodes"] == 1
+                    && status["desiredNodes"] == 2
+                    && status["machines"][1]["state"] == "Declared",
+                "{status}"
+            );
+            let told = self.admin().complaint(&["nodepool", POOL], "NodesReady")?;
             ensure!(told.contains("worker2 is Declared"), "{told}");
             Ok(())
         })?;
@@ -372,7 +383,10 @@ impl Crew {
             let status = self.pool()?["status"].clone();
             let machine = &status["machines"][0];
             ensure!(machine["state"] == "Missing" && machine["reason"] == "NodeGone", "{status}");
-            ensure!(machine["since"].is_string() && status["machinesReady"] == "0/2", "{status}");
+            ensure!(
+                machine["lastTransitionTime"].is_string() && status["readyNodes"] == 0 && status["desiredNodes"] == 2,
+                "{status}"
+            );
             Ok(())
         })
     }
