@@ -1,7 +1,6 @@
 # docker build --tag registry.keyplane.io/keyplane:0.1.0 .
 #
-# The same command builds the same binary for the lab's image (`make image`), which tests run; this file itself is not
-# built by any test.
+# `make image` builds the lab's image with the same command, and the tests run that image. No test builds this file.
 FROM docker.io/library/rust:1.95-bookworm AS build
 WORKDIR /source
 COPY . .

@@ -1,4 +1,4 @@
-# Two commands do everything on a fresh Debian 12 machine with Rust and Go, as root: `make demo` and `make test`.
+# On a fresh Debian 12 host with Rust and Go, run `make demo` or `make test` as root. Both install and build what they need.
 
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
@@ -7,7 +7,7 @@ SHELL := /bin/bash
 CACHE ?= $(or $(KEYPLANE_CACHE),$(or $(XDG_CACHE_HOME),$(HOME)/.cache)/keyplane)
 CARGO_DENY_VERSION := 0.20.2
 CARGO_DENY := $(CACHE)/tools/cargo-deny-$(CARGO_DENY_VERSION)/bin/cargo-deny
-# What the lab runs from Debian; the rest is built from e2e/kubernetes. cloud-init and systemd only judge what is written.
+# The Debian packages of the lab; e2e/kubernetes builds the rest. cloud-init and systemd only validate rendered files.
 PACKAGES := busybox-static cloud-init conntrack containernetworking-plugins curl ethtool faketime haproxy iproute2 \
   iptables nftables openssl runc socat systemd util-linux
 
@@ -16,47 +16,47 @@ help: ## Show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1|/' | column -t -s '|'
 
 .PHONY: demo
-demo: build ## Boot a cluster from examples/cluster.yaml, look around, and keep it until Ctrl-C
+demo: build ## Boot a cluster from examples/cluster.yaml, show its objects, and keep it until Ctrl-C
 	target/debug/keyplane-lab demo
 
 .PHONY: demo-down
-demo-down: ## End a demo and remove everything of it
+demo-down: ## Stop a demo and remove all its processes and files
 	cargo build --quiet --package keyplane-e2e
 	target/debug/keyplane-lab demo-down
 
 .PHONY: test
-test: check unit lab ## Everything: format, lints, unit, golden and oracle tests, and real clusters
+test: packages kubernetes check unit lab ## Run everything: format, lints, unit, golden and oracle tests, and real clusters
 
 .PHONY: check
-check: $(CARGO_DENY) prose ## Format, lints, licences, documentation
+check: $(CARGO_DENY) prose ## Check format, lints, licences and documentation
 	cargo fmt --check
 	cargo clippy --workspace --all-targets --locked -- --deny warnings
 	$(CARGO_DENY) --log-level error check bans licenses sources
 	RUSTDOCFLAGS='--deny warnings' cargo doc --workspace --no-deps --locked --quiet
 
 .PHONY: prose
-prose: ## Check the words of the documentation, the CRDs and the help, with Vale
+prose: ## Check the prose of the documentation, the CRDs and the CLI help, with Vale
 	docs/lint.sh
 
 .PHONY: unit
-unit: ## The fast tests, which need no cluster and no root
+unit: ## Run the fast tests, which need neither a cluster nor root
 	cargo test --workspace --locked
 
 .PHONY: lab
-lab: build static ## The tests on real control planes and machines; they need root
+lab: build static ## Run the tests on real control planes and nodes; they need root
 	cargo test --workspace --locked --test lab -- --ignored
 
 .PHONY: lab-smoke
-lab-smoke: build ## A whole cluster, and what its owner tries first, step by step
+lab-smoke: build ## Boot a whole cluster, and take the first steps of a user
 	@target/debug/keyplane-lab smoke
 
 .PHONY: lab-rotation
-lab-rotation: build ## Rotate everything on five machines under a load that must not fail; prints what failed (an hour)
+lab-rotation: build ## Rotate all keys and CAs on five nodes under a load that must not fail, and print failures (one hour)
 	@target/debug/keyplane-lab rotation
 
 HOURS ?= 12
 .PHONY: endurance
-endurance: build ## Keep a cluster through many lifetimes of its keys under the same load, for HOURS=12 hours
+endurance: build ## Run a cluster with short-lived keys under the same load, for HOURS=12 hours
 	@target/debug/keyplane-lab endurance --hours $(HOURS)
 
 # What takes hours, and of which `make test` has one small form each: nobody_notices_a_rotation, each_stage_lets_in_whom_it_says
@@ -68,30 +68,30 @@ soak: build ## Everything that takes hours: all rotations under the load without
 	target/debug/keyplane-lab endurance --faults --hours $(HOURS)
 
 .PHONY: bench-approver
-bench-approver: packages kubernetes ## Measure the CSR approver beside a raw client and an approver in Go (ten minutes, a quiet machine)
+bench-approver: packages kubernetes ## Compare the CSR approver with a raw client and an approver in Go (ten minutes, an idle host)
 	cargo build --release --locked --package keyplane --package keyplane-e2e
 	target/release/keyplane-lab bench-approver
 
 .PHONY: build
-build: packages kubernetes ## Build the operator and the lab, and what the lab runs
+build: packages kubernetes ## Build the operator, the lab, and the components that the lab runs
 	cargo build --workspace --locked
 
-# The lab's image has it; here, so that no test has to wait for it.
+# The lab's image contains this binary. Building it in advance keeps the build time out of the tests.
 .PHONY: static
 static:
 	CARGO_TARGET_DIR=$(CACHE)/cargo cargo build-static --profile lab
 
 .PHONY: image
-image: ## Make the container image without Docker: an archive for `docker load` or `ctr images import`
+image: ## Build the container image without Docker: an archive for `docker load` or `ctr images import`
 	cargo run --quiet --package keyplane-e2e --bin keyplane-lab -- image
 
 .PHONY: kubernetes
 kubernetes: ## Build the pinned Kubernetes versions, etcd, containerd and add-ons into the cache (twenty minutes the first time)
 	e2e/kubernetes/build.sh
 
-# A cloud-init that was not there before must not set up this host at its next boot: hence the file that stops it.
+# A newly installed cloud-init must not configure this host at its next boot, so a file disables it.
 .PHONY: packages
-packages: ## Install what the lab runs from Debian, if something is missing
+packages: ## Install the missing Debian packages of the lab
 	@missing=(); for package in $(PACKAGES); do \
 	  dpkg-query --show --showformat '$${Status}\n' $$package 2>/dev/null | grep --quiet '^install ok installed$$' || missing+=($$package); \
 	done; \
@@ -103,7 +103,7 @@ packages: ## Install what the lab runs from Debian, if something is missing
 	fi
 
 .PHONY: bless
-bless: ## Take what is written now for right: the golden files and charts/keyplane-crds
+bless: ## Accept the current output: the golden files and charts/keyplane-crds
 	cargo run --quiet --package keyplane -- crds > charts/keyplane-crds/templates/crds.yaml
 	INSTA_UPDATE=always cargo test --package keyplane --test golden --test join
 	git diff --stat -- charts operator/tests/snapshots
