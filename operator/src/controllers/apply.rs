@@ -116,3 +116,6 @@ async fn warn_of_new_blockers(blockers: &[Blocker], observed: &Observed, about: 
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -113,3 +113,6 @@ fn approver_in_force(policy: &CertificatePolicy, readable: bool, state: &State) 
         (true, reasons::IN_FORCE, "this policy decides on the CSRs of this cluster's kubelets".to_owned())
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -121,10 +121,14 @@ fn refers_to(cluster: &Guarded, policy: &str) -> bool {
 }
 
 async fn reconcile(cached: Arc<Guarded>, state: Arc<State>) -> Result<Action, Error> {
+    reconcile_within(RECONCILE_TIMEOUT, &cached, &state).await
+}
+
+async fn reconcile_within(timeout: Duration, cached: &Guarded, state: &State) -> Result<Action, Error> {
     let started = std::time::Instant::now();
     let metrics = &state.context.metrics;
     let key = (cached.namespace().unwrap_or_default(), cached.name_any());
-    let result = match tokio::time::timeout(RECONCILE_TIMEOUT, Box::pin(one_pass(&key, &state.context))).await {
+    let result = match tokio::time::timeout(timeout, Box::pin(one_pass(&key, &state.context))).await {
         Ok(result) => result,
         Err(_) => Err(Error::Timeout),
     };
@@ -341,3 +345,6 @@ async fn report(found: &ClusterSpec, status: ClusterSpecStatus, context: &Contex
     status_events::record_transitions(found, &status, context).await;
     Ok(())
 }
+
+#[cfg(test)]
+mod tests;

@@ -126,3 +126,6 @@ async fn set_finalizer(found: &ClusterSpec, held: bool, context: &Context) -> Re
         Err(error) => Err(Error::api("setting the finalizer")(error)),
     }
 }
+
+#[cfg(test)]
+mod tests;

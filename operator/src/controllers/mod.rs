@@ -11,6 +11,8 @@ mod node_pool_state;
 mod observe;
 mod pool_deletion;
 mod requeue;
+#[cfg(test)]
+mod scripted;
 pub mod sessions;
 mod status_events;
 pub mod user_kubeconfigs;

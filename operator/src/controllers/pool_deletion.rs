@@ -138,3 +138,6 @@ pub(super) async fn set_finalizer(pool: &NodePool, held: bool, client: &Client) 
         Err(error) => Err(Error::api("setting the finalizer")(error)),
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,29 +1,22 @@
 //! Requests of the approver to the API server, and the handling of its responses.
 
-use std::sync::{Arc, Mutex};
-
-use axum::Router;
-use axum::body::{Body, to_bytes};
-use axum::extract::Request;
-use axum::http::{Method, StatusCode};
-use axum::response::Response;
+use axum::http::Method;
 use serde_json::{Value, json};
-use tokio::net::TcpListener;
 
 use super::super::projections::WatchedNode;
 use super::*;
+use crate::controllers::scripted::{Answer, Server};
 use keyplane_core::approval::Terms;
+
+const PATH: &str = "/apis/certificates.k8s.io/v1/certificatesigningrequests/csr-1";
 
 /// A kubelet's request for `worker1`, 10.0.0.21 and `fd00::15`.
 const REQUEST: &[u8] = include_bytes!("../../../../core/src/approval/tests/kubelet-ecdsa.pem");
 
-/// A mock API server that answers approvals with these status codes in order, and stores one CSR.
-#[derive(Clone)]
-struct Server {
+/// The requests that the server has received.
+struct Requests {
     approvals: Vec<Value>,
     gets: usize,
-    statuses: Vec<u16>,
-    stored: Value,
 }
 
 fn stored(version: &str, conditions: &Value) -> Value {
@@ -42,44 +35,14 @@ fn stored(version: &str, conditions: &Value) -> Value {
     })
 }
 
-async fn answer(server: Arc<Mutex<Server>>, request: Request) -> Response {
-    let (parts, body) = request.into_parts();
-    let body = to_bytes(body, usize::MAX).await.unwrap();
-    let mut server = server.lock().unwrap();
-    let (status, answer) = match (parts.method, parts.uri.path().ends_with("/approval")) {
-        (Method::PATCH, true) => {
-            server.approvals.push(serde_json::from_slice(&body).unwrap());
-            (server.statuses.remove(0), server.stored.clone())
-        }
-        (Method::GET, _) => {
-            server.gets += 1;
-            (200, server.stored.clone())
-        }
-        // Events.
-        _ => (201, serde_json::from_slice(&body).unwrap_or_default()),
-    };
-    let answer = match status {
-        200 | 201 => answer,
-        code => json!({"kind": "Status", "status": "Failure", "code": code, "reason": "Conflict", "message": "no"}),
-    };
-    let mut response = Response::new(Body::from(answer.to_string()));
-    *response.status_mut() = StatusCode::from_u16(status).unwrap();
-    response
-}
-
-/// Evaluates the CSR twice; before the second time, the server stores `meanwhile`.
-async fn evaluate_twice(policy: &str, statuses: &[u16], meanwhile: Value) -> Server {
-    let server = Server { approvals: vec![], gets: 0, statuses: statuses.to_vec(), stored: meanwhile };
-    let server = Arc::new(Mutex::new(server));
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let address = listener.local_addr().unwrap();
-    let server_state = Arc::clone(&server);
-    let router = Router::new().fallback(move |request| answer(Arc::clone(&server_state), request));
-    let serving = tokio::spawn(async move { axum::serve(listener, router).await });
-    let mut config = kube::Config::new(format!("http://{address}").parse().unwrap());
-    config.default_retry = false;
-    let client = Client::try_from(config).unwrap();
-
+/// Evaluates the CSR twice. Before that, the server stores `meanwhile`, and the first approval fails with `failure`.
+async fn evaluate_twice(policy: &str, failure: Option<u16>, meanwhile: Value) -> Requests {
+    let server = Server::default();
+    server.insert(PATH, meanwhile);
+    if let Some(code) = failure {
+        server.script(Method::PATCH, "/approval", Answer::Failure(code));
+    }
+    let client = server.client();
     let approver = json!({
         "machines": [{"name": "worker1", "addresses": ["10.0.0.21", "fd00::15"]}],
         "reserved": {"serviceCIDRs": ["10.96.0.0/12"], "endpoints": ["api.example"]},
@@ -100,13 +63,18 @@ async fn evaluate_twice(policy: &str, statuses: &[u16], meanwhile: Value) -> Ser
     for _ in 0..2 {
         csrs.work(Timestamp::now()).await;
     }
-    serving.abort();
-    server.lock().unwrap().clone()
+    let requests = server.requests();
+    let approvals =
+        requests.iter().filter(|request| request.method == Method::PATCH && request.path.ends_with("/approval"));
+    Requests {
+        approvals: approvals.map(|request| request.body.clone()).collect(),
+        gets: requests.iter().filter(|request| request.method == Method::GET).count(),
+    }
 }
 
 #[tokio::test]
 async fn approval_has_evaluated_version_and_names_policy() {
-    let server = evaluate_twice("{}", &[200], stored("7", &json!([]))).await;
+    let server = evaluate_twice("{}", None, stored("7", &json!([]))).await;
     let [approval] = server.approvals.as_slice() else { panic!("{:?}", server.approvals) };
     assert_eq!(approval["metadata"], json!({"resourceVersion": "7", "uid": "u1"}));
     let condition = &approval["status"]["conditions"][0];
@@ -116,7 +84,7 @@ async fn approval_has_evaluated_version_and_names_policy() {
 
 #[tokio::test]
 async fn evaluates_changed_csr_again() {
-    let server = evaluate_twice("{}", &[409, 200], stored("8", &json!([]))).await;
+    let server = evaluate_twice("{}", None, stored("8", &json!([]))).await;
     let versions: Vec<_> = server.approvals.iter().map(|approval| &approval["metadata"]["resourceVersion"]).collect();
     assert_eq!((versions, server.gets), (vec![&json!("7"), &json!("8")], 1));
 }
@@ -124,19 +92,19 @@ async fn evaluates_changed_csr_again() {
 #[tokio::test]
 async fn leaves_csr_with_foreign_verdict_unchanged() {
     let denied = json!([{"type": "Denied", "status": "True", "reason": "ByHand"}]);
-    let server = evaluate_twice("{}", &[409], stored("8", &denied)).await;
+    let server = evaluate_twice("{}", None, stored("8", &denied)).await;
     assert_eq!((server.approvals.len(), server.gets), (1, 1));
 }
 
 #[tokio::test]
 async fn retries_failed_write_later() {
-    let server = evaluate_twice("{}", &[500, 200], stored("7", &json!([]))).await;
+    let server = evaluate_twice("{}", Some(500), stored("7", &json!([]))).await;
     assert_eq!(server.approvals.len(), 1);
 }
 
 #[tokio::test]
 async fn dry_run_writes_no_verdict() {
-    let server = evaluate_twice("{kubeletServing: {dryRun: true}}", &[], stored("7", &json!([]))).await;
+    let server = evaluate_twice("{kubeletServing: {dryRun: true}}", None, stored("7", &json!([]))).await;
     assert_eq!((server.approvals.len(), server.gets), (0, 0));
 }
 
